@@ -1,0 +1,47 @@
+# Everything runs in .venv, which the first command makes.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check fix bench docs schemas constraints clean
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e '.[registry,torch,plaintext]' --group dev
+	@touch $(READY)
+
+demo: $(READY) ## publish, sign, pull, verify and mount a cube, all on this machine
+	$(BIN)/memcube demo
+
+serve: $(READY) ## run a registry with SQLite and local files
+	$(BIN)/memcube serve
+
+test: $(READY) ## run the tests
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(READY) ## format, lint, types, layers, sizes
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/house
+
+fix: $(READY) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## measure against peers; writes docs/benchmarks.md's figures
+	$(BIN)/python -m pytest -s tests/bench -o norecursedirs= -o python_files='bench_*.py' -o timeout=0
+
+docs: $(READY) ## write the generated parts of docs/ anew
+	$(BIN)/python -m tests.house.generate
+
+clean: ## remove what the commands made
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache

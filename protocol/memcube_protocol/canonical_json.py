@@ -1,0 +1,129 @@
+"""JSON as memcube reads it (strict) and writes it (RFC 8785).
+
+Strict means: UTF-8 without a byte-order mark, no duplicate keys, no NaN or Infinity, at most
+`limits.JSON_DEPTH` levels, integers within ±(2^53 - 1), no lone surrogates.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NoReturn
+
+import rfc8785
+
+from memcube_protocol import limits
+from memcube_protocol.errors import InvalidJsonError
+
+_HINT: Final = "write it as plain JSON (RFC 8259): unique keys, finite numbers, UTF-8"
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+
+
+def parse(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> Any:
+    """The value of strict JSON `content`; `what` names it in errors.
+
+    Raises:
+        InvalidJsonError: it breaks a rule of the module's docstring.
+    """
+    try:
+        text = bytes(content).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _invalid(what, f"it is not UTF-8 (byte {error.start})") from None
+    _check_depth(text, what)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_safe_int,
+            parse_float=_finite_float,
+        )
+    except (ValueError, RecursionError) as error:
+        raise _invalid(what, str(error)) from None
+    _check_strings(text, value, what)
+    return value
+
+
+def parse_object(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> dict[str, Any]:
+    """The object that strict JSON `content` holds.
+
+    Raises:
+        InvalidJsonError: not strict JSON, or not an object.
+    """
+    value = parse(content, what=what)
+    if not isinstance(value, dict):
+        raise _invalid(what, "it is not an object")
+    return value
+
+
+def dump(value: Any) -> bytes:
+    """Canonical bytes of `value` (RFC 8785): sorted keys, no spaces, UTF-8.
+
+    Raises:
+        InvalidJsonError: a float that is not finite, an integer beyond 2^53 - 1, or another type.
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
+        raise _invalid("value", str(error)) from None
+
+
+def _check_depth(text: str, what: str) -> None:
+    """Refuse too many levels before the recursive parser sees them; brackets in strings are skipped."""
+    if text.count("[") + text.count("{") <= limits.JSON_DEPTH:
+        return
+    depth, inside, escaped = 0, False, False
+    for char in text:
+        if inside:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                inside = False
+        elif char == '"':
+            inside = True
+        elif char in "[{":
+            depth += 1
+            if depth > limits.JSON_DEPTH:
+                raise _invalid(what, f"it nests deeper than {limits.JSON_DEPTH} levels")
+        elif char in "]}":
+            depth -= 1
+
+
+def _check_strings(text: str, value: Any, what: str) -> None:
+    if "\\u" not in text and "\\U" not in text:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise _invalid(what, "it holds a lone surrogate") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"key {key[:80]!r} stands twice in one object")
+        value[key] = item
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _safe_int(digits: str) -> int:
+    if len(digits) > 17 or abs(number := int(digits)) > MAX_SAFE_INTEGER:
+        raise ValueError(f"integer {digits[:32]} lies beyond 2^53 - 1")
+    return number
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"number {digits[:32]} is too large")
+    return number
+
+
+def _invalid(what: str, why: str) -> InvalidJsonError:
+    return InvalidJsonError(f"{what[:200]} is not acceptable JSON: {why}", hint=_HINT)

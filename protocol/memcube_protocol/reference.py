@@ -1,0 +1,154 @@
+"""References to cubes: `[host[:port]/]namespace/name[:tag][@algorithm:hex]` (docs/spec/references.md).
+
+The grammar is Docker's: the first component is a host if it holds a dot or a colon, or is
+`localhost`. Names are OCI names (distribution specification, "Pulling manifests").
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from memcube_protocol import limits
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import InvalidReferenceError
+
+_COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST: Final = re.compile(
+    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?"
+)
+_SEMVER_TAG: Final = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(?:-(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?"
+    r"(?:_[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?",
+    re.ASCII,
+)
+_REFERENCE_CHARS: Final = 1024
+
+RESERVED_NAMESPACES: Final = frozenset(
+    """v2 api log models datasets spaces login logout token tokens oauth auth settings static assets
+    admin account accounts organizations new search metrics health healthz readyz docs schema
+    .well-known well-known market cart checkout webhooks help about terms privacy library resolve
+    """.split()  # noqa: SIM905 - one word a name reads better than a quoted list
+)
+"""First path components that our registry never gives to an account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where a cube is (`host`, `name`) and which one (`tag`, `digest`); all parts as written.
+
+    `host` is empty when the reference leaves it to the settings. `name` has one or more components.
+    A `digest` beside a tag wins: what is fetched must match it.
+
+    Raises:
+        InvalidReferenceError: a part breaks the grammar or a limit.
+    """
+
+    host: str
+    name: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __post_init__(self) -> None:
+        if self.host and not is_host(self.host):
+            raise _invalid(f"{self.host[:100]!r} is not a host name with an optional port")
+        if len(self.host) + len(self.name) > limits.NAME_CHARS or not _NAME.fullmatch(self.name):
+            raise _invalid(
+                f"{self.name[:100]!r} is not a name: lower-case letters, digits and single "
+                "separators . _ - between them, components divided by /, 255 characters in all"
+            )
+        if self.tag is not None and not _TAG.fullmatch(self.tag):
+            raise _invalid(f"{self.tag[:140]!r} is not a tag: 128 letters, digits, _ . - at most")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reference written as text.
+
+        Raises:
+            InvalidReferenceError: any other form.
+            InvalidDigestError: the part after `@` is not a digest.
+        """
+        if len(text) > _REFERENCE_CHARS:
+            raise _invalid(f"a reference of {len(text)} characters is too long")
+        rest, at, digest_text = text.partition("@")
+        digest = Digest.parse(digest_text) if at else None
+        first, slash, remainder = rest.partition("/")
+        host = ""
+        if slash and ("." in first or ":" in first or first == "localhost"):
+            host, rest = first, remainder
+        name, colon, tag = rest.partition(":")
+        return cls(host, name, tag if colon else None, digest)
+
+    @property
+    def namespace(self) -> str:
+        """The first component of the name: the account on our registry."""
+        return self.name.partition("/")[0]
+
+    @property
+    def target(self) -> str:
+        """What to ask a registry for: the digest if there is one, else the tag, else `latest`."""
+        return str(self.digest) if self.digest else self.tag or "latest"
+
+    def with_host(self, default: str) -> Self:
+        """This reference on `default` if it names no host."""
+        return self if self.host else replace(self, host=default)
+
+    def with_digest(self, digest: Digest) -> Self:
+        """This reference pinned to `digest`."""
+        return replace(self, digest=digest)
+
+    @property
+    def location(self) -> str:
+        """`host/name`, without tag and digest."""
+        return f"{self.host}/{self.name}" if self.host else self.name
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.location}{tag}{digest}"
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is an OCI repository name of at most 255 characters."""
+    return len(text) <= limits.NAME_CHARS and _NAME.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Whether `text` is an OCI tag."""
+    return _TAG.fullmatch(text) is not None
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` is a host name or bracketed IPv6 address, with an optional port up to 65535."""
+    if len(text) > limits.NAME_CHARS or not _HOST.fullmatch(text):
+        return False
+    port = text.rpartition(":")[2] if re.search(r":\d+$", text) else ""
+    return not port or int(port) <= 65535
+
+
+def is_immutable_tag(tag: str) -> bool:
+    """Whether `tag` is a full SemVer version, which never moves (`+` is written `_`)."""
+    return _SEMVER_TAG.fullmatch(tag) is not None
+
+
+def tag_of_version(version: str) -> str:
+    """Tag of a SemVer `version`: `1.2.0+b1` becomes `1.2.0_b1`.
+
+    Raises:
+        InvalidReferenceError: not a full SemVer 2.0 version, or longer than a tag may be.
+    """
+    tag = version.replace("+", "_")
+    if "_" in version or not is_immutable_tag(tag) or not is_tag(tag):
+        raise _invalid(f"{version[:140]!r} is not a full SemVer version such as 1.2.0")
+    return tag
+
+
+def _invalid(what: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        what, hint="write a reference as [host/]namespace/name[:tag][@sha256:…]"
+    )

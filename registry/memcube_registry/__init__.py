@@ -1,0 +1,1 @@
+"""The registry of memcube: the OCI distribution API and what surrounds it."""

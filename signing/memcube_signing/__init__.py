@@ -1,0 +1,1 @@
+"""Who says so: keys, envelopes, statements, bundles. Pure: no sockets, no files, no clock."""
