@@ -1,0 +1,1 @@
+"""Cubes as people see them: repositories, later their pages, versions and search."""

@@ -1,0 +1,258 @@
+"""The registry's database: SQLite by default, PostgreSQL (psycopg 3) by its URL.
+
+`read()`, `write()` and `run()` are the only ways to a session (docs/adr, identity and access §4):
+
+- SQLite: WAL, foreign keys on, writes begin with `BEGIN IMMEDIATE`. A default session would lose
+  concurrent increments without an error.
+- PostgreSQL: writes are SERIALIZABLE, reads see one snapshot (REPEATABLE READ, read only).
+
+The body of a `with database.write()` runs once: if PostgreSQL refuses it as not serialisable, it
+ends in `ConflictError`. `database.run(work)` calls `work` again instead, so `work` must do nothing
+that a rollback does not undo.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from memcube_protocol.errors import ConflictError, InvalidSettingError, UnavailableError
+from sqlalchemy import Connection, DateTime, Dialect, Engine, Enum, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Session, SQLModel
+
+Result = TypeVar("Result")
+
+ATTEMPTS: Final = 8
+BUSY_TIMEOUT_S: Final = 30
+_FIRST_PAUSE_S: Final = 0.005
+_NOT_SERIALISABLE: Final = frozenset({"40001", "40P01"})
+_UNIQUE_VIOLATION: Final = "23505"
+_WRITES: Final = "memcube_writes"
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant. Naive values are refused; what comes back is always in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """`value` in UTC; without its zone on SQLite, which stores none."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise TypeError(f"{value!r} names no time zone")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        """`value` with its zone, UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def choice(kind: type[StrEnum]) -> Enum:
+    """A text column that holds the values of `kind` and nothing else."""
+    return Enum(
+        kind,
+        name=kind.__name__.lower(),
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+def utc_now() -> datetime:
+    """This instant, in UTC."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """One database and its pool of connections; safe to share between threads.
+
+    Raises:
+        InvalidSettingError: `url` is neither `sqlite:///FILE` nor `postgresql://…`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _parse(url)
+        self.engine = _engine(self.url)
+        self._reader = self.engine.execution_options(**self._read_options())
+        self._writer = self.engine.execution_options(**self._write_options())
+        self._write_lock = threading.Lock()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is the embedded database, which admits one writer at a time."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one snapshot; what it changes is never kept."""
+        with _translated(), Session(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session that commits at the end, or rolls back if the body raises.
+
+        Raises:
+            ConflictError: another transaction came between (PostgreSQL); nothing was changed.
+            UnavailableError: the database stayed locked or did not answer.
+        """
+        with _translated(), self._turn(), Session(self._writer, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    def run(self, work: Callable[[Session], Result]) -> Result:
+        """What `work` returns, committed; called again when another transaction came between.
+
+        Raises:
+            ConflictError: it still did after `ATTEMPTS` calls.
+            UnavailableError: the database stayed locked or did not answer.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self._turn(), Session(self._writer, expire_on_commit=False) as session:
+                    result = work(session)
+                    session.commit()
+                    return result
+            except DBAPIError as error:
+                if attempt + 1 == ATTEMPTS or not _is_worth_another_try(error):
+                    with _translated():
+                        raise
+            time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - spreads retries, hides nothing
+        raise AssertionError("the last attempt returns or raises")
+
+    def migrate(self, revision: str = "head") -> None:
+        """Bring the schema to `revision`; `base` removes every table."""
+        from memcube_registry.migrating import migrate
+
+        migrate(self.engine, revision)
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """This thread's turn to write: fair within the process, where SQLite itself would poll."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._write_lock.acquire(timeout=BUSY_TIMEOUT_S):
+            raise _busy()
+        try:
+            yield
+        finally:
+            self._write_lock.release()
+
+    def _read_options(self) -> dict[str, Any]:
+        if self.is_sqlite:
+            return {}
+        return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+    def _write_options(self) -> dict[str, Any]:
+        return {_WRITES: True} if self.is_sqlite else {"isolation_level": "SERIALIZABLE"}
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed and parsed.get_backend_name() == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    unnamed = (None, "", ":memory:")
+    if parsed and parsed.get_backend_name() == "sqlite" and parsed.database not in unnamed:
+        return parsed
+    raise InvalidSettingError(
+        "the database URL is neither sqlite:///FILE nor postgresql://…",
+        hint="for example sqlite:////var/lib/memcube/registry.db",
+    )
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
+    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=16,
+        max_overflow=32,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # the driver must not begin by itself: see _begin_sqlite
+    for pragma in (
+        "journal_mode = WAL",
+        # A commit that was acknowledged must survive a power cut, not only a crash of the process.
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "temp_store = MEMORY",
+        "mmap_size = 268435456",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _is_worth_another_try(error: DBAPIError) -> bool:
+    # Two serialisable transactions that insert the same key may also meet as a unique violation.
+    return _sqlstate(error) in _NOT_SERIALISABLE or _sqlstate(error) == _UNIQUE_VIOLATION
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turns the database's refusals into memcube's errors."""
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_worth_another_try(error):
+            raise ConflictError(
+                "another request changed the same thing at the same time",
+                hint="try again",
+            ) from error
+        if isinstance(error, OperationalError):
+            raise _busy() from error
+        raise
+
+
+def _busy() -> UnavailableError:
+    return UnavailableError(
+        "the database did not answer in time",
+        hint="try again in a moment; if it lasts, look at the server's log",
+    )
