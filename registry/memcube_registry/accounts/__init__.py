@@ -1,0 +1,1 @@
+"""Who is there: people, organisations, their tokens, and who a request comes from."""

@@ -1,0 +1,79 @@
+"""The tables of accounts, memberships and API tokens.
+
+An account's name is its namespace: the first component of every cube it owns.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+from memcube_registry.database import UtcDateTime, choice, utc_now
+
+
+class AccountKind(StrEnum):
+    """What an account stands for. Only people have tokens; organisations act through members."""
+
+    PERSON = "person"
+    ORGANISATION = "organisation"
+
+
+class Role(StrEnum):
+    """What a member may do in an organisation; each role includes those before it."""
+
+    READER = "reader"
+    WRITER = "writer"
+    MAINTAINER = "maintainer"
+    OWNER = "owner"
+
+
+class Account(SQLModel, table=True):
+    """A person or an organisation. `skeleton` is the name with confusable characters folded."""
+
+    __tablename__ = "account"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(max_length=64, unique=True)
+    skeleton: str = Field(max_length=64, unique=True)
+    kind: AccountKind = Field(default=AccountKind.PERSON, sa_type=choice(AccountKind))
+    is_operator: bool = False
+    quota_bytes: int | None = Field(default=None, sa_type=BigInteger)
+    """Storage the account may use; None: what the settings give to everybody."""
+    used_bytes: int = Field(default=0, sa_type=BigInteger)
+    """Bytes of blobs linked to the account's repositories, each blob counted once."""
+    disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class Membership(SQLModel, table=True):
+    """That one person belongs to one organisation, in one role."""
+
+    __tablename__ = "membership"
+
+    organisation_id: int = Field(foreign_key="account.id", primary_key=True)
+    member_id: int = Field(foreign_key="account.id", primary_key=True, index=True)
+    role: Role = Field(sa_type=choice(Role))
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class ApiToken(SQLModel, table=True):
+    """A secret that stands for its account. Only the SHA-256 of the secret is kept.
+
+    The secret has 256 random bits, so a fast hash is enough: there is nothing to guess.
+    """
+
+    __tablename__ = "api_token"
+
+    id: int | None = Field(default=None, primary_key=True)
+    account_id: int = Field(foreign_key="account.id", index=True)
+    name: str = Field(max_length=128)
+    secret_sha256: str = Field(max_length=64, unique=True)
+    scopes: str = Field(max_length=2048)
+    """Scopes as `accounts.scopes.Scope` writes them, divided by spaces."""
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

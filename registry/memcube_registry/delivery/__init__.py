@@ -1,0 +1,1 @@
+"""Who may read or change which bytes, and in which form."""
