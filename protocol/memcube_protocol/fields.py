@@ -1,0 +1,221 @@
+"""Reading one object of parsed JSON or TOML, field by field, and refusing what is left over.
+
+The same schema is written in two spellings: camelCase in a signed config, snake_case in
+`memcube.toml`. A `Fields` is asked in camelCase and looks the key up in the spelling of its source.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+from memcube_protocol.errors import InvalidConfigError
+
+_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])([A-Z])")
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def camel_case(key: str) -> str:
+    """The spelling of a signed config: keys as they are asked for."""
+    return key
+
+
+def snake_case(key: str) -> str:
+    """The spelling of memcube.toml: `expiresAt` becomes `expires_at`."""
+    return _CAPITAL.sub(r"_\1", key).lower()
+
+
+class Fields:
+    """One object whose fields are taken once each; `finish` refuses the rest.
+
+    `what` names the object in errors, as in `governance of memcube.toml`. Every method raises
+    InvalidConfigError on a value of another type or outside its bounds.
+    """
+
+    def __init__(
+        self, value: object, what: str, *, spelling: Callable[[str], str] = camel_case
+    ) -> None:
+        if not isinstance(value, Mapping):
+            raise InvalidConfigError(f"{what} is not an object", hint="see docs/spec/config.md")
+        self._left: dict[str, Any] = dict(value)
+        self._asked: list[str] = []
+        self._spelling = spelling
+        self.what = what
+
+    def take(self, key: str) -> Any:
+        """The value of `key` as it is, or None where it is absent."""
+        name = self._spelling(key)
+        self._asked.append(name)
+        return self._left.pop(name, None)
+
+    def has(self, key: str) -> bool:
+        """Whether `key` is present and not taken yet."""
+        return self._spelling(key) in self._left
+
+    def text(
+        self,
+        key: str,
+        default: str | None = None,
+        *,
+        chars: int = 200,
+        pattern: re.Pattern[str] | None = None,
+    ) -> str:
+        """A printable line of at most `chars` characters; a field without `default` is required."""
+        value = self.take(key)
+        if value is None:
+            if default is None:
+                raise self.refuse(key, "is missing")
+            return default
+        return self._line(key, value, chars, pattern)
+
+    def optional_text(
+        self, key: str, *, chars: int = 200, pattern: re.Pattern[str] | None = None
+    ) -> str | None:
+        """A printable line, or None where the field is absent."""
+        value = self.take(key)
+        return None if value is None else self._line(key, value, chars, pattern)
+
+    def texts(
+        self,
+        key: str,
+        *,
+        count: int = 64,
+        chars: int = 100,
+        pattern: re.Pattern[str] | None = None,
+    ) -> tuple[str, ...]:
+        """A list of distinct printable lines; empty where the field is absent."""
+        values = tuple(self._line(key, item, chars, pattern) for item in self._list(key, count))
+        if len(set(values)) != len(values):
+            raise self.refuse(key, "names something twice")
+        return values
+
+    def choice(self, key: str, choices: Collection[str], default: str) -> str:
+        """One of `choices`."""
+        value = self.text(key, default)
+        if value not in choices:
+            close = difflib.get_close_matches(value, choices, 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise self.refuse(key, f"is {value[:60]!r}, not one of {', '.join(choices)}{meant}")
+        return value
+
+    def integer(self, key: str, *, least: int = 0, most: int = 2**53 - 1) -> int | None:
+        """A whole number within bounds, or None where the field is absent."""
+        value = self.take(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise self.refuse(key, f"is not a whole number from {least} to {most}")
+        return value
+
+    def moment(self, key: str) -> datetime | None:
+        """A point in time, to the second, in UTC; None where the field is absent."""
+        value = self.take(key)
+        if value is None:
+            return None
+        if isinstance(value, (datetime, date)):
+            return self._moment_of_toml(key, value)
+        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+            raise self.refuse(key, "is not a time in UTC such as 2026-11-20T09:30:00Z")
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            raise self.refuse(key, f"names no such moment: {value}") from None
+
+    def table(self, key: str) -> Fields:
+        """The object below `key`; an empty one where the field is absent."""
+        value = self.take(key)
+        return self._child({} if value is None else value, key)
+
+    def tables(self, key: str, *, count: int = 1024) -> tuple[Fields, ...]:
+        """The objects in the list below `key`; none where the field is absent."""
+        return tuple(
+            self._child(value, f"{key}[{position}]")
+            for position, value in enumerate(self._list(key, count))
+        )
+
+    def object(self, key: str) -> dict[str, Any]:
+        """Any object below `key`, its inside unread; empty where the field is absent."""
+        value = self.take(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.refuse(key, "is not an object")
+        return value
+
+    def finish(self) -> None:
+        """Refuse fields that nobody asked for.
+
+        Raises:
+            InvalidConfigError: names the field and the known one that is closest.
+        """
+        for name in sorted(self._left):
+            close = difflib.get_close_matches(name, self._asked, 1)
+            known = f"known here: {', '.join(sorted(self._asked))}"
+            raise InvalidConfigError(
+                f"{self.what} has an unknown field {name[:80]!r}",
+                hint=f"did you mean {close[0]!r}?" if close else known,
+            )
+
+    def refuse(self, key: str, why: str) -> InvalidConfigError:
+        """The error that says what is wrong with `key`."""
+        return InvalidConfigError(
+            f"{self._spelling(key)} of {self.what} {why}", hint="see docs/spec/config.md"
+        )
+
+    def _child(self, value: object, key: str) -> Fields:
+        return Fields(value, f"{self._spelling(key)} of {self.what}", spelling=self._spelling)
+
+    def _list(self, key: str, count: int) -> list[Any]:
+        value = self.take(key)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.refuse(key, "is not a list")
+        if len(value) > count:
+            raise self.refuse(key, f"has {len(value)} entries, the limit is {count}")
+        return value
+
+    def _line(self, key: str, value: object, chars: int, pattern: re.Pattern[str] | None) -> str:
+        if not isinstance(value, str):
+            raise self.refuse(key, "is not a string")
+        if not 1 <= len(value) <= chars:
+            raise self.refuse(key, f"has {len(value)} characters, 1 to {chars} are allowed")
+        if not is_printable_line(value):
+            raise self.refuse(key, "holds a control or bidirectional override character")
+        if pattern and not pattern.fullmatch(value):
+            raise self.refuse(key, f"is {value[:80]!r}, which does not have the form asked for")
+        return value
+
+    def _moment_of_toml(self, key: str, value: date) -> datetime:
+        if not isinstance(value, datetime):
+            return datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if value.tzinfo is None:
+            raise self.refuse(key, "has no time zone: write it with a Z at the end")
+        return value.astimezone(UTC).replace(microsecond=0)
+
+
+def is_printable_line(text: str) -> bool:
+    """Whether `text` shows as it reads: no control characters, no surrogates, no text-direction tricks."""
+    return not any(
+        char in _BIDI_CONTROLS or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+        for char in text
+    )
+
+
+def write_moment(moment: datetime) -> str:
+    """`moment` as configs hold it: UTC, to the second.
+
+    Raises:
+        InvalidConfigError: it has no time zone, or fractions of a second.
+    """
+    if moment.tzinfo is None or moment.microsecond:
+        raise InvalidConfigError(
+            f"{moment.isoformat()} is not a time of a config",
+            hint="give it a time zone and round it to the second",
+        )
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
