@@ -24,7 +24,13 @@ MemcubeError
 ├── TrustError                 provenance cannot be established
 │   ├── SignatureMissingError      no release statement where one is required
 │   ├── SignatureInvalidError      the signature or what it binds does not match
-│   └── PublisherChangedError      another key than the one pinned at first use
+│   ├── PublisherChangedError      another key than the one pinned at first use
+│   ├── OriginMismatchError        released under another name than the one asked for
+│   ├── RollbackError              an older or another release than one already seen
+│   └── ReleaseExpiredError        the release is outside its time of validity
+├── SigningKeyError            the own signing key cannot be used
+│   ├── WrongPassphraseError       the passphrase does not open the key
+│   └── PassphraseMissingError     nobody and nothing here can tell the passphrase
 ├── UnauthenticatedError       no credentials, or wrong ones
 │   └── TokenExpiredError          credentials that were right once
 ├── ForbiddenError             authenticated, but not allowed
@@ -103,15 +109,28 @@ class InvalidRecordError(InvalidError):
 
 
 class InvalidTensorsError(InvalidError):
-    """A safetensors file that is hostile, damaged or of an unexpected shape."""
+    """A safetensors file that is hostile, damaged or of an unexpected shape.
+
+    `rejection` is the stable name of the rule that it breaks (docs/spec/tensors.md).
+    """
 
     code = "invalid-tensors"
 
+    def __init__(
+        self, message: str, *, hint: str | None = None, rejection: str = "unexpected"
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.rejection = rejection
+
 
 class InvalidStatementError(InvalidError):
-    """A signed statement, bundle or key that is malformed."""
+    """A signed statement, bundle or key that is malformed; `reason` is stable (docs/spec/statements.md)."""
 
     code = "invalid-statement"
+
+    def __init__(self, message: str, *, hint: str | None = None, reason: str = "malformed") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class InvalidSettingError(InvalidError):
@@ -185,9 +204,13 @@ class RangeMismatchError(IntegrityError):
 
 
 class TrustError(MemcubeError):
-    """Provenance cannot be established."""
+    """Provenance cannot be established; `reason` is stable (docs/spec/statements.md)."""
 
     code = "untrusted"
+
+    def __init__(self, message: str, *, hint: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason or self.code
 
 
 class SignatureMissingError(TrustError):
@@ -206,6 +229,42 @@ class PublisherChangedError(TrustError):
     """Signed by another key than the one pinned at first use."""
 
     code = "publisher-changed"
+
+
+class OriginMismatchError(TrustError):
+    """A cube that was released under another name than the one asked for."""
+
+    code = "origin-mismatch"
+
+
+class RollbackError(TrustError):
+    """An older or another release than one already seen under the same name."""
+
+    code = "rollback"
+
+
+class ReleaseExpiredError(TrustError):
+    """A release outside its time of validity."""
+
+    code = "release-expired"
+
+
+class SigningKeyError(MemcubeError):
+    """The own signing key cannot be used."""
+
+    code = "signing-key"
+
+
+class WrongPassphraseError(SigningKeyError):
+    """The passphrase does not open the key, or the key file is damaged."""
+
+    code = "wrong-passphrase"
+
+
+class PassphraseMissingError(SigningKeyError):
+    """There is neither a terminal, nor a variable, nor a keyring that could tell the passphrase."""
+
+    code = "passphrase-missing"
 
 
 class UnauthenticatedError(MemcubeError):
@@ -347,6 +406,12 @@ OUTCOMES: dict[str, Outcome] = {
     "signature-missing": Outcome(422, EXIT_TRUST),
     "signature-invalid": Outcome(422, EXIT_TRUST),
     "publisher-changed": Outcome(422, EXIT_TRUST),
+    "origin-mismatch": Outcome(422, EXIT_TRUST),
+    "rollback": Outcome(422, EXIT_TRUST),
+    "release-expired": Outcome(422, EXIT_TRUST),
+    "signing-key": Outcome(500, EXIT_AUTH),
+    "wrong-passphrase": Outcome(500, EXIT_AUTH),
+    "passphrase-missing": Outcome(500, EXIT_AUTH),
     "unauthenticated": Outcome(401, EXIT_AUTH),
     "token-expired": Outcome(401, EXIT_AUTH),
     "forbidden": Outcome(403, EXIT_AUTH),
