@@ -41,7 +41,7 @@ class Account(SQLModel, table=True):
     kind: AccountKind = Field(default=AccountKind.PERSON, sa_type=choice(AccountKind))
     is_operator: bool = False
     quota_bytes: int | None = Field(default=None, sa_type=BigInteger)
-    """Storage the account may use; None: what the settings give to everybody."""
+    """Storage the account may use; None: without limit."""
     used_bytes: int = Field(default=0, sa_type=BigInteger)
     """Bytes of blobs linked to the account's repositories, each blob counted once."""
     disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

@@ -19,6 +19,8 @@ class Principal:
     """The API token that was shown, or that the handshake token was issued for."""
     came_by_handshake: bool = False
     """Whether the credentials are a handshake token: its holder can ask for one of wider scope."""
+    reads_public: bool = True
+    """Whether public cubes are open to this caller whatever the scopes are (`anonymous_pull`)."""
 
     def __post_init__(self) -> None:
         if (self.account_id is None) != (self.name is None):

@@ -64,9 +64,7 @@ class Scope:
     def covers(self, act: Act, repository: str) -> bool:
         """Whether this scope lets its token try `act` on `repository`."""
         return act in _INCLUDED[self.act] and (
-            not self.within
-            or repository == self.within
-            or repository.startswith(self.within + "/")
+            self.within in ("", repository, repository.partition("/")[0])
         )
 
     def __str__(self) -> str:

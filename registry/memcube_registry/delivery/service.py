@@ -1,0 +1,124 @@
+"""The one authorisation point: every entry and exit of bytes asks here (identity and access §3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import (
+    ForbiddenError,
+    InvalidReferenceError,
+    MemcubeError,
+    NotFoundError,
+    UnauthenticatedError,
+)
+from memcube_protocol.reference import is_name
+from sqlmodel import Session, col, select
+
+from memcube_registry.accounts.models import Account, Membership, Role
+from memcube_registry.accounts.principal import Principal
+from memcube_registry.accounts.scopes import Act
+from memcube_registry.catalog.models import Repository, Visibility
+from memcube_registry.delivery.decision import Decision, Form, Part, Question, Verdict, decide
+
+__all__ = ["Act", "Form", "Part", "authorize", "role_in"]
+
+_VERBS: Final = {
+    Act.READ: "read",
+    Act.WRITE: "push to",
+    Act.DELETE: "delete from",
+    Act.ADMIN: "administer",
+}
+
+
+def authorize(
+    session: Session,
+    principal: Principal,
+    repository: str,
+    act: Act,
+    *,
+    digest: Digest | None = None,
+    part: Part = Part.CONTENT,
+    form: Form = Form.OPEN,
+) -> Repository:
+    """The repository of that name, once `principal` may do `act` to it.
+
+    The first allowed WRITE creates it, private, so `session` must then be a writing one. `digest` names the
+    bytes in question where there are any, and only appears in the explanation.
+
+    Raises:
+        InvalidReferenceError: not `namespace/name`.
+        UnauthenticatedError: a login, or a handshake token of wider scope, could change the answer.
+        ForbiddenError: neither could.
+        NotFoundError: no such repository, or one that `principal` must not know of.
+    """
+    _require_qualified(repository)
+    row = session.exec(select(Repository).where(Repository.name == repository)).one_or_none()
+    public_read = act is Act.READ and row is not None and row.visibility is Visibility.PUBLIC
+    role = None if public_read else role_in(session, principal, repository.partition("/")[0])
+    decision = decide(
+        Question(
+            act=act,
+            part=part,
+            form=form,
+            visibility=row.visibility if row else None,
+            is_anonymous=principal.is_anonymous,
+            is_in_scope=principal.may_try(act, repository),
+            can_widen_scope=principal.came_by_handshake,
+            role=role,
+            reads_public=principal.reads_public,
+        )
+    )
+    if decision.verdict is not Verdict.ALLOW:
+        raise _refusal(decision, act, repository, digest)
+    return row or _create(session, repository)
+
+
+def role_in(session: Session, principal: Principal, namespace: str) -> Role | None:
+    """The role of `principal` in `namespace`: OWNER in their own, a member's in an organisation's."""
+    if principal.is_anonymous:
+        return None
+    if principal.name == namespace:
+        return Role.OWNER
+    return session.exec(
+        select(Membership.role)
+        .join(Account, col(Account.id) == Membership.organisation_id)
+        .where(Account.name == namespace, Membership.member_id == principal.account_id)
+    ).one_or_none()
+
+
+def _create(session: Session, name: str) -> Repository:
+    owner = session.exec(select(Account).where(Account.name == name.partition("/")[0])).one()
+    assert owner.id is not None, "a row that was read has its key"
+    created = Repository(name=name, account_id=owner.id)
+    session.add(created)
+    session.flush()
+    return created
+
+
+def _require_qualified(repository: str) -> None:
+    if "/" not in repository or not is_name(repository):
+        raise InvalidReferenceError(
+            f"{repository[:100]!r} is not the name of a cube on this registry",
+            hint="use namespace/name, where the namespace is your account's name",
+        )
+
+
+def _refusal(
+    decision: Decision, act: Act, repository: str, digest: Digest | None
+) -> MemcubeError:
+    what = f"{repository}@{digest}" if digest else repository
+    if decision.verdict is Verdict.CHALLENGE:
+        return UnauthenticatedError(
+            f"you cannot {_VERBS[act]} {what}: {decision.rule}",
+            hint="run `memcube login`, or use a token whose scope includes this cube",
+        )
+    if decision.verdict is Verdict.FORBID:
+        return ForbiddenError(
+            f"you may not {_VERBS[act]} {what}: {decision.rule}",
+            hint="ask an owner of the namespace, or use a token of wider scope",
+        )
+    return NotFoundError(
+        f"there is no cube {repository} here, or it is private",
+        hint="check the name, or log in as somebody who may see it",
+    )

@@ -1,0 +1,265 @@
+"""The registry's settings: their names, meanings, defaults and the places they are read from.
+
+From weak to strong: the defaults here, a TOML file, `MEMCUBE_REGISTRY_*` variables, command-line
+options. docs/guide/settings.md is generated from this file. An unknown or wrong setting is refused
+by name. Durations are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from memcube_protocol.errors import InvalidSettingError
+
+PREFIX: Final = "MEMCUBE_REGISTRY_"
+CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
+
+_UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB|TiB|)")
+_TRUE: Final = ("true", "1", "yes", "on")
+_FALSE: Final = ("false", "0", "no", "off")
+
+
+def _setting(default: Any, doc: str, *, low: float = 0, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"doc": doc, "low": low, "choices": choices})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator can choose.
+
+    Raises:
+        InvalidSettingError: a value breaks a rule; it is named.
+    """
+
+    host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every interface.")
+    port: int = _setting(7070, "Port to listen on; 0 picks a free one.")
+    external_url: str = _setting(
+        "", "URL by which clients reach the registry; empty: http://HOST:PORT."
+    )
+    data_dir: Path = _setting(
+        Path(), "Folder of the database, the blobs and the token key; empty: the platform's own."
+    )
+    database_url: str = _setting(
+        "", "sqlite:///FILE or postgresql://…; empty: registry.db in the data folder."
+    )
+    token_key_file: Path = _setting(
+        Path(),
+        "File with the 32-byte key of handshake tokens, the same for every replica; "
+        "empty: token.key in the data folder, made at the first start.",
+    )
+    workers: int = _setting(1, "Processes that answer requests.", low=1)
+    anonymous_pull: bool = _setting(True, "Whether public cubes can be read without a login.")
+    default_quota_bytes: int = _setting(
+        100 << 30, "Storage of a new account, such as 100GiB; 0: unlimited."
+    )
+    handshake_token_s: int = _setting(300, "Life of a token from the Docker handshake.", low=10)
+    upload_expiry_s: int = _setting(86_400, "Life of an upload nobody continues.", low=1)
+    gc_interval_s: int = _setting(3_600, "Time between garbage collections; 0: never.")
+    gc_grace_s: int = _setting(86_400, "How long unreferenced content is kept.")
+    requests_per_s: int = _setting(500, "Requests a second from one account; 0: no limit.")
+    anonymous_requests_per_s: int = _setting(
+        200, "Requests a second from one address without a login; 0: no limit."
+    )
+    failed_logins_per_minute: int = _setting(
+        60, "Wrong credentials a minute from one address before it has to wait; 0: no limit."
+    )
+    trusted_proxies: str = _setting(
+        "", "Networks, divided by commas, whose X-Forwarded-For header is believed."
+    )
+    header_timeout_s: float = _setting(15.0, "Time to send the header of a request.", low=0.01)
+    body_timeout_s: float = _setting(
+        60.0, "Longest pause while the body of a request is sent.", low=0.01
+    )
+    shutdown_grace_s: int = _setting(30, "Time for running requests to end at shutdown.", low=1)
+    log_format: str = _setting("json", "Form of the log on stderr.", choices=("json", "text"))
+    log_level: str = _setting(
+        "info", "Least important log entry shown.", choices=("debug", "info", "warning", "error")
+    )
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            _require_allowed(entry, getattr(self, entry.name))
+        if self.port > 65535:
+            raise _wrong("port", self.port, "a number from 0 to 65535")
+        _require_url(self.external_url)
+        self.proxy_networks()
+        if self.data_dir == Path():
+            object.__setattr__(self, "data_dir", _platform_data_dir())
+        object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
+        if not self.database_url:
+            object.__setattr__(self, "database_url", f"sqlite:///{self.data_dir / 'registry.db'}")
+        if self.token_key_file == Path():
+            object.__setattr__(self, "token_key_file", self.data_dir / "token.key")
+
+    @property
+    def url(self) -> str:
+        """The URL clients use, without a trailing slash."""
+        if self.external_url:
+            return self.external_url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"http://{f'[{host}]' if ':' in host.strip('[]') and host[0] != '[' else host}:{self.port}"
+
+    @property
+    def service(self) -> str:
+        """The registry's name in the token handshake: host and port of its URL."""
+        return urlsplit(self.url).netloc
+
+    def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks of `trusted_proxies`."""
+        words = [word.strip() for word in self.trusted_proxies.split(",") if word.strip()]
+        try:
+            return tuple(ipaddress.ip_network(word) for word in words)
+        except ValueError:
+            expected = "networks such as 10.0.0.0/8, divided by commas"
+            raise _wrong("trusted_proxies", self.trusted_proxies, expected) from None
+
+
+def load(
+    environ: Mapping[str, str], *, file: Path | None = None, options: Mapping[str, Any] | None = None
+) -> Settings:
+    """Settings from a TOML file, the environment and command-line options, the last one winning.
+
+    Raises:
+        InvalidSettingError: the file is absent or not TOML, or a setting is unknown or wrong.
+    """
+    path = file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    values: dict[str, Any] = {}
+    for source in (_from_file(path) if path else {}, _from_environment(environ), options or {}):
+        values.update(_parsed(source))
+    return Settings(**values)
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """Variables from which `load` makes the same settings: how worker processes get them."""
+    values = ((entry.name, getattr(settings, entry.name)) for entry in fields(settings))
+    return {PREFIX + name.upper(): str(value) for name, value in values}
+
+
+def documented() -> Iterator[tuple[str, str, str, str]]:
+    """Rows (name, variable, default, meaning) of every setting, for the guide."""
+    for entry in fields(Settings):
+        default = entry.default
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        choices = entry.metadata["choices"]
+        doc = entry.metadata["doc"] + (f" One of: {', '.join(choices)}." if choices else "")
+        shown = "" if default == Path() else shown
+        yield entry.name, PREFIX + entry.name.upper(), shown, doc
+
+
+def masked(settings: Settings) -> dict[str, str]:
+    """Every setting as text that may be shown: the password of the database URL is hidden."""
+    values = {entry.name: str(getattr(settings, entry.name)) for entry in fields(settings)}
+    values["database_url"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", values["database_url"])
+    return values
+
+
+def _from_file(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidSettingError(
+            f"the settings file {path} cannot be read: {error}",
+            hint="name a TOML file; docs/guide/settings.md lists what it may hold",
+        ) from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
+    return {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE
+    }
+
+
+def _parsed(source: Mapping[str, Any]) -> dict[str, Any]:
+    known = {entry.name: entry for entry in fields(Settings)}
+    for name in source:
+        if name not in known:
+            raise InvalidSettingError(
+                f"there is no setting {name!r} ({PREFIX}{name.upper()})",
+                hint="`memcube-registry settings` lists every setting",
+            )
+    return {name: _converted(known[name], value) for name, value in source.items()}
+
+
+def _converted(entry: Field[Any], value: Any) -> Any:
+    """`value` from TOML, or as text from the environment, in the setting's own type."""
+    kind = type(entry.default)
+    if kind is bool:
+        return _boolean(entry.name, value)
+    if isinstance(value, bool):
+        raise _wrong(entry.name, value, f"a value of type {kind.__name__}")
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is float and isinstance(value, int | float):
+        return float(value)
+    if kind is int and isinstance(value, int):
+        return value
+    return _number(entry.name, kind, value)
+
+
+def _boolean(name: str, value: Any) -> bool:
+    text = str(value).lower()
+    if isinstance(value, bool | str) and text in _TRUE + _FALSE:
+        return text in _TRUE
+    raise _wrong(name, value, "true or false")
+
+
+def _number(name: str, kind: type, value: Any) -> int | float:
+    expected = "a size such as 100GiB" if name.endswith("_bytes") else "a number"
+    if not isinstance(value, str) or kind not in (int, float):
+        raise _wrong(name, value, f"a value of type {kind.__name__}")
+    if name.endswith("_bytes") and (size := _SIZE.fullmatch(value)):
+        return int(size[1]) * _UNITS[size[2]]
+    try:
+        return int(value) if kind is int else float(value)
+    except ValueError:
+        raise _wrong(name, value, expected) from None
+
+
+def _require_allowed(entry: Field[Any], value: Any) -> None:
+    choices, low = entry.metadata["choices"], entry.metadata["low"]
+    if choices and value not in choices:
+        raise _wrong(entry.name, value, f"one of {', '.join(choices)}")
+    if isinstance(value, int | float) and not low <= value < 1 << 62:
+        raise _wrong(entry.name, value, f"at least {low}")
+
+
+def _require_url(url: str) -> None:
+    if not url:
+        return
+    expected = "a URL such as https://memcube.example.org, without path, query and user"
+    try:
+        parts = urlsplit(url)
+        port_is_right = parts.port is None or parts.port > 0
+    except ValueError:
+        raise _wrong("external_url", url, expected) from None
+    extras = (parts.path.strip("/"), parts.query, parts.fragment, parts.username)
+    odd = re.search(r'[\s"\\<>]', url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or any(extras) or odd:
+        raise _wrong("external_url", url, expected)
+    if not port_is_right:
+        raise _wrong("external_url", url, expected)
+
+
+def _platform_data_dir() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("memcube", appauthor=False)) / "registry"
+
+
+def _wrong(name: str, value: Any, expected: str) -> InvalidSettingError:
+    return InvalidSettingError(
+        f"setting {name} ({PREFIX}{name.upper()}) is {str(value)[:100]!r}, expected {expected}",
+        hint="`memcube-registry settings` explains every setting",
+    )
