@@ -30,13 +30,7 @@ def parse(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> Any
         raise _invalid(what, f"it is not UTF-8 (byte {error.start})") from None
     _check_depth(text, what)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_int=_safe_int,
-            parse_float=_finite_float,
-        )
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise _invalid(what, str(error)) from None
     _check_strings(text, value, what)
@@ -123,6 +117,14 @@ def _finite_float(digits: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"number {digits[:32]} is too large")
     return number
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique_keys,
+    parse_constant=_refuse_constant,
+    parse_int=_safe_int,
+    parse_float=_finite_float,
+)
 
 
 def _invalid(what: str, why: str) -> InvalidJsonError:

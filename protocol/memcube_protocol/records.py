@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from memcube_protocol import canonical_json, limits, timestamps
@@ -106,9 +107,8 @@ class Record:
     )
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS:
-            value = getattr(self, name)
-            if value is not None and value != ():
+        for (name, check), value in zip(_CHECKS, _VALUES(self), strict=True):
+            if value is not None and value is not _EMPTY:
                 check(value, name)
 
 
@@ -158,11 +158,11 @@ def write_record(record: Record) -> bytes:
 
 def to_json(record: Record) -> dict[str, Any]:
     """The JSON object of `record`; absent fields are left out."""
-    value: dict[str, Any] = {}
-    for name in _ORDER:
-        item = getattr(record, name)
-        if item is not None and item != () and item != {}:
-            value[name] = item
+    value = {
+        name: item
+        for (name, _), item in zip(_CHECKS, _VALUES(record), strict=True)
+        if item is not None and item is not _EMPTY and item != {}
+    }
     if record.source is not None:
         value["source"] = _plain(record.source)
     if record.relations:
@@ -314,10 +314,10 @@ def _path(value: object, name: str) -> None:
 def _source(value: object, name: str) -> None:
     if not isinstance(value, Source) or value == Source():
         raise _invalid(f"{name} is not an object with at least one field")
-    for part in fields(Source):
-        item = getattr(value, part.name)
+    for part in _PARTS[Source]:
+        item = getattr(value, part)
         if item is not None:
-            _short_text(item, f"{name}.{part.name}")
+            _short_text(item, f"{name}.{part}")
 
 
 def _relation(value: object, name: str) -> None:
@@ -353,7 +353,7 @@ def _read_relations(value: object, name: str) -> tuple[Relation, ...]:
 def _read_fields(kind: type[Any], value: object, name: str) -> Any:
     if not isinstance(value, dict):
         raise _invalid(f"{name} is not an object")
-    known = {part.name for part in fields(kind)}
+    known = _PARTS[kind]
     for key, item in value.items():
         if key not in known or item is None:
             raise _invalid(f"{name} holds the unknown or null field {key[:80]!r}")
@@ -363,7 +363,7 @@ def _read_fields(kind: type[Any], value: object, name: str) -> Any:
 
 
 def _plain(value: Source | Relation) -> dict[str, str]:
-    items = ((part.name, getattr(value, part.name)) for part in fields(value))
+    items = ((part, getattr(value, part)) for part in _PARTS[type(value)])
     return {name: item for name, item in items if item is not None}
 
 
@@ -394,8 +394,12 @@ _CHECKS: Final[tuple[tuple[str, Callable[[Any, str], None]], ...]] = (
     ("attachments", partial(_each, _path)),
     ("extensions", _extensions),
 )
-_ORDER: Final = tuple(name for name, _ in _CHECKS)
-_NAMES: Final = frozenset(_ORDER)
+_NAMES: Final = frozenset(name for name, _ in _CHECKS)
+_VALUES: Final = attrgetter(*(name for name, _ in _CHECKS))
+_EMPTY: Final = ()
+_PARTS: Final[dict[type[Any], tuple[str, ...]]] = {
+    kind: tuple(part.name for part in fields(kind)) for kind in (Source, Relation)
+}
 _READERS: Final[dict[str, Callable[[object, str], Any]]] = {
     "source": partial(_read_fields, Source),
     "relations": _read_relations,
