@@ -4,7 +4,7 @@ A shard is canonical record lines, each ended by a newline, ids ascending by the
 
 - after a record that is a *cut point*: the first 8 bytes of SHA-256(id), big-endian, lie below
   `2^64 * weight * line bytes / target`, where `weight` is 1/8 while the shard is shorter than the
-  target and 4 from then on; never below 64 KiB, or
+  target and 8 from then on; never below 64 KiB, or
 - before a record that would take it above 8 MiB, or at the end.
 
 So the cuts depend on ids and lengths nearby only, and an edit changes the shards around it.
@@ -131,7 +131,7 @@ def is_cut_point(record_id: str, line_bytes: int, shard_bytes: int, target: int)
     head = int.from_bytes(hashlib.sha256(record_id.encode()).digest()[:8], "big")
     if shard_bytes < target:
         return head * 8 * target < _SCALE * line_bytes
-    return head * target < _SCALE * 4 * line_bytes
+    return head * target < _SCALE * 8 * line_bytes
 
 
 def compress(shard: Shard, *, reuse: Reuse | None = None) -> CompressedShard:

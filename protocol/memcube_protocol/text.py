@@ -1,0 +1,125 @@
+"""The one tokenizer of search: what a text is found by, in every language (docs/spec/records.md, "Search").
+
+    "Check the CPU 温度传感器" → check the cpu 温 度 传 感 器 温度 度传 传感 感器
+
+Text is put into NFKC, case-folded and put into NFKC again. Letters, digits and their marks form
+words. In scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese, Tibetan), and in
+Hangul, where particles cling to words, a run gives its single characters and its pairs instead; a
+character takes the marks above and below it along. Queries for such runs ask for the pairs only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+TERM_CHARS: Final = 64
+"""Longer words are cut: nobody searches for them, and hostile text cannot fill the index."""
+
+_ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
+_UNSEGMENTED: Final = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x0F00, 0x109F),  # Tibetan, Burmese
+    (0x1100, 0x11FF),  # Hangul jamo
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x3007),  # iteration mark, zero
+    (0x3040, 0x318F),  # kana, bopomofo, Hangul compatibility jamo
+    (0x31A0, 0x31FF),  # bopomofo and kana extensions
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),
+    (0xAC00, 0xD7FF),  # Hangul
+    (0xF900, 0xFAFF),
+    (0x1B000, 0x1B16F),  # kana
+    (0x20000, 0x3FFFF),  # Han
+)
+
+
+def normalise(text: str) -> str:
+    """`text` in the form that terms are taken from: NFKC, case-folded, NFKC."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def terms(text: str) -> list[str]:
+    """Terms that an index keeps of `text`, in order, repeated as often as they occur."""
+    if text.isascii():
+        return [word[:TERM_CHARS] for word in _ASCII_WORD.findall(text.lower())]
+    found: list[str] = []
+    for run, is_word in _runs(normalise(text)):
+        if is_word:
+            found.append(run[:TERM_CHARS])
+        else:
+            clusters = _clusters(run)
+            found += clusters
+            found += _pairs(clusters)
+    return found
+
+
+def query_terms(text: str) -> list[str]:
+    """Distinct terms to look `text` up by, in order.
+
+    Of an unsegmented run only the pairs: they imply its characters.
+    """
+    found: dict[str, None] = {}
+    for run, is_word in _runs(normalise(text)):
+        if is_word:
+            found[run[:TERM_CHARS]] = None
+        else:
+            clusters = _clusters(run)
+            found.update(dict.fromkeys(_pairs(clusters) or clusters))
+    return list(found)
+
+
+@lru_cache(maxsize=1 << 16)
+def term_id(term: str) -> int:
+    """Dimension of `term` in a sparse vector: the first 4 bytes of SHA-256, big-endian."""
+    return int.from_bytes(hashlib.sha256(term.encode("utf-8", "replace")).digest()[:4], "big")
+
+
+def _runs(text: str) -> Iterator[tuple[str, bool]]:
+    """Maximal runs of one class in normalised text, and whether each is a word."""
+    classes = "".join(map(_class_of, text))
+    start = 0
+    while start < len(text):
+        kind = classes[start]
+        if kind not in "wc":
+            start += 1
+            continue
+        end = start + 1
+        while end < len(text) and classes[end] in (kind, "m"):
+            end += 1
+        yield text[start:end], kind == "w"
+        start = end
+
+
+@lru_cache(maxsize=1 << 14)
+def _class_of(char: str) -> str:
+    """`w` word, `c` character of an unsegmented script, `m` mark on the one before, or a space."""
+    category = unicodedata.category(char)
+    if category[0] == "M" or char in "\u200c\u200d":
+        return "m"
+    if category[0] not in "LN":
+        return " "
+    point = ord(char)
+    return "c" if any(low <= point <= high for low, high in _UNSEGMENTED) else "w"
+
+
+def _clusters(run: str) -> list[str]:
+    """Characters of `run`, each with the marks that follow it."""
+    clusters: list[str] = []
+    for char in run:
+        if clusters and _class_of(char) == "m":
+            clusters[-1] = (clusters[-1] + char)[:TERM_CHARS]
+        else:
+            clusters.append(char)
+    return clusters
+
+
+def _pairs(clusters: list[str]) -> list[str]:
+    return [first + second for first, second in pairwise(clusters)]
