@@ -22,6 +22,7 @@ LORA_CONFIG: Final = "application/vnd.memcube.parametric.lora.config.v1+json"
 CARD: Final = "application/vnd.memcube.card.v1+markdown"
 ATTACHMENT: Final = "application/vnd.memcube.attachment.v1"
 
+IN_TOTO: Final = "application/vnd.in-toto+json"
 SIGSTORE_BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 LAYERS: Final = frozenset(
@@ -35,4 +36,7 @@ MEMORY: Final = "org.memcube.memory"
 ATTACHMENT_TYPE: Final = "org.memcube.mediaType"
 UNCOMPRESSED_DIGEST: Final = "org.memcube.uncompressed.digest"
 UNCOMPRESSED_SIZE: Final = "org.memcube.uncompressed.size"
+BUNDLE_CONTENT: Final = "dev.sigstore.bundle.content"
+BUNDLE_PREDICATE: Final = "dev.sigstore.bundle.predicateType"
+PUBLISHER_KEY: Final = "org.memcube.publisher.key"
 RECORD_COUNT: Final = "org.memcube.records"
