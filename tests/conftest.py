@@ -1,0 +1,81 @@
+"""Fixtures that several kinds of test share: one server of ours and one reference registry a worker."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from support.repository import Repository
+from support.servers import MemcubeServer, docker_registry, memcube_server
+from support.wire import Wire
+
+ALL_SCOPES = ("pull", "push", "delete")
+NO_LIMITS = {
+    f"MEMCUBE_REGISTRY_{name}": "0"
+    for name in ("REQUESTS_PER_S", "ANONYMOUS_REQUESTS_PER_S", "FAILED_LOGINS_PER_MINUTE")
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """An account of our registry with a token that may do everything the account may."""
+
+    server: MemcubeServer
+    name: str
+    token: str
+
+    @property
+    def wire(self) -> Wire:
+        return self.server.wire.bearer(self.token)
+
+    def repository(self, name: str | None = None) -> Repository:
+        """A repository in this person's namespace, by default one that nobody has used."""
+        return Repository(self.wire, f"{self.name}/{name or fresh('cube')}")
+
+
+def fresh(prefix: str) -> str:
+    """A name that no other test uses."""
+    return f"{prefix}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def memcube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemcubeServer]:
+    """Our registry, shared by all tests of this worker that do not harm it."""
+    with memcube_server(tmp_path_factory.mktemp("memcube"), NO_LIMITS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_person(memcube: MemcubeServer) -> Callable[[], Person]:
+    """Makes accounts on the shared server."""
+
+    def make() -> Person:
+        name = fresh("person")
+        memcube.create_account(name)
+        return Person(memcube, name, memcube.create_token(name, *ALL_SCOPES))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ada(new_person: Callable[[], Person]) -> Person:
+    """Somebody with an account."""
+    return new_person()
+
+
+@pytest.fixture(scope="session")
+def bob(new_person: Callable[[], Person]) -> Person:
+    """Somebody else with an account."""
+    return new_person()
+
+
+@pytest.fixture(scope="session")
+def reference_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the reference registry, without access control."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
+    with docker_registry(tmp_path_factory.mktemp("docker-registry")) as (url, _):
+        yield url
