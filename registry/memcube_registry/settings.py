@@ -93,7 +93,6 @@ class Settings:
         self.proxy_networks()
         if self.data_dir == Path():
             object.__setattr__(self, "data_dir", _platform_data_dir())
-        object.__setattr__(self, "data_dir", self.data_dir.expanduser().absolute())
         if not self.database_url:
             object.__setattr__(self, "database_url", f"sqlite:///{self.data_dir / 'registry.db'}")
         if self.token_key_file == Path():
@@ -123,7 +122,10 @@ class Settings:
 
 
 def load(
-    environ: Mapping[str, str], *, file: Path | None = None, options: Mapping[str, Any] | None = None
+    environ: Mapping[str, str],
+    *,
+    file: Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Settings from a TOML file, the environment and command-line options, the last one winning.
 
@@ -198,7 +200,7 @@ def _converted(entry: Field[Any], value: Any) -> Any:
     if isinstance(value, bool):
         raise _wrong(entry.name, value, f"a value of type {kind.__name__}")
     if kind is Path and isinstance(value, str | Path):
-        return Path(value)
+        return Path(value).expanduser().absolute() if str(value) else Path()
     if kind is str and isinstance(value, str):
         return value
     if kind is float and isinstance(value, int | float):

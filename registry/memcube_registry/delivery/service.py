@@ -104,9 +104,7 @@ def _require_qualified(repository: str) -> None:
         )
 
 
-def _refusal(
-    decision: Decision, act: Act, repository: str, digest: Digest | None
-) -> MemcubeError:
+def _refusal(decision: Decision, act: Act, repository: str, digest: Digest | None) -> MemcubeError:
     what = f"{repository}@{digest}" if digest else repository
     if decision.verdict is Verdict.CHALLENGE:
         return UnauthenticatedError(

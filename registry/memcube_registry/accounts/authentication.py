@@ -1,0 +1,143 @@
+"""From the Authorization header of a request to its principal.
+
+Accepted: `Bearer` with an API token or a handshake token, and `Basic` with an account's name and
+one of its API tokens (RFC 6750, RFC 7617). What a principal may do is decided in `delivery`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import MutableMapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from memcube_protocol.errors import MemcubeError, UnauthenticatedError
+from sqlmodel import Session
+
+from memcube_registry.accounts import tokens
+from memcube_registry.accounts.handshake import Issuer
+from memcube_registry.accounts.principal import ANONYMOUS, Principal
+from memcube_registry.database import Database
+
+SCOPE_KEY: Final = "memcube.principal"
+HEADER_BYTES: Final = 8192
+
+
+class Connection(Protocol):
+    """What Litestar's connections and requests share: the ASGI scope."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]:
+        """The ASGI scope."""
+        ...
+
+
+def principal_of(connection: Connection) -> Principal:
+    """Who the request comes from.
+
+    Raises:
+        UnauthenticatedError: it carries credentials, and they are wrong.
+        TokenExpiredError: they were right once.
+    """
+    return principal_in(connection.scope)
+
+
+def principal_in(scope: MutableMapping[str, Any]) -> Principal:
+    """As `principal_of`, for code that has the ASGI scope only."""
+    found = scope.get(SCOPE_KEY, ANONYMOUS)
+    if isinstance(found, MemcubeError):
+        raise found
+    assert isinstance(found, Principal), "only the gate writes this key"
+    return found
+
+
+def require_login(connection: Connection) -> Principal:
+    """The principal of a request that shows any credentials, be they an anonymous handshake token.
+
+    This is what `GET /v2/` asks for: Docker clients learn from its 401 how to log in.
+
+    Raises:
+        UnauthenticatedError: there are none, or they are wrong.
+    """
+    principal = principal_of(connection)
+    if principal.is_anonymous and not principal.came_by_handshake:
+        raise UnauthenticatedError("log in first", hint="run `memcube login`")
+    return principal
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    """Checks credentials against the database and the handshake's key."""
+
+    database: Database
+    issuer: Issuer
+    anonymous_pull: bool = True
+
+    @property
+    def anonymous(self) -> Principal:
+        """Nobody, as the settings treat nobody."""
+        return replace(ANONYMOUS, reads_public=self.anonymous_pull)
+
+    def authenticate(self, authorization: bytes, *, now: datetime) -> Principal:
+        """The principal whose credentials the header `authorization` holds.
+
+        Raises:
+            UnauthenticatedError: they are wrong, or of a kind that is not accepted.
+            TokenExpiredError: they were right once.
+        """
+        kind, credentials = _split(authorization)
+        with self.database.read() as session:
+            if kind == "basic":
+                principal = _basic(session, credentials, now)
+            elif tokens.is_secret(credentials):
+                principal = tokens.principal_of_secret(session, credentials, now=now)
+            else:
+                principal = self._handshake(session, credentials, now)
+            due = principal.token_id is not None and tokens.use_is_due(
+                session, principal.token_id, now=now
+            )
+        if due:
+            self._record_use(principal, now)
+        return replace(principal, reads_public=self.anonymous_pull)
+
+    def _handshake(self, session: Session, credentials: str, now: datetime) -> Principal:
+        principal = self.issuer.check(credentials, now=now)
+        if principal.account_id is not None:
+            if principal.token_id is None:
+                raise tokens.unknown_credentials()
+            tokens.require_token(session, principal.token_id, principal.account_id, now=now)
+        return principal
+
+    def _record_use(self, principal: Principal, now: datetime) -> None:
+        token_id = principal.token_id
+        assert token_id is not None, "asked only where there is a token"
+        try:
+            self.database.run(lambda session: tokens.record_use(session, token_id, now=now))
+        except MemcubeError:
+            # A busy or read-only database must not lock people out; the next request records it.
+            return
+
+
+def _split(authorization: bytes) -> tuple[str, str]:
+    if len(authorization) > HEADER_BYTES or not authorization.isascii():
+        raise tokens.unknown_credentials()
+    kind, _, credentials = authorization.decode("ascii").partition(" ")
+    if kind.lower() not in ("basic", "bearer"):
+        raise tokens.unknown_credentials()
+    return kind.lower(), credentials.strip(" ")
+
+
+def _basic(session: Session, credentials: str, now: datetime) -> Principal:
+    try:
+        text = base64.b64decode(credentials, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise tokens.unknown_credentials() from None
+    user, _, password = text.partition(":")
+    if not tokens.is_secret(password):
+        raise tokens.unknown_credentials()
+    principal = tokens.principal_of_secret(session, password, now=now)
+    if principal.name != user:
+        raise tokens.unknown_credentials()
+    return principal

@@ -1,0 +1,188 @@
+"""API tokens: `mct_` and 43 characters that hold 256 random bits. Only their SHA-256 is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from memcube_protocol.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    TokenExpiredError,
+    UnauthenticatedError,
+)
+from sqlmodel import Session, col, select
+
+from memcube_registry.accounts.models import Account, AccountKind, ApiToken
+from memcube_registry.accounts.principal import Principal
+from memcube_registry.accounts.scopes import Scope, format_scopes, parse_scopes
+
+PREFIX: Final = "mct_"
+MAX_PER_ACCOUNT: Final = 200
+_SECRET: Final = re.compile(r"mct_[A-Za-z0-9_-]{43}")
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+_USE_RECORDED_EVERY: Final = timedelta(hours=1)
+
+
+def is_secret(text: str) -> bool:
+    """Whether `text` has the form of an API token."""
+    return _SECRET.fullmatch(text) is not None
+
+
+def create_token(
+    session: Session,
+    account: Account,
+    name: str,
+    scopes: Iterable[Scope],
+    *,
+    now: datetime,
+    lifetime: timedelta | None = None,
+) -> tuple[str, ApiToken]:
+    """The secret, which cannot be shown again, and the row of a new token.
+
+    Raises:
+        InvalidRequestError: a bad name, no scope, a lifetime that is over, an organisation's token.
+        ConflictError: the account has too many.
+    """
+    scopes = tuple(scopes)
+    _require_creatable(session, account, name, scopes, lifetime)
+    secret = PREFIX + secrets.token_urlsafe(32)
+    token = ApiToken(
+        account_id=account.id,
+        name=name,
+        secret_sha256=_hash(secret),
+        scopes=format_scopes(scopes),
+        created_at=now,
+        expires_at=now + lifetime if lifetime else None,
+    )
+    session.add(token)
+    session.flush()
+    return secret, token
+
+
+def principal_of_secret(session: Session, secret: str, *, now: datetime) -> Principal:
+    """Who the API token `secret` stands for.
+
+    Raises:
+        UnauthenticatedError: nobody.
+        TokenExpiredError: it expired or was revoked, or its account is disabled.
+    """
+    presented = _hash(secret)
+    row = session.exec(select(ApiToken).where(ApiToken.secret_sha256 == presented)).one_or_none()
+    if row is None or not hmac.compare_digest(row.secret_sha256, presented):
+        raise unknown_credentials()
+    account = _require_valid(session, row, now)
+    return Principal(account.id, account.name, parse_scopes(row.scopes), row.id)
+
+
+def require_token(session: Session, token_id: int, account_id: int, *, now: datetime) -> Account:
+    """The account of a token that was shown before and is still valid.
+
+    Raises:
+        UnauthenticatedError: it is not that account's.
+        TokenExpiredError: it expired or was revoked meanwhile, or its account is disabled.
+    """
+    row = session.get(ApiToken, token_id)
+    if row is None or row.account_id != account_id:
+        raise unknown_credentials()
+    return _require_valid(session, row, now)
+
+
+def use_is_due(session: Session, token_id: int, *, now: datetime) -> bool:
+    """Whether the token's last recorded use is old enough to record another."""
+    row = session.get(ApiToken, token_id)
+    return row is not None and (
+        row.last_used_at is None or now - row.last_used_at >= _USE_RECORDED_EVERY
+    )
+
+
+def record_use(session: Session, token_id: int, *, now: datetime) -> None:
+    """Note that the token was used."""
+    row = session.get(ApiToken, token_id)
+    if row is not None:
+        row.last_used_at = now
+
+
+def tokens_of(session: Session, account_id: int) -> list[ApiToken]:
+    """The account's tokens, newest first, revoked ones included."""
+    query = select(ApiToken).where(ApiToken.account_id == account_id)
+    return list(session.exec(query.order_by(col(ApiToken.id).desc())))
+
+
+def revoke_token(session: Session, account_id: int, token_id: int, *, now: datetime) -> None:
+    """End a token at once, and with it the handshake tokens issued for it.
+
+    Raises:
+        NotFoundError: the account has no such token.
+    """
+    row = session.get(ApiToken, token_id)
+    if row is None or row.account_id != account_id:
+        raise NotFoundError(
+            f"you have no token {token_id}", hint="GET /api/v1/tokens lists your tokens"
+        )
+    row.revoked_at = row.revoked_at or now
+
+
+def unknown_credentials() -> UnauthenticatedError:
+    """The one answer to every kind of wrong credentials."""
+    return UnauthenticatedError(
+        "the credentials are wrong",
+        hint="run `memcube login` with the name of your account and one of its API tokens",
+    )
+
+
+def _require_valid(session: Session, row: ApiToken, now: datetime) -> Account:
+    account = session.get_one(Account, row.account_id)
+    if row.revoked_at is not None or account.disabled_at is not None:
+        raise _ended("the token was revoked")
+    if row.expires_at is not None and row.expires_at <= now:
+        raise _ended("the token has expired")
+    return account
+
+
+def _require_creatable(
+    session: Session,
+    account: Account,
+    name: str,
+    scopes: tuple[Scope, ...],
+    lifetime: timedelta | None,
+) -> None:
+    if account.kind is not AccountKind.PERSON:
+        raise InvalidRequestError(
+            f"{account.name} is an organisation and has no tokens of its own",
+            hint="create a token of one of its members, scoped as in push:" + account.name,
+        )
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            "a token's name has 1 to 128 printable characters",
+            hint="name it after the machine or the job that will use it",
+        )
+    if not scopes or (lifetime is not None and lifetime <= timedelta()):
+        raise InvalidRequestError(
+            "a token needs a scope and a lifetime above zero",
+            hint="use pull, push, delete or admin, and a number of days",
+        )
+    _require_room(session, account)
+
+
+def _require_room(session: Session, account: Account) -> None:
+    assert account.id is not None, "a row that was read has its key"
+    live = [row for row in tokens_of(session, account.id) if row.revoked_at is None]
+    if len(live) >= MAX_PER_ACCOUNT:
+        raise ConflictError(
+            f"{account.name} has {MAX_PER_ACCOUNT} tokens already", hint="revoke one of them first"
+        )
+
+
+def _ended(why: str) -> TokenExpiredError:
+    return TokenExpiredError(why, hint="create a new token, then run `memcube login`")
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
