@@ -1,0 +1,97 @@
+"""From the process's arguments to its exit code: runs a command, prints its answer or its error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+from memcube_protocol.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    DiskFullError,
+    MemcubeError,
+    ReadOnlyError,
+    StorageError,
+)
+
+from memcube.cli.answer import Answer, Mode, print_answer, print_problem
+from memcube.cli.table import LazyGroup
+
+DEBUG_VARIABLE: Final = "MEMCUBE_DEBUG"
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def main() -> NoReturn:
+    """The process: never returns."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and say the exit code (docs/guide/cli.md lists them)."""
+    mode = Mode.of_arguments(arguments)
+    try:
+        answer = group().main(list(arguments), prog_name="memcube", standalone_mode=False)
+        if isinstance(answer, Answer):
+            print_answer(answer, mode)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        return _usage(error, mode)
+    except MemcubeError as error:
+        return print_problem(error, mode)
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who reads the output has seen enough: nothing more to say, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except OSError as error:
+        return print_problem(storage_error(error), mode)
+    except Exception as error:
+        return _unexpected(error, mode)
+    return answer if isinstance(answer, int) else EXIT_OK
+
+
+def group() -> click.Group:
+    """The command `memcube` with all its commands, none of them loaded."""
+    return LazyGroup(
+        name="memcube",
+        help="Publish, sign, verify and mount memory for language models.",
+        epilog="Every command explains itself: memcube push --help. Errors end with a hint.",
+        context_settings=_CONTEXT,
+    )
+
+
+def storage_error(error: OSError) -> StorageError:
+    """What the operating system's `error` means for a user."""
+    where = f" ({error.filename})" if error.filename else ""
+    text = f"{error.strerror or error}{where}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(text, hint="free some space, for example with: memcube prune")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ReadOnlyError(text, hint="check the permissions, or set MEMCUBE_HOME elsewhere")
+    return StorageError(text, hint="check the path and the disk")
+
+
+def _usage(error: click.UsageError, mode: Mode) -> int:
+    path = error.ctx.command_path if error.ctx else "memcube"
+    problem = MemcubeError(error.format_message(), hint=f"{path} --help shows how it is used")
+    print_problem(problem, mode)
+    return EXIT_USAGE
+
+
+def _unexpected(error: Exception, mode: Mode) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exc()
+    problem = MemcubeError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint=f"this is a defect of memcube; {DEBUG_VARIABLE}=1 shows where",
+    )
+    return print_problem(problem, mode)

@@ -1,0 +1,138 @@
+"""The table of commands: each with its short help and where it lives, so that none is loaded early."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, NamedTuple
+
+import click
+from memcube_protocol.errors import MissingDependencyError
+
+ENTRY_POINT_GROUP: Final = "memcube.commands"
+
+
+class Place(NamedTuple):
+    """Where a command lives (`module:attribute`; empty: an entry point) and what it is for."""
+
+    target: str
+    summary: str
+
+
+_SECTIONS: Final[dict[str, dict[str, Place]]] = {
+    "Publish": {
+        "init": Place("init:init", "Write a folder that packs as it is."),
+        "pack": Place("pack:pack", "Pack a folder into a cube in the local store."),
+        "push": Place("push:push", "Pack, sign and publish a cube."),
+        "tag": Place("tag:tag", "Give a published cube one more tag."),
+        "cp": Place("cp:cp", "Copy a cube with its signatures to another name or registry."),
+    },
+    "Use": {
+        "pull": Place("pull:pull", "Fetch a cube and verify it."),
+        "unpack": Place("unpack:unpack", "Write a verified cube as a plain folder."),
+        "path": Place("path:path", "Print the folder of one memory, for tools that load files."),
+        "verify": Place("verify:verify", "Check bytes, structure and signatures of a cube."),
+        "inspect": Place("inspect:inspect", "Show what a cube says of itself."),
+        "mount": Place("mount:mount", "Make a cube usable by a model and ask it."),
+    },
+    "Keep": {
+        "ls": Place("ls:ls", "List the cubes in the local store."),
+        "rm": Place("rm:rm", "Forget a cube in the local store."),
+        "prune": Place("prune:prune", "Free space in the local store."),
+    },
+    "Account": {
+        "login": Place("login:login", "Keep a token for a registry."),
+        "logout": Place("logout:logout", "Forget the token for a registry."),
+        "whoami": Place("whoami:whoami", "Say who a registry takes you for."),
+        "keys": Place("keys:keys", "List, make and show signing keys."),
+    },
+    "More": {
+        "serve": Place("", "Run a registry on this machine."),
+        "demo": Place("demo:demo", "Publish, sign, pull, verify and mount a cube, all at once."),
+        "doctor": Place("doctor:doctor", "Check settings, store, registry and optional packages."),
+        "completion": Place("completion:completion", "Print the completion script of a shell."),
+        "version": Place("version:version", "Print the versions of memcube and its formats."),
+    },
+}
+
+
+class LazyGroup(click.Group):
+    """The group `memcube`: knows its commands' names and short helps, loads one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names of all commands, in the order of the help."""
+        known = [name for places in _SECTIONS.values() for name in places]
+        return known + sorted(set(_contributed()) - set(known))
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
+        """The command `cmd_name`, loaded now.
+
+        Raises:
+            MissingDependencyError: it belongs to an optional part that is not installed.
+        """
+        place = _place(cmd_name)
+        if place and place.target:
+            module, _, attribute = place.target.partition(":")
+            command = getattr(importlib.import_module(f"memcube.cli.commands.{module}"), attribute)
+        elif entry := _contributed().get(cmd_name):
+            command = _load(entry)
+        else:
+            return None
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the closest name suggested for one that does not exist."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in self.list_commands(ctx):
+            import difflib
+
+            close = difflib.get_close_matches(name, self.list_commands(ctx), 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"no such command {name!r}{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        """Write the sections of the help without loading a command."""
+        for title, places in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, place.summary) for name, place in places.items()])
+        others = [
+            (name, f"From {entry.value.partition(':')[0]}.")
+            for name, entry in sorted(_contributed().items())
+            if _place(name) is None
+        ]
+        if others:
+            with formatter.section("Contributed"):
+                formatter.write_dl(others)
+
+
+def _place(name: str) -> Place | None:
+    return next((places[name] for places in _SECTIONS.values() if name in places), None)
+
+
+def _contributed() -> dict[str, EntryPoint]:
+    """Commands of other parts and packages, by name; reading the list imports none of them."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(entry: EntryPoint) -> click.Command:
+    try:
+        command = entry.load()
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"`memcube {entry.name}` needs the package {error.name!r}",
+            hint="install the registry with it: pip install 'memcube[registry]'",
+        ) from None
+    assert isinstance(command, click.Command)
+    return command
