@@ -1,0 +1,1 @@
+"""Blobs: stored once, visible per repository, uploaded in sessions."""

@@ -1,0 +1,55 @@
+"""The tables of blobs, of their links to repositories, and of uploads in progress."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+from memcube_registry.database import UtcDateTime, choice, utc_now
+from memcube_registry.delivery.decision import Form
+
+
+class Blob(SQLModel, table=True):
+    """Bytes that the blob store holds at `location`, durable before this row is written."""
+
+    __tablename__ = "blob"
+
+    id: int | None = Field(default=None, primary_key=True)
+    digest: str = Field(max_length=160, unique=True)
+    size_bytes: int = Field(sa_type=BigInteger)
+    location: str = Field(max_length=255, unique=True)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class BlobLink(SQLModel, table=True):
+    """That a blob belongs to a repository, which alone makes it visible there.
+
+    `used_at` is when a push last relied on it. `condemned_at` is when garbage collection found that
+    nothing refers to it; a HEAD, mount or upload before it is collected clears that.
+    """
+
+    __tablename__ = "blob_link"
+
+    repository_id: int = Field(foreign_key="repository.id", primary_key=True)
+    blob_id: int = Field(foreign_key="blob.id", primary_key=True, index=True)
+    form: Form = Field(default=Form.OPEN, sa_type=choice(Form))
+    used_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    condemned_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
+
+
+class Upload(SQLModel, table=True):
+    """An upload in progress. Its bytes lie in the blob store under `id`; it survives a restart.
+
+    `size_bytes` counts what was received, or is announced by the request that is being received.
+    """
+
+    __tablename__ = "upload"
+
+    id: str = Field(max_length=32, primary_key=True)
+    repository_id: int = Field(foreign_key="repository.id", index=True)
+    account_id: int = Field(foreign_key="account.id", index=True)
+    size_bytes: int = Field(default=0, sa_type=BigInteger)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    used_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, index=True)

@@ -1,0 +1,1 @@
+"""Manifests, tags and referrers, and the collection of what nothing refers to any more."""

@@ -1,0 +1,130 @@
+"""What a blob store can do, in interfaces of one to four verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+from memcube_protocol import limits
+
+PIECE_BYTES: Final = limits.MIB
+"""Reads come in pieces of at most this many bytes: smaller ones cost more than they carry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """Something in a store: a finished object's location or an upload's id, and when it was last written."""
+
+    name: str
+    written_at: datetime
+
+
+class Reader(Protocol):
+    """Reads finished objects."""
+
+    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Bytes `start` to `stop` of the object, in pieces of at most `PIECE_BYTES`.
+
+        Raises:
+            NotFoundError: there is no such object, said before the first piece.
+            StorageError: it cannot be read.
+        """
+        ...
+
+
+class Direct(Protocol):
+    """Says how bytes can go out without passing through Python."""
+
+    def path(self, location: str) -> Path | None:
+        """The file that holds exactly the object's bytes, for the server to send by itself."""
+        ...
+
+    def url(self, location: str, *, media_type: str) -> str | None:
+        """A URL, valid for a short time, from which the client may fetch the object."""
+        ...
+
+
+class Sink(Protocol):
+    """Takes the bytes of one upload, in order. Nobody else can open that upload meanwhile."""
+
+    def write(self, pieces: Sequence[bytes], /) -> None:
+        """Append `pieces`.
+
+        Raises:
+            DiskFullError, ReadOnlyError, StorageError: it was not kept.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let others open the upload; what was written stays. Calling it again does nothing."""
+        ...
+
+
+class Uploads(Protocol):
+    """Holds uploads in progress. They survive a restart; unknown ids are empty uploads."""
+
+    def open(self, upload: str, *, size: int) -> Sink:
+        """The upload positioned after its first `size` bytes; what lies behind them is dropped.
+
+        Raises:
+            ConflictError: another request is writing to it.
+            RangeMismatchError: it holds fewer bytes.
+            DiskFullError, ReadOnlyError, StorageError: it cannot be written.
+        """
+        ...
+
+    def size(self, upload: str) -> int:
+        """How many bytes it holds."""
+        ...
+
+    def peek(self, upload: str) -> Iterator[bytes]:
+        """What it holds, in pieces."""
+        ...
+
+    def abort(self, upload: str) -> None:
+        """Forget it. An unknown one is no error."""
+        ...
+
+
+class Finisher(Protocol):
+    """Turns uploads into finished objects."""
+
+    def finish(self, upload: str, *, size: int) -> str:
+        """The location of an object that holds the upload's `size` bytes, durable on return.
+
+        Raises:
+            SizeMismatchError: it holds another number of bytes.
+            DiskFullError, ReadOnlyError, StorageError: it could not be made durable.
+        """
+        ...
+
+
+class Sweeper(Protocol):
+    """Lists what a store holds, and removes it."""
+
+    def delete(self, location: str) -> None:
+        """Remove a finished object. An absent one is no error."""
+        ...
+
+    def objects(self) -> Iterator[Object]:
+        """Every finished object."""
+        ...
+
+    def uploads(self) -> Iterator[Object]:
+        """Every upload in progress."""
+        ...
+
+
+class BlobStore(Reader, Direct, Uploads, Finisher, Sweeper, Protocol):
+    """A whole blob store. One contract suite (tests/contracts) runs against every one."""
+
+    def check(self) -> None:
+        """Refuse if the store cannot be written now: for the readiness probe.
+
+        Raises:
+            DiskFullError, ReadOnlyError, StorageError: why not.
+        """
+        ...

@@ -1,0 +1,269 @@
+"""A blob store in local files: durable before acknowledged, one rename from upload to object."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol.errors import (
+    ConflictError,
+    DiskFullError,
+    NotFoundError,
+    RangeMismatchError,
+    ReadOnlyError,
+    SizeMismatchError,
+    StorageError,
+)
+
+from memcube_registry.storage.interface import PIECE_BYTES, Object, Sink
+
+_NAME: Final = re.compile(r"[0-9a-f]{32}")
+_WRITEV_PIECES: Final = 1024
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+class LocalFiles:
+    """A `BlobStore` below one folder, which is made if it is absent.
+
+    Uploads and objects share a file system, so that finishing an upload moves no bytes.
+
+    Raises:
+        ReadOnlyError, StorageError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._objects = folder.absolute() / "blobs"
+        self._uploads = folder.absolute() / "uploads"
+        with _translated("the blob store"):
+            for shard in (f"{number:02x}" for number in range(256)):
+                (self._objects / shard).mkdir(parents=True, exist_ok=True)
+            self._uploads.mkdir(exist_ok=True)
+            _sync_folder(self._objects)
+            _sync_folder(folder)
+
+    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """See `Reader.read`."""
+        with _translated(f"object {location}"):
+            handle = os.open(self._object(location), os.O_RDONLY | os.O_CLOEXEC)
+        return _pieces(handle, start, stop)
+
+    def path(self, location: str) -> Path | None:
+        """See `Direct.path`."""
+        return self._object(location)
+
+    def url(self, location: str, *, media_type: str) -> str | None:  # noqa: ARG002 - part of the interface
+        """See `Direct.url`: files are sent by the server itself."""
+        return None
+
+    def open(self, upload: str, *, size: int) -> Sink:
+        """See `Uploads.open`."""
+        with _translated("the upload"):
+            handle = os.open(self._upload(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _position(handle, size)
+        except BaseException:
+            os.close(handle)
+            raise
+        return _FileSink(handle)
+
+    def size(self, upload: str) -> int:
+        """See `Uploads.size`."""
+        try:
+            return self._upload(upload).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def peek(self, upload: str) -> Iterator[bytes]:
+        """See `Uploads.peek`."""
+        try:
+            handle = os.open(self._upload(upload), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return iter(())
+        return _pieces(handle, 0, None)
+
+    def abort(self, upload: str) -> None:
+        """See `Uploads.abort`."""
+        with _translated("the upload"):
+            self._upload(upload).unlink(missing_ok=True)
+
+    def finish(self, upload: str, *, size: int) -> str:
+        """See `Finisher.finish`: fsync the file, rename it, fsync its new folder."""
+        location = uuid.uuid4().hex
+        source, target = self._upload(upload), self._object(location)
+        with _translated("the blob"):
+            handle = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                _require_size(handle, size)
+                os.fchmod(handle, 0o440)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            source.rename(target)
+            _sync_folder(target.parent)
+        return location
+
+    def delete(self, location: str) -> None:
+        """See `Sweeper.delete`."""
+        with _translated(f"object {location}"):
+            self._object(location).unlink(missing_ok=True)
+
+    def objects(self) -> Iterator[Object]:
+        """See `Sweeper.objects`."""
+        for shard in sorted(self._objects.iterdir()):
+            yield from _listed(shard)
+
+    def uploads(self) -> Iterator[Object]:
+        """See `Sweeper.uploads`."""
+        return _listed(self._uploads)
+
+    def check(self) -> None:
+        """See `BlobStore.check`: writes, syncs and removes a small file."""
+        probe = self._upload(uuid.uuid4().hex)
+        with _translated("the blob store"):
+            try:
+                handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.write(handle, bytes(4096))
+                finally:
+                    os.close(handle)
+            finally:
+                probe.unlink(missing_ok=True)
+
+    def _object(self, location: str) -> Path:
+        _require_name(location)
+        return self._objects / location[:2] / location
+
+    def _upload(self, upload: str) -> Path:
+        _require_name(upload)
+        return self._uploads / upload
+
+
+class _FileSink:
+    """Appends to an upload's file and holds its lock."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+
+    def write(self, piece: bytes | bytearray | memoryview, /) -> None:
+        """See `Sink.write`."""
+        assert self._handle is not None, "the sink is closed"
+        rest = memoryview(piece)
+        with _translated("the upload"):
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+def _write_all(handle: int, pieces: Sequence[bytes]) -> None:
+    """Write `pieces` without joining them first."""
+    written = os.writev(handle, pieces)
+    if written == sum(map(len, pieces)):
+        return
+    rest = memoryview(b"".join(pieces))[written:]
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def _position(handle: int, size: int) -> None:
+    """Lock the file and stand behind its first `size` bytes."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ConflictError(
+            "another request is writing to this upload", hint="wait for it to end"
+        ) from error
+    with _translated("the upload"):
+        if (held := os.fstat(handle).st_size) < size:
+            raise RangeMismatchError(
+                f"the upload holds {held} bytes, not {size}",
+                hint="ask for the upload's status and go on from there",
+            )
+        os.ftruncate(handle, size)
+        os.lseek(handle, size, os.SEEK_SET)
+
+
+def _require_size(handle: int, size: int) -> None:
+    if (held := os.fstat(handle).st_size) != size:
+        raise SizeMismatchError(
+            f"the upload holds {held} bytes, not {size}", hint="start the upload again"
+        )
+
+
+def _pieces(handle: int, start: int, stop: int | None) -> Iterator[bytes]:
+    try:
+        position = start
+        while stop is None or position < stop:
+            wanted = PIECE_BYTES if stop is None else min(PIECE_BYTES, stop - position)
+            with _translated("an object"):
+                piece = os.pread(handle, wanted, position)
+            if not piece:
+                return
+            position += len(piece)
+            yield piece
+    finally:
+        os.close(handle)
+
+
+def _listed(folder: Path) -> Iterator[Object]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                written = entry.stat(follow_symlinks=False).st_mtime
+            except FileNotFoundError:
+                continue
+            if _NAME.fullmatch(entry.name):
+                yield Object(entry.name, datetime.fromtimestamp(written, UTC))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _require_name(name: str) -> None:
+    # Names are made by this registry; anything else would be a path.
+    if not _NAME.fullmatch(name):
+        raise StorageError(
+            f"{name[:64]!r} is not the name of an object", hint="look at the server's log"
+        )
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turns the operating system's refusals into memcube's errors."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"the store holds no {what}", hint="push the blob again") from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFullError(
+                f"no space is left for {what}",
+                hint="free space on the registry's disk, or collect garbage",
+            ) from error
+        if error.errno in _READ_ONLY:
+            raise ReadOnlyError(
+                f"{what} cannot be written: the store is read only",
+                hint="check the mount and the permissions of the registry's data folder",
+            ) from error
+        raise StorageError(
+            f"the disk failed for {what}: {error.strerror}", hint="look at the server's log"
+        ) from error

@@ -1,0 +1,127 @@
+"""A blob store in memory, for tests and for registries that need not last."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from memcube_protocol.errors import (
+    ConflictError,
+    NotFoundError,
+    RangeMismatchError,
+    SizeMismatchError,
+)
+
+from memcube_registry.storage.interface import PIECE_BYTES, Object, Sink
+
+
+class MemoryStore:
+    """A `BlobStore` that forgets everything when the process ends."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[bytes, datetime]] = {}
+        self._uploads: dict[str, tuple[bytearray, datetime]] = {}
+        self._open: set[str] = set()
+        self._lock = threading.Lock()
+
+    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """See `Reader.read`."""
+        held = self._objects.get(location)
+        if held is None:
+            raise NotFoundError(f"the store holds no object {location}", hint="push the blob again")
+        return _pieces(memoryview(held[0])[start:stop])
+
+    def path(self, location: str) -> Path | None:  # noqa: ARG002 - part of the interface
+        """See `Direct.path`: there are no files."""
+        return None
+
+    def url(self, location: str, *, media_type: str) -> str | None:  # noqa: ARG002 - part of the interface
+        """See `Direct.url`: there is no other server."""
+        return None
+
+    def open(self, upload: str, *, size: int) -> Sink:
+        """See `Uploads.open`."""
+        with self._lock:
+            if upload in self._open:
+                raise ConflictError(
+                    "another request is writing to this upload", hint="wait for it to end"
+                )
+            content, _ = self._uploads.setdefault(upload, (bytearray(), datetime.now(UTC)))
+            if len(content) < size:
+                raise RangeMismatchError(
+                    f"the upload holds {len(content)} bytes, not {size}",
+                    hint="ask for the upload's status and go on from there",
+                )
+            del content[size:]
+            self._open.add(upload)
+        return _MemorySink(self, upload, content)
+
+    def size(self, upload: str) -> int:
+        """See `Uploads.size`."""
+        return len(self._uploads.get(upload, (b"",))[0])
+
+    def peek(self, upload: str) -> Iterator[bytes]:
+        """See `Uploads.peek`."""
+        return _pieces(memoryview(bytes(self._uploads.get(upload, (b"",))[0])))
+
+    def abort(self, upload: str) -> None:
+        """See `Uploads.abort`."""
+        with self._lock:
+            self._uploads.pop(upload, None)
+
+    def finish(self, upload: str, *, size: int) -> str:
+        """See `Finisher.finish`."""
+        with self._lock:
+            content = bytes(self._uploads.get(upload, (b"",))[0])
+            if len(content) != size:
+                raise SizeMismatchError(
+                    f"the upload holds {len(content)} bytes, not {size}",
+                    hint="start the upload again",
+                )
+            self._uploads.pop(upload, None)
+            location = uuid.uuid4().hex
+            self._objects[location] = (content, datetime.now(UTC))
+            return location
+
+    def delete(self, location: str) -> None:
+        """See `Sweeper.delete`."""
+        self._objects.pop(location, None)
+
+    def objects(self) -> Iterator[Object]:
+        """See `Sweeper.objects`."""
+        return iter([Object(name, at) for name, (_, at) in list(self._objects.items())])
+
+    def uploads(self) -> Iterator[Object]:
+        """See `Sweeper.uploads`."""
+        return iter([Object(name, at) for name, (_, at) in list(self._uploads.items())])
+
+    def check(self) -> None:
+        """See `BlobStore.check`: memory can always be written."""
+
+    def release(self, upload: str) -> None:
+        """Let another request open `upload`."""
+        with self._lock:
+            self._open.discard(upload)
+
+
+class _MemorySink:
+    def __init__(self, store: MemoryStore, upload: str, content: bytearray) -> None:
+        self._store = store
+        self._upload = upload
+        self._content = content
+
+    def write(self, pieces: Sequence[bytes], /) -> None:
+        """See `Sink.write`."""
+        for piece in pieces:
+            self._content += piece
+
+    def close(self) -> None:
+        """See `Sink.close`."""
+        self._store.release(self._upload)
+
+
+def _pieces(view: memoryview) -> Iterator[bytes]:
+    return (bytes(view[at : at + PIECE_BYTES]) for at in range(0, len(view), PIECE_BYTES))

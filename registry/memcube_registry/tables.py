@@ -1,0 +1,10 @@
+"""Every table of the registry, so that the metadata is whole where all of it matters (migrations)."""
+
+from __future__ import annotations
+
+from memcube_registry.accounts import models as accounts
+from memcube_registry.blobs import models as blobs
+from memcube_registry.catalog import models as catalog
+from memcube_registry.manifests import models as manifests
+
+__all__ = ["accounts", "blobs", "catalog", "manifests"]

@@ -1,0 +1,164 @@
+"""The contract of every blob store."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from memcube_protocol.errors import (
+    ConflictError,
+    NotFoundError,
+    RangeMismatchError,
+    SizeMismatchError,
+)
+from memcube_registry.storage import BlobStore, LocalFiles, MemoryStore
+from memcube_registry.storage.interface import PIECE_BYTES
+
+UPLOAD = "0123456789abcdef0123456789abcdef"
+OTHER = "fedcba9876543210fedcba9876543210"
+
+
+def put(store: BlobStore, content: bytes, upload: str = UPLOAD) -> str:
+    sink = store.open(upload, size=0)
+    sink.write([content])
+    sink.close()
+    return store.finish(upload, size=len(content))
+
+
+class BlobStoreContract:
+    """What every BlobStore must do; subclass it once per store."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> BlobStore:
+        raise NotImplementedError
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"a", b"hello" * 1000, os.urandom(2 * PIECE_BYTES + 3)]
+    )
+    def test_reads_back_what_was_written(self, store: BlobStore, content: bytes) -> None:
+        assert b"".join(store.read(put(store, content))) == content
+
+    def test_reads_in_pieces_of_bounded_size(self, store: BlobStore) -> None:
+        location = put(store, os.urandom(3 * PIECE_BYTES))
+        assert max(map(len, store.read(location))) <= PIECE_BYTES
+
+    @pytest.mark.parametrize(
+        ("start", "stop"), [(0, 1), (5, 10), (10, None), (0, 99), (99, 200), (0, 0), (3, 3)]
+    )
+    def test_reads_ranges(self, store: BlobStore, start: int, stop: int | None) -> None:
+        content = bytes(range(100))
+        location = put(store, content)
+        assert b"".join(store.read(location, start=start, stop=stop)) == content[start:stop]
+
+    def test_says_that_an_object_is_absent_before_the_first_piece(self, store: BlobStore) -> None:
+        with pytest.raises(NotFoundError):
+            store.read(UPLOAD)
+
+    def test_the_same_content_gets_another_location_each_time(self, store: BlobStore) -> None:
+        assert put(store, b"same") != put(store, b"same")
+
+    def test_an_upload_goes_on_where_it_stopped(self, store: BlobStore) -> None:
+        for at, piece in ((0, b"one "), (4, b"two "), (8, b"three")):
+            sink = store.open(UPLOAD, size=at)
+            sink.write([piece])
+            sink.close()
+        assert b"".join(store.peek(UPLOAD)) == b"one two three"
+        assert b"".join(store.read(store.finish(UPLOAD, size=13))) == b"one two three"
+
+    def test_an_upload_drops_what_lies_behind_the_acknowledged_bytes(
+        self, store: BlobStore
+    ) -> None:
+        sink = store.open(UPLOAD, size=0)
+        sink.write([b"kept lost"])
+        sink.close()
+        sink = store.open(UPLOAD, size=4)
+        sink.write([b"!"])
+        sink.close()
+        assert b"".join(store.peek(UPLOAD)) == b"kept!"
+
+    def test_an_upload_is_not_continued_beyond_what_it_holds(self, store: BlobStore) -> None:
+        with pytest.raises(RangeMismatchError):
+            store.open(UPLOAD, size=1)
+        store.open(UPLOAD, size=0).close()
+
+    def test_an_upload_has_one_writer_at_a_time(self, store: BlobStore) -> None:
+        sink = store.open(UPLOAD, size=0)
+        with pytest.raises(ConflictError):
+            store.open(UPLOAD, size=0)
+        store.open(OTHER, size=0).close()
+        sink.close()
+        sink.close()
+        store.open(UPLOAD, size=0).close()
+
+    def test_an_upload_of_another_size_is_not_finished(self, store: BlobStore) -> None:
+        sink = store.open(UPLOAD, size=0)
+        sink.write([b"four"])
+        sink.close()
+        with pytest.raises(SizeMismatchError):
+            store.finish(UPLOAD, size=5)
+        assert not list(store.objects())
+
+    def test_an_unknown_upload_is_empty(self, store: BlobStore) -> None:
+        assert store.size(UPLOAD) == 0
+        assert b"".join(store.peek(UPLOAD)) == b""
+        store.abort(UPLOAD)
+        assert b"".join(store.read(store.finish(UPLOAD, size=0))) == b""
+
+    def test_an_aborted_upload_leaves_nothing(self, store: BlobStore) -> None:
+        sink = store.open(UPLOAD, size=0)
+        sink.write([b"half"])
+        sink.close()
+        store.abort(UPLOAD)
+        assert store.size(UPLOAD) == 0
+        assert not list(store.uploads())
+        assert not list(store.objects())
+
+    def test_lists_what_it_holds(self, store: BlobStore) -> None:
+        location = put(store, b"object")
+        store.open(OTHER, size=0).close()
+        (kept,), (open_upload,) = list(store.objects()), list(store.uploads())
+        assert kept.name == location
+        assert open_upload.name == OTHER
+        assert abs(datetime.now(UTC) - kept.written_at) < timedelta(minutes=1)
+
+    def test_deletes_once_and_for_all(self, store: BlobStore) -> None:
+        location = put(store, b"gone")
+        store.delete(location)
+        store.delete(location)
+        with pytest.raises(NotFoundError):
+            store.read(location)
+        assert not list(store.objects())
+
+    def test_a_reader_that_began_before_the_deletion_reads_to_the_end(
+        self, store: BlobStore
+    ) -> None:
+        content = os.urandom(2 * PIECE_BYTES)
+        location = put(store, content)
+        pieces = store.read(location)
+        first = next(pieces)
+        store.delete(location)
+        assert first + b"".join(pieces) == content
+
+    def test_a_healthy_store_says_so_and_leaves_nothing_behind(self, store: BlobStore) -> None:
+        store.check()
+        assert not list(store.objects())
+        assert not list(store.uploads())
+
+    def test_a_direct_way_leads_to_the_same_bytes(self, store: BlobStore) -> None:
+        location = put(store, b"direct")
+        path = store.path(location)
+        assert path is None or path.read_bytes() == b"direct"
+
+
+class TestMemoryStore(BlobStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> BlobStore:
+        return MemoryStore()
+
+
+class TestLocalFiles(BlobStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> BlobStore:
+        return LocalFiles(tmp_path)
