@@ -153,13 +153,12 @@ class _FileSink:
     def __init__(self, handle: int) -> None:
         self._handle: int | None = handle
 
-    def write(self, piece: bytes | bytearray | memoryview, /) -> None:
+    def write(self, pieces: Sequence[bytes], /) -> None:
         """See `Sink.write`."""
         assert self._handle is not None, "the sink is closed"
-        rest = memoryview(piece)
         with _translated("the upload"):
-            while rest:
-                rest = rest[os.write(self._handle, rest) :]
+            for at in range(0, len(pieces), _WRITEV_PIECES):
+                _write_all(self._handle, pieces[at : at + _WRITEV_PIECES])
 
     def close(self) -> None:
         """See `Sink.close`."""
