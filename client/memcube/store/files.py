@@ -1,0 +1,160 @@
+"""Files of the local store: private modes, no symbolic links, atomic replacement, errors by name."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol.errors import DiskFullError, ReadOnlyError, StorageError
+
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+PIECE_BYTES: Final = 256 * 1024
+"""Bytes per read: as much as stays in the cache between reading, hashing and writing."""
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def storage_error(what: str, error: OSError) -> StorageError:
+    """Our error for `error`, which hindered `what`."""
+    reason = f"{what}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFullError(
+            reason, hint="free some space (`memcube prune`), then run the command again: it resumes"
+        )
+    if error.errno in _READ_ONLY:
+        return ReadOnlyError(
+            reason, hint="set MEMCUBE_HOME to a folder of yours that can be written"
+        )
+    return StorageError(reason, hint="`memcube doctor` looks for the cause")
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turns an OSError inside into our error.
+
+    Raises:
+        DiskFullError, ReadOnlyError, StorageError: by the cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(what, error) from error
+
+
+def make_folder(path: Path) -> Path:
+    """`path` as a private folder, made where it is absent.
+
+    Raises:
+        StorageError: it is a link or a file, or it cannot be made.
+    """
+    with storage_errors(f"folder {path} cannot be made"):
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise StorageError(
+                f"{path} is not a folder", hint="the store follows no symbolic links: remove it"
+            )
+    return path
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of the regular file `path`; new files are private, links are refused.
+
+    Raises:
+        OSError: as `os.open`.
+        StorageError: it is a link, a device or a folder.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_regular(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _not_regular(path)
+    return descriptor
+
+
+def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:
+    """Write the whole of `piece`.
+
+    Raises:
+        OSError: as `os.write`.
+    """
+    written = os.write(descriptor, piece)
+    while written < len(piece):
+        written += os.write(descriptor, memoryview(piece)[written:])
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` at `path` so that a reader sees the old bytes or the new ones, nothing between.
+
+    Raises:
+        DiskFullError, ReadOnlyError, StorageError: nothing changed.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with storage_errors(f"{path} cannot be written"):
+        descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        sync_folder(path.parent)
+
+
+def read_file(path: Path, limit: int) -> bytes | None:
+    """Content of `path`, or nothing if it is absent.
+
+    Raises:
+        StorageError: it cannot be read, is no regular file, or holds more than `limit` bytes.
+    """
+    with storage_errors(f"{path} cannot be read"):
+        try:
+            descriptor = open_file(path)
+        except FileNotFoundError:
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            content = file.read(limit + 1)
+    if len(content) > limit:
+        raise StorageError(f"{path} is larger than {limit} bytes", hint="delete the file")
+    return content
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(descriptor: int, *, exclusive: bool = True) -> bool:
+    """Lock the open file against other processes and other descriptors; says whether it worked."""
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _not_regular(path: Path) -> StorageError:
+    return StorageError(
+        f"{path} is not a regular file", hint="the store follows no symbolic links: remove it"
+    )
