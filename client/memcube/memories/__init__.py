@@ -1,0 +1,1 @@
+"""Memories made usable: text searched, caches and adapters given to a model."""
