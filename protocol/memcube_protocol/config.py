@@ -23,7 +23,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidConfigError, MemcubeError
 from memcube_protocol.fields import Fields, write_moment
 from memcube_protocol.governance import Descriptive, Governance
-from memcube_protocol.reference import is_name, tag_of_version
+from memcube_protocol.reference import Reference, is_name, tag_of_version
 
 MIP_VERSION: Final = "1.0"
 PLAINTEXT: Final = "plaintext"
@@ -46,9 +46,9 @@ _MEMORY_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A cube that this one was made from: its origin name, manifest digest and relation."""
+    """A cube that this one was made from: its origin `host/namespace/name`, digest and relation."""
 
-    name: str
+    origin: str
     digest: Digest
     relation: str = "derived-from"
 
@@ -63,7 +63,7 @@ class Parent:
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
         values: dict[str, Any] = {
-            "name": fields.text("name", chars=limits.NAME_CHARS),
+            "origin": _origin(fields),
             "digest": Digest.parse(fields.text("digest")),
             "relation": fields.choice("relation", RELATIONS, "derived-from"),
         }
@@ -72,7 +72,7 @@ class Parent:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of this parent."""
-        return {"name": self.name, "digest": str(self.digest), "relation": self.relation}
+        return {"origin": self.origin, "digest": str(self.digest), "relation": self.relation}
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +283,17 @@ def _name(fields: Fields) -> str:
     if not is_name(name):
         raise fields.refuse("name", f"is {name[:80]!r}, not a name such as alice/notes")
     return name
+
+
+def _origin(fields: Fields) -> str:
+    origin = fields.text("origin", chars=limits.NAME_CHARS)
+    try:
+        reference = Reference.parse(origin)
+    except MemcubeError:
+        reference = None
+    if not reference or not reference.host or str(reference) != reference.location:
+        raise fields.refuse("origin", f"is {origin[:80]!r}, not host/namespace/name")
+    return origin
 
 
 def _version(fields: Fields) -> str:

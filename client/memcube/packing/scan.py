@@ -21,6 +21,9 @@ FILES: Final = 100_000
 _PICKLE_SUFFIXES: Final = frozenset(
     (".pickle", ".pkl", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".cloudpickle", ".bin")
 )
+_PARSED_SUFFIXES: Final = frozenset((".safetensors", ".u32"))
+"""Binary formats whose own parsers refuse pickles: a length or a token id may look like one's start."""
+
 _SNIFF_BYTES: Final = 4096
 _SAFETENSORS_HINT: Final = (
     "save it as safetensors: model.save_pretrained(folder, safe_serialization=True), "
@@ -107,17 +110,14 @@ def refuse_pickle(file: FoundFile) -> None:
     Raises:
         ForbiddenMediaTypeError: with the safe format to use instead.
     """
-    if Path(file.path).suffix.lower() in _PICKLE_SUFFIXES:
+    suffix = Path(file.path).suffix.lower()
+    if suffix in _PICKLE_SUFFIXES:
         raise _pickle(file, "its name says so")
+    if suffix in _PARSED_SUFFIXES:
+        return
     with file.open() as stream:
         start = stream.read(_SNIFF_BYTES)
-    if file.path.endswith((".safetensors", ".u32")):
-        # The length of a safetensors header and a token id may look like a pickle's first bytes;
-        # what follows the length may not: a header is a JSON object.
-        binary = file.path.endswith(".safetensors") and start[8:9] != b"{"
-    else:
-        binary = True
-    if binary and _looks_pickled(start):
+    if _looks_pickled(start):
         raise _pickle(file, "its first bytes say so")
 
 

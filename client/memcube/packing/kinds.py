@@ -1,0 +1,122 @@
+"""What kind of folder somebody wants to pack: a cube folder, PEFT's, MemOS's, or notes.
+
+| it holds | kind | becomes |
+|---|---|---|
+| memcube.toml | cube folder | what the file and the layout say |
+| adapter_config.json | PEFT | one parametric memory |
+| config.json of MemOS, or textual_memory.json | MemOS | its plaintext memory |
+| only JSON Lines and Markdown | notes | one plaintext memory |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from memcube_protocol import limits
+from memcube_protocol.errors import InvalidConfigError, NotFoundError
+from memcube_protocol.shards import Reuse
+
+from memcube.packing.contents import Contents
+from memcube.packing.draft import FILE_NAME, Draft
+from memcube.packing.layout import PARAMETRIC_FILES, Layout
+from memcube.packing.scan import FoundFile, open_plain, scan
+
+DEFAULT_VERSION: Final = "0.1.0"
+_MEMOS_FILES: Final = frozenset({"textual_memory.json"})
+_NOTES: Final = frozenset((".jsonl", ".md", ".markdown", ".txt"))
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder about to be packed: its draft, and what fills a cube's contents from it."""
+
+    draft: Draft
+    fill: Callable[[Contents, Reuse], None]
+    notes: tuple[str, ...] = ()
+
+
+def open_folder(path: Path, *, name: str | None = None, version: str | None = None) -> Folder:
+    """The folder at `path`, of whatever kind; `name` and `version` win over what it says.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        InvalidError, LimitExceededError: it is of no kind that can be packed, or breaks a rule.
+    """
+    if not path.is_dir():
+        raise NotFoundError(f"no folder {path}", hint="`memcube init DIR` makes one")
+    if (path / FILE_NAME).is_symlink() or (path / FILE_NAME).exists():
+        return _cube_folder(path, name, version)
+    draft = Draft(name or name_of_folder(path), version or DEFAULT_VERSION)
+    names = {entry.name for entry in path.iterdir()}
+    if PARAMETRIC_FILES[0] in names:
+        return _peft_folder(path, draft)
+    if names & _MEMOS_FILES:
+        return _imported(path, draft, "memos")
+    if _holds_only_notes(path):
+        return _imported(path, draft, "notes")
+    raise InvalidConfigError(
+        f"{path} has no {FILE_NAME} and is neither a PEFT folder, a MemOS cube nor notes",
+        hint=f"write one with: memcube init {path}",
+    )
+
+
+def name_of_folder(path: Path) -> str:
+    """A cube's name made of a folder's."""
+    words = re.findall(r"[a-z0-9]+", path.resolve().name.lower())
+    return "-".join(words) or "cube"
+
+
+def _cube_folder(path: Path, name: str | None, version: str | None) -> Folder:
+    with open_plain(path / FILE_NAME) as stream:
+        content = stream.read(limits.CONFIG_BYTES + 1)
+    draft = Draft.parse(content)
+    draft = replace(draft, name=name or draft.name, version=version or draft.version)
+    layout = Layout.of(scan(path, ignore=draft.ignore))
+    return _laid_out(draft, layout)
+
+
+def _peft_folder(path: Path, draft: Draft) -> Folder:
+    memory_id = name_of_folder(path)[:64].strip("-")
+    layout = Layout.of(
+        replace(file, path=f"parametric/{memory_id}/{file.path}")
+        for file in scan(path, ignore=("checkpoint-*", "*.md"))
+        if "/" not in file.path and file.path not in _PEFT_COMPANIONS
+    )
+    card = path / "README.md"
+    if card.is_file() and not card.is_symlink():
+        layout.card = FoundFile("README.md", card, card.stat().st_size)
+    return _laid_out(draft, layout)
+
+
+_PEFT_COMPANIONS: Final = frozenset(
+    """added_tokens.json chat_template.jinja chat_template.json generation_config.json merges.txt
+    preprocessor_config.json special_tokens_map.json tokenizer.json tokenizer.model
+    tokenizer_config.json vocab.json vocab.txt
+    """.split()  # noqa: SIM905 - one word a file reads better than a quoted list
+)
+"""What trainers save beside an adapter and PEFT does not need to load it."""
+
+
+def _laid_out(draft: Draft, layout: Layout) -> Folder:
+    notes = tuple(f"left out: {path}" for path in layout.left_out)
+    return Folder(draft, lambda contents, reuse: contents.add_folder(layout, reuse), notes)
+
+
+def _holds_only_notes(path: Path) -> bool:
+    suffixes = {PurePosixPath(file.path).suffix.lower() for file in scan(path)}
+    return bool(suffixes) and suffixes <= _NOTES
+
+
+def _imported(path: Path, draft: Draft, kind: str) -> Folder:
+    from memcube.importers import import_folder
+
+    imported = import_folder(path, kind)
+
+    def fill(contents: Contents, reuse: Reuse) -> None:
+        contents.add_records(lambda sorter: sorter.add(imported.records(), origin=str(path)), reuse)
+
+    return Folder(draft, fill, imported.notes)

@@ -1,0 +1,162 @@
+"""Packing: a folder becomes a cube in the local store, and the same folder the same bytes.
+
+Times come from `memcube.toml` or SOURCE_DATE_EPOCH, else from the earlier pack of the same name and
+version if nothing else has changed, else from the clock: an unchanged folder keeps its digest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol import media_types, oci
+from memcube_protocol.content import read_verified
+from memcube_protocol.cube import Cube
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import InvalidSettingError, MemcubeError, NotFoundError
+from memcube_protocol.reference import Reference, tag_of_version
+
+from memcube.packing.contents import Contents
+from memcube.packing.draft import Draft
+from memcube.packing.kinds import Folder, open_folder
+from memcube.store import Store
+
+EPOCH_VARIABLE: Final = "SOURCE_DATE_EPOCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A cube in the local store, under `reference` (without a host).
+
+    `unchanged` says that an earlier pack had the same digest; `notes` are for the user: files left
+    out, secrets dropped.
+    """
+
+    cube: Cube
+    reference: Reference
+    unchanged: bool
+    notes: tuple[str, ...] = ()
+
+
+def pack_folder(
+    folder: Path,
+    store: Store,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Packed:
+    """Pack `folder` into `store`; `name` and `version` win over those of `memcube.toml`.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        InvalidError, LimitExceededError: a file breaks a rule; the error names it.
+        StorageError: the store cannot be written, or a file not be read.
+    """
+    opened = open_folder(folder, name=name, version=version)
+    reference = local_reference(opened.draft)
+    earlier = EarlierPacks.of(store, opened.draft.name)
+    previous = earlier.cube_of(reference)
+    fixed = _fixed_time(os.environ if environ is None else environ)
+    with store.session():
+        contents = Contents(store.blobs, dict(opened.draft.titles))
+        opened.fill(contents, earlier.compressed)
+        cube = _assemble(opened, contents, fixed, previous)
+        keep_cube(store, cube)
+        store.put_ref(reference, cube.digest, kept=True)
+    unchanged = previous is not None and previous.digest == cube.digest
+    return Packed(cube, reference, unchanged, opened.notes)
+
+
+def local_reference(draft: Draft) -> Reference:
+    """The name of a pack in the local store: no host, the version as its tag."""
+    return Reference("", draft.name, tag_of_version(draft.version))
+
+
+def keep_cube(store: Store, cube: Cube) -> None:
+    """Write the config and the manifest of `cube` into `store`; its layers lie there already."""
+    store.blobs.add(cube.config.write())
+    store.blobs.add(cube.manifest.raw)
+
+
+def read_cube(store: Store, digest: Digest) -> Cube:
+    """The cube whose manifest is `digest`, from `store`, both manifest and config verified.
+
+    Raises:
+        NotFoundError: the store lacks the manifest or the config.
+        IntegrityError, InvalidError: they are damaged, or not a cube's.
+    """
+    manifest = oci.parse_manifest(read_verified(store, digest))
+    if manifest.config is None:
+        raise NotFoundError(f"{digest} has no config", hint="it is not a cube")
+    return Cube.read(manifest, read_verified(store, manifest.config.digest))
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierPacks:
+    """What the store holds of earlier versions: compressed shards to use again, times to keep."""
+
+    store: Store
+    shards: Mapping[Digest, Digest]
+
+    @classmethod
+    def of(cls, store: Store, name: str) -> EarlierPacks:
+        """Earlier packs and pulled versions called `name`, at any host."""
+        known: dict[Digest, Digest] = {}
+        for ref in store.refs():
+            if ref.reference.name != name:
+                continue
+            try:
+                manifest = oci.parse_manifest(read_verified(store, ref.digest))
+            except MemcubeError:
+                continue  # what is damaged or no cube saves no compression, and that is all
+            for layer in manifest.layers:
+                text = layer.annotations.get(media_types.UNCOMPRESSED_DIGEST)
+                if text and layer.media_type == media_types.RECORDS:
+                    known[Digest.parse(text)] = layer.digest
+        return cls(store, known)
+
+    def compressed(self, uncompressed: Digest) -> bytes | None:
+        """See `shards.Reuse`."""
+        digest = self.shards.get(uncompressed)
+        if digest is None or not self.store.has(digest):
+            return None
+        return read_verified(self.store, digest)
+
+    def cube_of(self, reference: Reference) -> Cube | None:
+        """The earlier pack of this name and version."""
+        ref = self.store.ref(reference)
+        try:
+            return read_cube(self.store, ref.digest) if ref else None
+        except MemcubeError:
+            return None  # a damaged pack is written anew
+
+
+def _assemble(
+    opened: Folder, contents: Contents, fixed: datetime | None, previous: Cube | None
+) -> Cube:
+    draft = opened.draft
+    if fixed is None and previous is not None:
+        again = Cube.write(
+            draft.config(contents.memories, previous.config.created_at), contents.files
+        )
+        if again.digest == previous.digest:
+            return again
+    now = fixed or datetime.now(UTC).replace(microsecond=0)
+    return Cube.write(draft.config(contents.memories, now), contents.files)
+
+
+def _fixed_time(environ: Mapping[str, str]) -> datetime | None:
+    text = environ.get(EPOCH_VARIABLE)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 11:
+        raise InvalidSettingError(
+            f"{EPOCH_VARIABLE} is {text[:40]!r}, not a number of seconds",
+            hint="set it to the seconds since 1970, or unset it",
+        )
+    return datetime.fromtimestamp(int(text), UTC)

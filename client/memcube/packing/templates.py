@@ -1,0 +1,1 @@
+"""The folders that `memcube init` writes: each packs as it is."""
