@@ -1,0 +1,262 @@
+"""Which weights a checkpoint or a live model has: the base identity of identity-and-access.md section 5.
+
+Both give the same identity where the weights are the same to the bit: sharding, tied heads, an
+injected adapter and the fusing that transformers does while loading make no difference. A cast or
+a quantisation does.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+from memcube_protocol.errors import NotFoundError, UnsupportedError
+from memcube_protocol.identity import BaseIdentity, TensorIdentity
+from memcube_protocol.tensors import parse_header
+
+_INDEX: Final = "model.safetensors.index.json"
+_PARALLEL_BYTES: Final = 1 << 22
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS shard (
+    path TEXT PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, tensors TEXT NOT NULL
+)"""
+
+
+class IdentityCache:
+    """Remembers the tensors of checkpoint files by real path, inode, size and mtime (nanoseconds).
+
+    One SQLite file, safe for several processes. A file that was changed in place within one tick
+    of the clock and kept its size would be missed: strict policy hashes anew, without a cache.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def get(self, shard: Path) -> list[TensorIdentity] | None:
+        """The tensors of `shard`, if it is as it was when they were put here."""
+        with closing(self._open()) as database:
+            row = database.execute(
+                "SELECT tensors FROM shard WHERE path = ? AND inode = ? AND size = ?"
+                " AND mtime_ns = ?",
+                _stamp(shard),
+            ).fetchone()
+        if row is None:
+            return None
+        return [
+            TensorIdentity(name, dtype, tuple(shape), bytes.fromhex(digest))
+            for name, dtype, shape, digest in json.loads(row[0])
+        ]
+
+    def put(self, shard: Path, tensors: list[TensorIdentity], stamp: tuple[Any, ...]) -> None:
+        """Remember the `tensors` of `shard`, hashed while it had `stamp`; a changed one is left out."""
+        if _stamp(shard) != stamp:
+            return
+        rows = [(part.name, part.dtype, part.shape, part.blake3.hex()) for part in tensors]
+        with closing(self._open()) as database, database:
+            database.execute(
+                "INSERT OR REPLACE INTO shard VALUES (?, ?, ?, ?, ?)", (*stamp, json.dumps(rows))
+            )
+
+    def _open(self) -> sqlite3.Connection:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(self._file, timeout=30)
+        database.execute(_SCHEMA)
+        return database
+
+
+def checkpoint_identity(folder: Path, *, cache: IdentityCache | None = None) -> BaseIdentity:
+    """Identity of the checkpoint in `folder`: one or many safetensors files.
+
+    Raises:
+        NotFoundError: the folder holds no safetensors, or its index names a file that is missing.
+        InvalidTensorsError: a file is damaged, or two hold the same tensor.
+    """
+    parts: list[TensorIdentity] = []
+    for shard in _shards(folder):
+        parts += _shard_tensors(shard, cache)
+    return BaseIdentity.of(parts)
+
+
+def live_identity(model: Any) -> BaseIdentity:
+    """Identity of a loaded `model` by a full hash of its tensors; active adapters do not count.
+
+    Nothing is remembered, as weights can change in place without a trace: pass the result on.
+    """
+    return BaseIdentity.of(
+        tensor_identity(name, tensor) for name, tensor in base_tensors(model).items()
+    )
+
+
+def file_tensors(file: Path) -> list[TensorIdentity]:
+    """Every tensor of a safetensors `file`, hashed.
+
+    Raises:
+        NotFoundError: no such file.
+        InvalidTensorsError: the file is damaged or hostile.
+    """
+    if not file.is_file():
+        raise NotFoundError(f"no file {file.name} in {file.parent.name}", hint="pull it again")
+    if not file.stat().st_size:
+        parse_header(b"")
+    with (
+        file.open("rb") as opened,
+        mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        memoryview(data) as view,
+    ):
+        return list(_hashed(view))
+
+
+def tensor_identity(name: str, tensor: Any) -> TensorIdentity:
+    """Identity of a torch `tensor` under `name`.
+
+    Raises:
+        UnsupportedError: an element type that safetensors has no word for.
+    """
+    return TensorIdentity(
+        name, dtype_name(tensor.dtype), tuple(tensor.shape), _blake3(tensor_bytes(tensor))
+    )
+
+
+def tensor_bytes(tensor: Any) -> memoryview:
+    """The bytes of a torch `tensor`, row-major; copied only where it is not so already."""
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+def dtype_name(dtype: Any) -> str:
+    """The word that safetensors has for a torch `dtype`.
+
+    Raises:
+        UnsupportedError: it has none.
+    """
+    for name, known in torch_dtypes().items():
+        if known == dtype:
+            return name
+    raise UnsupportedError(
+        f"tensors of {dtype} cannot be stored", hint="convert them to a type of safetensors"
+    )
+
+
+def torch_dtypes() -> dict[str, Any]:
+    """The torch type behind every element type of the protocol."""
+    import torch
+
+    return {
+        "BOOL": torch.bool,
+        "U8": torch.uint8,
+        "I8": torch.int8,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+        "I16": torch.int16,
+        "U16": torch.uint16,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I32": torch.int32,
+        "U32": torch.uint32,
+        "F32": torch.float32,
+        "I64": torch.int64,
+        "U64": torch.uint64,
+        "F64": torch.float64,
+    }
+
+
+def base_tensors(model: Any) -> dict[str, Any]:
+    """The tensors of `model` as its checkpoint has them: no adapters, no tied copies, nothing fused."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    state = _without_adapters(base, base.state_dict())
+    for name in getattr(base, "_keys_to_ignore_on_save", None) or ():
+        state.pop(name, None)
+    for tied, source in (getattr(base, "all_tied_weights_keys", None) or {}).items():
+        if tied in state and source in state and _same_memory(state[tied], state[source]):
+            del state[tied]
+    reverted: dict[str, Any] = revert_weight_conversion(base, state)
+    return reverted
+
+
+def tuner_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Path and module of everything that peft has put around modules of `model`."""
+    peft = sys.modules.get("peft")
+    if peft is None:
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for path, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            yield path, module
+
+
+def _without_adapters(base: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    wrapped = {path for path, _ in tuner_layers(base)}
+    if not wrapped:
+        return dict(state)
+    kept = {}
+    for name, tensor in state.items():
+        path = next((path for path in wrapped if name.startswith(f"{path}.")), None)
+        if path is None:
+            kept[name] = tensor
+            continue
+        holder, _, rest = name.removeprefix(f"{path}.").partition(".")
+        if holder in ("base_layer", "original_module"):
+            kept[f"{path}.{rest}"] = tensor
+    return kept
+
+
+def _same_memory(one: Any, other: Any) -> bool:
+    return (one.data_ptr(), one.shape, one.dtype) == (other.data_ptr(), other.shape, other.dtype)
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / _INDEX
+    if index.is_file():
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        shards = sorted(folder / Path(name).name for name in names)
+    else:
+        shards = sorted(folder.glob("*.safetensors"))
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        raise NotFoundError(
+            f"the checkpoint lacks {missing[0] if missing else 'safetensors files'}",
+            hint="point at the folder of a checkpoint in safetensors format",
+        )
+    return shards
+
+
+def _shard_tensors(shard: Path, cache: IdentityCache | None) -> list[TensorIdentity]:
+    if cache and (known := cache.get(shard)):
+        return known
+    stamp = _stamp(shard)
+    tensors = file_tensors(shard)
+    if cache:
+        cache.put(shard, tensors, stamp)
+    return tensors
+
+
+def _stamp(shard: Path) -> tuple[str, int, int, int]:
+    real = shard.resolve()
+    found = real.stat()
+    return str(real), found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _hashed(view: memoryview) -> Iterator[TensorIdentity]:
+    header = parse_header(view)
+    for tensor in header.tensors:
+        start, stop = header.range_of(tensor)
+        with view[start:stop] as content:
+            yield TensorIdentity(tensor.name, tensor.dtype, tensor.shape, _blake3(content))
+
+
+def _blake3(content: memoryview) -> bytes:
+    threads = blake3.AUTO if content.nbytes >= _PARALLEL_BYTES else 1
+    return blake3(content, max_threads=threads).digest()
