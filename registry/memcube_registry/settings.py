@@ -44,13 +44,13 @@ class Settings:
     external_url: str = _setting(
         "", "URL by which clients reach the registry; empty: http://HOST:PORT."
     )
-    data_dir: Path = _setting(
+    data_dir: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
         Path(), "Folder of the database, the blobs and the token key; empty: the platform's own."
     )
     database_url: str = _setting(
         "", "sqlite:///FILE or postgresql://…; empty: registry.db in the data folder."
     )
-    token_key_file: Path = _setting(
+    token_key_file: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
         Path(),
         "File with the 32-byte key of handshake tokens, the same for every replica; "
         "empty: token.key in the data folder, made at the first start.",
@@ -79,6 +79,9 @@ class Settings:
         60.0, "Longest pause while the body of a request is sent.", low=0.01
     )
     shutdown_grace_s: int = _setting(30, "Time for running requests to end at shutdown.", low=1)
+    drain_s: float = _setting(
+        0.0, "Time between failing readiness and the end, at SIGTERM behind a load balancer."
+    )
     log_format: str = _setting("json", "Form of the log on stderr.", choices=("json", "text"))
     log_level: str = _setting(
         "info", "Least important log entry shown.", choices=("debug", "info", "warning", "error")
@@ -145,6 +148,18 @@ def to_environment(settings: Settings) -> dict[str, str]:
     return {PREFIX + name.upper(): str(value) for name, value in values}
 
 
+def parse_size(name: str, text: str) -> int:
+    """Bytes of a size such as `100GiB`.
+
+    Raises:
+        InvalidSettingError: another form; `name` is named.
+    """
+    size = _SIZE.fullmatch(text)
+    if size is None:
+        raise _wrong(name, text, "a size such as 100GiB")
+    return int(size[1]) * _UNITS[size[2]]
+
+
 def documented() -> Iterator[tuple[str, str, str, str]]:
     """Rows (name, variable, default, meaning) of every setting, for the guide."""
     for entry in fields(Settings):
@@ -194,7 +209,7 @@ def _parsed(source: Mapping[str, Any]) -> dict[str, Any]:
 
 def _converted(entry: Field[Any], value: Any) -> Any:
     """`value` from TOML, or as text from the environment, in the setting's own type."""
-    kind = type(entry.default)
+    kind: type = Path if isinstance(entry.default, Path) else type(entry.default)
     if kind is bool:
         return _boolean(entry.name, value)
     if isinstance(value, bool):
@@ -218,15 +233,14 @@ def _boolean(name: str, value: Any) -> bool:
 
 
 def _number(name: str, kind: type, value: Any) -> int | float:
-    expected = "a size such as 100GiB" if name.endswith("_bytes") else "a number"
     if not isinstance(value, str) or kind not in (int, float):
         raise _wrong(name, value, f"a value of type {kind.__name__}")
-    if name.endswith("_bytes") and (size := _SIZE.fullmatch(value)):
-        return int(size[1]) * _UNITS[size[2]]
+    if name.endswith("_bytes"):
+        return parse_size(name, value)
     try:
         return int(value) if kind is int else float(value)
     except ValueError:
-        raise _wrong(name, value, expected) from None
+        raise _wrong(name, value, "a number") from None
 
 
 def _require_allowed(entry: Field[Any], value: Any) -> None:

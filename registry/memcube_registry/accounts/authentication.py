@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from memcube_protocol.errors import MemcubeError, UnauthenticatedError
 from sqlmodel import Session
@@ -19,32 +18,27 @@ from sqlmodel import Session
 from memcube_registry.accounts import tokens
 from memcube_registry.accounts.handshake import Issuer
 from memcube_registry.accounts.principal import ANONYMOUS, Principal
+from memcube_registry.asgi import Scope
 from memcube_registry.database import Database
+
+if TYPE_CHECKING:
+    from litestar.connection import ASGIConnection
 
 SCOPE_KEY: Final = "memcube.principal"
 HEADER_BYTES: Final = 8192
 
 
-class Connection(Protocol):
-    """What Litestar's connections and requests share: the ASGI scope."""
-
-    @property
-    def scope(self) -> MutableMapping[str, Any]:
-        """The ASGI scope."""
-        ...
-
-
-def principal_of(connection: Connection) -> Principal:
+def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     """Who the request comes from.
 
     Raises:
         UnauthenticatedError: it carries credentials, and they are wrong.
         TokenExpiredError: they were right once.
     """
-    return principal_in(connection.scope)
+    return principal_in(cast(Scope, connection.scope))
 
 
-def principal_in(scope: MutableMapping[str, Any]) -> Principal:
+def principal_in(scope: Scope) -> Principal:
     """As `principal_of`, for code that has the ASGI scope only."""
     found = scope.get(SCOPE_KEY, ANONYMOUS)
     if isinstance(found, MemcubeError):
@@ -53,7 +47,7 @@ def principal_in(scope: MutableMapping[str, Any]) -> Principal:
     return found
 
 
-def require_login(connection: Connection) -> Principal:
+def require_login(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
     """The principal of a request that shows any credentials, be they an anonymous handshake token.
 
     This is what `GET /v2/` asks for: Docker clients learn from its 401 how to log in.

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import jwt
 from memcube_protocol.errors import (
     InvalidRequestError,
     InvalidSettingError,
@@ -52,8 +53,6 @@ class Issuer:
 
     def issue(self, principal: Principal, scopes: Iterable[Scope], *, now: datetime) -> str:
         """A token for `principal` narrowed to `scopes`."""
-        import jwt
-
         claims: dict[str, Any] = {
             "iss": self.service,
             "aud": self.service,
@@ -75,8 +74,6 @@ class Issuer:
             TokenExpiredError: it was right once.
             UnauthenticatedError: it is not one of ours.
         """
-        import jwt
-
         try:
             claims = jwt.decode(
                 token,

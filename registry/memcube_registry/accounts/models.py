@@ -35,7 +35,7 @@ class Account(SQLModel, table=True):
 
     __tablename__ = "account"
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int = Field(default=None, primary_key=True)
     name: str = Field(max_length=64, unique=True)
     skeleton: str = Field(max_length=64, unique=True)
     kind: AccountKind = Field(default=AccountKind.PERSON, sa_type=choice(AccountKind))
@@ -67,7 +67,7 @@ class ApiToken(SQLModel, table=True):
 
     __tablename__ = "api_token"
 
-    id: int | None = Field(default=None, primary_key=True)
+    id: int = Field(default=None, primary_key=True)
     account_id: int = Field(foreign_key="account.id", index=True)
     name: str = Field(max_length=128)
     secret_sha256: str = Field(max_length=64, unique=True)

@@ -84,7 +84,7 @@ def organisations_of(session: Session, account_id: int) -> list[tuple[Account, R
         .where(Membership.member_id == account_id)
         .order_by(Account.name)
     )
-    return [(account, role) for account, role in session.exec(query)]
+    return [(account, Role(role)) for account, role in session.exec(query)]
 
 
 def members_of(session: Session, organisation: Account) -> list[tuple[str, Role]]:
@@ -95,7 +95,7 @@ def members_of(session: Session, organisation: Account) -> list[tuple[str, Role]
         .where(Membership.organisation_id == organisation.id)
         .order_by(Account.name)
     )
-    return [(name, role) for name, role in session.exec(query)]
+    return [(name, Role(role)) for name, role in session.exec(query)]
 
 
 def set_member(session: Session, organisation: Account, member: Account, role: Role) -> None:

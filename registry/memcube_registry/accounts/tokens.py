@@ -172,7 +172,6 @@ def _require_creatable(
 
 
 def _require_room(session: Session, account: Account) -> None:
-    assert account.id is not None, "a row that was read has its key"
     live = [row for row in tokens_of(session, account.id) if row.revoked_at is None]
     if len(live) >= MAX_PER_ACCOUNT:
         raise ConflictError(

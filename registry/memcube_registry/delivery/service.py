@@ -80,16 +80,16 @@ def role_in(session: Session, principal: Principal, namespace: str) -> Role | No
         return None
     if principal.name == namespace:
         return Role.OWNER
-    return session.exec(
+    found = session.exec(
         select(Membership.role)
         .join(Account, col(Account.id) == Membership.organisation_id)
         .where(Account.name == namespace, Membership.member_id == principal.account_id)
     ).one_or_none()
+    return Role(found) if found else None
 
 
 def _create(session: Session, name: str) -> Repository:
     owner = session.exec(select(Account).where(Account.name == name.partition("/")[0])).one()
-    assert owner.id is not None, "a row that was read has its key"
     created = Repository(name=name, account_id=owner.id)
     session.add(created)
     session.flush()

@@ -1,0 +1,151 @@
+"""The application: every route of the registry behind one gate."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final, cast
+
+from litestar import Litestar, Request, Response
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp
+from memcube_protocol.errors import (
+    InvalidRequestError,
+    LimitExceededError,
+    MemcubeError,
+    NotFoundError,
+    UnsupportedError,
+    outcome_of,
+)
+
+from memcube_registry import operations, problems
+from memcube_registry.accounts import handshake_routes
+from memcube_registry.accounts.authentication import Authenticator
+from memcube_registry.accounts.handshake import Issuer, load_key
+from memcube_registry.asgi import Application
+from memcube_registry.database import Database
+from memcube_registry.gate import Gate, Limits, Realm
+from memcube_registry.metrics import Metrics
+from memcube_registry.observability import Observed, configure_logging, log, request_id_of
+from memcube_registry.rate_limits import Buckets, MemoryBuckets, Rate
+from memcube_registry.services import Services
+from memcube_registry.settings import Settings
+from memcube_registry.storage.local import LocalFiles
+
+API_BODY_BYTES: Final = 1 << 20
+
+
+def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litestar:
+    """The registry as an ASGI application. The database must have been migrated."""
+    configure_logging(settings.log_format, settings.log_level)
+    services = _services(settings)
+
+    @asynccontextmanager
+    async def running(_app: Litestar) -> AsyncIterator[None]:
+        yield
+        services.database.close()
+
+    app = Litestar(
+        route_handlers=[
+            operations.healthz,
+            operations.readyz,
+            operations.metrics,
+            operations.well_known,
+            handshake_routes.get_token,
+            handshake_routes.post_token,
+        ],
+        lifespan=[running],
+        state=State({"services": services}),
+        exception_handlers={MemcubeError: _on_error, HTTPException: _on_http, Exception: _on_bug},
+        request_max_body_size=API_BODY_BYTES,
+        logging_config=None,
+        openapi_config=None,
+    )
+    app.asgi_handler = _guarded(app.asgi_handler, services, buckets or MemoryBuckets())
+    return app
+
+
+def _services(settings: Settings) -> Services:
+    database = Database(settings.database_url)
+    lifetime = timedelta(seconds=settings.handshake_token_s)
+    issuer = Issuer(load_key(settings.token_key_file), settings.service, lifetime)
+    return Services(
+        settings=settings,
+        database=database,
+        blobs=LocalFiles(settings.data_dir / "blobs"),
+        issuer=issuer,
+        authenticator=Authenticator(database, issuer, settings.anonymous_pull),
+        metrics=Metrics(),
+    )
+
+
+def _guarded(app: ASGIApp, services: Services, buckets: Buckets) -> ASGIApp:
+    """`app` behind the gate. Litestar's middleware would not see requests that match no route."""
+    settings = services.settings
+    limits = Limits(
+        account=Rate(settings.requests_per_s),
+        address=Rate(settings.anonymous_requests_per_s),
+        failures=Rate(settings.failed_logins_per_minute / 60),
+    )
+    realm = Realm(settings.url, settings.service)
+    inner = cast(Application, app)
+    gate = Gate(inner, services.authenticator, buckets, limits, realm, settings.proxy_networks())
+    observed = Observed(gate, services.metrics, body_timeout_s=settings.body_timeout_s)
+    return cast(ASGIApp, observed)
+
+
+def _on_error(request: Request[Any, Any, Any], error: MemcubeError) -> Response[bytes]:
+    status = outcome_of(error).http_status
+    if status >= 500:
+        log.error("the request failed", error=str(error), code=error.code)
+    is_oci = request.scope["path"].startswith("/v2/")
+    document = (
+        problems.to_oci(error)
+        if is_oci
+        else problems.to_problem(error, instance=request_id_of(request.scope))
+    )
+    return Response(
+        problems.encode(document),
+        status_code=status,
+        media_type="application/json" if is_oci else problems.PROBLEM_TYPE,
+        headers=problems.headers_of(error),
+    )
+
+
+def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    """Litestar's own refusals, as ours."""
+    if error.status_code >= 500:
+        return _on_bug(request, error)
+    response = _on_error(request, _translated(error))
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _translated(error: HTTPException) -> MemcubeError:
+    if error.status_code == 404:
+        return NotFoundError("there is nothing at this address", hint="see /api/v1/docs")
+    if error.status_code == 405:
+        return UnsupportedError("this address does not take that method", hint="see /api/v1/docs")
+    if error.status_code == 413:
+        return LimitExceededError(
+            f"the body is larger than {API_BODY_BYTES} bytes", hint="send less at once"
+        )
+    return InvalidRequestError(_reason(error), hint="see /api/v1/docs")
+
+
+def _reason(error: HTTPException) -> str:
+    extra = error.extra if isinstance(error.extra, list) else []
+    messages = [f"{e.get('key', '')}: {e.get('message', '')}" for e in extra if isinstance(e, dict)]
+    return "; ".join(messages) or error.detail
+
+
+def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    log.error("the server made a mistake", exc_info=error)
+    unknown = MemcubeError(
+        "the server made a mistake",
+        hint=f"tell the operator the request id {request_id_of(request.scope)}",
+    )
+    return _on_error(request, unknown)

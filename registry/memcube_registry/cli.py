@@ -1,0 +1,312 @@
+"""The commands of the registry: `memcube-registry …`, and `serve` for `memcube serve` as well.
+
+Everything heavy is imported by the command that needs it: `memcube --help` loads this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from memcube_protocol.errors import MemcubeError, outcome_of
+
+if TYPE_CHECKING:
+    from memcube_registry.database import Database
+    from memcube_registry.settings import Settings
+
+_FOLDER: Final = click.Path(path_type=Path)
+_PLACES: Final = (
+    click.option("--config", type=_FOLDER, help="TOML file with settings."),
+    click.option("--data", "data_dir", type=_FOLDER, help="Folder of the database and the blobs."),
+    click.option("--database-url", help="sqlite:///FILE or postgresql://…"),
+)
+
+
+def _places(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say which registry is meant; the command gets its `settings`."""
+
+    @wraps(command)
+    def with_settings(
+        config: Path | None, data_dir: Path | None, database_url: str | None, **rest: Any
+    ) -> None:
+        given = {"data_dir": data_dir, "database_url": database_url}
+        command(_load(config, given), **rest)
+
+    for option in reversed(_PLACES):
+        with_settings = option(with_settings)
+    return with_settings
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
+@click.option("--workers", type=int, help="Processes that answer requests.")
+@click.option("--external-url", help="URL by which clients reach the registry.")
+@click.option("--config", type=_FOLDER, help="TOML file with settings.")
+@click.option("--data", "data_dir", type=_FOLDER, help="Folder of the database and the blobs.")
+@click.option("--database-url", help="sqlite:///FILE or postgresql://…")
+def serve(config: Path | None, **given: Any) -> None:
+    """Run a registry: with SQLite and local files if nothing else is set.
+
+    Prints its URL and the place of its data when it is ready.
+
+    Example: memcube serve --port 7070 --data ./registry
+    """
+    from memcube_registry.server import serve as run
+
+    run(_load(config, given))
+
+
+@click.group()
+def group() -> None:
+    """Run and administer a memcube registry."""
+
+
+group.add_command(serve)
+
+
+@group.command()
+@click.option("--to", "revision", default="head", show_default=True, help="Revision to go to.")
+@_places
+def migrate(settings: Settings, revision: str) -> None:
+    """Bring the database's tables to this version.
+
+    Example: memcube-registry migrate --database-url postgresql://localhost/memcube
+    """
+    from memcube_registry.database import Database
+
+    with closing(Database(settings.database_url)) as database:
+        database.migrate(revision)
+    click.echo(f"the database is at {revision}")
+
+
+@group.command("settings")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_places
+def show_settings(settings: Settings, as_json: bool) -> None:
+    """Explain every setting, with the value it has now.
+
+    Example: memcube-registry settings --config registry.toml
+    """
+    from memcube_registry.settings import documented, masked
+
+    values = masked(settings)
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    for name, variable, _default, doc in documented():
+        click.echo(f"{name} = {values[name]}\n    {doc}\n    {variable}\n")
+
+
+@group.group()
+def account() -> None:
+    """Create and list accounts."""
+
+
+@account.command("create")
+@click.argument("name")
+@click.option("--organisation", is_flag=True, help="An organisation instead of a person.")
+@click.option("--owner", help="With --organisation: the person who owns it.")
+@click.option("--operator", is_flag=True, help="May administer the registry.")
+@click.option("--quota", help="Storage, such as 100GiB; 0: unlimited.")
+@click.option("--quiet", is_flag=True, help="Print only the name.")
+@_places
+def create_account(
+    settings: Settings,
+    name: str,
+    organisation: bool,
+    owner: str | None,
+    operator: bool,
+    quota: str | None,
+    quiet: bool,
+) -> None:
+    """Create an account, and with it the namespace NAME.
+
+    Example: memcube-registry account create alice --data ./registry
+    """
+    from memcube_registry.accounts import service
+    from memcube_registry.settings import parse_size
+
+    size = settings.default_quota_bytes if quota is None else parse_size("--quota", quota)
+    if organisation != (owner is not None):
+        raise click.UsageError("--organisation and --owner belong together")
+    with _database(settings) as database, database.write() as session:
+        if owner is not None:
+            person = service.account_named(session, owner)
+            service.create_organisation(session, person, name, quota_bytes=size or None)
+        else:
+            service.create_account(session, name, quota_bytes=size or None, is_operator=operator)
+    click.echo(name if quiet else f"created {name}: cubes go to {settings.service}/{name}/…")
+
+
+@account.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_places
+def list_accounts(settings: Settings, as_json: bool) -> None:
+    """List accounts with the storage they use.
+
+    Example: memcube-registry account list --json
+    """
+    from sqlmodel import select
+
+    from memcube_registry.accounts.models import Account
+
+    with _database(settings) as database, database.read() as session:
+        rows = session.exec(select(Account).order_by(Account.name)).all()
+    entries = [
+        {
+            "name": row.name,
+            "kind": row.kind.value,
+            "used_bytes": row.used_bytes,
+            "quota_bytes": row.quota_bytes,
+        }
+        for row in rows
+    ]
+    if as_json:
+        click.echo(json.dumps(entries))
+        return
+    for entry in entries:
+        quota = "unlimited" if entry["quota_bytes"] is None else f"{entry['quota_bytes']} bytes"
+        click.echo(f"{entry['name']}\t{entry['kind']}\t{entry['used_bytes']} bytes of {quota}")
+
+
+@account.command("disable")
+@click.argument("name")
+@click.option("--enable", is_flag=True, help="Let a disabled account in again.")
+@_places
+def disable_account(settings: Settings, name: str, enable: bool) -> None:
+    """Refuse every token of an account; its cubes stay.
+
+    Example: memcube-registry account disable mallory
+    """
+    from memcube_registry.accounts.service import account_named
+    from memcube_registry.database import utc_now
+
+    with _database(settings) as database, database.write() as session:
+        account_named(session, name).disabled_at = None if enable else utc_now()
+    click.echo(f"{'enabled' if enable else 'disabled'} {name}")
+
+
+@group.group()
+def token() -> None:
+    """Create, list and revoke API tokens."""
+
+
+@token.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=("pull", "push", "delete"),
+    show_default=True,
+    help="pull, push, delete or admin, or as in push:NAMESPACE/NAME; repeatable.",
+)
+@click.option("--label", default="command line", show_default=True, help="What the token is for.")
+@click.option("--days", type=float, help="Days until it expires; without: never.")
+@click.option("--quiet", is_flag=True, help="Print only the token.")
+@_places
+def create_token(
+    settings: Settings,
+    name: str,
+    scopes: tuple[str, ...],
+    label: str,
+    days: float | None,
+    quiet: bool,
+) -> None:
+    """Create an API token of the account NAME and print it, this once.
+
+    Example: memcube-registry token create alice --scope pull --scope push --days 90
+    """
+    from datetime import timedelta
+
+    from memcube_registry.accounts.scopes import parse_scopes
+    from memcube_registry.accounts.service import account_named
+    from memcube_registry.accounts.tokens import create_token as create
+    from memcube_registry.database import utc_now
+
+    with _database(settings) as database, database.write() as session:
+        secret, row = create(
+            session,
+            account_named(session, name),
+            label,
+            parse_scopes(" ".join(scopes)),
+            now=utc_now(),
+            lifetime=None if days is None else timedelta(days=days),
+        )
+    if quiet:
+        click.echo(secret)
+        return
+    until = f"until {row.expires_at:%Y-%m-%d %H:%M} UTC" if row.expires_at else "without expiry"
+    click.echo(f"token {row.id} of {name} for {row.scopes}, {until}; it is not shown again:")
+    click.echo(secret)
+
+
+@token.command("list")
+@click.argument("name")
+@_places
+def list_tokens(settings: Settings, name: str) -> None:
+    """List the tokens of the account NAME, without their secrets.
+
+    Example: memcube-registry token list alice
+    """
+    from memcube_registry.accounts.service import account_named
+    from memcube_registry.accounts.tokens import tokens_of
+
+    with _database(settings) as database, database.read() as session:
+        rows = tokens_of(session, account_named(session, name).id)
+    for row in rows:
+        state = "revoked" if row.revoked_at else f"expires {row.expires_at or 'never'}"
+        click.echo(f"{row.id}\t{row.name}\t{row.scopes}\t{state}")
+
+
+@token.command("revoke")
+@click.argument("name")
+@click.argument("token_id", type=int)
+@_places
+def revoke_token(settings: Settings, name: str, token_id: int) -> None:
+    """End a token of the account NAME at once.
+
+    Example: memcube-registry token revoke alice 3
+    """
+    from memcube_registry.accounts.service import account_named
+    from memcube_registry.accounts.tokens import revoke_token as revoke
+    from memcube_registry.database import utc_now
+
+    with _database(settings) as database, database.write() as session:
+        revoke(session, account_named(session, name).id, token_id, now=utc_now())
+    click.echo(f"revoked token {token_id} of {name}")
+
+
+def main() -> None:
+    """Run `memcube-registry`; errors become a line on stderr and an exit code."""
+    try:
+        group(prog_name="memcube-registry")
+    except MemcubeError as error:
+        click.echo(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), err=True)
+        sys.exit(outcome_of(error).exit_code)
+
+
+def _load(config: Path | None, given: dict[str, Any]) -> Settings:
+    from memcube_registry.settings import load
+
+    options = {name: value for name, value in given.items() if value is not None}
+    return load(os.environ, file=config, options=options)
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    """The registry's database, its tables made if this is the first use."""
+    from memcube_registry.database import Database
+    from memcube_registry.server import prepare
+
+    prepare(settings)
+    with closing(Database(settings.database_url)) as database:
+        yield database

@@ -1,0 +1,95 @@
+"""Prometheus metrics. Labels are classes of routes, methods and statuses: never names or addresses."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
+_V2: Final = (
+    (re.compile(r"/v2/?"), "v2"),
+    (re.compile(r"/v2/.+/blobs/uploads/[^/]*/?"), "upload"),
+    (re.compile(r"/v2/.+/blobs/[^/]*"), "blob"),
+    (re.compile(r"/v2/.+/manifests/[^/]*"), "manifest"),
+    (re.compile(r"/v2/.+/tags/list"), "tags"),
+    (re.compile(r"/v2/.+/referrers/[^/]*"), "referrers"),
+)
+_FIRST: Final = {
+    "api": "api",
+    "token": "token",
+    "healthz": "health",
+    "readyz": "health",
+    "metrics": "metrics",
+    ".well-known": "well-known",
+    "docs": "docs",
+}
+
+
+def route_class(path: str) -> str:
+    """The class of routes that `path` belongs to: one of about a dozen words."""
+    for pattern, name in _V2:
+        if pattern.fullmatch(path):
+            return name
+    return _FIRST.get(path.split("/", 2)[1] if path.startswith("/") else "", "other")
+
+
+class Metrics:
+    """The figures of one process, or of all workers where PROMETHEUS_MULTIPROC_DIR is set."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["route", "method", "status"]
+        self._requests = Counter(
+            "memcube_requests", "Requests answered.", labels, registry=self.registry
+        )
+        self._durations = Histogram(
+            "memcube_request_duration_seconds",
+            "From the header of a request to the end of its answer.",
+            ["route"],
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._received = Counter(
+            "memcube_received_bytes", "Bytes of request bodies.", ["route"], registry=self.registry
+        )
+        self._sent = Counter(
+            "memcube_sent_bytes", "Bytes of answers.", ["route"], registry=self.registry
+        )
+        self.running = Gauge(
+            "memcube_requests_running",
+            "Requests being answered now.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._uploads = Gauge(
+            "memcube_uploads_open",
+            "Uploads in progress, as the database knows them.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    def record(
+        self, *, route: str, method: str, status: int, duration_s: float, received: int, sent: int
+    ) -> None:
+        """Count one answered request; `received` and `sent` are bytes."""
+        known = method if method in METHODS else "other"
+        self._requests.labels(route, known, str(status)).inc()
+        self._durations.labels(route).observe(duration_s)
+        self._received.labels(route).inc(received)
+        self._sent.labels(route).inc(sent)
+
+    def exposition(self, *, uploads_open: int) -> bytes:
+        """All figures in Prometheus' text format."""
+        self._uploads.set(uploads_open)
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged)  # type: ignore[no-untyped-call]  # it has no annotations
+        return generate_latest(merged)

@@ -1,0 +1,177 @@
+"""What is seen of each request: an id, one log line, figures. Never a query string, header or body."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from memcube_registry.asgi import Application, Message, Receive, Scope, Send
+from memcube_registry.metrics import Metrics, route_class
+
+PROBES: Final = ("/healthz", "/readyz", "/metrics")
+REQUEST_ID_KEY: Final = "memcube.request_id"
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_SECRET: Final = re.compile(
+    r"mct_[A-Za-z0-9_-]{8,}|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
+    r"|(?i:(?:basic|bearer)\s+[A-Za-z0-9+/=._-]{8,})"
+)
+log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("memcube.registry")
+
+
+def configure_logging(form: str, level: str) -> None:
+    """Write the log to stderr as JSON lines or as text, secrets blotted out whoever logs them."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        blot_secrets,
+    ]
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if form == "text":
+        renderer = structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level.upper()),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel("WARNING" if level == "info" else level.upper())
+
+
+def blot_secrets(_logger: Any, _method: str, entry: Any) -> Any:
+    """A log entry without anything that has the form of credentials."""
+    return {key: _blotted(value) for key, value in entry.items()}
+
+
+def request_id_of(scope: Mapping[str, Any]) -> str:
+    """The id of the request, as its answer and its log lines carry it."""
+    return str(scope.get(REQUEST_ID_KEY, ""))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What passes by while one request is answered."""
+
+    status: int = 500
+    received: int = 0
+    sent: int = 0
+    has_started: bool = False
+
+
+class Observed:
+    """An application with request ids, an access log, metrics, and a limit on pauses of the sender."""
+
+    def __init__(self, app: Application, metrics: Metrics, *, body_timeout_s: float) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request through the application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope[REQUEST_ID_KEY] = request_id
+        seen, started_s = _Seen(), time.perf_counter()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            with self._metrics.running.track_inprogress():
+                await self._app(
+                    scope, self._counting(receive, seen), _tagging(send, seen, request_id)
+                )
+        finally:
+            self._note(scope, seen, time.perf_counter() - started_s)
+            structlog.contextvars.clear_contextvars()
+
+    def _counting(self, receive: Receive, seen: _Seen) -> Receive:
+        more = True
+
+        async def counted() -> Message:
+            nonlocal more
+            if not more:
+                return await receive()
+            try:
+                async with asyncio.timeout(self._body_timeout_s):
+                    message = await receive()
+            except TimeoutError:
+                more = False
+                log.warning("the sender paused too long", after_s=self._body_timeout_s)
+                return {"type": "http.disconnect"}
+            more = bool(message.get("more_body", False))
+            seen.received += len(message.get("body", b""))
+            return message
+
+        return counted
+
+    def _note(self, scope: Scope, seen: _Seen, duration_s: float) -> None:
+        path, method = str(scope["path"]), str(scope["method"])
+        self._metrics.record(
+            route=route_class(path),
+            method=method,
+            status=seen.status,
+            duration_s=duration_s,
+            received=seen.received,
+            sent=seen.sent,
+        )
+        # Probes come every few seconds and say nothing; the metrics count them.
+        write = log.debug if path in PROBES else log.info
+        write(
+            "request",
+            method=method,
+            path=path[:512],
+            status=seen.status,
+            duration_ms=round(duration_s * 1000, 2),
+            received_bytes=seen.received,
+            sent_bytes=seen.sent,
+        )
+
+
+def _tagging(send: Send, seen: _Seen, request_id: str) -> Send:
+    async def tagged(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            headers.append((b"x-request-id", request_id.encode()))
+            message["headers"] = headers
+            seen.status, seen.has_started = message["status"], True
+            seen.sent = _length(headers)
+        await send(message)
+
+    return tagged
+
+
+def _length(headers: list[Any]) -> int:
+    # The header, not the pieces: a file that the server sends by itself passes no pieces here.
+    for name, value in headers:
+        if bytes(name).lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return bytes(value).decode()
+    return uuid.uuid4().hex
+
+
+def _blotted(value: Any) -> Any:
+    return _SECRET.sub("[secret]", value) if isinstance(value, str) else value

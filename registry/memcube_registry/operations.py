@@ -1,0 +1,82 @@
+"""What operators and clients ask of the server itself: health, readiness, figures, features."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from litestar import Request, Response, get
+from memcube_protocol import limits
+from memcube_protocol.errors import UnavailableError
+from sqlmodel import func, select, text
+
+from memcube_registry.blobs.models import Upload
+from memcube_registry.metrics import CONTENT_TYPE
+from memcube_registry.services import services_of
+
+DRAIN_VARIABLE: Final = "MEMCUBE_INTERNAL_DRAIN_MARK"
+"""Names a file whose presence says that the server is about to stop."""
+MIP_VERSIONS: Final = ("1.0",)
+_NO_STORE: Final = {"cache-control": "no-store"}
+
+
+@get("/healthz", sync_to_thread=False, include_in_schema=False)
+def healthz() -> Response[dict[str, str]]:
+    """That the process answers."""
+    return Response({"status": "ok"}, headers=_NO_STORE)
+
+
+@get("/readyz", sync_to_thread=True, include_in_schema=False)
+def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
+    """That the database answers and the blob store can be written, and no shutdown has begun."""
+    services = services_of(request)
+    if is_draining():
+        raise UnavailableError("the server is shutting down", hint="ask another replica")
+    with services.database.read() as session:
+        session.connection().execute(text("SELECT 1"))
+    services.blobs.check()
+    return Response({"status": "ready"}, headers=_NO_STORE)
+
+
+@get("/metrics", sync_to_thread=True, include_in_schema=False)
+def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Figures for Prometheus."""
+    services = services_of(request)
+    with services.database.read() as session:
+        open_uploads = session.exec(select(func.count()).select_from(Upload)).one()
+    body = services.metrics.exposition(uploads_open=open_uploads)
+    return Response(body, media_type=CONTENT_TYPE, headers=_NO_STORE)
+
+
+@get("/.well-known/memcube.json", sync_to_thread=False, include_in_schema=False)
+def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    """What this registry is and can do (MIP, section 10)."""
+    settings = services_of(request).settings
+    document = {
+        "registry": settings.url,
+        "service": settings.service,
+        "mipVersions": list(MIP_VERSIONS),
+        "features": {
+            "distribution": "1.1",
+            "referrers": True,
+            "digests": ["sha256", "sha512"],
+            "tokenHandshake": f"{settings.url}/token",
+            "anonymousPull": settings.anonymous_pull,
+            "api": f"{settings.url}/api/v1",
+            "openapi": f"{settings.url}/api/v1/openapi.json",
+        },
+        "limits": {
+            "manifestBytes": limits.MANIFEST_BYTES,
+            "manifestLayers": limits.MANIFEST_LAYERS,
+            "configBytes": limits.CONFIG_BYTES,
+            "nameChars": limits.NAME_CHARS,
+            "tagChars": limits.TAG_CHARS,
+        },
+    }
+    return Response(document, headers={"cache-control": "public, max-age=300"})
+
+
+def is_draining() -> bool:
+    """Whether the server was told to stop."""
+    mark = os.environ.get(DRAIN_VARIABLE)
+    return mark is not None and os.path.exists(mark)  # noqa: PTH110 - asked on every probe

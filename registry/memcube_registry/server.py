@@ -1,0 +1,179 @@
+"""Runs the application under granian: one parent process that watches the workers.
+
+Settings reach the workers through the environment, so that they need nothing of the parent's.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from memcube_protocol.errors import StorageError, UnavailableError
+
+from memcube_registry.settings import CONFIG_VARIABLE, Settings, load, to_environment
+
+if TYPE_CHECKING:
+    from granian.server import MPServer
+    from litestar import Litestar
+
+TARGET: Final = "memcube_registry.server:application"
+_START_TIMEOUT_S: Final = 120
+_POLL_S: Final = 0.02
+
+
+def application() -> Litestar:
+    """The application as a worker process makes it."""
+    from memcube_registry.app import create_app
+
+    return create_app(load(os.environ))
+
+
+def prepare(settings: Settings) -> None:
+    """Make the data folder, the token key and the database's tables where they are missing.
+
+    Raises:
+        StorageError: the data folder cannot be made.
+        UnavailableError: the database does not answer.
+    """
+    from memcube_registry.accounts.handshake import load_key
+    from memcube_registry.database import Database
+
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the data folder {settings.data_dir} cannot be made: {error}",
+            hint="name another one with --data",
+        ) from error
+    load_key(settings.token_key_file)
+    with closing(Database(settings.database_url)) as database:
+        database.migrate()
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; requests that are running then are finished first.
+
+    Raises:
+        UnavailableError: the address cannot be listened on.
+    """
+    from memcube_registry.observability import configure_logging
+
+    settings = replace(settings, port=_free_port(settings))
+    configure_logging(settings.log_format, settings.log_level)
+    prepare(settings)
+    with tempfile.TemporaryDirectory(prefix="memcube-") as scratch:
+        _set_environment(settings, Path(scratch))
+        server = _server(settings)
+        server.on_startup(lambda: _drain_first(settings))
+        announcer = threading.Thread(target=_announce, args=(settings,), daemon=True)
+        server.on_startup(announcer.start)
+        server.serve()
+
+
+def _server(settings: Settings) -> MPServer:
+    from granian.constants import Interfaces
+    from granian.http import HTTP1Settings
+    from granian.log import LogLevels
+    from granian.server import MPServer
+
+    return MPServer(
+        TARGET,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        factory=True,
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=int(settings.header_timeout_s * 1000)),
+        respawn_failed_workers=True,
+        workers_kill_timeout=settings.shutdown_grace_s,
+        log_level=LogLevels.warning,
+        log_dictconfig=_LOG_CONFIG,
+    )
+
+
+_LOG_CONFIG: Final[dict[str, Any]] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"_granian": {"handlers": [], "level": "WARNING", "propagate": True}},
+}
+"""Leaves granian's own messages to the handlers that `configure_logging` sets up."""
+
+
+def _set_environment(settings: Settings, scratch: Path) -> None:
+    from memcube_registry.operations import DRAIN_VARIABLE
+
+    os.environ.pop(CONFIG_VARIABLE, None)
+    os.environ.update(to_environment(settings))
+    os.environ[DRAIN_VARIABLE] = str(scratch / "draining")
+    if settings.workers > 1:
+        figures = scratch / "metrics"
+        figures.mkdir()
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)
+
+
+def _drain_first(settings: Settings) -> None:
+    """Let readiness fail for `drain_s` before a SIGTERM ends the server: balancers go elsewhere."""
+    from memcube_registry.operations import DRAIN_VARIABLE
+
+    stop = signal.getsignal(signal.SIGTERM)
+    assert callable(stop), "granian sets its own before"
+    mark = Path(os.environ[DRAIN_VARIABLE])
+
+    def drain(number: int, frame: Any) -> None:
+        mark.touch()
+        timer = threading.Timer(settings.drain_s, stop, args=(number, frame))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+def _free_port(settings: Settings) -> int:
+    """The port to listen on, known to be free a moment ago."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
+                hint="stop what listens there, or use --port 0 for a free port",
+            ) from error
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _announce(settings: Settings) -> None:
+    """Print where the registry is, once it answers."""
+    local = replace(settings, external_url="")
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        if _answers(local):
+            also = f" as {settings.url}" if settings.external_url else ""
+            sys.stdout.write(
+                f"memcube registry at {local.url}{also}, data in {settings.data_dir}\n"
+            )
+            sys.stdout.flush()
+            return
+        time.sleep(_POLL_S)
+
+
+def _answers(settings: Settings) -> bool:
+    with closing(http.client.HTTPConnection(settings.service, timeout=5)) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False

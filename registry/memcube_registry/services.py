@@ -1,0 +1,35 @@
+"""What the routes of one process share: its settings, database, blobs, authentication and figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from memcube_registry.accounts.authentication import Authenticator
+from memcube_registry.accounts.handshake import Issuer
+from memcube_registry.database import Database
+from memcube_registry.metrics import Metrics
+from memcube_registry.settings import Settings
+from memcube_registry.storage.interface import BlobStore
+
+if TYPE_CHECKING:
+    from litestar.connection import ASGIConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once by `app.create_app`, kept in the application's state."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    issuer: Issuer
+    authenticator: Authenticator
+    metrics: Metrics
+
+
+def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
+    """The services of the application that `connection` reached."""
+    services = connection.app.state["services"]
+    assert isinstance(services, Services), "create_app puts them there"
+    return services
