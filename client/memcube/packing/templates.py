@@ -1,1 +1,154 @@
-"""The folders that `memcube init` writes: each packs as it is."""
+"""The folders that `memcube init` writes: each packs as it is and says what to change next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from memcube_protocol.errors import ConflictError
+from memcube_protocol.records import parse_record
+
+from memcube.packing.draft import FILE_NAME, Draft
+from memcube.store.files import storage_errors
+
+
+class Template(NamedTuple):
+    """What a new folder is for: its title, its records, and the next steps on its card."""
+
+    title: str
+    records: tuple[Mapping[str, object], ...]
+    steps: str
+
+
+TEMPLATES: Final[Mapping[str, Template]] = {
+    "expert": Template(
+        "What an expert knows",
+        (
+            {
+                "id": "backup-rule",
+                "type": "fact",
+                "text": "Keep three copies of important data, on two kinds of media, one elsewhere.",
+                "tags": ["backup"],
+            },
+            {
+                "id": "restore-drill",
+                "type": "procedure",
+                "text": "Test a backup by restoring it on another machine, and compare checksums.",
+                "tags": ["backup"],
+            },
+        ),
+        "Put one record a line into plaintext/records.jsonl: facts, procedures, skills.",
+    ),
+    "agent": Template(
+        "What an agent remembers of its user",
+        (
+            {
+                "id": "answers-short",
+                "type": "preference",
+                "text": "The user wants short answers with the command first.",
+                "subject": "user",
+            },
+            {
+                "id": "moved-to-debian",
+                "type": "event",
+                "text": "The user moved the server to Debian 12.",
+                "subject": "user",
+                "created_at": "2026-01-15T10:00:00Z",
+            },
+        ),
+        "Replace the records by your agent's own; see governance in memcube.toml before publishing.",
+    ),
+    "kv": Template(
+        "A text that a model has read already",
+        (
+            {
+                "id": "text",
+                "type": "context",
+                "text": "The text whose KV cache this cube carries, kept for models it does not fit.",
+            },
+        ),
+        "Compute the cache with memcube.dump_kv(model, tokenizer, text, 'activation/<id>'): it writes\n"
+        "manifest.json, tokens.u32 and kv.safetensors there.",
+    ),
+    "lora": Template(
+        "What a model was trained to know",
+        (
+            {
+                "id": "text",
+                "type": "context",
+                "text": "What the adapter was trained on, kept for models it does not fit.",
+            },
+        ),
+        "Save the adapter with model.save_pretrained('parametric/<id>'): it writes\n"
+        "adapter_config.json and adapter_model.safetensors there.",
+    ),
+}
+
+_TOML: Final = """\
+# What this cube says of itself. Every field: docs/spec/folder.md
+name = {name}
+version = "0.1.0"
+title = {title}
+# summary = "One or two sentences for the catalogue."
+
+[descriptive]
+languages = ["en"]
+tags = []
+
+[governance]
+licence = "CC-BY-4.0"         # an SPDX id, or LicenseRef-… with licence_url
+sensitivity = {sensitivity}      # public, internal, confidential, restricted
+personal_data = {personal_data}        # none, pseudonymous, personal, special-category
+redistribution = "allowed"    # allowed, same-licence, forbidden
+
+[memories.plaintext]
+title = "Records"
+"""
+
+
+def write_template(folder: Path, template: str, name: str) -> tuple[str, ...]:
+    """Write the folder of `template` for the cube `name`; the paths written.
+
+    Raises:
+        ConflictError: `folder` holds something already.
+        InvalidConfigError: `name` is not a cube's name.
+        StorageError: it cannot be written.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConflictError(
+            f"{folder} holds something already",
+            hint="name a new folder; a folder of JSON Lines or Markdown packs without `init`",
+        )
+    contents = _contents(TEMPLATES[template], template, name)
+    Draft.parse(contents[FILE_NAME].encode())
+    with storage_errors(f"{folder} cannot be written"):
+        for path, text in contents.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("x", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+    return tuple(contents)
+
+
+def _contents(template: Template, kind: str, name: str) -> dict[str, str]:
+    personal = kind == "agent"
+    toml = _TOML.format(
+        name=json.dumps(name),
+        title=json.dumps(template.title),
+        sensitivity='"confidential"' if personal else '"public"',
+        personal_data='"personal"' if personal else '"none"',
+    )
+    card = (
+        f"# {template.title}\n\nWhat this memory is, where it comes from, what it is good for.\n\n"
+        f"## Next\n\n{template.steps}\n\nThen: `memcube push .`\n"
+    )
+    lines = [json.dumps(record, ensure_ascii=False) for record in template.records]
+    for line in lines:
+        parse_record(line.encode())
+    return {
+        FILE_NAME: toml,
+        "README.md": card,
+        "plaintext/records.jsonl": "\n".join(lines) + "\n",
+    }
