@@ -70,7 +70,7 @@ class Release:
     """One release of a cube, as its publisher states it.
 
     `subject` is the manifest's digest; `origin` is `host/namespace/name`; `version` is SemVer;
-    `previous` is the digest of the previous release's payload, None exactly for the first (`seq` 1);
+    `previous` is the manifest digest of the release `seq` - 1, None exactly for the first (`seq` 1);
     `licence` is an SPDX expression or NOASSERTION; `publishers` are the ids of the keys that may sign
     it (a signature by another key means nothing); times are UTC in whole seconds.
 
@@ -102,8 +102,8 @@ class Release:
         if len(self.lineage) > _PARENTS:
             raise _invalid(f"it names more than {_PARENTS} parents")
         for moment in (self.created_at, self.expires_at):
-            if moment is not None and (moment.tzinfo is not UTC or moment.microsecond):
-                raise _invalid(f"{moment} is not in whole seconds of UTC")
+            if moment is not None and not _is_plain(moment):
+                raise _invalid(f"{moment} is not in whole seconds of UTC since 1970")
         if self.expires_at is not None and self.expires_at <= self.created_at:
             raise _invalid("it expires before it was created")
 
@@ -111,11 +111,6 @@ class Release:
     def tag(self) -> str:
         """The immutable tag of this version."""
         return tag_of_version(self.version)
-
-    @property
-    def digest(self) -> Digest:
-        """Digest of the payload: what the next release names as its `previous`."""
-        return Digest.of(self.to_statement().to_bytes())
 
     def to_statement(self) -> Statement:
         """The in-toto statement of this release."""
@@ -217,6 +212,10 @@ def require_origin(origin: str) -> str:
     if reference.host != reference.host.lower():
         raise _invalid(f"the host of origin {origin[:140]!r} is not in lower case")
     return origin
+
+
+def _is_plain(moment: datetime) -> bool:
+    return moment.tzinfo is UTC and not moment.microsecond and moment.year >= 1970
 
 
 def _require_version(version: str) -> None:

@@ -1,0 +1,129 @@
+"""Which of the attestations found with a cube are releases, and which of these an accepted key signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memcube_protocol import media_types
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import (
+    DigestMismatchError,
+    MemcubeError,
+    PublisherChangedError,
+    SignatureInvalidError,
+)
+from memcube_signing import bundle as bundles
+from memcube_signing import referrer, statement
+from memcube_signing.keys import PublicKey
+from memcube_signing.release import PREDICATE_TYPE, verify_release
+
+from memcube.trust.question import Attestation, Question, Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the attestations hold: accepted releases, and why the other candidates were refused."""
+
+    releases: tuple[Signed, ...]
+    failures: tuple[MemcubeError, ...]
+
+    @property
+    def candidates(self) -> int:
+        """How many attestations claim to be releases."""
+        return len(self.releases) + len(self.failures)
+
+
+def find(question: Question) -> Found:
+    """The releases about the question's manifest, signed by the keys that it accepts."""
+    return _find(question.attestations, question.manifest.digest, question.keys)
+
+
+def choose(found: Found, question: Question) -> Signed:
+    """The release to go by: under the expected origin, of several the newest.
+
+    Raises:
+        PublisherChangedError: well signed by another key than the pinned one.
+        SignatureInvalidError: by no accepted key, or two publishers claim the cube at first use.
+        InvalidStatementError, InvalidManifestError, …: the only candidate is malformed.
+    """
+    if not found.releases:
+        raise _refusal(found, question)
+    chosen = max(
+        found.releases,
+        key=lambda signed: (signed.release.origin == question.origin, signed.release.seq),
+    )
+    rivals = {signed.key.id for signed in found.releases} - set(chosen.release.publishers)
+    if rivals and question.keys is None:
+        raise SignatureInvalidError(
+            "two publishers claim this cube, and neither is pinned yet",
+            hint="ask the publisher for the key's id, then repeat with --accept-publisher ID",
+            reason="ambiguous-publisher",
+        )
+    return chosen
+
+
+def _find(
+    attestations: Sequence[Attestation],
+    subject: Digest,
+    keys: tuple[PublicKey, ...] | str | None,
+) -> Found:
+    releases: list[Signed] = []
+    failures: list[MemcubeError] = []
+    for attestation in attestations:
+        try:
+            if (signed := _release(attestation, subject, keys)) is not None:
+                releases.append(signed)
+        except MemcubeError as error:
+            failures.append(error)
+    return Found(tuple(releases), tuple(failures))
+
+
+def _refusal(found: Found, question: Question) -> MemcubeError:
+    """Why no release was accepted: another publisher's well signed one is told from a broken one."""
+    others = _find(question.attestations, question.manifest.digest, None).releases
+    if not others or question.keys is None:
+        return found.failures[0]
+    key, origin = others[0].key, others[0].release.origin
+    return PublisherChangedError(
+        f"{origin} is signed by key {key.id}, which is not the one that you trust",
+        hint=f"if the publisher told you of a new key, repeat with --accept-publisher {key.id}; "
+        "otherwise somebody else published this: do not use it",
+    )
+
+
+def _release(
+    attestation: Attestation, subject: Digest, keys: tuple[PublicKey, ...] | str | None
+) -> Signed | None:
+    """The accepted release; none where something else is attested.
+
+    A false annotation can only hide a release, and a hidden release is a missing one.
+    """
+    if attestation.referrer.effective_artifact_type != media_types.SIGSTORE_BUNDLE:
+        return None
+    about = referrer.read(attestation.referrer)
+    if about.predicate_type not in (None, PREDICATE_TYPE):
+        return None
+    named = about.bundle.digest
+    if Digest.of(attestation.bundle, named.algorithm) != named:
+        raise DigestMismatchError(
+            "a bundle differs from what its referrer names",
+            hint="the store is damaged or hostile: pull again",
+        )
+    parsed = bundles.parse(attestation.bundle)
+    if statement.parse(parsed.envelope.payload).predicate_type != PREDICATE_TYPE:
+        return None
+    candidates = keys if isinstance(keys, tuple) else _offered(about.offered_key, keys)
+    release = verify_release(attestation.bundle, keys=candidates, subject=subject)
+    return Signed(release, next(key for key in candidates if key.id == parsed.key_hint))
+
+
+def _offered(key: PublicKey | None, wanted: str | None) -> tuple[PublicKey, ...]:
+    """The key that the referrer itself offers: for a first use, or when its id was accepted."""
+    if key is None:
+        raise SignatureInvalidError(
+            "the attestation brings no public key, and none is pinned",
+            hint="ask the publisher for the key and name it in your policy",
+            reason="no-key",
+        )
+    return (key,) if wanted in (None, key.id) else ()

@@ -1,0 +1,130 @@
+"""The one decision that every cube passes before it is used: pure, explained rule by rule.
+
+Nothing here opens a socket or a file or asks the clock. Keys come from policy (`Question.trusted`),
+else from the pins; only at first use from the referrer, and they are pinned then. The rules, in order:
+
+    bytes      the manifest is the one that the reference's digest names
+    release    a release statement is attached
+    signature  it is signed by an accepted key, about this manifest
+    publisher  the key is trusted by policy, or pinned, or pinned now
+    origin     the release's name is the location, or known to be copied there
+    version    a tag that is a version, or the start of one, agrees with the release
+    history    no older release through the same tag, no second history of the origin
+    validity   created and expires, give or take five minutes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from memcube_protocol.errors import (
+    InvalidStatementError,
+    MemcubeError,
+    PublisherChangedError,
+    TrustError,
+)
+
+from memcube.trust import _rules, _signatures
+from memcube.trust.pins import Observation
+from memcube.trust.question import Question, Signed
+from memcube.trust.verdict import Outcome, RuleResult, Scope, Standing, Verdict
+
+_ABOUT_RELEASE: Final[dict[str, Callable[[Question, Signed], RuleResult]]] = {
+    "publisher": _rules.publisher,
+    "origin": _rules.origin,
+    "version": _rules.version,
+    "history": _rules.history,
+    "validity": _rules.validity,
+}
+RULES: Final = ("bytes", "release", "signature", *_ABOUT_RELEASE)
+
+
+def verify_cube(question: Question) -> Verdict:
+    """The verdict on a cube that may be used.
+
+    Raises:
+        SignatureMissingError, SignatureInvalidError, PublisherChangedError, OriginMismatchError,
+        RollbackError, ReleaseExpiredError, DigestMismatchError: by the rule that failed.
+        InvalidStatementError, InvalidJsonError, InvalidManifestError, LimitExceededError: the only
+            signature is malformed.
+    """
+    verdict = judge_cube(question)
+    if verdict.error:
+        raise verdict.error
+    return verdict
+
+
+def judge_cube(question: Question) -> Verdict:
+    """The verdict on any cube: a refusal is explained like an acceptance, and not raised."""
+    rules: list[RuleResult] = []
+    try:
+        rules.append(_rules.same_bytes(question))
+        if question.scope is Scope.LOCAL:
+            detail = "made by this user: it needs no signature"
+            rules.append(RuleResult("release", Outcome.SKIPPED, detail, "local"))
+            return _verdict(question, Standing.LOCAL, rules)
+        found = _signatures.find(question)
+        if not found.candidates:
+            rules.append(_rules.unsigned(question))
+            return _verdict(question, Standing.UNSIGNED, rules)
+        rules.append(RuleResult("release", Outcome.PASSED, f"{found.candidates} attached"))
+        signed = _signatures.choose(found, question)
+        rules.append(_signature(found, signed))
+        for rule in _ABOUT_RELEASE.values():
+            result = rule(question, signed)
+            rules.append(result)
+    except MemcubeError as error:
+        return _refused(question, rules, error)
+    return _accepted(question, rules, signed)
+
+
+def _signature(found: _signatures.Found, signed: Signed) -> RuleResult:
+    ignored = f"; {len(found.failures)} others are ignored" if found.failures else ""
+    detail = f"key {signed.key.id} signed this manifest{ignored}"
+    return RuleResult("signature", Outcome.PASSED, detail)
+
+
+def _accepted(question: Question, rules: list[RuleResult], signed: Signed) -> Verdict:
+    first = any(rule.outcome is Outcome.FIRST_USE for rule in rules)
+    observation = Observation(
+        question.location,
+        question.moving_tag,
+        signed.release,
+        (signed.key,),
+        replaces=bool(question.accept.publisher or question.trusted),
+        moves=question.accept.origin is not None,
+    )
+    standing = Standing.FIRST_USE if first else Standing.TRUSTED
+    return _verdict(question, standing, rules, signed, observation)
+
+
+def _refused(question: Question, rules: list[RuleResult], error: MemcubeError) -> Verdict:
+    """The rule that failed is the first that has no result, except where the key was the wrong one."""
+    rule = "publisher" if isinstance(error, PublisherChangedError) else RULES[len(rules)]
+    reason = error.reason if isinstance(error, (TrustError, InvalidStatementError)) else error.code
+    failed = RuleResult(rule, Outcome.FAILED, str(error), reason)
+    return _verdict(question, Standing.REFUSED, [*rules, failed], error=error)
+
+
+def _verdict(
+    question: Question,
+    standing: Standing,
+    rules: list[RuleResult],
+    signed: Signed | None = None,
+    observation: Observation | None = None,
+    error: MemcubeError | None = None,
+) -> Verdict:
+    decided = {rule.rule: rule for rule in rules}
+    return Verdict(
+        question.location,
+        question.manifest.digest,
+        standing,
+        tuple(
+            decided.get(rule, RuleResult(rule, Outcome.SKIPPED, "not reached")) for rule in RULES
+        ),
+        signed.release if signed else None,
+        signed.key if signed else None,
+        observation,
+        error,
+    )

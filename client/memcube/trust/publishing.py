@@ -1,0 +1,151 @@
+"""Signing a cube that is about to be published: its place in the order, the bundle, the referrer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from memcube_protocol import media_types, oci
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import ConflictError, InvalidReferenceError, MemcubeError
+from memcube_protocol.reference import Reference
+from memcube_signing import referrer
+from memcube_signing.bundle import Bundle
+from memcube_signing.keys import PublicKey, Signer
+from memcube_signing.release import (
+    NO_LICENCE,
+    PREDICATE_TYPE,
+    Parent,
+    Release,
+    sign_release,
+    verify_release,
+)
+
+from memcube.trust.pins import Observation, Pins, Seen
+from memcube.trust.question import Attestation, location_of
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What the publisher says of a cube when releasing it."""
+
+    version: str
+    licence: str = NO_LICENCE
+    lineage: tuple[Parent, ...] = ()
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCube:
+    """A signed release, ready to attach: push `blobs`, then `manifest` by digest, then the tags.
+
+    `observation` is to be recorded in the pins after the last tag.
+    """
+
+    release: Release
+    bundle: Bundle
+    manifest: oci.Manifest
+    observation: Observation
+
+    @property
+    def blobs(self) -> tuple[bytes, bytes]:
+        """The two blobs that `manifest` names: the empty config and the bundle."""
+        return b"{}", self.bundle.raw
+
+    @property
+    def attestation(self) -> Attestation:
+        """What a consumer fetches: for verifying before publishing."""
+        return Attestation(self.manifest, self.bundle.raw)
+
+
+def sign_cube(
+    reference: Reference,
+    manifest: oci.Manifest,
+    publication: Publication,
+    *,
+    signer: Signer,
+    pins: Pins,
+    now: datetime,
+    published: Collection[Release] = (),
+) -> SignedCube:
+    """`manifest` signed as the next release of the origin `reference` (its host and name).
+
+    What came before is taken from the pins and from `published`, releases read from the registry by
+    `own_releases`. The version that is already released with the same manifest is signed anew in its
+    old place, so that an interrupted publication can be run again.
+
+    Raises:
+        ConflictError: this version was released with another manifest.
+        InvalidReferenceError: a reference without host.
+        InvalidStatementError: a field breaks its rule.
+        SigningKeyError: the key cannot be used.
+    """
+    if not reference.host:
+        raise InvalidReferenceError(
+            f"{reference} names no host to release it under",
+            hint="use `Reference.with_host` with the default registry first",
+        )
+    origin = location_of(reference)
+    seq, previous = _place(_past(origin, pins, published), publication.version, manifest.digest)
+    release = Release(
+        subject=manifest.digest,
+        origin=origin,
+        version=publication.version,
+        seq=seq,
+        previous=previous,
+        licence=publication.licence,
+        publishers=(signer.public_key.id,),
+        created_at=now.astimezone(UTC).replace(microsecond=0),
+        expires_at=publication.expires_at,
+        lineage=publication.lineage,
+    )
+    bundle = sign_release(release, signer)
+    attached = referrer.write(bundle, PREDICATE_TYPE, manifest.descriptor(), signer.public_key)
+    observation = Observation(origin, None, release, (signer.public_key,))
+    return SignedCube(release, bundle, attached, observation)
+
+
+def own_releases(
+    manifest: oci.Manifest, attestations: Sequence[Attestation], keys: Collection[PublicKey]
+) -> tuple[Release, ...]:
+    """Releases of `manifest` signed by one of the publisher's own `keys`; all else is passed over."""
+    releases: list[Release] = []
+    for attestation in attestations:
+        if attestation.referrer.effective_artifact_type != media_types.SIGSTORE_BUNDLE:
+            continue
+        try:
+            releases.append(verify_release(attestation.bundle, keys=keys, subject=manifest.digest))
+        except MemcubeError:
+            continue
+    return tuple(releases)
+
+
+def tagged(observation: Observation, tag: str) -> Observation:
+    """`observation` made through the moving `tag`."""
+    return replace(observation, tag=tag)
+
+
+def _past(origin: str, pins: Pins, published: Collection[Release]) -> dict[str, Seen]:
+    """Known releases of `origin` by version."""
+    pin = pins.of(origin)
+    past = dict(pin.seen) if pin else {}
+    for release in published:
+        if release.origin == origin:
+            past[release.version] = Seen(release.seq, release.subject)
+    return past
+
+
+def _place(past: dict[str, Seen], version: str, manifest: Digest) -> tuple[int, Digest | None]:
+    """`seq` of the release and the manifest of the one before."""
+    by_seq = {seen.seq: seen.manifest for seen in past.values()}
+    if (known := past.get(version)) is not None:
+        if known.manifest != manifest:
+            raise ConflictError(
+                f"version {version} is released already, with other content ({known.manifest})",
+                hint="a version never changes: raise the version in memcube.toml and push again",
+            )
+        if known.seq == 1 or known.seq - 1 in by_seq:
+            return known.seq, by_seq.get(known.seq - 1)
+    last = max(by_seq, default=0)
+    return last + 1, by_seq.get(last)

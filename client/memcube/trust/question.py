@@ -1,0 +1,115 @@
+"""What a cube is judged by: where it was found, what came with it, what is known, what is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from memcube_protocol import oci
+from memcube_protocol.errors import InvalidReferenceError
+from memcube_protocol.reference import Reference, is_immutable_tag
+from memcube_signing.keys import PublicKey
+from memcube_signing.release import Release
+
+from memcube.trust.pins import Pin, Pins, Place
+from memcube.trust.verdict import Mode, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A referrer manifest and the bytes of its bundle, as fetched: nothing of it is believed yet."""
+
+    referrer: oci.Manifest
+    bundle: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A release, and the accepted key that signed it."""
+
+    release: Release
+    key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What the user accepts explicitly, against an alarm: named, so that nothing else slips through.
+
+    `publisher` is the id of a key that may replace the pinned ones, `origin` the name of which this
+    location may hold a copy, `rollback` allows an older release through the same tag, or another
+    history than the one seen.
+    """
+
+    publisher: str | None = None
+    origin: str | None = None
+    rollback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May `manifest`, fetched as `reference` with these attestations, be used `now`?
+
+    `trusted` are a policy's keys, which go before the pins. `scope` local is for cubes that this user
+    made.
+
+    Raises:
+        InvalidReferenceError: a remote reference without host.
+    """
+
+    reference: Reference
+    manifest: oci.Manifest
+    attestations: Sequence[Attestation]
+    pins: Pins
+    now: datetime
+    mode: Mode = Mode.ENFORCE
+    scope: Scope = Scope.REMOTE
+    trusted: tuple[PublicKey, ...] | None = None
+    accept: Acceptance = Acceptance()
+
+    def __post_init__(self) -> None:
+        if self.scope is Scope.REMOTE and not self.reference.host:
+            raise InvalidReferenceError(
+                f"{self.reference} names no host to judge it by",
+                hint="use `Reference.with_host` with the default registry first",
+            )
+
+    @property
+    def location(self) -> str:
+        """The name that was asked for: host in lower case, and repository."""
+        return location_of(self.reference)
+
+    @property
+    def place(self) -> Place | None:
+        """What is known of the location."""
+        return self.pins.at(self.location)
+
+    @property
+    def origin(self) -> str:
+        """The origin name that the release must have."""
+        return self.accept.origin or (self.place.origin if self.place else self.location)
+
+    @property
+    def pin(self) -> Pin | None:
+        """What is known of the origin."""
+        return self.pins.of(self.origin)
+
+    @property
+    def moving_tag(self) -> str | None:
+        """The tag that was followed, if it may move: with a digest beside it, none was."""
+        tag = self.reference.tag or "latest"
+        return None if self.reference.digest or is_immutable_tag(tag) else tag
+
+    @property
+    def keys(self) -> tuple[PublicKey, ...] | str | None:
+        """Accepted keys; or the id of one that the user accepts; or None, any: the first use."""
+        if self.accept.publisher:
+            return self.accept.publisher
+        if self.trusted is not None:
+            return self.trusted
+        return self.pin.publishers if self.pin else None
+
+
+def location_of(reference: Reference) -> str:
+    """Host in lower case and repository: how pins name the place where a cube was found."""
+    return f"{reference.host.lower()}/{reference.name}" if reference.host else reference.name

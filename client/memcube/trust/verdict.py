@@ -1,0 +1,106 @@
+"""What was decided about a cube, rule by rule: each with its outcome, its values and a stable code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import MemcubeError
+from memcube_signing.keys import PublicKey
+from memcube_signing.release import Release
+
+from memcube.trust.pins import Observation
+
+
+class Mode(StrEnum):
+    """What happens to a cube that was never signed, or whose release is out of date.
+
+    `warn` lets it pass with a warning. Alarms (a changed or vanished signature, another publisher, a
+    rollback) stop in both modes.
+    """
+
+    ENFORCE = "enforce"
+    WARN = "warn"
+
+
+class Scope(StrEnum):
+    """Where a cube comes from. `local` ones were made by this user and need no signature."""
+
+    REMOTE = "remote"
+    LOCAL = "local"
+
+
+class Standing(StrEnum):
+    """What a cube may be called after the decision."""
+
+    TRUSTED = "trusted"
+    FIRST_USE = "first-use"
+    LOCAL = "local"
+    UNSIGNED = "unsigned"
+    REFUSED = "refused"
+
+
+class Outcome(StrEnum):
+    """How one rule ended."""
+
+    PASSED = "passed"
+    FIRST_USE = "first-use"
+    WARNED = "warned"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """One rule's outcome; `reason` is the stable code where it did not simply pass."""
+
+    rule: str
+    outcome: Outcome
+    detail: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision about one manifest at one location.
+
+    `observation` is what to remember (`PinStore.record`) once the cube is accepted; `error` is why it
+    was refused.
+    """
+
+    location: str
+    digest: Digest
+    standing: Standing
+    rules: tuple[RuleResult, ...]
+    release: Release | None = None
+    publisher: PublicKey | None = None
+    observation: Observation | None = None
+    error: MemcubeError | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Details of the rules that only warned."""
+        return tuple(rule.detail for rule in self.rules if rule.outcome is Outcome.WARNED)
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict for `memcube verify --json`: stable names and reason codes."""
+        return {
+            "location": self.location,
+            "digest": str(self.digest),
+            "standing": str(self.standing),
+            "publisher": self.publisher.id if self.publisher else None,
+            "origin": self.release.origin if self.release else None,
+            "version": self.release.version if self.release else None,
+            "seq": self.release.seq if self.release else None,
+            "rules": [
+                {
+                    "rule": rule.rule,
+                    "outcome": str(rule.outcome),
+                    "detail": rule.detail,
+                    "reason": rule.reason,
+                }
+                for rule in self.rules
+            ],
+        }
