@@ -1,0 +1,1 @@
+"""The demonstration: a cube made, published, verified and mounted on one machine."""
