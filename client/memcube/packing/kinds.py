@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -20,23 +20,34 @@ from memcube_protocol import limits
 from memcube_protocol.errors import InvalidConfigError, NotFoundError
 from memcube_protocol.shards import Reuse
 
+from memcube.importers import (
+    Imported,
+    ImportReport,
+    is_memos,
+    read_jsonl,
+    read_markdown_folder,
+    read_memos,
+)
 from memcube.packing.contents import Contents
 from memcube.packing.draft import FILE_NAME, Draft
-from memcube.packing.layout import PARAMETRIC_FILES, Layout
+from memcube.packing.layout import CARD, PARAMETRIC_FILES, Layout
 from memcube.packing.scan import FoundFile, open_plain, scan
+from memcube.packing.sorting import RecordSorter
 
 DEFAULT_VERSION: Final = "0.1.0"
-_MEMOS_FILES: Final = frozenset({"textual_memory.json"})
-_NOTES: Final = frozenset((".jsonl", ".md", ".markdown", ".txt"))
+_NOTES: Final = frozenset((".jsonl", ".md"))
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder about to be packed: its draft, and what fills a cube's contents from it."""
+    """A folder about to be packed: its draft, and what fills a cube's contents from it.
+
+    `notes` tell the user what was left out and why, once the contents are filled.
+    """
 
     draft: Draft
     fill: Callable[[Contents, Reuse], None]
-    notes: tuple[str, ...] = ()
+    notes: Callable[[], tuple[str, ...]]
 
 
 def open_folder(path: Path, *, name: str | None = None, version: str | None = None) -> Folder:
@@ -54,10 +65,11 @@ def open_folder(path: Path, *, name: str | None = None, version: str | None = No
     names = {entry.name for entry in path.iterdir()}
     if PARAMETRIC_FILES[0] in names:
         return _peft_folder(path, draft)
-    if names & _MEMOS_FILES:
-        return _imported(path, draft, "memos")
-    if _holds_only_notes(path):
-        return _imported(path, draft, "notes")
+    if is_memos(path):
+        return _imported(path, draft, (read_memos(path),))
+    suffixes = _suffixes(path)
+    if suffixes and suffixes <= _NOTES:
+        return _imported(path, draft, _notes(path))
     raise InvalidConfigError(
         f"{path} has no {FILE_NAME} and is neither a PEFT folder, a MemOS cube nor notes",
         hint=f"write one with: memcube init {path}",
@@ -86,9 +98,7 @@ def _peft_folder(path: Path, draft: Draft) -> Folder:
         for file in scan(path, ignore=("checkpoint-*", "*.md"))
         if "/" not in file.path and file.path not in _PEFT_COMPANIONS
     )
-    card = path / "README.md"
-    if card.is_file() and not card.is_symlink():
-        layout.card = FoundFile("README.md", card, card.stat().st_size)
+    layout.card = _card(path)
     return _laid_out(draft, layout)
 
 
@@ -103,20 +113,54 @@ _PEFT_COMPANIONS: Final = frozenset(
 
 def _laid_out(draft: Draft, layout: Layout) -> Folder:
     notes = tuple(f"left out: {path}" for path in layout.left_out)
-    return Folder(draft, lambda contents, reuse: contents.add_folder(layout, reuse), notes)
+    return Folder(draft, lambda contents, reuse: contents.add_folder(layout, reuse), lambda: notes)
 
 
-def _holds_only_notes(path: Path) -> bool:
-    suffixes = {PurePosixPath(file.path).suffix.lower() for file in scan(path)}
-    return bool(suffixes) and suffixes <= _NOTES
-
-
-def _imported(path: Path, draft: Draft, kind: str) -> Folder:
-    from memcube.importers import import_folder
-
-    imported = import_folder(path, kind)
+def _imported(path: Path, draft: Draft, imports: Iterable[Imported]) -> Folder:
+    """A folder whose records are read by importers; its README.md is the card as well."""
+    imports = tuple(imports)
 
     def fill(contents: Contents, reuse: Reuse) -> None:
-        contents.add_records(lambda sorter: sorter.add(imported.records(), origin=str(path)), reuse)
+        contents.add_folder(Layout(card=_card(path)), reuse)
+        contents.add_records(sort, reuse)
 
-    return Folder(draft, fill, imported.notes)
+    def sort(sorter: RecordSorter) -> None:
+        for imported in imports:
+            sorter.add(imported.records, origin=str(path))
+
+    def notes() -> tuple[str, ...]:
+        return tuple(line for imported in imports for line in _lines(imported.report))
+
+    return Folder(draft, fill, notes)
+
+
+def _notes(path: Path) -> Iterator[Imported]:
+    suffixes = _suffixes(path)
+    if ".jsonl" in suffixes:
+        yield read_jsonl(path)
+    if ".md" in suffixes:
+        yield read_markdown_folder(path)
+
+
+def _lines(report: ImportReport) -> Iterator[str]:
+    """What a user should know of an import."""
+    for what, lines in (
+        ("never read", report.refused),
+        ("secret dropped", report.secrets),
+        ("skipped", report.skipped),
+        ("note", report.notes),
+    ):
+        yield from (f"{what}: {line}" for line in lines)
+    if report.unlisted:
+        yield f"and {report.unlisted} more"
+
+
+def _card(path: Path) -> FoundFile | None:
+    card = path / CARD
+    if card.is_symlink() or not card.is_file():
+        return None
+    return FoundFile(CARD, card, card.stat().st_size)
+
+
+def _suffixes(path: Path) -> set[str]:
+    return {PurePosixPath(file.path).suffix.lower() for file in scan(path)}

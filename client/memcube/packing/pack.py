@@ -69,7 +69,7 @@ def pack_folder(
         keep_cube(store, cube)
         store.put_ref(reference, cube.digest, kept=True)
     unchanged = previous is not None and previous.digest == cube.digest
-    return Packed(cube, reference, unchanged, opened.notes)
+    return Packed(cube, reference, unchanged, opened.notes())
 
 
 def local_reference(draft: Draft) -> Reference:

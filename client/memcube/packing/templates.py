@@ -69,8 +69,8 @@ TEMPLATES: Final[Mapping[str, Template]] = {
                 "text": "The text whose KV cache this cube carries, kept for models it does not fit.",
             },
         ),
-        "Compute the cache with memcube.dump_kv(model, tokenizer, text, 'activation/<id>'): it writes\n"
-        "manifest.json, tokens.u32 and kv.safetensors there.",
+        "Compute the cache with memcube.dump_kv(model, tokenizer, text=..., folder=...), into\n"
+        "activation/<id>: manifest.json, tokens.u32 and kv.safetensors.",
     ),
     "lora": Template(
         "What a model was trained to know",
