@@ -134,18 +134,19 @@ def test_malformed_credentials_are_401_never_500(
     assert reply.status == 400 or reply.header("WWW-Authenticate")
 
 
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    settings = NO_LIMITS | {
+        "MEMCUBE_REGISTRY_HEADER_TIMEOUT_S": str(TIMEOUT_S),
+        "MEMCUBE_REGISTRY_BODY_TIMEOUT_S": str(TIMEOUT_S),
+    }
+    with memcube_server(tmp_path_factory.mktemp("impatient"), settings) as server:
+        server.create_account("slow")
+        yield Person(server, "slow", server.create_token("slow", "pull", "push"))
+
+
 class TestSlowClients:
     """A server whose patience is one second."""
-
-    @pytest.fixture(scope="class")
-    def impatient(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
-        settings = NO_LIMITS | {
-            "MEMCUBE_REGISTRY_HEADER_TIMEOUT_S": str(TIMEOUT_S),
-            "MEMCUBE_REGISTRY_BODY_TIMEOUT_S": str(TIMEOUT_S),
-        }
-        with memcube_server(tmp_path_factory.mktemp("impatient"), settings) as server:
-            server.create_account("slow")
-            yield Person(server, "slow", server.create_token("slow", "pull", "push"))
 
     def seconds_until_closed(self, connection: socket.socket, limit_s: float) -> float:
         started = time.monotonic()

@@ -21,7 +21,7 @@ from support.wire import Wire
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-_URL = re.compile(r"https?://[^\s/]+")
+_URL = re.compile(r"https?://[^\s/,]+")
 _BIN = Path(sys.executable).parent
 
 

@@ -270,15 +270,16 @@ class TestReferrers:
         assert len(repository.referrers(subject["digest"])) == 60
 
 
-class TestTagList:
-    @pytest.fixture(scope="class")
-    def tagged(self, new_repository) -> Repository:  # type: ignore[no-untyped-def]
-        repository: Repository = new_repository()
-        content = manifest(repository)
-        for number in range(10):
-            assert repository.put_manifest(f"tag-{number}", content).status == 201
-        return repository
+@pytest.fixture(scope="module")
+def tagged(new_repository) -> Repository:  # type: ignore[no-untyped-def]
+    repository: Repository = new_repository()
+    content = manifest(repository)
+    for number in range(10):
+        assert repository.put_manifest(f"tag-{number}", content).status == 201
+    return repository
 
+
+class TestTagList:
     def test_of_an_unused_repository_is_empty_or_404(self, repository: Repository) -> None:
         reply = repository.list_tags()
         assert reply.status in {200, 404}
