@@ -93,8 +93,11 @@ class AdapterConfig:
     def scale_of(self, path: str) -> float:
         """The factor of the module at `path`: alpha ÷ rank, or alpha ÷ √rank if rank-stabilised."""
         rank = self.rank_of(path)
-        alpha = _by_pattern(self.alpha_pattern, path, self.alpha)
-        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+        return self.alpha_of(path) / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+    def alpha_of(self, path: str) -> float:
+        """The alpha of the module at `path`."""
+        return _by_pattern(self.alpha_pattern, path, self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
