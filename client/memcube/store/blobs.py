@@ -99,6 +99,15 @@ class Blobs:
                 yield piece
                 left -= 0 if stop is None else len(piece)
 
+    def held_bytes(self, digest: Digest) -> int:
+        """Bytes of `digest` on the disk, unverified, of a download under way too: for planning."""
+        for path in (self._path(digest), self._partial(Expected(digest))):
+            try:
+                return path.lstat().st_size
+            except OSError:
+                continue
+        return 0
+
     def ingest(self, expected: Expected, *, wait_s: float = _WAIT_S) -> Ingest:
         """A writer for `expected` content, which goes on from what an earlier one left.
 
@@ -106,8 +115,7 @@ class Blobs:
             ConflictError: another process has been writing the same blob for `wait_s` seconds.
             DiskFullError, ReadOnlyError, StorageError: it cannot be written.
         """
-        name = str(expected.identity).replace(":", "-").replace("/", "-")
-        return Ingest(self.partial / name, expected, self._keep, wait_s=wait_s)
+        return Ingest(self._partial(expected), expected, self._keep, wait_s=wait_s)
 
     def add(
         self, content: bytes | Iterable[bytes], algorithm: str = "sha256"
@@ -194,6 +202,9 @@ class Blobs:
             while piece := os.read(descriptor, PIECE_BYTES):
                 verifier.update(piece)
         verifier.finish()
+
+    def _partial(self, expected: Expected) -> Path:
+        return self.partial / str(expected.identity).replace(":", "-").replace("/", "-")
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.algorithm / digest.hex[:2] / digest.hex

@@ -68,7 +68,7 @@ class Ingest:
         try:
             self._verifier.update(piece)
         except IntegrityError:
-            self._discard()
+            self.discard()
             raise
         if self._hasher:
             self._hasher.update(piece)
@@ -92,7 +92,7 @@ class Ingest:
         try:
             self._verifier.finish()
         except IntegrityError:
-            self._discard()
+            self.discard()
             raise
         identity = self._expected.identity
         digest = identity if isinstance(identity, Digest) else None
@@ -129,7 +129,8 @@ class Ingest:
         except IntegrityError:
             self.restart()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Throw away what has arrived."""
         with storage_errors(f"{self._path} cannot be removed"):
             self._path.unlink(missing_ok=True)
 

@@ -1,0 +1,8 @@
+"""HTTP as memcube speaks it: bounded, retried, logged in, and never led astray."""
+
+from memcube.http.bodies import FileBody
+from memcube.http.client import HttpClient, Request, Response
+from memcube.http.origins import Origin, follow
+from memcube.http.retry import RetryPolicy
+
+__all__ = ["FileBody", "HttpClient", "Origin", "Request", "Response", "RetryPolicy", "follow"]

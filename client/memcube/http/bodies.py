@@ -1,0 +1,82 @@
+"""A file as the body of a request: sent by the kernel over plain connections, in pieces over TLS."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol.errors import SizeMismatchError
+
+from memcube.store.files import PIECE_BYTES, open_file, storage_errors
+
+_SLICE_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """Some bytes of an open file."""
+
+    descriptor: int
+    start: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def send_to(self, connection: socket.socket) -> None:
+        """Send the bytes; the file's bytes were verified when they entered the store.
+
+        Raises:
+            OSError: the connection failed.
+            SizeMismatchError: the file is shorter than it was.
+        """
+        if isinstance(connection, ssl.SSLSocket):
+            self._send_pieces(connection)
+            return
+        with open(self.descriptor, "rb", buffering=0, closefd=False) as file:
+            if connection.sendfile(file, self.start, self.size) != self.size:
+                raise _shrunk()
+
+    def _send_pieces(self, connection: socket.socket) -> None:
+        at, end = self.start, self.start + self.size
+        while at < end:
+            piece = os.pread(self.descriptor, min(PIECE_BYTES, end - at), at)
+            if not piece:
+                raise _shrunk()
+            connection.sendall(piece)
+            at += len(piece)
+
+
+@dataclass(frozen=True, slots=True)
+class FileBody:
+    """`size` bytes of the file `path` from `start` on. `on_sent` hears of every slice sent.
+
+    It can be iterated again: each time the file is opened anew.
+    """
+
+    path: Path
+    start: int
+    size: int
+    on_sent: Callable[[int], None]
+
+    def __iter__(self) -> Iterator[FileSlice]:
+        with storage_errors(f"{self.path} cannot be read"):
+            descriptor = open_file(self.path)
+        try:
+            for at in range(self.start, self.start + self.size, _SLICE_BYTES):
+                size = min(_SLICE_BYTES, self.start + self.size - at)
+                yield FileSlice(descriptor, at, size)
+                self.on_sent(size)
+        finally:
+            os.close(descriptor)
+
+
+def _shrunk() -> SizeMismatchError:
+    return SizeMismatchError(
+        "a blob became shorter while it was sent", hint="`memcube doctor` checks the local store"
+    )

@@ -1,0 +1,291 @@
+"""Requests and answers: one place for retries, redirects, logins, limits and error messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from types import TracebackType
+from typing import Any, Final, Self
+
+import urllib3
+from memcube_protocol import limits
+from memcube_protocol.errors import (
+    MemcubeError,
+    NetworkError,
+    UnauthenticatedError,
+    UnsafeRedirectError,
+)
+from urllib3.exceptions import HTTPError, SSLError
+
+from memcube.credentials import Credentials, CredentialStore
+from memcube.http.authorization import Authenticator
+from memcube.http.bodies import FileBody
+from memcube.http.failures import ERROR_BODY_BYTES, error_of, harmless
+from memcube.http.origins import Origin, Reach, Resolve, deepest_from, follow, resolve
+from memcube.http.pools import Pools
+from memcube.http.retry import RETRIED_STATUSES, RetryPolicy, retry_after_s
+from memcube.settings import Settings
+from memcube.store.files import PIECE_BYTES
+
+TOKEN_BYTES: Final = limits.MIB
+_REDIRECTS: Final = 5
+_REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_SLOWEST_BYTES_PER_S: Final = 1024
+_PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `scopes` are what a token is asked for, should the registry want one.
+
+    `repeatable` says whether it may be sent twice; by default that follows from the method.
+    `anonymous` requests carry no credentials.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | FileBody | None = None
+    scopes: frozenset[str] = frozenset()
+    repeatable: bool | None = None
+    anonymous: bool = False
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether this may be sent again after a failure."""
+        return self.method in _REPEATABLE if self.repeatable is None else self.repeatable
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.url.partition('?')[0]}"
+
+
+class Response:
+    """An answer whose body is still to be read; a context manager that gives the connection back."""
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, what: str) -> None:
+        self._raw = raw
+        self._what = what
+        self.url = url
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+
+    @property
+    def length(self) -> int | None:
+        """The `Content-Length`, if there is a sensible one."""
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it comes, at most 256 KiB a piece.
+
+        Raises:
+            NetworkError: the body breaks off, or comes slower than 1 KiB a second for 30 s.
+        """
+        spent_s, taken = 0.0, 0
+        while True:
+            began_s = time.monotonic()
+            try:
+                piece = self._raw.read1(PIECE_BYTES, decode_content=False)
+            except HTTPError as error:
+                raise _broken(self._what, error) from None
+            if not piece:
+                return
+            spent_s, taken = spent_s + time.monotonic() - began_s, taken + len(piece)
+            if spent_s > _PATIENCE_S:
+                if taken < _PATIENCE_S * _SLOWEST_BYTES_PER_S:
+                    raise _stalled(self._what)
+                spent_s, taken = 0.0, 0
+            yield piece
+
+    def content(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            LimitExceededError: more than `limit` bytes.
+            NetworkError: it breaks off or comes too slowly.
+        """
+        limits.require_at_most(f"answer to {self._what}", self.length or 0, limit)
+        content = bytearray()
+        for piece in self.pieces():
+            content += piece
+            limits.require_at_most(f"answer to {self._what}", len(content), limit)
+        self.close()
+        return bytes(content)
+
+    def failure(self) -> MemcubeError:
+        """Our error for this answer; the body is read as far as an error may be long."""
+        body = b""
+        try:
+            for piece in self.pieces():
+                body += piece
+                if len(body) > ERROR_BODY_BYTES:
+                    body = b""
+                    break
+        except NetworkError:
+            body = b""  # the status says enough
+        self._raw.close()
+        wait_s = retry_after_s(self.headers.get("retry-after"))
+        return error_of(self.status, self._what, body, retry_after_s=wait_s)
+
+    def close(self) -> None:
+        """Give the connection back; one with much left to read is closed instead."""
+        left = self._raw.length_remaining
+        if left is not None and left <= PIECE_BYTES:
+            self._raw.drain_conn()
+        self._raw.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class HttpClient:
+    """Sends requests; safe for several threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        find_credentials: Callable[[str], Credentials | None] | None = None,
+        retry: RetryPolicy | None = None,
+        resolver: Resolve = resolve,
+    ) -> None:
+        self.retry = retry or RetryPolicy()
+        self._settings = settings
+        self._resolver = resolver
+        self._pools = Pools(settings.parallel + 2)
+        self._agent = f"memcube/{metadata.version('memcube')}"
+        self._authenticator = Authenticator(
+            find_credentials or CredentialStore(settings).find, self._fetch_token, resolver=resolver
+        )
+
+    def send(self, request: Request, accept: Iterable[int] = (200,)) -> Response:
+        """The answer to `request`, if its status is one of `accept`.
+
+        Raises:
+            NetworkError: no answer, after all retries; or offline.
+            UnsafeRedirectError: a redirect that must not be followed.
+            MemcubeError: another status, as `failures.error_of` says.
+        """
+        accepted, failures = frozenset(accept), 0
+        while True:
+            problem: MemcubeError
+            asked_s: float | None = None
+            try:
+                response = self._send_once(request)
+            except HTTPError as error:
+                problem = _broken(str(request), error)
+                transient = not isinstance(error, SSLError)
+            else:
+                if response.status in accepted:
+                    return response
+                asked_s = retry_after_s(response.headers.get("retry-after"))
+                problem = response.failure()
+                transient = response.status in RETRIED_STATUSES
+            failures += 1
+            wait_s = self.retry.wait_s(failures, asked_s)
+            if not (transient and request.may_repeat) or wait_s is None:
+                raise problem
+            self.retry.sleep(wait_s)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pools.close()
+
+    def _send_once(self, request: Request) -> Response:
+        """One attempt, with a login where one is asked for."""
+        if self._settings.offline:
+            raise NetworkError(
+                f"{request} needs the network, and memcube is offline",
+                hint="run it without --offline (or MEMCUBE_OFFLINE)",
+            )
+        origin = Origin.of(request.url)
+        if request.anonymous:
+            return self._follow(request, origin, None)
+        header = self._authenticator.header(origin, request.scopes)
+        response = self._follow(request, origin, header)
+        challenge = response.headers.get("www-authenticate")
+        if response.status == 401 and challenge and Origin.of(response.url) == origin:
+            better = self._authenticator.answer(origin, request.scopes, challenge, header)
+            if better:
+                response.failure()
+                response = self._follow(request, origin, better)
+        return response
+
+    def _follow(self, request: Request, origin: Origin, authorization: str | None) -> Response:
+        """The answer at the end of all redirects; credentials go to `origin` only."""
+        url, target = request.url, origin
+        for _ in range(_REDIRECTS + 1):
+            response = self._exchange(
+                request, url, origin, target, authorization if target == origin else None
+            )
+            location = response.headers.get("location")
+            if response.status not in _REDIRECT_STATUSES or not location:
+                return response
+            response.failure()
+            if request.method not in ("GET", "HEAD"):
+                raise UnsafeRedirectError(
+                    f"{request} is redirected, which only a read may be",
+                    hint="use the address that the registry prefers",
+                )
+            url, target = follow(origin, url, location, resolver=self._resolver)
+        raise NetworkError(
+            f"{request} is redirected more than {_REDIRECTS} times",
+            hint="the registry is set up wrongly: ask its operator",
+        )
+
+    def _exchange(
+        self, request: Request, url: str, origin: Origin, target: Origin, authorization: str | None
+    ) -> Response:
+        headers = {"User-Agent": self._agent, "Accept-Encoding": "identity", **request.headers}
+        if authorization:
+            headers["Authorization"] = authorization
+        body: Any = request.body
+        if isinstance(body, FileBody):
+            headers["Content-Length"] = str(body.size)
+        inside = target == origin
+        deepest = Reach.LOOPBACK if inside else deepest_from(origin, self._resolver)
+        raw = self._pools.manager(target, deepest).request(
+            request.method,
+            url,
+            body=body,
+            headers=headers,
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        return Response(raw, url, str(request))
+
+    def _fetch_token(self, url: str, authorization: str | None) -> bytes:
+        headers = {"Authorization": authorization} if authorization else {}
+        try:
+            with self.send(Request("GET", url, headers, anonymous=True)) as response:
+                return response.content(TOKEN_BYTES)
+        except UnauthenticatedError as error:
+            raise type(error)(
+                f"the registry refused the credentials ({error})", hint="log in: memcube login"
+            ) from None
+
+
+def _broken(what: str, error: HTTPError) -> NetworkError:
+    return NetworkError(
+        f"{what}: {harmless(str(error))}", hint="check the address and the connection, then retry"
+    )
+
+
+def _stalled(what: str) -> NetworkError:
+    return NetworkError(
+        f"{what}: the answer comes slower than {_SLOWEST_BYTES_PER_S} bytes a second",
+        hint="try again later: what has arrived is kept",
+    )

@@ -1,0 +1,112 @@
+"""Connections: pools kept per origin, TLS verified, proxies from the environment, peers checked."""
+
+from __future__ import annotations
+
+import urllib.request
+from typing import Any, Final
+
+import urllib3
+from memcube_protocol.errors import UnsafeRedirectError
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from memcube.http.bodies import FileSlice
+from memcube.http.origins import Origin, Reach, reach_of_address
+
+CONNECT_S: Final = 10.0
+READ_S: Final = 60.0
+_POOLS: Final = 16
+
+
+class _PlainConnection(HTTPConnection):
+    """A connection that can send a part of a file, and that knows how far inside it may lead."""
+
+    deepest = Reach.LOOPBACK
+
+    def connect(self) -> None:
+        super().connect()
+        _require_peer(self, self.deepest)
+
+    def send(self, data: Any) -> None:
+        if isinstance(data, FileSlice):
+            data.send_to(self.sock)
+        else:
+            super().send(data)
+
+
+class _TlsConnection(HTTPSConnection):
+    """The same over TLS."""
+
+    deepest = Reach.LOOPBACK
+
+    def connect(self) -> None:
+        super().connect()
+        _require_peer(self, self.deepest)
+
+    def send(self, data: Any) -> None:
+        if isinstance(data, FileSlice):
+            data.send_to(self.sock)
+        else:
+            super().send(data)
+
+
+class Pools:
+    """The connection pools of one client."""
+
+    def __init__(self, connections: int) -> None:
+        self._connections = connections
+        self._managers: dict[tuple[Reach, str], urllib3.PoolManager] = {}
+
+    def manager(self, target: Origin, deepest: Reach) -> urllib3.PoolManager:
+        """Pools for `target`, whose connections lead no further inside than `deepest`."""
+        proxy = _proxy_of(target)
+        key = (deepest, proxy)
+        if key not in self._managers:
+            self._managers[key] = self._make(deepest, proxy)
+        return self._managers[key]
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    def _make(self, deepest: Reach, proxy: str) -> urllib3.PoolManager:
+        options: dict[str, Any] = {
+            "num_pools": _POOLS,
+            "maxsize": self._connections,
+            "timeout": urllib3.Timeout(connect=CONNECT_S, read=READ_S),
+        }
+        manager = (
+            urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        )
+        # A proxy resolves names itself: whom it connects to cannot be seen from here.
+        manager.pool_classes_by_scheme = _pool_classes(Reach.LOOPBACK if proxy else deepest)
+        return manager
+
+
+def _pool_classes(deepest: Reach) -> dict[str, Any]:
+    plain = type("Plain", (_PlainConnection,), {"deepest": deepest})
+    tls = type("Tls", (_TlsConnection,), {"deepest": deepest})
+    return {
+        "http": type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("TlsPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": tls}),
+    }
+
+
+def _require_peer(connection: HTTPConnection, deepest: Reach) -> None:
+    """Refuse a peer further inside than allowed: a name may resolve anew between check and use."""
+    if deepest is Reach.LOOPBACK:
+        return
+    reach = reach_of_address(connection.sock.getpeername()[0])
+    if reach > deepest:
+        connection.close()
+        raise UnsafeRedirectError(
+            f"{connection.host} leads into a {reach.name.lower().replace('_', '-')} network",
+            hint="the registry is set up wrongly or hostile: ask its operator",
+        )
+
+
+def _proxy_of(target: Origin) -> str:
+    """Address of the proxy to use for `target`, or the empty text."""
+    if target.is_loopback or urllib.request.proxy_bypass(target.host):
+        return ""
+    return urllib.request.getproxies().get(target.scheme, "")

@@ -1,0 +1,191 @@
+"""One blob from the store into a registry: skipped, mounted, or sent and resumed.
+
+A blob of up to 256 MiB is one request; a larger one goes in chunks of that size, since some
+registries keep nothing of a request that breaks off. The bytes were verified when they entered
+the store, so the kernel sends them; the registry verifies them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol import limits
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import (
+    DigestMismatchError,
+    MemcubeError,
+    NetworkError,
+    NotFoundError,
+    RangeMismatchError,
+    RateLimitedError,
+    UnavailableError,
+    UnsafeRedirectError,
+)
+from memcube_protocol.oci import Descriptor
+
+from memcube.http import FileBody
+from memcube.remote import Registry, Upload
+from memcube.store import Store
+from memcube.store.uploads import UploadNote
+from memcube.transfer.progress import Moved, Outcome, Progress
+from memcube.transfer.workers import Stop
+
+CHUNK_BYTES: Final = 256 * limits.MIB
+_NOTED_BYTES: Final = 4 * limits.MIB
+_TRANSIENT: Final = (NetworkError, UnavailableError, RateLimitedError, RangeMismatchError)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Sends blobs to repository `name`; see `transfer.push_blobs`."""
+
+    registry: Registry
+    name: str
+    store: Store
+    progress: Progress
+    locations: Mapping[Digest, str]
+    chunk_bytes: int = CHUNK_BYTES
+
+    def __call__(self, blob: Descriptor, stop: Stop) -> Moved:
+        """Make `name` hold `blob`."""
+        moved = self._moved(blob, stop)
+        self.progress.finish(blob, moved.outcome)
+        return moved
+
+    def _moved(self, blob: Descriptor, stop: Stop) -> Moved:
+        if self.registry.blob_size(self.name, blob.digest) is not None:
+            self.progress.advance(blob, blob.size)
+            return Moved(blob, Outcome.PRESENT)
+        path = self.store.path(blob.digest, blob.size)
+        if blob.size < _NOTED_BYTES:
+            return self._send(blob, path, UploadNote(None), stop)
+        with self.store.uploads.note(self.registry.host, self.name, blob.digest) as note:
+            return self._send(blob, path, note, stop)
+
+    def _send(self, blob: Descriptor, path: Path, note: UploadNote, stop: Stop) -> Moved:
+        upload = self._noted(note) or self._start(blob)
+        if upload is None:
+            self.progress.advance(blob, blob.size)
+            return Moved(blob, Outcome.MOUNTED)
+        attempt = _Attempt(self, blob, path, note, stop, upload)
+        return Moved(blob, Outcome.SENT, attempt.run())
+
+    def _noted(self, note: UploadNote) -> Upload | None:
+        """The session that an earlier process left, if the registry still has it."""
+        if note.url is None:
+            return None
+        try:
+            return self.registry.upload_status(self.name, note.url)
+        except UnsafeRedirectError:
+            raise
+        except MemcubeError:
+            return None  # whatever is wrong with the old session, a new one can be begun
+
+    def _start(self, blob: Descriptor) -> Upload | None:
+        source = self.locations.get(blob.digest)
+        source = None if source == self.name else source
+        return self.registry.start_upload(self.name, mount=blob.digest, source=source)
+
+
+class _Attempt:
+    """The upload of one blob, over as many requests as it takes."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        blob: Descriptor,
+        path: Path,
+        note: UploadNote,
+        stop: Stop,
+        upload: Upload,
+    ) -> None:
+        self._sender = sender
+        self._registry = sender.registry
+        self._blob = blob
+        self._path = path
+        self._note = note
+        self._stop = stop
+        self._upload = upload
+        self._shown = 0
+        self._moved = 0
+
+    def run(self) -> int:
+        """Send everything; the bytes that crossed the network.
+
+        Raises:
+            MemcubeError: the registry refuses, or is out of reach after all retries.
+        """
+        retry, failures = self._registry.http.retry, 0
+        fresh = self._upload.offset == 0
+        while True:
+            before = self._upload.offset
+            try:
+                self._go_on()
+                self._note.forget()
+                return self._moved
+            except UnsafeRedirectError:
+                raise
+            except (DigestMismatchError, NotFoundError):
+                if fresh:
+                    self._note.forget()
+                    raise
+                fresh, self._upload = True, self._anew()
+            except _TRANSIENT as error:
+                self._stop.check()
+                failures = 1 if self._upload.offset > before else failures + 1
+                asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
+                wait_s = retry.wait_s(failures, asked_s)
+                if wait_s is None:
+                    raise
+                retry.sleep(wait_s)
+                if self._find_out():
+                    return self._moved
+
+    def _go_on(self) -> None:
+        """Send from where the session is to the end."""
+        self._show(self._upload.offset)
+        if self._upload.offset > self._blob.size:
+            self._upload = self._anew()
+        self._note.remember(self._upload.url)
+        chunk_bytes = max(self._sender.chunk_bytes, self._upload.min_chunk_bytes)
+        while self._blob.size - self._upload.offset > chunk_bytes:
+            body = self._body(self._upload.offset, chunk_bytes)
+            self._upload = self._registry.append_upload(self._sender.name, self._upload, body)
+            self._note.remember(self._upload.url)
+        rest = self._blob.size - self._upload.offset
+        body = self._body(self._upload.offset, rest)
+        self._registry.finish_upload(
+            self._sender.name, self._upload, self._blob.digest, body if rest else b""
+        )
+
+    def _find_out(self) -> bool:
+        """Ask how far the session got; says whether the blob is there already."""
+        status = self._registry.upload_status(self._sender.name, self._upload.url)
+        if status is None:
+            if self._registry.blob_size(self._sender.name, self._blob.digest) is not None:
+                self._note.forget()
+                self._show(self._blob.size)
+                return True
+            status = self._anew()
+        self._upload = status
+        return False
+
+    def _anew(self) -> Upload:
+        upload = self._registry.start_upload(self._sender.name)
+        assert upload is not None  # without a source nothing can be mounted
+        return upload
+
+    def _body(self, start: int, size: int) -> FileBody:
+        return FileBody(self._path, start, size, self._sent)
+
+    def _sent(self, size_bytes: int) -> None:
+        self._stop.check()
+        self._moved += size_bytes
+        self._show(self._shown + size_bytes)
+
+    def _show(self, offset: int) -> None:
+        self._sender.progress.advance(self._blob, offset - self._shown)
+        self._shown = offset
