@@ -10,6 +10,9 @@ from typing import Any, Final, cast
 from litestar import Litestar, Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.types import ASGIApp
 from memcube_protocol.errors import (
     InvalidRequestError,
@@ -22,9 +25,11 @@ from memcube_protocol.errors import (
 
 from memcube_registry import operations, problems
 from memcube_registry.accounts import handshake_routes
+from memcube_registry.accounts import routes as accounts_routes
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer, load_key
 from memcube_registry.asgi import Application
+from memcube_registry.catalog import routes as catalog_routes
 from memcube_registry.database import Database
 from memcube_registry.gate import Gate, Limits, Realm
 from memcube_registry.metrics import Metrics
@@ -33,6 +38,7 @@ from memcube_registry.rate_limits import Buckets, MemoryBuckets, Rate
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
 from memcube_registry.storage.local import LocalFiles
+from memcube_registry.web import routes as web_routes
 
 API_BODY_BYTES: Final = 1 << 20
 
@@ -55,16 +61,35 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             operations.well_known,
             handshake_routes.get_token,
             handshake_routes.post_token,
+            accounts_routes.router,
+            catalog_routes.router,
+            web_routes.router,
         ],
         lifespan=[running],
         state=State({"services": services}),
         exception_handlers={MemcubeError: _on_error, HTTPException: _on_http, Exception: _on_bug},
         request_max_body_size=API_BODY_BYTES,
         logging_config=None,
-        openapi_config=None,
+        openapi_config=_described(settings),
     )
     app.asgi_handler = _guarded(app.asgi_handler, services, buckets or MemoryBuckets())
     return app
+
+
+def _described(settings: Settings) -> OpenAPIConfig:
+    """What the OpenAPI document says beside the routes; we serve it ourselves, without scripts."""
+    bearer = SecurityScheme(type="http", scheme="bearer", description="An API token, mct_…")
+    return OpenAPIConfig(
+        title="memcube registry",
+        version="1",
+        description="Accounts, tokens, organisations and cubes. Cubes' bytes travel over /v2/.",
+        servers=[Server(url=settings.url)],
+        components=Components(security_schemes={"bearer": bearer}),
+        security=[{"bearer": []}],
+        use_handler_docstrings=True,
+        path="/api/v1",
+        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+    )
 
 
 def _services(settings: Settings) -> Services:
@@ -100,28 +125,37 @@ def _on_error(request: Request[Any, Any, Any], error: MemcubeError) -> Response[
     status = outcome_of(error).http_status
     if status >= 500:
         log.error("the request failed", error=str(error), code=error.code)
-    is_oci = request.scope["path"].startswith("/v2/")
-    document = (
-        problems.to_oci(error)
-        if is_oci
-        else problems.to_problem(error, instance=request_id_of(request.scope))
-    )
-    return Response(
-        problems.encode(document),
-        status_code=status,
-        media_type="application/json" if is_oci else problems.PROBLEM_TYPE,
-        headers=problems.headers_of(error),
-    )
+    return _answer(request, error, status, problems.headers_of(error))
 
 
 def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """Litestar's own refusals, as ours."""
+    """Litestar's own refusals, in our form and with their status."""
     if error.status_code >= 500:
         return _on_bug(request, error)
-    response = _on_error(request, _translated(error))
-    response.status_code = error.status_code
-    response.headers.update(error.headers or {})
-    return response
+    return _answer(request, _translated(error), error.status_code, dict(error.headers or {}))
+
+
+def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    log.error("the server made a mistake", exc_info=error)
+    unknown = MemcubeError(
+        "the server made a mistake",
+        hint=f"tell the operator the request id {request_id_of(request.scope)}",
+    )
+    return _answer(request, unknown, 500, {})
+
+
+def _answer(
+    request: Request[Any, Any, Any], error: MemcubeError, status: int, headers: dict[str, str]
+) -> Response[bytes]:
+    document = problems.to_problem(error, instance=request_id_of(request.scope)) | {
+        "status": status
+    }
+    return Response(
+        problems.encode(document),
+        status_code=status,
+        media_type=problems.PROBLEM_TYPE,
+        headers=headers,
+    )
 
 
 def _translated(error: HTTPException) -> MemcubeError:
@@ -140,12 +174,3 @@ def _reason(error: HTTPException) -> str:
     extra = error.extra if isinstance(error.extra, list) else []
     messages = [f"{e.get('key', '')}: {e.get('message', '')}" for e in extra if isinstance(e, dict)]
     return "; ".join(messages) or error.detail
-
-
-def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    log.error("the server made a mistake", exc_info=error)
-    unknown = MemcubeError(
-        "the server made a mistake",
-        hint=f"tell the operator the request id {request_id_of(request.scope)}",
-    )
-    return _on_error(request, unknown)

@@ -1,0 +1,140 @@
+"""Cubes as a catalogue shows them: who sees which, their visibility, their end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from memcube_protocol.errors import NotFoundError
+from memcube_protocol.reference import is_immutable_tag
+from sqlalchemy import ColumnElement, delete, func
+from sqlmodel import Session, col, or_, select
+
+from memcube_registry.accounts.models import Membership
+from memcube_registry.accounts.principal import Principal
+from memcube_registry.accounts.scopes import Act
+from memcube_registry.blobs import service as blobs
+from memcube_registry.blobs.models import Blob, BlobLink, Upload
+from memcube_registry.catalog.models import Repository, Visibility
+from memcube_registry.delivery.service import authorize
+from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, RetiredTag, Tag
+
+PAGE_MAX: Final = 200
+
+
+def visible_cubes(
+    session: Session, principal: Principal, *, prefix: str, after: str, limit: int
+) -> list[Repository]:
+    """Cubes whose name starts with `prefix`, by name, `limit` at most, those after `after`."""
+    name = col(Repository.name)
+    query = select(Repository).where(name > after, _is_visible(principal)).order_by(name)
+    if prefix:
+        query = query.where(name.startswith(prefix, autoescape=True))
+    found: list[Repository] = []
+    for row in session.exec(query.execution_options(yield_per=PAGE_MAX)):
+        if _is_in_scope(principal, row):
+            found.append(row)
+        if len(found) == limit:
+            break
+    return found
+
+
+def set_visibility(
+    session: Session, principal: Principal, name: str, visibility: Visibility
+) -> Repository:
+    """The cube with that visibility, made if it is absent.
+
+    Who may push may also publish; to hide what others rely on needs the right to delete.
+
+    Raises:
+        UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
+    """
+    row = authorize(session, principal, name, Act.WRITE)
+    if row.visibility is Visibility.PUBLIC and visibility is Visibility.PRIVATE:
+        authorize(session, principal, name, Act.DELETE)
+    row.visibility = visibility
+    session.add(row)
+    session.flush()
+    return row
+
+
+def tags_of(session: Session, principal: Principal, name: str) -> list[tuple[Tag, str]]:
+    """The cube's tags with the digests they point to, by name.
+
+    Raises:
+        UnauthenticatedError, NotFoundError: see `authorize`.
+    """
+    row = authorize(session, principal, name, Act.READ)
+    query = (
+        select(Tag, Manifest.digest)
+        .join(Manifest, col(Manifest.id) == Tag.manifest_id)
+        .where(Tag.repository_id == row.id)
+        .order_by(Tag.name)
+    )
+    return [(tag, digest) for tag, digest in session.exec(query)]
+
+
+def delete_cube(session: Session, principal: Principal, name: str) -> list[str]:
+    """Remove every version of a cube; returns the ids of its uploads, whose bytes are to be dropped.
+
+    The name stays with its account, and a version that was published never comes back as another.
+
+    Raises:
+        UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
+    """
+    row = authorize(session, principal, name, Act.DELETE)
+    if is_empty(session, row):
+        raise NotFoundError(f"{name} holds nothing", hint="push to it, or leave it")
+    _retire_tags(session, row)
+    manifests = select(Manifest.id).where(Manifest.repository_id == row.id)
+    for table in (ManifestBlob, ManifestChild):
+        session.execute(delete(table).where(col(table.manifest_id).in_(manifests)))
+    session.execute(delete(Manifest).where(col(Manifest.repository_id) == row.id))
+    held = select(Blob).join(BlobLink).where(BlobLink.repository_id == row.id)
+    for blob in session.exec(held).all():
+        blobs.unlink(session, row, blob)
+    uploads = list(session.exec(select(Upload.id).where(Upload.repository_id == row.id)))
+    session.execute(delete(Upload).where(col(Upload.repository_id) == row.id))
+    row.visibility = Visibility.PRIVATE
+    session.add(row)
+    session.flush()
+    return uploads
+
+
+def is_empty(session: Session, row: Repository) -> bool:
+    """Whether the cube has neither manifests nor blobs nor uploads."""
+    tables = (Manifest, BlobLink, Upload)
+    return not any(
+        session.exec(
+            select(func.count()).select_from(table).where(table.repository_id == row.id)
+        ).one()
+        for table in tables
+    )
+
+
+def _retire_tags(session: Session, row: Repository) -> None:
+    query = (
+        select(Tag, Manifest.digest)
+        .join(Manifest, col(Manifest.id) == Tag.manifest_id)
+        .where(Tag.repository_id == row.id)
+    )
+    for tag, digest in session.exec(query).all():
+        if is_immutable_tag(tag.name):
+            session.merge(RetiredTag(repository_id=tag.repository_id, name=tag.name, digest=digest))
+        session.delete(tag)
+    session.flush()
+
+
+def _is_visible(principal: Principal) -> ColumnElement[bool]:
+    public = col(Repository.visibility) == Visibility.PUBLIC
+    if principal.is_anonymous:
+        return public
+    organisations = select(Membership.organisation_id).where(
+        Membership.member_id == principal.account_id
+    )
+    owner = col(Repository.account_id)
+    return or_(public, owner == principal.account_id, owner.in_(organisations))
+
+
+def _is_in_scope(principal: Principal, row: Repository) -> bool:
+    is_open = row.visibility is Visibility.PUBLIC and principal.reads_public
+    return is_open or principal.may_try(Act.READ, row.name)
