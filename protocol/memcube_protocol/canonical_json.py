@@ -7,6 +7,7 @@ Strict means: UTF-8 without a byte-order mark, no duplicate keys, no NaN or Infi
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final, NoReturn
 
 import rfc8785
@@ -16,6 +17,8 @@ from memcube_protocol.errors import InvalidJsonError
 
 _HINT: Final = "write it as plain JSON (RFC 8259): unique keys, finite numbers, UTF-8"
 MAX_SAFE_INTEGER: Final = 2**53 - 1
+_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, even one without an end, or a bracket outside of strings; never matches twice over a place."""
 
 
 def parse(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> Any:
@@ -65,22 +68,13 @@ def _check_depth(text: str, what: str) -> None:
     """Refuse too many levels before the recursive parser sees them; brackets in strings are skipped."""
     if text.count("[") + text.count("{") <= limits.JSON_DEPTH:
         return
-    depth, inside, escaped = 0, False, False
-    for char in text:
-        if inside:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                inside = False
-        elif char == '"':
-            inside = True
-        elif char in "[{":
+    depth = 0
+    for match in _BRACKET.finditer(text):
+        if match[0] in "[{":
             depth += 1
             if depth > limits.JSON_DEPTH:
                 raise _invalid(what, f"it nests deeper than {limits.JSON_DEPTH} levels")
-        elif char in "]}":
+        elif match[0] in "]}":
             depth -= 1
 
 

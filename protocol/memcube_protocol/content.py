@@ -34,6 +34,13 @@ class Commitment:
     root: bytes
     cells: int
 
+    def __post_init__(self) -> None:
+        if len(self.root) != HASH_BYTES or self.cells < 0:
+            raise InvalidManifestError(
+                "a commitment is a root of 32 bytes and a number of cells",
+                hint="see docs/spec/content.md, commitments",
+            )
+
     def __str__(self) -> str:
         return f"commitment:{self.root.hex()}/{self.cells}"
 
@@ -50,6 +57,13 @@ class Cell:
     side: int
     salt: bytes
     sibling: bytes
+
+    def __post_init__(self) -> None:
+        if self.size_bytes < 1 or self.side not in (0, 1) or len(self.sibling) != HASH_BYTES:
+            raise InvalidManifestError(
+                "a cell has at least one byte, side 0 or 1, and a sibling of 32 bytes",
+                hint="see docs/spec/content.md, commitments",
+            )
 
     def leaf(self, content: bytes | memoryview) -> bytes:
         """The leaf that `content` gives in this cell."""
@@ -234,7 +248,8 @@ class Blocks:
     hashes: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
-        count = -(-self.size // self.block_bytes) if self.block_bytes > 0 else -1
+        valid = self.block_bytes > 0 and self.start >= 0 and self.size >= 0
+        count = -(-self.size // self.block_bytes) if valid else -1
         if count != len(self.hashes) or any(len(h) != HASH_BYTES for h in self.hashes):
             raise InvalidManifestError(
                 f"{len(self.hashes)} block hashes do not cover {self.size} bytes "
@@ -257,7 +272,17 @@ class Blocks:
         return cls(block_bytes, start, len(view), hashes)
 
     def covering(self, start: int, stop: int) -> tuple[int, int]:
-        """Offsets in the file of the whole blocks that hold the bytes `start` to `stop`."""
+        """Offsets in the file of the whole blocks that hold the bytes `start` to `stop`.
+
+        Raises:
+            SizeMismatchError: the blocks do not cover all of these bytes.
+        """
+        if not self.start <= start <= stop <= self.start + self.size:
+            raise SizeMismatchError(
+                f"bytes {start} to {stop} lie outside the {self.size} bytes from {self.start} on "
+                "that are hashed",
+                hint="ask for a range that the manifest lists",
+            )
         first = (start - self.start) // self.block_bytes
         last = -(-(stop - self.start) // self.block_bytes)
         end = min(self.start + last * self.block_bytes, self.start + self.size)

@@ -16,7 +16,9 @@ from memcube_protocol import limits
 from memcube_protocol.errors import UnsafePathError
 
 _FORBIDDEN: Final = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
-_DEVICES: Final = re.compile(r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?")
+_DEVICES: Final = re.compile(
+    r"(?i:con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(?:\..*)?"
+)
 _COMPONENT_BYTES: Final = 255
 
 
@@ -34,7 +36,9 @@ def require_safe(path: str) -> str:
         raise _unsafe(path, f"a path has 1 to {limits.PATH_BYTES} bytes")
     if unicodedata.normalize("NFC", path) != path:
         raise _unsafe(path, "it is not in Unicode normal form C")
-    if _FORBIDDEN.search(path) or any(unicodedata.category(c) in ("Cf", "Zl", "Zp") for c in path):
+    if _FORBIDDEN.search(path) or any(
+        unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in path
+    ):
         raise _unsafe(path, "it holds a control, format or reserved character")
     for component in path.split("/"):
         _require_safe_component(path, component)

@@ -6,6 +6,7 @@ The grammar is Docker's: the first component is a host if it holds a dot or a co
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -57,6 +58,13 @@ class Reference:
     def __post_init__(self) -> None:
         if self.host and not is_host(self.host):
             raise _invalid(f"{self.host[:100]!r} is not a host name with an optional port")
+        first, slash, _ = self.name.partition("/")
+        if self.host and not _reads_as_host(self.host):
+            raise _invalid(
+                f"host {self.host[:100]!r} reads as a namespace: give it a port or a dot"
+            )
+        if not self.host and slash and _reads_as_host(first):
+            raise _invalid(f"{first[:100]!r} reads as a host: write the real host before it")
         if len(self.host) + len(self.name) > limits.NAME_CHARS or not _NAME.fullmatch(self.name):
             raise _invalid(
                 f"{self.name[:100]!r} is not a name: lower-case letters, digits and single "
@@ -79,7 +87,7 @@ class Reference:
         digest = Digest.parse(digest_text) if at else None
         first, slash, remainder = rest.partition("/")
         host = ""
-        if slash and ("." in first or ":" in first or first == "localhost"):
+        if slash and _reads_as_host(first):
             host, rest = first, remainder
         name, colon, tag = rest.partition(":")
         return cls(host, name, tag if colon else None, digest)
@@ -125,7 +133,7 @@ def is_tag(text: str) -> bool:
 
 def is_host(text: str) -> bool:
     """Whether `text` is a host name or bracketed IPv6 address, with an optional port up to 65535."""
-    if len(text) > limits.NAME_CHARS or not _HOST.fullmatch(text):
+    if len(text) > limits.NAME_CHARS or not _HOST.fullmatch(text) or not _is_address(text):
         return False
     port = text.rpartition(":")[2] if re.search(r":\d+$", text) else ""
     return not port or int(port) <= 65535
@@ -146,6 +154,22 @@ def tag_of_version(version: str) -> str:
     if "_" in version or not is_immutable_tag(tag) or not is_tag(tag):
         raise _invalid(f"{version[:140]!r} is not a full SemVer version such as 1.2.0")
     return tag
+
+
+def _reads_as_host(component: str) -> bool:
+    """Whether Docker's grammar takes a first component for a host."""
+    return "." in component or ":" in component or component == "localhost"
+
+
+def _is_address(host: str) -> bool:
+    """Whether a bracketed host holds an IPv6 address; other hosts pass."""
+    if not host.startswith("["):
+        return True
+    try:
+        ipaddress.IPv6Address(host[1:].partition("]")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _invalid(what: str) -> InvalidReferenceError:
