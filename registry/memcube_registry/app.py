@@ -28,9 +28,10 @@ from memcube_registry.accounts import handshake_routes
 from memcube_registry.accounts import routes as accounts_routes
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer, load_key
-from memcube_registry.asgi import Application
+from memcube_registry.asgi import Application, Receive, Scope, Send
 from memcube_registry.catalog import routes as catalog_routes
 from memcube_registry.database import Database
+from memcube_registry.distribution import Distribution
 from memcube_registry.gate import Gate, Limits, Realm
 from memcube_registry.metrics import Metrics
 from memcube_registry.observability import Observed, configure_logging, log, request_id_of
@@ -107,7 +108,10 @@ def _services(settings: Settings) -> Services:
 
 
 def _guarded(app: ASGIApp, services: Services, buckets: Buckets) -> ASGIApp:
-    """`app` behind the gate. Litestar's middleware would not see requests that match no route."""
+    """`app` and the distribution API behind the gate.
+
+    Litestar's middleware would not see requests that match no route.
+    """
     settings = services.settings
     limits = Limits(
         account=Rate(settings.requests_per_s),
@@ -115,10 +119,22 @@ def _guarded(app: ASGIApp, services: Services, buckets: Buckets) -> ASGIApp:
         failures=Rate(settings.failed_logins_per_minute / 60),
     )
     realm = Realm(settings.url, settings.service)
-    inner = cast(Application, app)
-    gate = Gate(inner, services.authenticator, buckets, limits, realm, settings.proxy_networks())
+    distribution = Distribution(services.database, services.blobs)
+    both = _either(distribution, cast(Application, app))
+    gate = Gate(both, services.authenticator, buckets, limits, realm, settings.proxy_networks())
     observed = Observed(gate, services.metrics, body_timeout_s=settings.body_timeout_s)
     return cast(ASGIApp, observed)
+
+
+def _either(distribution: Application, rest: Application) -> Application:
+    """`distribution` for what its paths look like, decoded or not: it refuses odd ones itself."""
+
+    async def chosen(scope: Scope, receive: Receive, send: Send) -> None:
+        raw = bytes(scope.get("raw_path") or b"")
+        is_v2 = raw.startswith(b"/v2/") or str(scope["path"]).startswith("/v2/")
+        await (distribution if is_v2 else rest)(scope, receive, send)
+
+    return chosen
 
 
 def _on_error(request: Request[Any, Any, Any], error: MemcubeError) -> Response[bytes]:

@@ -22,8 +22,11 @@ from memcube_registry.database import utc_now
 from memcube_registry.observability import PROBES, request_id_of
 from memcube_registry.rate_limits import Buckets, Rate, whole_seconds
 
-_REPOSITORY: Final = re.compile(r"/v2/(.+)/(?:blobs|manifests|tags|referrers)(?:/.*)?")
-_ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
+_CHALLENGE: Final = b"www-authenticate"
+_ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "pull,delete"}
+_REPOSITORY: Final = re.compile(
+    r"/v2/(?P<name>.+)/(?:(?P<upload>blobs/uploads)|blobs|manifests|tags|referrers)(?:/.*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +45,13 @@ class Realm:
     url: str
     service: str
 
-    def challenge(self, scope: Scope, found: Principal | MemcubeError) -> str:
+    def challenge(self, scope: Scope) -> str:
         """The WWW-Authenticate header for a request that was answered 401."""
         if scope["path"] == "/token":
             return f'Basic realm="{self.service}"'
         parts = [f'Bearer realm="{self.url}/token"', f'service="{self.service}"']
         if wanted := _wanted_scope(scope):
             parts.append(f'scope="{wanted}"')
-        if isinstance(found, MemcubeError):
-            parts.append('error="invalid_token"')
-        elif not found.is_anonymous:
-            parts.append('error="insufficient_scope"')
         return ",".join(parts)
 
 
@@ -114,17 +113,16 @@ class Gate:
         return self._buckets.take(f"address:{address}", self._limits.address, now_s=now_s)
 
     def _challenging(self, scope: Scope, found: Principal | MemcubeError, send: Send) -> Send:
+        """`send` that completes a 401 by how to log in and what was wrong with the credentials."""
+
         async def challenged(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 401:
-                challenge = self._realm.challenge(scope, found)
+                challenge = (self._realm.challenge(scope) + _flaw(found)).encode()
                 kept = [pair for pair in message.get("headers", ()) if pair[0] != _CHALLENGE]
-                message["headers"] = [*kept, (_CHALLENGE, challenge.encode())]
+                message["headers"] = [*kept, (_CHALLENGE, challenge)]
             await send(message)
 
         return challenged
-
-
-_CHALLENGE: Final = b"www-authenticate"
 
 
 def client_address(
@@ -166,10 +164,19 @@ def _is_within(
 
 
 def _wanted_scope(scope: Scope) -> str:
+    """What the request needs, as the Docker handshake writes it; empty where it names no cube."""
     found = _REPOSITORY.fullmatch(str(scope["path"]))
-    if found is None or not is_name(found[1]):
+    if found is None or not is_name(found["name"]):
         return ""
-    return f"repository:{found[1]}:{_ACTIONS.get(str(scope.get('method')), 'pull,push')}"
+    actions = "pull,push" if found["upload"] else _ACTIONS.get(scope["method"], "pull,push")
+    return f"repository:{found['name']}:{actions}"
+
+
+def _flaw(found: Principal | MemcubeError) -> str:
+    """What RFC 6750 (section 3.1) calls the credentials' fault; none where none were shown."""
+    if isinstance(found, MemcubeError):
+        return ',error="invalid_token"'
+    return "" if found.is_anonymous else ',error="insufficient_scope"'
 
 
 def _too_fast(wait_s: float) -> RateLimitedError:
