@@ -26,7 +26,7 @@ class AdapterStack:
         self._before = _Snapshot(self._base)
         self._given = model is not self._base
         self._peft: Any = model if self._given else None
-        self._active: list[str] = list(self._peft.active_adapters) if self._given else []
+        self._active: list[str] = list(model.active_adapters) if self._given else []
         self._names: list[str] = []
         if not self._given and "peft_config" in vars(self._base):
             raise UnsupportedError(
