@@ -94,7 +94,7 @@ class Manifest:
 
     raw: bytes
     media_type: str
-    config: Descriptor | None
+    config: Descriptor
     layers: tuple[Descriptor, ...]
     subject: Descriptor | None = None
     artifact_type: str | None = None
@@ -103,12 +103,12 @@ class Manifest:
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Everything in the blob store that this manifest needs: config and layers."""
-        return ((self.config,) if self.config else ()) + self.layers
+        return (self.config, *self.layers)
 
     @property
     def effective_artifact_type(self) -> str | None:
         """`artifactType`, else the config's media type (distribution specification, "Listing Referrers")."""
-        return self.artifact_type or (self.config.media_type if self.config else None)
+        return self.artifact_type or self.config.media_type
 
     @property
     def digest(self) -> Digest:
@@ -235,11 +235,10 @@ def _guess(fields: Mapping[str, Any]) -> str:
 def _manifest(raw: bytes, kind: str, fields: Mapping[str, Any]) -> Manifest:
     if "manifests" in fields:
         raise _invalid("an image manifest must not hold a list of manifests (CVE-2021-41190)")
-    config = fields.get("config")
     return Manifest(
         raw,
         kind,
-        Descriptor.from_json(config, "config") if config is not None else None,
+        Descriptor.from_json(fields.get("config"), "config"),
         _descriptors(fields, "layers"),
         _subject(fields),
         _optional_string(fields, "artifactType", "manifest"),
@@ -261,8 +260,10 @@ def _index(raw: bytes, kind: str, fields: Mapping[str, Any]) -> Index:
 
 
 def _descriptors(fields: Mapping[str, Any], key: str) -> tuple[Descriptor, ...]:
-    values = fields.get(key)
-    if values is None:
+    if key not in fields:
+        raise _invalid(f"it has no {key}")
+    values = fields[key]
+    if values is None:  # how Go writes an empty list
         values = []
     if not isinstance(values, list):
         raise _invalid(f"{key} is not a list")
