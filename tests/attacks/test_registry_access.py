@@ -204,6 +204,55 @@ class TestTheft:
         assert repository.get_blob(digest).body == content
 
 
+@pytest.fixture(scope="module")
+def public(ada: Person) -> Private:
+    """A cube of Ada's that everybody may read."""
+    repository, sample = ada.repository("paper"), one_image()
+    sample.push(repository)
+    target = f"/api/v1/cubes/{repository.name}"
+    body = json.dumps({"visibility": "public"}).encode()
+    reply = ada.wire.put(target, body=body, headers={"Content-Type": "application/json"})
+    assert reply.status == 200, reply
+    return repository, sample
+
+
+class TestPublicCubes:
+    def test_are_read_by_everybody_and_changed_by_their_owner(
+        self, public: Private, bob: Person
+    ) -> None:
+        repository, sample = public
+        for wire in (bob.wire, bob.server.wire):
+            seen = repository.seen_by(wire)
+            replies = every_request(seen, next(iter(sample.blobs)), sample.top)
+            assert {replies[name].status for name in READS} <= {200, 206}
+            changes = {name: reply.status for name, reply in replies.items() if name not in READS}
+            assert set(changes.values()) <= {401, 403}, changes
+        assert repository.tags() == ["v1"]
+
+    def test_lend_their_blobs_to_mounts(self, public: Private, bob: Person) -> None:
+        repository, sample = public
+        copy = bob.repository()
+        for digest, content in sample.blobs.items():
+            assert copy.mount(digest, repository.name).status == 201
+            assert copy.get_blob(digest).body == content
+
+    def test_are_not_made_public_by_strangers(self, private: Private, bob: Person) -> None:
+        repository, _ = private
+        target = f"/api/v1/cubes/{repository.name}"
+        body = json.dumps({"visibility": "public"}).encode()
+        for wire in (bob.wire, bob.server.wire):
+            reply = wire.put(target, body=body, headers={"Content-Type": "application/json"})
+            assert reply.status in {401, 403, 404}
+        assert repository.seen_by(bob.wire).get_manifest("v1").status == 404
+
+    def test_are_read_with_a_handshake_token_of_nobody(self, public: Private, ada: Person) -> None:
+        repository, _ = public
+        token = handshake_token(ada.server.wire, f"repository:{repository.name}:pull")
+        seen = repository.seen_by(ada.server.wire.bearer(token))
+        assert seen.get_manifest("v1").status == 200
+        assert seen.start_upload().status in {401, 403}
+
+
 class TestTokens:
     def test_wrong_credentials_are_401_with_a_challenge(self, memcube: MemcubeServer) -> None:
         for wire in (
