@@ -22,8 +22,11 @@ class Received:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to send back. With `break_after` the connection ends after so many bytes of the body;
-    with `wait` the body stops there until the event is set."""
+    """What to send back.
+
+    With `break_after` the connection ends after so many bytes of the body; with `wait` nothing
+    more happens there until the event is set.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -69,9 +72,9 @@ def scripted(script: Script) -> Iterator[Scripted]:
             server.received.append(request)
             _send(self, script(request))
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     class Server(ThreadingHTTPServer):
