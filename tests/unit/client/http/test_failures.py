@@ -1,0 +1,63 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memcube.http.failures import error_of, harmless
+from memcube_protocol import errors
+from memcube_protocol.errors import MemcubeError
+
+
+def oci(code: str, message: str = "why", /, **detail: str) -> bytes:
+    return json.dumps({"errors": [{"code": code, "message": message, "detail": detail}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, b"", errors.NotFoundError),
+        (404, oci("MANIFEST_UNKNOWN"), errors.NotFoundError),
+        (400, oci("DIGEST_INVALID"), errors.DigestMismatchError),
+        (400, oci("MANIFEST_INVALID"), errors.InvalidManifestError),
+        (400, oci("UNSUPPORTED", code="size-mismatch"), errors.SizeMismatchError),
+        (401, oci("UNAUTHORIZED", code="token-expired"), errors.TokenExpiredError),
+        (401, oci("MANIFEST_UNKNOWN"), errors.UnauthenticatedError),
+        (402, b'{"code": "payment-required", "detail": "7 EUR"}', errors.PaymentRequiredError),
+        (413, b'{"code": "quota-exceeded"}', errors.QuotaExceededError),
+        (404, b'{"code": "quota-exceeded"}', errors.NotFoundError),
+        (416, b"<html>", errors.RangeMismatchError),
+        (418, b"\xff", errors.NetworkError),
+        (500, oci("MANIFEST_UNKNOWN"), errors.NetworkError),
+        (503, b"[]", errors.UnavailableError),
+        (403, b'{"errors": [3]}', errors.ForbiddenError),
+    ],
+)
+def test_an_answer_becomes_the_error_that_it_means(
+    status: int, body: bytes, kind: type[MemcubeError]
+) -> None:
+    error = error_of(status, "GET https://a/b", body)
+    assert type(error) is kind
+    assert error.hint
+    assert str(status) in str(error)
+
+
+def test_a_rate_limit_says_how_long_to_wait() -> None:
+    error = error_of(429, "GET /", oci("TOOMANYREQUESTS"), retry_after_s=90.0)
+    assert isinstance(error, errors.RateLimitedError)
+    assert error.retry_after_s == 90
+
+
+def test_the_servers_hint_is_passed_on() -> None:
+    body = oci("DENIED", "not yours", hint="ask ann")
+    assert error_of(403, "PUT /", body).hint == "ask ann"
+
+
+def test_the_servers_words_cannot_harm_a_terminal() -> None:
+    message = "no\x1b[2J\r\nway\u202e \u200bhere\x00\x9b31m"
+    assert harmless(message) == "no[2J way here31m"
+    assert len(harmless("x" * 100_000)) <= 500
+
+
+@given(st.integers(100, 599), st.binary(max_size=200))
+def test_any_answer_becomes_an_error(status: int, body: bytes) -> None:
+    assert isinstance(error_of(status, "GET /", body), MemcubeError)
