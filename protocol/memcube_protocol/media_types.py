@@ -11,6 +11,7 @@ OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
 CUBE: Final = "application/vnd.memcube.cube.v1+json"
 BUILD: Final = "application/vnd.memcube.build.v1+json"
 CONFIG: Final = "application/vnd.memcube.config.v1+json"
+BUILD_CONFIG: Final = "application/vnd.memcube.build.config.v1+json"
 
 RECORDS: Final = "application/vnd.memcube.plaintext.records.v1.jsonl+zstd"
 VECTORS: Final = "application/vnd.memcube.plaintext.vectors.v1.safetensors"
