@@ -281,7 +281,7 @@ def _time(value: object, name: str) -> None:
 
 
 def _one_of(allowed: Collection[str], value: object, name: str) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise _invalid(f"{name} {str(value)[:80]!r} is not one of {', '.join(sorted(allowed))}")
 
 
