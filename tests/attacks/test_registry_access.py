@@ -34,6 +34,11 @@ def private(ada: Person) -> tuple[Repository, Sample]:
 Private = tuple[Repository, Sample]
 
 
+def secrets_of(sample: Sample) -> dict[Digest, bytes]:
+    """The blobs that nobody else has: the empty JSON is everybody's."""
+    return {digest: content for digest, content in sample.blobs.items() if content != b"{}"}
+
+
 def every_request(repository: Repository, blob: Digest, top: Digest) -> dict[str, Reply]:
     """The answer to every kind of request about `repository`."""
     content = os.urandom(16)
@@ -137,7 +142,7 @@ class TestTheft:
     def test_a_private_blob_cannot_be_mounted(self, private: Private, bob: Person) -> None:
         repository, sample = private
         thief = bob.repository()
-        for digest in sample.blobs:
+        for digest in secrets_of(sample):
             for source in (repository.name, None, thief.name):
                 assert thief.mount(digest, source).status == 202
             assert thief.head_blob(digest).status == 404
@@ -151,7 +156,7 @@ class TestTheft:
         content = sample.manifests[next(iter(sample.manifests))]
         assert thief.put_manifest("stolen", content).status in {400, 404}
         assert thief.get_manifest("stolen").status == 404
-        for digest in sample.blobs:
+        for digest in secrets_of(sample):
             assert thief.head_blob(digest).status == 404
             assert thief.get_blob(digest).status == 404
 

@@ -54,7 +54,6 @@ def twisted(name: str, tag: str) -> list[str]:
         f"/v2/{name}/manifests/{tag}%00",
         f"/v2/{name}/manifests/{tag}%0a",
         f"/v2/{name}/manifests/{tag}%20",
-        f"/v2/{name}/manifests/{tag}.",
         f"/v2/{name}/manifests/..%5c{tag}",
         f"/v2/{name}/manifests/{tag}%C0%AF",
         f"/v2/{name}/manifests/%",
