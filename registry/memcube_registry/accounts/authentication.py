@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SCOPE_KEY: Final = "memcube.principal"
 HEADER_BYTES: Final = 8192
+LONE_TOKEN: Final = "token"
+"""The user name of clients that know a token and not whose it is; no account may be called so."""
 
 
 def principal_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
@@ -132,6 +134,6 @@ def _basic(session: Session, credentials: str, now: datetime) -> Principal:
     if not tokens.is_secret(password):
         raise tokens.unknown_credentials()
     principal = tokens.principal_of_secret(session, password, now=now)
-    if principal.name != user:
+    if user not in (principal.name, LONE_TOKEN):
         raise tokens.unknown_credentials()
     return principal
