@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and say the exit code (docs/guide/cli.md lists them)."""
     mode = Mode.of_arguments(arguments)
     try:
-        answer = group().main(list(arguments), prog_name="memcube", standalone_mode=False)
+        answer = group().main(list(arguments), prog_name="memcube", standalone_mode=False, obj=mode)
         if isinstance(answer, Answer):
             print_answer(answer, mode)
         sys.stdout.flush()
@@ -56,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
         return print_problem(storage_error(error), mode)
     except Exception as error:
         return _unexpected(error, mode)
+    if isinstance(answer, Answer):
+        return answer.exit_code
     return answer if isinstance(answer, int) else EXIT_OK
 
 

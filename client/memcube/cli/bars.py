@@ -1,0 +1,70 @@
+"""Progress bars on stderr, where a terminal is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from memcube_protocol import media_types
+from memcube_protocol.oci import Descriptor
+
+from memcube.cli.answer import Mode
+from memcube.transfer import Outcome, Progress, Silent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+_LEAST_BYTES = 256 * 1024
+
+
+@contextmanager
+def progress_for(mode: Mode) -> Iterator[Progress]:
+    """Bars for a person at a terminal, nothing for anybody else."""
+    if mode.quiet or mode.as_json or not sys.stderr.isatty():
+        yield Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as rich:
+        yield Bars(rich)
+
+
+class Bars:
+    """One bar for a whole transfer: its bytes, and how many blobs are done."""
+
+    def __init__(self, rich: RichProgress) -> None:
+        self._rich = rich
+        self._task = rich.add_task("connecting", total=None)
+        self._total = self._count = self._done = 0
+
+    def expect(self, blobs: Sequence[Descriptor]) -> None:
+        """See `transfer.Progress`."""
+        self._total += sum(blob.size for blob in blobs)
+        self._count += len(blobs)
+        self._rich.update(self._task, total=self._total)
+
+    def advance(self, blob: Descriptor, size_bytes: int) -> None:
+        """See `transfer.Progress`."""
+        self._rich.update(self._task, advance=size_bytes, description=_name(blob))
+
+    def finish(self, blob: Descriptor, outcome: Outcome) -> None:
+        """See `transfer.Progress`."""
+        self._done += 1
+        description = f"{self._done}/{self._count} {_name(blob)} {outcome.value}"
+        self._rich.update(self._task, description=description)
+
+
+def _name(blob: Descriptor) -> str:
+    """A short name of a blob that no terminal minds."""
+    title = blob.annotations.get(media_types.TITLE, "") or blob.digest.hex[:12]
+    return "".join(char for char in title if char.isprintable())[-40:]

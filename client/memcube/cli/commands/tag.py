@@ -1,0 +1,31 @@
+"""`memcube tag`: give a published cube one more tag."""
+
+from __future__ import annotations
+
+import click
+
+from memcube.cli.answer import Answer
+from memcube.cli.command import command
+from memcube.cli.options import open_client, trust_of, trust_options
+
+
+@command("tag", "memcube tag alice/notes:1.0.0 stable")
+@click.argument("reference")
+@click.argument("tag", metavar="TAG")
+@trust_options
+def tag(
+    reference: str,
+    tag: str,
+    trust_mode: str,
+    accept_publisher: str | None,
+    accept_origin: str | None,
+    accept_rollback: bool,
+) -> Answer:
+    """Let TAG lead to the published cube REFERENCE, which is verified first.
+
+    Full versions such as 1.4.0 never move; only `memcube push` makes them.
+    """
+    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
+    with open_client() as client:
+        place = client.tag(reference, tag, trust=trust)
+    return Answer({"reference": str(place)}, f"{place} now leads to {reference}", str(place))

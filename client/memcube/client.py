@@ -1,0 +1,233 @@
+"""The client: everything that the command line does, as methods of one object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.reference import Reference
+from memcube_protocol.selection import Selection
+
+from memcube import accounts, consume, copying, holdings, publish
+from memcube.consume import Verified
+from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.credentials import Credentials
+from memcube.packing.pack import Packed, pack_folder, read_cube
+from memcube.packing.unpack import unpack_files
+from memcube.settings import Settings
+from memcube.store import Pruned
+from memcube.transfer import Progress
+from memcube.trust import Verdict, judge_cube
+
+if TYPE_CHECKING:
+    from memcube.loader import MountedCube
+
+Name = Reference | str
+Filters = Iterable[str]
+
+
+class Client:
+    """One user's client; a context manager. `progress` hears of transfers.
+
+    References are values or text; a short one means the default registry of the settings. Filters
+    are written as for `--filter`: `kind=plaintext`, `memory=ID`, `model=NAME`.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, progress: Progress | None = None
+    ) -> None:
+        self.context = Context(settings or Settings.load(), progress=progress)
+
+    def pack(
+        self, folder: Path | str, *, name: str | None = None, version: str | None = None
+    ) -> Packed:
+        """Pack `folder` into the local store; see `packing.pack.pack_folder`."""
+        return pack_folder(Path(folder), self.context.store, name=name, version=version)
+
+    def push(
+        self,
+        source: Path | str,
+        reference: Name | None = None,
+        *,
+        key: str | None = None,
+        trust: Trust = NORMAL_TRUST,
+    ) -> publish.Published:
+        """Pack, sign and publish the folder `source`, or publish a cube packed before by its name.
+
+        Without `reference` the name in `memcube.toml` decides; one without a namespace goes into
+        the account's own. See `publish.publish` for what it raises.
+        """
+        wanted = _reference(reference) if reference is not None else None
+        folder = Path(source)
+        if folder.is_dir():
+            version = wanted.tag if wanted and wanted.tag else None
+            name = wanted.name if wanted else None
+            packed = self.pack(folder, name=name, version=_version(version))
+            cube, place = packed.cube, wanted or packed.reference
+        else:
+            ref = consume.find_ref(self.context, Reference.parse(os.fspath(source)))
+            if ref is None or ref.reference.host:
+                raise NotFoundError(
+                    f"{source} is neither a folder nor a cube packed here",
+                    hint="name a folder, or see memcube ls",
+                )
+            cube, place = read_cube(self.context.store, ref.digest), wanted or ref.reference
+        place = self._in_namespace(Reference(place.host, place.name, place.tag))
+        return publish.publish(self.context, cube, place, key=key, trust=trust)
+
+    def pull(
+        self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
+    ) -> Verified:
+        """Fetch a cube, verify it, and keep it in the local store; see `consume.pull`."""
+        selection = Selection.parse(filters)
+        wanted = _reference(reference)
+        if self.context.settings.offline:
+            return consume.open_cube(self.context, wanted, selection=selection, trust=trust)
+        return consume.pull(self.context, wanted, selection=selection, trust=trust)
+
+    def open(
+        self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
+    ) -> Verified:
+        """A verified cube from the local store, pulled if it is not there; see `consume.open_cube`."""
+        selection = Selection.parse(filters)
+        return consume.open_cube(
+            self.context, _reference(reference), selection=selection, trust=trust
+        )
+
+    def unpack(
+        self,
+        reference: Name,
+        folder: Path | str,
+        *,
+        filters: Filters = (),
+        trust: Trust = NORMAL_TRUST,
+    ) -> Verified:
+        """Write a verified cube as the plain folder `folder`; see `packing.unpack.unpack_files`."""
+        verified = self.open(reference, filters=filters, trust=trust)
+        with self.context.store.session():
+            unpack_files(verified.files, self.context.store, Path(folder))
+        return verified
+
+    def path(self, reference: Name, memory: str, *, trust: Trust = NORMAL_TRUST) -> Path:
+        """A folder with one verified memory, for tools that load files; see `memory_folder`."""
+        verified = self.open(reference, filters=(f"memory={memory}",), trust=trust)
+        with self.context.store.session():
+            return holdings.memory_folder(self.context, verified, memory)
+
+    def verify(self, reference: Name, *, trust: Trust = NORMAL_TRUST) -> Verdict:
+        """The verdict on a cube, rule by rule; a refusal stands in its `error`.
+
+        What the store holds of the cube is hashed anew.
+
+        Raises:
+            NotFoundError: there is no such cube.
+            IntegrityError: bytes in the store are damaged.
+        """
+        found = consume.look_at(self.context, _reference(reference))
+        verdict = judge_cube(consume.question(self.context, found, trust))
+        for blob in found.manifest.blobs:
+            if self.context.store.has(blob.digest):
+                self.context.store.path(blob.digest, blob.size, strict=True)
+        return verdict
+
+    def inspect(self, reference: Name) -> consume.Found:
+        """Manifest, config and attestations of a cube, from the store or its registry, unjudged."""
+        return consume.look_at(self.context, _reference(reference))
+
+    def ls(self) -> tuple[holdings.Held, ...]:
+        """The cubes in the local store."""
+        return holdings.held(self.context)
+
+    def rm(self, reference: Name) -> Reference:
+        """Forget a cube; its bytes go with the next `prune`. Says what was forgotten."""
+        return holdings.forget(self.context, _reference(reference))
+
+    def prune(
+        self, *, older_than_days: float | None = None, max_bytes: int | None = None
+    ) -> Pruned:
+        """Free space in the local store; see `holdings.prune`."""
+        return holdings.prune(self.context, older_than_days=older_than_days, max_bytes=max_bytes)
+
+    def login(
+        self, token: str, host: str = "", *, username: str = ""
+    ) -> tuple[accounts.Identity, str]:
+        """Keep a token for the registry at `host` once it was taken; says also where it is kept."""
+        return accounts.login(self.context, host, Credentials(username, token))
+
+    def logout(self, host: str = "") -> bool:
+        """Forget the token for the registry at `host`; says whether there was one."""
+        return accounts.logout(self.context, host)
+
+    def whoami(self, host: str = "") -> accounts.Identity:
+        """Who the registry at `host` takes us for."""
+        return accounts.whoami(self.context, host)
+
+    def tag(self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST) -> Reference:
+        """Let the moving `tag` lead to a published cube; see `copying.add_tag`."""
+        return copying.add_tag(self.context, _reference(reference), tag, trust=trust)
+
+    def cp(self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> copying.Copied:
+        """Copy a cube with everything attached to it; see `copying.copy`."""
+        return copying.copy(self.context, _reference(source), _reference(target), trust=trust)
+
+    def mount(
+        self,
+        reference: Name,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        filters: Filters = (),
+        trust: Trust = NORMAL_TRUST,
+        allow_unverified_base: bool = False,
+    ) -> MountedCube:
+        """Make the memories of a cube usable by `model`; see `loader.mount`."""
+        from memcube.loader import mount
+
+        verified = self.open(reference, filters=filters, trust=trust)
+        return mount(
+            self.context,
+            verified,
+            model=model,
+            tokenizer=tokenizer,
+            allow_unverified_base=allow_unverified_base,
+        )
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.context.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _in_namespace(self, place: Reference) -> Reference:
+        """`place`, its name below the account's own where it has no namespace."""
+        if "/" in place.name:
+            return place
+        identity = self.whoami(place.host)
+        if identity.name is None:
+            raise ConflictError(
+                f"{place.name} has no namespace, and {identity.host} does not tell one",
+                hint=f"name it in full: {identity.host}/NAMESPACE/{place.name}",
+            )
+        return Reference(place.host, f"{identity.name}/{place.name}", place.tag)
+
+
+def _reference(reference: Name) -> Reference:
+    return Reference.parse(reference) if isinstance(reference, str) else reference
+
+
+def _version(tag: str | None) -> str | None:
+    """The version whose tag is `tag`."""
+    return tag.replace("_", "+", 1) if tag else None

@@ -1,0 +1,296 @@
+"""Consuming: resolve, fetch, verify, keep. `_verified` is the one step that every path goes through.
+
+    reference → manifest → attestations → verdict → only the wanted layers → the store names them
+
+What the store names was verified when it came and is judged again, against the pins of now, each
+time it is used. A cube that this user packed is local: it needs no signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from memcube_protocol import limits, media_types, oci
+from memcube_protocol.content import read_verified
+from memcube_protocol.cube import Cube, CubeFile, require_cube
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import (
+    IntegrityError,
+    InvalidError,
+    InvalidManifestError,
+    LimitExceededError,
+    MemcubeError,
+    NotFoundError,
+)
+from memcube_protocol.reference import Reference
+from memcube_protocol.selection import Selection
+
+from memcube.context import EVERYTHING, NORMAL_TRUST, Context, Trust
+from memcube.remote import Registry
+from memcube.store import Ref, Store
+from memcube.transfer import pull_blobs
+from memcube.trust import Attestation, Question, Scope, Verdict, verify_cube
+
+_ATTESTATIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A cube that passed the verification step. `files` are those that the store holds of it."""
+
+    reference: Reference
+    cube: Cube
+    verdict: Verdict
+    files: tuple[CubeFile, ...]
+    attestations: tuple[Attestation, ...] = ()
+    fetched_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A manifest with its config and attestations as they were found: nothing is believed yet."""
+
+    reference: Reference
+    manifest: oci.Manifest
+    config: bytes
+    attestations: tuple[Attestation, ...]
+    scope: Scope
+
+
+def pull(
+    context: Context,
+    reference: Reference,
+    *,
+    selection: Selection = EVERYTHING,
+    trust: Trust = NORMAL_TRUST,
+) -> Verified:
+    """Fetch the cube at `reference`, verify it, and keep the files that `selection` wants.
+
+    Raises:
+        NotFoundError: there is no such cube, or no memory of a name in `selection`.
+        TrustError: its provenance cannot be established.
+        IntegrityError: the registry sent other bytes than it named.
+        NetworkError: no answer, or offline.
+    """
+    reference = context.at_registry(reference)
+    registry = context.registry(reference.host)
+    with context.store.session():
+        found = _find(registry, reference)
+        verified = _verified(context, found, trust)
+        files = selection.of(verified.cube)
+        report = pull_blobs(
+            registry,
+            reference.name,
+            [file.descriptor() for file in files],
+            context.store,
+            progress=context.progress,
+            parallel=context.settings.parallel,
+        )
+        _keep(context.store, found)
+    if verified.verdict.observation:
+        context.pins.record(verified.verdict.observation)
+    return replace(verified, files=files, fetched_bytes=report.moved_bytes)
+
+
+def resolve(context: Context, reference: Reference, *, trust: Trust = NORMAL_TRUST) -> Verified:
+    """The cube at `reference` as its registry has it now, verified; no layer is fetched.
+
+    Raises:
+        NotFoundError, TrustError, IntegrityError, NetworkError: as `pull`.
+    """
+    reference = context.at_registry(reference)
+    found = _find(context.registry(reference.host), reference)
+    verified = _verified(context, found, trust)
+    if verified.verdict.observation:
+        context.pins.record(verified.verdict.observation)
+    return verified
+
+
+def open_held(
+    context: Context,
+    reference: Reference,
+    *,
+    selection: Selection = EVERYTHING,
+    trust: Trust = NORMAL_TRUST,
+) -> Verified | None:
+    """The cube at `reference` if the store holds all that `selection` wants of it, verified.
+
+    Raises:
+        TrustError: its provenance cannot be established any more.
+        IntegrityError: the store is damaged.
+    """
+    ref = find_ref(context, reference)
+    if ref is None:
+        return None
+    found = found_in_store(context.store, ref)
+    if found is None:
+        return None
+    verified = _verified(context, found, trust)
+    wanted = selection.of(verified.cube)
+    if not all(context.store.has(file.digest, file.size) for file in wanted):
+        return None
+    context.store.touch_ref(ref)
+    return replace(verified, files=wanted)
+
+
+def open_cube(
+    context: Context,
+    reference: Reference,
+    *,
+    selection: Selection = EVERYTHING,
+    trust: Trust = NORMAL_TRUST,
+) -> Verified:
+    """The cube at `reference` from the store, or pulled where the store lacks a part of it.
+
+    Raises:
+        NotFoundError: neither the store nor the registry has it, or memcube is offline.
+        TrustError, IntegrityError, NetworkError: as `pull`.
+    """
+    held = open_held(context, reference, selection=selection, trust=trust)
+    if held is not None:
+        return held
+    if context.settings.offline:
+        raise NotFoundError(
+            f"the local store does not hold all that is wanted of {reference}",
+            hint=f"pull it while online: memcube pull {reference}",
+        )
+    return pull(context, reference, selection=selection, trust=trust)
+
+
+def look_at(context: Context, reference: Reference) -> Found:
+    """The manifest, config and attestations at `reference`, from the store or its registry, unjudged.
+
+    Raises:
+        NotFoundError: there is no such cube.
+        NetworkError: no answer.
+    """
+    ref = find_ref(context, reference)
+    found = found_in_store(context.store, ref) if ref else None
+    if found is not None:
+        return found
+    reference = context.at_registry(reference)
+    return _find(context.registry(reference.host), reference)
+
+
+def find_ref(context: Context, reference: Reference) -> Ref | None:
+    """The ref of the store that `reference` means: pulled first, then packed by this user."""
+    ref = context.store.ref(replace(context.at_registry(reference), digest=None))
+    if ref is None and reference.digest and not reference.tag:
+        ref = _ref_by_digest(context.store, context.at_registry(reference))
+    if ref is None and not reference.host:
+        ref = _packed(context.store, reference)
+    if ref and reference.digest not in (None, ref.digest):
+        return None
+    return ref
+
+
+def found_in_store(store: Store, ref: Ref) -> Found | None:
+    """What the store holds of `ref`, or nothing where its manifest or config is gone."""
+    try:
+        manifest = oci.parse_manifest(read_verified(store, ref.digest))
+        require_cube(manifest)
+        assert manifest.config
+        config = read_verified(store, manifest.config.digest)
+        attestations = tuple(_stored_attestation(store, digest) for digest in ref.related)
+    except NotFoundError:
+        return None
+    scope = Scope.REMOTE if ref.reference.host else Scope.LOCAL
+    return Found(ref.reference, manifest, config, attestations, scope)
+
+
+def question(context: Context, found: Found, trust: Trust) -> Question:
+    """What `trust.judge_cube` and `trust.verify_cube` decide about `found`."""
+    return Question(
+        found.reference,
+        found.manifest,
+        found.attestations,
+        context.pins.load(),
+        context.now(),
+        mode=trust.mode,
+        scope=found.scope,
+        accept=trust.accept,
+    )
+
+
+def _verified(context: Context, found: Found, trust: Trust) -> Verified:
+    """The verification step: provenance first, then that manifest, config and layers agree."""
+    verdict = verify_cube(question(context, found, trust))
+    cube = Cube.read(found.manifest, found.config)
+    return Verified(found.reference, cube, verdict, (), found.attestations)
+
+
+def _find(registry: Registry, reference: Reference) -> Found:
+    manifest = registry.manifest(reference.name, reference.target)
+    if not isinstance(manifest, oci.Manifest):
+        raise InvalidManifestError(
+            f"{reference} is an index, not a cube", hint="name one of its manifests by digest"
+        )
+    require_cube(manifest)
+    assert manifest.config
+    config = registry.read_blob(reference.name, manifest.config, limits.CONFIG_BYTES)
+    attestations = tuple(attestations_of(registry, reference.name, manifest.digest))
+    return Found(reference, manifest, config, attestations, Scope.REMOTE)
+
+
+def attestations_of(registry: Registry, name: str, subject: Digest) -> Iterable[Attestation]:
+    """Bundles attached to `subject`. One that cannot be read proves nothing and is passed over."""
+    listed = registry.referrers(name, subject, media_types.SIGSTORE_BUNDLE)
+    for entry in listed[:_ATTESTATIONS]:
+        try:
+            referrer = registry.manifest(name, str(entry.digest))
+            if not isinstance(referrer, oci.Manifest) or len(referrer.layers) != 1:
+                continue
+            bundle = registry.read_blob(name, referrer.layers[0], limits.STATEMENT_BYTES)
+        except MemcubeError as error:
+            if not _proves_nothing(error):
+                raise
+            continue
+        yield Attestation(referrer, bundle)
+
+
+def _proves_nothing(error: MemcubeError) -> bool:
+    """Whether `error` tells of a bad attestation, not of a connection that failed."""
+    return isinstance(error, InvalidError | IntegrityError | LimitExceededError | NotFoundError)
+
+
+def _keep(store: Store, found: Found) -> None:
+    """Let the store hold and name what was found; the layers are there already."""
+    assert found.manifest.config
+    store.blobs.add(found.config, found.manifest.config.digest.algorithm)
+    for attestation in found.attestations:
+        store.blobs.add(attestation.bundle)
+        store.blobs.add(attestation.referrer.raw)
+    store.blobs.add(found.manifest.raw, (found.reference.digest or found.manifest.digest).algorithm)
+    reference = found.reference
+    store.put_ref(
+        replace(reference, digest=None) if reference.tag else reference,
+        reference.digest or found.manifest.digest,
+        related=tuple(attestation.referrer.digest for attestation in found.attestations),
+    )
+
+
+def _stored_attestation(store: Store, digest: Digest) -> Attestation:
+    referrer = oci.parse_manifest(read_verified(store, digest))
+    return Attestation(referrer, read_verified(store, referrer.layers[0].digest))
+
+
+def _ref_by_digest(store: Store, reference: Reference) -> Ref | None:
+    """Another ref of the same place with the wanted digest: pulled by a tag before."""
+    for ref in store.refs():
+        same = (ref.reference.location, ref.digest) == (reference.location, reference.digest)
+        if same:
+            return replace(ref, reference=reference)
+    return None
+
+
+def _packed(store: Store, reference: Reference) -> Ref | None:
+    """A cube that this user packed: by its version, or the one packed last."""
+    packs = [
+        ref
+        for ref in store.refs()
+        if not ref.reference.host and ref.reference.name == reference.name
+    ]
+    if reference.tag and reference.tag != "latest":
+        packs = [ref for ref in packs if ref.reference.tag == reference.tag]
+    return max(packs, key=lambda ref: ref.used_at, default=None)

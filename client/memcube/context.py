@@ -1,0 +1,59 @@
+"""What every act of the client works with: settings, local store, pins, keys and registries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from memcube_protocol.reference import Reference
+from memcube_protocol.selection import Selection
+
+from memcube.http import HttpClient
+from memcube.remote import Registry
+from memcube.settings import Settings
+from memcube.store import Store
+from memcube.transfer import Progress, Silent
+from memcube.trust import Acceptance, KeyStore, Mode, PinStore
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How strictly a cube is judged, and what the user accepts against an alarm."""
+
+    mode: Mode = Mode.ENFORCE
+    accept: Acceptance = field(default_factory=Acceptance)
+
+
+NORMAL_TRUST: Final = Trust()
+EVERYTHING: Final = Selection()
+
+
+class Context:
+    """The places of one user. Connections are opened when a registry is first asked."""
+
+    def __init__(self, settings: Settings, *, progress: Progress | None = None) -> None:
+        self.settings = settings
+        self.progress = progress or Silent()
+        self.store = Store(settings.store_path)
+        self.pins = PinStore(settings.home / "trust")
+        self.keys = KeyStore.of(settings)
+        self._http = HttpClient(settings)
+
+    def registry(self, host: str) -> Registry:
+        """The registry at `host`; empty: the default one."""
+        return Registry(host, self._http, self.settings)
+
+    def at_registry(self, reference: Reference) -> Reference:
+        """`reference` with the default registry where it names none, and `latest` without a target."""
+        tag = reference.tag or (None if reference.digest else "latest")
+        host = reference.host or self.settings.endpoint.host
+        return Reference(host, reference.name, tag, reference.digest)
+
+    def now(self) -> datetime:
+        """The time that signatures are made and judged at."""
+        return datetime.now(UTC)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._http.close()

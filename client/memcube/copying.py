@@ -1,0 +1,128 @@
+"""Copying a cube with everything attached to it, and giving it further tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from memcube_protocol import limits, oci
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import ConflictError
+from memcube_protocol.reference import Reference, is_immutable_tag, is_tag, tag_of_version
+
+from memcube.consume import pull, resolve
+from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.remote import Registry
+from memcube.transfer import pull_blobs, push_blobs
+from memcube.trust import location_of
+
+_DEPTH = 4
+_ATTACHED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy: where it is, its digest, how many manifests are attached to it, the bytes sent."""
+
+    reference: Reference
+    digest: Digest
+    attached: int
+    sent_bytes: int
+
+
+def copy(
+    context: Context, source: Reference, target: Reference, *, trust: Trust = NORMAL_TRUST
+) -> Copied:
+    """Copy the cube `source` with signatures and builds to `target`, the tags last.
+
+    The copy keeps its origin: whoever pulls it sees whose cube it is. It gets the tag of its
+    version, and that of `target` where it names one.
+
+    Raises:
+        TrustError: the source's provenance cannot be established.
+        ConflictError: an immutable tag of the target names another cube.
+        UnauthenticatedError, ForbiddenError, NetworkError: as the registries answer.
+    """
+    verified = pull(context, source, trust=trust)
+    source, cube = verified.reference, verified.cube
+    tags = _tags(target, cube.config.version)
+    target = context.at_registry(replace(target, tag=tags[-1], digest=None))
+    here, there = context.registry(source.host), context.registry(target.host)
+    sent = attached = 0
+    with context.store.session():
+        for manifest in _with_attached(here, source.name, cube.manifest):
+            sent += _copy_one(context, here, there, source.name, target.name, manifest)
+            attached += manifest.subject is not None
+        for tag in tags:
+            there.put_manifest(target.name, cube.manifest, tag)
+    if verified.verdict.release and target.location != source.location:
+        context.pins.record_copy(location_of(target), verified.verdict.release.origin)
+    return Copied(target, cube.digest, attached, sent)
+
+
+def add_tag(
+    context: Context, reference: Reference, tag: str, *, trust: Trust = NORMAL_TRUST
+) -> Reference:
+    """Let the moving `tag` lead to the published cube `reference`, which is verified before.
+
+    Raises:
+        ConflictError: `tag` is a full version, which only a release makes.
+        TrustError: the cube's provenance cannot be established.
+    """
+    if not is_tag(tag) or is_immutable_tag(tag):
+        raise ConflictError(
+            f"{tag[:140]!r} is not a moving tag",
+            hint="use a word such as stable; versions are made by memcube push",
+        )
+    verified = resolve(context, reference, trust=trust)
+    place = replace(verified.reference, tag=tag, digest=None)
+    context.registry(place.host).put_manifest(place.name, verified.cube.manifest, tag)
+    return place
+
+
+def _tags(target: Reference, version: str) -> tuple[str, ...]:
+    """Tags of a copy: its version's own, then the one that was asked for."""
+    own = tag_of_version(version)
+    if target.tag is None or target.tag == own:
+        return (own,)
+    if is_immutable_tag(target.tag):
+        raise ConflictError(
+            f"{target} names another version than the cube's own, {version}",
+            hint=f"copy it to {target.location}:{own}",
+        )
+    return own, target.tag
+
+
+def _with_attached(registry: Registry, name: str, cube: oci.Manifest) -> list[oci.Manifest]:
+    """`cube`, what refers to it, and what refers to that; each manifest once, subjects first."""
+    found = {cube.digest: cube}
+    level = [cube.digest]
+    for _ in range(_DEPTH):
+        entries = [entry for digest in level for entry in registry.referrers(name, digest)]
+        level = []
+        for entry in entries:
+            if entry.digest in found:
+                continue
+            limits.require_at_most(name, len(found), _ATTACHED, unit="attached manifests")
+            manifest = registry.manifest(name, str(entry.digest))
+            if isinstance(manifest, oci.Manifest):
+                found[manifest.digest] = manifest
+                level.append(manifest.digest)
+    return list(found.values())
+
+
+def _copy_one(
+    context: Context,
+    here: Registry,
+    there: Registry,
+    source: str,
+    target: str,
+    manifest: oci.Manifest,
+) -> int:
+    """Copy one manifest by digest with its blobs; the bytes sent."""
+    parallel, progress = context.settings.parallel, context.progress
+    pull_blobs(here, source, manifest.blobs, context.store, progress=progress, parallel=parallel)
+    report = push_blobs(
+        there, target, manifest.blobs, context.store, progress=progress, parallel=parallel
+    )
+    there.put_manifest(target, manifest)
+    return report.moved_bytes

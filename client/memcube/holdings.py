@@ -1,0 +1,147 @@
+"""What the local store holds: listing, forgetting, and folders of single memories for other tools."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from memcube_protocol.config import CubeConfig
+from memcube_protocol.content import Expected, stream_verified
+from memcube_protocol.cube import Cube, CubeFile
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import MemcubeError, NotFoundError
+from memcube_protocol.reference import Reference
+from memcube_protocol.selection import Selection
+
+from memcube.consume import Verified, find_ref, found_in_store
+from memcube.context import Context
+from memcube.packing.unpack import unpack_files
+from memcube.store import Pruned, Ref
+from memcube.store.files import PIECE_BYTES, open_file
+
+FOLDERS = "folders"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A cube in the local store; `config` is None where it is damaged or no cube.
+
+    `held_bytes` of `total_bytes` are here; `packed` says that this user made it.
+    """
+
+    reference: Reference
+    digest: Digest
+    used_at: datetime
+    packed: bool
+    config: CubeConfig | None = None
+    held_bytes: int = 0
+    total_bytes: int = 0
+
+
+def held(context: Context) -> tuple[Held, ...]:
+    """Every cube that the store names, sorted by reference."""
+    return tuple(_held(context, ref) for ref in context.store.refs())
+
+
+def forget(context: Context, reference: Reference) -> Reference:
+    """Forget `reference`; its bytes go with the next pruning. Says what was forgotten.
+
+    Raises:
+        NotFoundError: the store does not hold it.
+    """
+    ref = find_ref(context, reference)
+    if ref is None or not context.store.remove_ref(ref.reference):
+        raise NotFoundError(
+            f"the local store does not hold {reference}", hint="memcube ls shows what it holds"
+        )
+    return ref.reference
+
+
+def prune(context: Context, *, older_than_days: float | None, max_bytes: int | None) -> Pruned:
+    """Free space: see `store.Store.prune`; folders made by `memory_folder` go with their cubes.
+
+    Raises:
+        ConflictError: another process uses the store.
+        StorageError: something could not be removed.
+    """
+    from datetime import timedelta
+
+    older = None if older_than_days is None else timedelta(days=older_than_days)
+    pruned = context.store.prune(older_than=older, max_bytes=max_bytes)
+    left = {ref.digest.hex for ref in context.store.refs()}
+    folders = context.settings.home / FOLDERS
+    freed = 0
+    for folder in folders.iterdir() if folders.is_dir() else ():
+        if folder.name not in left:
+            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            shutil.rmtree(folder, ignore_errors=True)
+    return replace(pruned, freed_bytes=pruned.freed_bytes + freed)
+
+
+def memory_folder(context: Context, verified: Verified, memory_id: str) -> Path:
+    """A plain folder with the files of one memory, checked now: PEFT and vLLM load an adapter from it.
+
+    The same call gives the same folder again; one that was changed is written anew.
+
+    Raises:
+        NotFoundError: the cube has no such memory, or the store lacks a file of it.
+        IntegrityError: the store is damaged.
+        StorageError: it cannot be written.
+    """
+    files = Selection(memories=frozenset({memory_id})).of(verified.cube)
+    files = tuple(file for file in files if file.memory == memory_id)
+    parents = {file.path.rpartition("/")[0] for file in files}
+    below = f"{parents.pop()}/" if len(parents) == 1 else ""
+    folder = context.settings.home / FOLDERS / verified.cube.digest.hex / memory_id
+    if _is_intact(folder, files, below):
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    unpack_files(files, context.store, folder, below=below)
+    return folder
+
+
+def _is_intact(folder: Path, files: tuple[CubeFile, ...], below: str) -> bool:
+    names = {file.path.removeprefix(below) for file in files}
+    present = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
+    }
+    if folder.is_symlink() or names != present:
+        return False
+    return all(_holds(folder / file.path.removeprefix(below), file) for file in files)
+
+
+def _holds(path: Path, file: CubeFile) -> bool:
+    try:
+        descriptor = open_file(path)
+        with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
+            pieces = iter(lambda: stream.read(PIECE_BYTES), b"")
+            for _ in stream_verified(pieces, Expected(file.digest, file.size)):
+                pass
+    except (OSError, MemcubeError):
+        return False
+    return True
+
+
+def _held(context: Context, ref: Ref) -> Held:
+    packed = not ref.reference.host
+    try:
+        found = found_in_store(context.store, ref)
+        cube = Cube.read(found.manifest, found.config) if found else None
+    except MemcubeError:
+        cube = None
+    if cube is None:
+        return Held(ref.reference, ref.digest, ref.used_at, packed)
+    here = {
+        blob.digest: blob.size for blob in cube.manifest.blobs if context.store.has(blob.digest)
+    }
+    return Held(
+        ref.reference,
+        ref.digest,
+        ref.used_at,
+        packed,
+        cube.config,
+        len(cube.manifest.raw) + sum(here.values()),
+        cube.size,
+    )

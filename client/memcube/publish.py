@@ -1,0 +1,215 @@
+"""Publishing: blobs, then the manifest by digest, the signed release as its referrer, the tags last.
+
+Nobody resolves a tag to something unsigned, and a publication that was interrupted is finished by
+running it again. Of the tags, the full version comes first: it never moves, so that of two machines
+that release the same version one is refused; then those that follow it, `1.4`, `1` and `latest`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from memcube_protocol import oci
+from memcube_protocol.config import Lineage
+from memcube_protocol.cube import Cube
+from memcube_protocol.errors import ConflictError, NotFoundError, PublisherChangedError
+from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
+from memcube_signing.keys import Signer
+from memcube_signing.release import Parent, Release
+
+from memcube.consume import attestations_of
+from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.remote import Registry
+from memcube.transfer import push_blobs
+from memcube.trust import Publication, SignedCube, location_of, own_releases, sign_cube, tagged
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A cube that a registry holds now. `tags` lead to it, the version's own first.
+
+    `unchanged` says that it was there already, with signature and tags; `sent_bytes` counts blobs.
+    """
+
+    reference: Reference
+    cube: Cube
+    tags: tuple[str, ...]
+    unchanged: bool
+    sent_bytes: int = 0
+    key_id: str | None = None
+
+
+def publish(
+    context: Context,
+    cube: Cube,
+    reference: Reference,
+    *,
+    key: str | None = None,
+    trust: Trust = NORMAL_TRUST,
+) -> Published:
+    """Publish `cube`, whose blobs the store holds, under `reference` (host and name) and its version.
+
+    Raises:
+        ConflictError: the version is released already with other content, or another tag is asked for.
+        PublisherChangedError: the name was published with another key.
+        SigningKeyError: the key cannot be used.
+        UnauthenticatedError, ForbiddenError: the registry does not let this user publish there.
+        NetworkError, IntegrityError, StorageError: the transfer failed; run it again to go on.
+    """
+    place = _place(context, cube, reference)
+    registry = context.registry(place.host)
+    present = registry.manifest_descriptor(place.name, place.target)
+    if present is not None and present.digest != cube.digest:
+        raise ConflictError(
+            f"{place} is released already with other content ({present.digest})",
+            hint="a version never changes: raise the version in memcube.toml and push again",
+        )
+    known = context.store.ref(place)
+    if present and known and known.digest == cube.digest and known.related:
+        attached = {entry.digest for entry in registry.referrers(place.name, cube.digest)}
+        if attached.issuperset(known.related):
+            return Published(place, cube, (place.target,), unchanged=True)
+    return _publish(context, registry, place, cube, key, trust)
+
+
+def _publish(
+    context: Context,
+    registry: Registry,
+    place: Reference,
+    cube: Cube,
+    key: str | None,
+    trust: Trust,
+) -> Published:
+    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    signed = _sign(context, registry, place, cube, signer, trust)
+    followers = _following_tags(registry, place)
+    with context.store.session():
+        sent = _push_blobs(context, registry, place.name, cube.manifest)
+        registry.put_manifest(place.name, cube.manifest)
+        sent += _attach(context, registry, place.name, signed)
+        for tag in (place.target, *followers):
+            registry.put_manifest(place.name, cube.manifest, tag)
+        for tag in (place.target, *followers):
+            context.store.put_ref(
+                replace(place, tag=tag), cube.digest, related=(signed.manifest.digest,)
+            )
+    context.pins.record(signed.observation)
+    for tag in followers:
+        context.pins.record(tagged(signed.observation, tag))
+    tags = (place.target, *followers)
+    return Published(place, cube, tags, False, sent, signer.public_key.id)
+
+
+def _place(context: Context, cube: Cube, reference: Reference) -> Reference:
+    """Where `cube` goes: the default registry unless another is named, tagged with its version."""
+    tag = tag_of_version(cube.config.version)
+    if reference.tag not in (None, tag) or reference.digest:
+        raise ConflictError(
+            f"{reference} names another version than the cube's own, {cube.config.version}",
+            hint=f"push it as {reference.location}:{tag}; `memcube tag` adds further tags",
+        )
+    return context.at_registry(Reference(reference.host, reference.name, tag))
+
+
+def _sign(
+    context: Context,
+    registry: Registry,
+    place: Reference,
+    cube: Cube,
+    signer: Signer,
+    trust: Trust,
+) -> SignedCube:
+    pins = context.pins.load()
+    pin = pins.of(location_of(place))
+    own = signer.public_key
+    accepted = trust.accept.publisher == own.id
+    if pin and own.id not in {publisher.id for publisher in pin.publishers} and not accepted:
+        raise PublisherChangedError(
+            f"{place.location} was published with another key than {own.id}",
+            hint="sign with that key (--key NAME), or repeat with "
+            f"--accept-publisher {own.id}: everybody who pulled it is warned",
+        )
+    governance = cube.config.governance
+    publication = Publication(
+        cube.config.version,
+        governance.licence,
+        _parents(cube.config.lineage),
+        governance.expires_at,
+    )
+    return sign_cube(
+        place,
+        cube.manifest,
+        publication,
+        signer=signer,
+        pins=pins,
+        now=context.now(),
+        published=_published_before(registry, place, signer),
+    )
+
+
+def _published_before(registry: Registry, place: Reference, signer: Signer) -> tuple[Release, ...]:
+    """This publisher's releases that the registry shows: what this machine may not know of."""
+    releases: list[Release] = []
+    for target in (LATEST, place.target):
+        try:
+            manifest = registry.manifest(place.name, target)
+        except NotFoundError:
+            continue
+        if isinstance(manifest, oci.Manifest):
+            attached = tuple(attestations_of(registry, place.name, manifest.digest))
+            releases += own_releases(manifest, attached, [signer.public_key])
+    return tuple(releases)
+
+
+def _parents(lineage: Lineage) -> tuple[Parent, ...]:
+    return tuple(
+        Parent(parent.origin, parent.digest, parent.relation) for parent in lineage.parents
+    )
+
+
+def _push_blobs(context: Context, registry: Registry, name: str, manifest: oci.Manifest) -> int:
+    report = push_blobs(
+        registry,
+        name,
+        manifest.blobs,
+        context.store,
+        progress=context.progress,
+        parallel=context.settings.parallel,
+    )
+    return report.moved_bytes
+
+
+def _attach(context: Context, registry: Registry, name: str, signed: SignedCube) -> int:
+    for content in signed.blobs:
+        context.store.blobs.add(content)
+    context.store.blobs.add(signed.manifest.raw)
+    sent = _push_blobs(context, registry, name, signed.manifest)
+    registry.put_manifest(name, signed.manifest)
+    return sent
+
+
+def _following_tags(registry: Registry, place: Reference) -> tuple[str, ...]:
+    """The moving tags that lead to this version from now on: none where a newer one has them."""
+    version = _numbers(place.target)
+    if version is None:
+        return ()
+    try:
+        released = [_numbers(tag) for tag in registry.tags(place.name)]
+    except NotFoundError:
+        released = []
+    newer = [other for other in released if other is not None and other > version]
+    return tuple(
+        ".".join(map(str, version[:depth])) or LATEST
+        for depth in (2, 1, 0)
+        if not any(other[:depth] == version[:depth] for other in newer)
+    )
+
+
+def _numbers(tag: str) -> tuple[int, int, int] | None:
+    """The three numbers of a released version's tag; none for a pre-release or another tag."""
+    if not is_immutable_tag(tag) or "-" in tag.partition("_")[0]:
+        return None
+    major, minor, patch = tag.partition("_")[0].split(".")
+    return int(major), int(minor), int(patch)
