@@ -1,4 +1,4 @@
-"""Answers to `401`: Basic, or the token handshake of Docker's registries.
+"""Answers to `401`: an API token as it is, Basic, or the token handshake of Docker's registries.
 
 Credentials go to the registry that asked, or to its realm over https (or on this machine, where
 the registry is on this machine too), and nowhere else. Tokens are kept in memory, per scope.
@@ -6,10 +6,12 @@ the registry is on this machine too), and nowhere else. Tokens are kept in memor
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -25,8 +27,27 @@ _SCOPE: Final = re.compile(r"([^:\s]+):(\S+):([a-z*,]+)")
 _DEFAULT_LIFE_S: Final = 60.0
 _MARGIN_S: Final = 10.0
 
+Actions = dict[tuple[str, str], set[str]]
+"""Actions per kind and name of a resource."""
+
 FetchToken = Callable[[str, str | None], bytes]
 """Body of the answer to a GET of a URL with an `Authorization` header, if one is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A header that a registry takes for `scopes` (nothing: for all) until a monotonic time."""
+
+    header: str
+    scopes: frozenset[str] | None
+    until_s: float
+
+    def covers(self, scopes: frozenset[str]) -> bool:
+        """Whether this is good for all of `scopes`."""
+        if self.scopes is None:
+            return True
+        held = actions_of(self.scopes)
+        return all(acts <= held.get(key, set()) for key, acts in actions_of(scopes).items())
 
 
 class Authenticator:
@@ -50,12 +71,14 @@ class Authenticator:
         self._now = now
         self._resolver = resolver
         self._lock = threading.Lock()
-        self._headers: dict[tuple[Origin, frozenset[str]], tuple[str, float]] = {}
+        self._grants: dict[Origin, tuple[Grant, ...]] = {}
 
     def header(self, origin: Origin, scopes: frozenset[str]) -> str | None:
         """A header that worked before for `scopes`, unless it has run out."""
-        header, until_s = self._headers.get((origin, scopes), (None, 0.0))
-        return header if self._now() < until_s else None
+        for grant in self._grants.get(origin, ()):
+            if grant.covers(scopes) and self._now() < grant.until_s:
+                return grant.header
+        return None
 
     def answer(
         self, origin: Origin, scopes: frozenset[str], challenge: str, rejected: str | None
@@ -65,25 +88,26 @@ class Authenticator:
             other_thread_got = self.header(origin, scopes)
             if other_thread_got not in (None, rejected):
                 return other_thread_got
-            header, life_s = self._new_header(origin, scopes, parse_challenges(challenge))
-            if header is None or header == rejected:
+            grant = self._new_grant(origin, scopes, parse_challenges(challenge))
+            if grant is None or grant.header == rejected:
                 return None
-            self._headers[origin, scopes] = (header, self._now() + life_s)
-            return header
+            others = (old for old in self._grants.get(origin, ()) if old.header != rejected)
+            self._grants[origin] = (grant, *others)
+            return grant.header
 
-    def _new_header(
+    def _new_grant(
         self, origin: Origin, scopes: frozenset[str], challenges: list[Challenge]
-    ) -> tuple[str | None, float]:
+    ) -> Grant | None:
         credentials = self._find(origin.authority)
-        for challenge in challenges:
-            if challenge.scheme == "bearer" and "realm" in challenge.parameters:
-                return self._token(origin, scopes, challenge, credentials)
-        offered = {challenge.scheme for challenge in challenges}
-        if credentials and "bearer" in offered and not credentials.username:
-            return f"Bearer {credentials.secret}", float("inf")
+        offered = {challenge.scheme: challenge for challenge in reversed(challenges)}
+        bearer = offered.get("bearer")
+        if bearer and credentials and not credentials.username:
+            return Grant(f"Bearer {credentials.secret}", None, math.inf)
+        if bearer and "realm" in bearer.parameters:
+            return self._token(origin, scopes, bearer, credentials)
         if credentials and "basic" in offered:
-            return credentials.basic, float("inf")
-        return None, 0.0
+            return Grant(credentials.basic, None, math.inf)
+        return None
 
     def _token(
         self,
@@ -91,7 +115,7 @@ class Authenticator:
         scopes: frozenset[str],
         challenge: Challenge,
         credentials: Credentials | None,
-    ) -> tuple[str, float]:
+    ) -> Grant:
         realm = challenge.parameters["realm"]
         self._require_safe_realm(origin, Origin.of(realm))
         asked = merge_scopes([*scopes, *challenge.parameters.get("scope", "").split()])
@@ -101,7 +125,8 @@ class Authenticator:
         body = self._fetch(
             f"{realm}{divider}{urlencode(query)}", credentials.basic if credentials else None
         )
-        return _read_token(body, origin)
+        header, life_s = _read_token(body, origin)
+        return Grant(header, frozenset(asked), self._now() + life_s)
 
     def _require_safe_realm(self, origin: Origin, realm: Origin) -> None:
         if realm == origin:
@@ -117,11 +142,17 @@ class Authenticator:
 
 def merge_scopes(scopes: Iterable[str]) -> list[str]:
     """Scopes with the actions of one resource joined: `repository:a/b:pull,push`."""
-    actions: dict[tuple[str, str], set[str]] = {}
+    actions = actions_of(scopes).items()
+    return [f"{kind}:{name}:{','.join(sorted(acts))}" for (kind, name), acts in actions]
+
+
+def actions_of(scopes: Iterable[str]) -> Actions:
+    """The actions that `scopes` name; malformed ones are left out."""
+    actions: Actions = {}
     for scope in scopes:
         if match := _SCOPE.fullmatch(scope):
             actions.setdefault((match[1], match[2]), set()).update(match[3].split(","))
-    return [f"{kind}:{name}:{','.join(sorted(acts))}" for (kind, name), acts in actions.items()]
+    return actions
 
 
 def _read_token(body: bytes, origin: Origin) -> tuple[str, float]:
