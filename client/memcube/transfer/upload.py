@@ -78,7 +78,7 @@ class Sender:
         if note.url is None:
             return None
         try:
-            return self.registry.upload_status(self.name, note.url)
+            return self.registry.uploads.status(self.name, note.url)
         except UnsafeRedirectError:
             raise
         except MemcubeError:
@@ -87,7 +87,7 @@ class Sender:
     def _start(self, blob: Descriptor) -> Upload | None:
         source = self.locations.get(blob.digest)
         source = None if source == self.name else source
-        return self.registry.start_upload(self.name, mount=blob.digest, source=source)
+        return self.registry.uploads.start(self.name, mount=blob.digest, source=source)
 
 
 class _Attempt:
@@ -153,17 +153,17 @@ class _Attempt:
         chunk_bytes = max(self._sender.chunk_bytes, self._upload.min_chunk_bytes)
         while self._blob.size - self._upload.offset > chunk_bytes:
             body = self._body(self._upload.offset, chunk_bytes)
-            self._upload = self._registry.append_upload(self._sender.name, self._upload, body)
+            self._upload = self._registry.uploads.append(self._sender.name, self._upload, body)
             self._note.remember(self._upload.url)
         rest = self._blob.size - self._upload.offset
         body = self._body(self._upload.offset, rest)
-        self._registry.finish_upload(
+        self._registry.uploads.finish(
             self._sender.name, self._upload, self._blob.digest, body if rest else b""
         )
 
     def _find_out(self) -> bool:
         """Ask how far the session got; says whether the blob is there already."""
-        status = self._registry.upload_status(self._sender.name, self._upload.url)
+        status = self._registry.uploads.status(self._sender.name, self._upload.url)
         if status is None:
             if self._registry.blob_size(self._sender.name, self._blob.digest) is not None:
                 self._note.forget()
@@ -174,7 +174,7 @@ class _Attempt:
         return False
 
     def _anew(self) -> Upload:
-        upload = self._registry.start_upload(self._sender.name)
+        upload = self._registry.uploads.start(self._sender.name)
         assert upload is not None  # without a source nothing can be mounted
         return upload
 

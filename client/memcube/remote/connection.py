@@ -1,0 +1,59 @@
+"""What every request to one registry needs: its address, its URLs, the scopes to ask a token for."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from memcube_protocol.errors import NetworkError
+
+from memcube.http import HttpClient, Origin, Request, Response
+from memcube.settings import Settings
+
+
+class Connection:
+    """The registry at `host` (`host[:port]`; empty: the default one)."""
+
+    def __init__(self, host: str, http: HttpClient, settings: Settings) -> None:
+        self.endpoint = settings.endpoint_of(host)
+        self.host = self.endpoint.host
+        self.http = http
+        self.origin = Origin.of(self.endpoint.url)
+
+    def read(
+        self, name: str, method: str, rest: str, headers: dict[str, str] | None = None
+    ) -> Request:
+        """A request that reads from repository `name`."""
+        scopes = frozenset({scope_of(name, "pull")})
+        return Request(method, self.url(name, rest), headers or {}, scopes=scopes)
+
+    def write(self, name: str, method: str, rest: str) -> Request:
+        """A request that changes repository `name`."""
+        return Request(method, self.url(name, rest), scopes=frozenset({scope_of(name, "delete,pull")}))
+
+    def send(self, request: Request, *accept: int) -> Response:
+        """The answer, if its status is one of `accept` (200 if none is given)."""
+        return self.http.send(request, accept or (200,))
+
+    def url(self, name: str, rest: str) -> str:
+        """URL of something in repository `name`."""
+        return f"{self.endpoint.url}/v2/{quote(name)}/{rest}"
+
+    def same_origin(self, url: str) -> str:
+        """`url` itself, if it is of this registry.
+
+        Raises:
+            NetworkError: it leads elsewhere.
+        """
+        if Origin.of(url) != self.origin:
+            raise nonsense(self.host, "a next page on another host")
+        return url
+
+
+def scope_of(name: str, actions: str) -> str:
+    """A scope of the token handshake."""
+    return f"repository:{name}:{actions}"
+
+
+def nonsense(host: str, what: str) -> NetworkError:
+    """The error for an answer that breaks the protocol."""
+    return NetworkError(f"{host} answered with {what}", hint="the registry is faulty")
