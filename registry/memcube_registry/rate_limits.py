@@ -44,6 +44,9 @@ class MemoryBuckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = Lock()
 
+    def __len__(self) -> int:
+        return len(self._buckets)
+
     def take(self, key: str, rate: Rate, *, now_s: float) -> float:
         """See `Buckets`. `now_s` is a monotonic clock."""
         if rate.per_s <= 0:

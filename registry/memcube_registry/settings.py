@@ -64,7 +64,7 @@ class Settings:
     upload_expiry_s: int = _setting(86_400, "Life of an upload nobody continues.", low=1)
     gc_interval_s: int = _setting(3_600, "Time between garbage collections; 0: never.")
     gc_grace_s: int = _setting(86_400, "How long unreferenced content is kept.")
-    requests_per_s: int = _setting(500, "Requests a second from one account; 0: no limit.")
+    requests_per_s: int = _setting(1000, "Requests a second from one account; 0: no limit.")
     anonymous_requests_per_s: int = _setting(
         200, "Requests a second from one address without a login; 0: no limit."
     )
@@ -169,6 +169,34 @@ def documented() -> Iterator[tuple[str, str, str, str]]:
         doc = entry.metadata["doc"] + (f" One of: {', '.join(choices)}." if choices else "")
         shown = "" if default == Path() else shown
         yield entry.name, PREFIX + entry.name.upper(), shown, doc
+
+
+def guide() -> str:
+    """docs/guide/settings.md: every setting, from this file."""
+    rows = "".join(
+        f"| `{name}` | `{variable}` | {f'`{default}`' if default else ''} | {doc} |\n"
+        for name, variable, default, doc in documented()
+    )
+    return _GUIDE_HEAD + rows
+
+
+_GUIDE_HEAD: Final = f"""\
+# Settings of the registry
+
+The registry reads its settings from these places; a later one wins:
+
+1. the defaults below;
+2. a TOML file named by `--config` or `{CONFIG_VARIABLE}`, such as `port = 8080`;
+3. variables whose names begin with `{PREFIX}`;
+4. options of the command.
+
+A setting that is unknown or has a wrong value stops the start and is named. Durations are seconds.
+Sizes are bytes, or such as `100GiB` in quotes. `memcube-registry settings` prints every setting
+with the value it has now. This table is generated from the code by `make docs`.
+
+| setting | variable | default | meaning |
+|---|---|---|---|
+"""
 
 
 def masked(settings: Settings) -> dict[str, str]:

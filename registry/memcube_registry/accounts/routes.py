@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, Router, delete, get, post, put
+from litestar.params import FromPath, JSONBody
 from memcube_protocol.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from sqlmodel import Session
 
@@ -122,7 +123,7 @@ def get_me(request: Asked) -> MeView:
 
 
 @post("/accounts", sync_to_thread=True, tags=["accounts"])
-def create_account(request: Asked, data: NewAccount) -> AccountView:
+def create_account(request: Asked, data: JSONBody[NewAccount]) -> AccountView:
     """Create a person's account; for operators of the registry."""
     principal, services = _require_admin(request), services_of(request)
     quota = services.settings.default_quota_bytes if data.quota_bytes is None else data.quota_bytes
@@ -135,7 +136,7 @@ def create_account(request: Asked, data: NewAccount) -> AccountView:
 
 
 @get("/accounts/{name:str}", sync_to_thread=True, tags=["accounts"])
-def get_account(request: Asked, name: str) -> AccountView:
+def get_account(request: Asked, name: FromPath[str]) -> AccountView:
     """What everybody may know of an account."""
     principal_of(request)
     with services_of(request).database.read() as session:
@@ -152,7 +153,7 @@ def list_tokens(request: Asked) -> list[TokenView]:
 
 
 @post("/tokens", sync_to_thread=True, tags=["tokens"])
-def create_token(request: Asked, data: NewToken) -> CreatedToken:
+def create_token(request: Asked, data: JSONBody[NewToken]) -> CreatedToken:
     """Create an API token; its secret is in this answer only."""
     principal = _require_admin(request)
     scopes = parse_scopes(" ".join(data.scopes))
@@ -169,7 +170,7 @@ def create_token(request: Asked, data: NewToken) -> CreatedToken:
 
 
 @delete("/tokens/{token_id:int}", sync_to_thread=True, tags=["tokens"])
-def revoke_token(request: Asked, token_id: int) -> None:
+def revoke_token(request: Asked, token_id: FromPath[int]) -> None:
     """End one of your API tokens at once. Any token may end itself."""
     principal = require_account(request)
     if principal.token_id != token_id:
@@ -192,7 +193,7 @@ def list_organisations(request: Asked) -> list[MemberView]:
 
 
 @post("/organisations", sync_to_thread=True, tags=["organisations"])
-def create_organisation(request: Asked, data: NewOrganisation) -> AccountView:
+def create_organisation(request: Asked, data: JSONBody[NewOrganisation]) -> AccountView:
     """Create an organisation and become its owner."""
     principal, services = _require_admin(request), services_of(request)
     quota = services.settings.default_quota_bytes or None
@@ -205,7 +206,7 @@ def create_organisation(request: Asked, data: NewOrganisation) -> AccountView:
 
 
 @get("/organisations/{name:str}/members", sync_to_thread=True, tags=["organisations"])
-def list_members(request: Asked, name: str) -> list[MemberView]:
+def list_members(request: Asked, name: FromPath[str]) -> list[MemberView]:
     """The members of an organisation, for its members."""
     principal = require_account(request)
     with services_of(request).database.read() as session:
@@ -214,7 +215,9 @@ def list_members(request: Asked, name: str) -> list[MemberView]:
 
 
 @put("/organisations/{name:str}/members/{member:str}", sync_to_thread=True, tags=["organisations"])
-def set_member(request: Asked, name: str, member: str, data: NewRole) -> MemberView:
+def set_member(
+    request: Asked, name: FromPath[str], member: FromPath[str], data: JSONBody[NewRole]
+) -> MemberView:
     """Add a member to an organisation, or change their role; for its owners."""
     principal = _require_admin(request, name)
 
@@ -230,7 +233,7 @@ def set_member(request: Asked, name: str, member: str, data: NewRole) -> MemberV
 @delete(
     "/organisations/{name:str}/members/{member:str}", sync_to_thread=True, tags=["organisations"]
 )
-def remove_member(request: Asked, name: str, member: str) -> None:
+def remove_member(request: Asked, name: FromPath[str], member: FromPath[str]) -> None:
     """End a membership; for owners, and for members who leave."""
     principal = require_account(request)
     needed = Role.READER if principal.name == member else Role.OWNER

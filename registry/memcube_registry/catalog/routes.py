@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, put
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 from memcube_protocol.errors import UnauthenticatedError
 from sqlmodel import Session
 
@@ -20,8 +20,8 @@ from memcube_registry.delivery.service import authorize
 from memcube_registry.services import services_of
 
 Asked = Request[Any, Any, Any]
-Limit = Annotated[int, Parameter(ge=1, le=service.PAGE_MAX)]
-Prefix = Annotated[str, Parameter(max_length=255)]
+Limit = Annotated[int, QueryParameter(ge=1, le=service.PAGE_MAX)]
+Prefix = Annotated[str, QueryParameter(max_length=255)]
 
 
 class CubeSettings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ def list_cubes(
 
 
 @get("/cubes/{name:path}", sync_to_thread=True, tags=["cubes"])
-def get_cube(request: Asked, name: str) -> CubeView:
+def get_cube(request: Asked, name: FromPath[str]) -> CubeView:
     """One cube. A private one that you may not see answers as one that is absent."""
     principal = principal_of(request)
     with services_of(request).database.read() as session:
@@ -73,7 +73,7 @@ def get_cube(request: Asked, name: str) -> CubeView:
 
 
 @put("/cubes/{name:path}", sync_to_thread=True, tags=["cubes"])
-def set_cube(request: Asked, name: str, data: CubeSettings) -> CubeView:
+def set_cube(request: Asked, name: FromPath[str], data: JSONBody[CubeSettings]) -> CubeView:
     """Make a cube public or private; an absent one is created, empty."""
     principal = principal_of(request)
 
@@ -84,7 +84,7 @@ def set_cube(request: Asked, name: str, data: CubeSettings) -> CubeView:
 
 
 @delete("/cubes/{name:path}", sync_to_thread=True, tags=["cubes"], status_code=204)
-def delete_cube(request: Asked, name: str) -> Response[None]:
+def delete_cube(request: Asked, name: FromPath[str]) -> Response[None]:
     """Delete every version of a cube. Its name stays yours; its versions cannot be reused."""
     principal, services = principal_of(request), services_of(request)
 
@@ -97,7 +97,7 @@ def delete_cube(request: Asked, name: str) -> Response[None]:
 
 
 @get("/tags/{name:path}", sync_to_thread=True, tags=["cubes"])
-def list_tags(request: Asked, name: str) -> list[TagView]:
+def list_tags(request: Asked, name: FromPath[str]) -> list[TagView]:
     """The tags of a cube with the digests they point to."""
     principal = principal_of(request)
     with services_of(request).database.read() as session:
