@@ -94,9 +94,10 @@ def sign(content: Statement, signer: Signer) -> Bundle:
         LimitExceededError: a statement over 1 MiB.
     """
     payload = content.to_bytes()
-    signature = signer.sign(pae(media_types.IN_TOTO, payload))
-    key_id = signer.public_key.id
-    return write(Envelope(media_types.IN_TOTO, payload, (Signature(signature, key_id),)), key_id)
+    # Only the bundle names the key: verifiers disagree on what a keyid inside the envelope means.
+    signature = Signature(signer.sign(pae(media_types.IN_TOTO, payload)))
+    envelope = Envelope(media_types.IN_TOTO, payload, (signature,))
+    return write(envelope, signer.public_key.id)
 
 
 def write(envelope: Envelope, key_hint: str) -> Bundle:

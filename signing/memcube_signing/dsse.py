@@ -74,13 +74,12 @@ class Envelope:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object of this envelope."""
+        """The JSON object of this envelope; a key hint is written even where it is empty, as some want it."""
         return {
             "payload": _encode(self.payload),
             "payloadType": self.payload_type,
             "signatures": [
-                {"sig": _encode(signature.value)}
-                | ({"keyid": signature.key_id} if signature.key_id else {})
+                {"sig": _encode(signature.value), "keyid": signature.key_id}
                 for signature in self.signatures
             ],
         }

@@ -71,7 +71,7 @@ def signed_payload(
     payload: bytes, key: PrivateKey = ALICE, payload_type: str = media_types.IN_TOTO
 ) -> bytes:
     """A bundle with a right signature over any `payload`, as a hostile publisher makes it."""
-    signature = Signature(key.sign(pae(payload_type, payload)), key.public_key.id)
+    signature = Signature(key.sign(pae(payload_type, payload)))
     return bundles.write(Envelope(payload_type, payload, (signature,)), key.public_key.id).raw
 
 

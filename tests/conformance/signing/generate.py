@@ -180,7 +180,7 @@ def _bad_bundles() -> list[tuple[str, bytes, str, str]]:
         ("two signatures", changed(good, "dsseEnvelope.signatures", [entry, entry]), malformed, "several-signatures"),
         ("url-safe base64", changed(good, signature, entry["sig"].replace("/", "_").replace("+", "-").rstrip("=")), malformed, "not-base64"),
         ("stray bits in base64", _stray_bits(good), malformed, "not-base64"),
-        ("hints differ", changed(good, "verificationMaterial.publicKey.hint", MALLORY.public_key.id), invalid, "hint-mismatch"),
+        ("hints differ", changed(good, "dsseEnvelope.signatures.0.keyid", MALLORY.public_key.id), invalid, "hint-mismatch"),
         ("other key", signed(MALLORY).raw, invalid, "unknown-key"),
         ("payload changed", changed(good, "dsseEnvelope.payload", _b64(payload.replace(b"1.0.0", b"1.0.1"))), invalid, "bad-signature"),
         ("payload re-serialised", changed(good, "dsseEnvelope.payload", _b64(json.dumps(json.loads(payload)).encode())), invalid, "bad-signature"),
