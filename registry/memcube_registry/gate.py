@@ -25,7 +25,7 @@ from memcube_registry.rate_limits import Buckets, Rate, whole_seconds
 _CHALLENGE: Final = b"www-authenticate"
 _ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "pull,delete"}
 _REPOSITORY: Final = re.compile(
-    r"/v2/(?P<name>.+)/(?:(?P<upload>blobs/uploads)|blobs|manifests|tags|referrers)(?:/.*)?"
+    r"/v2/(?P<name>.+)/(?:(?P<upload>blobs/uploads)|(?P<blob>blobs)|manifests|tags|referrers)(?:/.*)?"
 )
 
 
@@ -168,7 +168,9 @@ def _wanted_scope(scope: Scope) -> str:
     found = _REPOSITORY.fullmatch(str(scope["path"]))
     if found is None or not is_name(found["name"]):
         return ""
-    actions = "pull,push" if found["upload"] else _ACTIONS.get(scope["method"], "pull,push")
+    # A HEAD of a blob begins a push; some clients then keep the token they got for it.
+    is_push = found["upload"] or (found["blob"] and scope["method"] == "HEAD")
+    actions = "pull,push" if is_push else _ACTIONS.get(scope["method"], "pull,push")
     return f"repository:{found['name']}:{actions}"
 
 
