@@ -38,7 +38,7 @@ fix: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## measure against peers; writes docs/benchmarks.md's figures
-	$(BIN)/python -m pytest -s tests/bench -o norecursedirs= -o python_files='bench_*.py' -o timeout=0
+	$(BIN)/python -m pytest -s tests/bench -o norecursedirs='.*' -o python_files='bench_*.py' -o timeout=0
 
 docs: $(READY) ## write the generated parts of docs/ anew
 	$(BIN)/python -m tests.house.generate
