@@ -422,7 +422,9 @@ def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _table(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    table = values.get(key) or {}
+    table = values.get(key)
+    if table is None:
+        return {}
     if not isinstance(table, dict):
         raise _invalid(f"{key} is not an object")
     return table

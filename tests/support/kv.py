@@ -1,0 +1,51 @@
+"""A small activation memory made of bytes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from memcube_protocol import activation, limits, tensors
+from memcube_protocol.activation import KvManifest, LayerShape, Source
+from memcube_protocol.compatibility import CompatibilityKey
+from memcube_protocol.content import Blocks
+from memcube_protocol.digest import Digest
+from memcube_protocol.identity import BaseIdentity
+
+IDS = tuple(range(300))
+LAYERS = (LayerShape(2, 4, 4), LayerShape(2, 4, 6))
+KEY = CompatibilityKey(
+    base=BaseIdentity(b"m" * 32),
+    compute_dtype="F32",
+    weight_quantisation="none",
+    architecture=Digest.of(b"architecture"),
+    rope='{"rope_theta":10000}',
+    kv_dtype="F32",
+    kv_quantisation="none",
+    adapters=(),
+    tokenizer=Digest.of(b"tokenizer"),
+    special_tokens="bare",
+    tokens=Digest.of(activation.encode_tokens(IDS)),
+    token_count=len(IDS),
+)
+
+
+def kv_file(
+    layers: tuple[LayerShape, ...] = LAYERS, tokens: int = len(IDS), dtype: str = "F32"
+) -> bytes:
+    """`kv.safetensors` whose bytes count up."""
+    header = activation.kv_header(layers, tokens, dtype)
+    size = sum(tensors.size_bytes(d, s) for _, d, s in activation.kv_tensors(layers, tokens, dtype))
+    return header + bytes(position * 7 % 251 for position in range(size))
+
+
+def kv_manifest(text: str | None = "three hundred tokens") -> KvManifest:
+    """The manifest that belongs to `kv_file()` and `IDS`."""
+    file = kv_file()
+    header = tensors.parse_header(file)
+    blocks = {}
+    for tensor in header.tensors:
+        start, stop = header.range_of(tensor)
+        row = tensor.size_bytes // len(IDS)
+        blocks[tensor.name] = Blocks.of(file[start:stop], row * limits.KV_BLOCK_TOKENS, start)
+    key = dataclasses.replace(KEY)
+    return KvManifest("kv", key, LAYERS, activation.token_chain(IDS), blocks, Source(text))
