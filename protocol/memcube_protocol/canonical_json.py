@@ -53,15 +53,29 @@ def parse_object(content: bytes | bytearray | memoryview, *, what: str = "JSON")
 
 
 def dump(value: Any) -> bytes:
-    """Canonical bytes of `value` (RFC 8785): sorted keys, no spaces, UTF-8.
+    """Canonical bytes of `value` (RFC 8785): sorted keys, no spaces, UTF-8; `parse` reads them.
 
     Raises:
-        InvalidJsonError: a float that is not finite, an integer beyond 2^53 - 1, or another type.
+        InvalidJsonError: a float that is not finite, an integer beyond 2^53 - 1 (also one written
+            as a float), more than `limits.JSON_DEPTH` levels, or another type.
     """
+    _require_readable(value, 0)
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError) as error:
         raise _invalid("value", str(error)) from None
+
+
+def _require_readable(value: Any, depth: int) -> None:
+    """Refuse what would be written in a form that `parse` refuses."""
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) > MAX_SAFE_INTEGER:
+            raise _invalid("value", f"the float {value!r} is an integer beyond 2^53 - 1")
+    elif isinstance(value, (dict, list, tuple)):
+        if depth == limits.JSON_DEPTH:
+            raise _invalid("value", f"it nests deeper than {limits.JSON_DEPTH} levels")
+        for item in value.values() if isinstance(value, dict) else value:
+            _require_readable(item, depth + 1)
 
 
 def _check_depth(text: str, what: str) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, TextIO
 
 from memcube_protocol.errors import InvalidJsonError, LimitExceededError, NotFoundError
 
 ITEM_CHARS: Final = 32 * 1024 * 1024
 _PIECE_CHARS: Final = 1024 * 1024
 _SPACE: Final = " \t\r\n"
+_AFTER: Final = frozenset(",:]} \t\r\n")
 
 
 def items(path: Path) -> Iterator[tuple[str, Any]]:
@@ -27,7 +27,7 @@ def items(path: Path) -> Iterator[tuple[str, Any]]:
         LimitExceededError: an item of more than 32 Mi characters.
     """
     try:
-        with path.open("rb") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _Scanner(file, path.name).items()
     except FileNotFoundError:
         raise NotFoundError(f"there is no file {path}", hint="look at the folder's path") from None
@@ -36,8 +36,8 @@ def items(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 class _Scanner:
-    def __init__(self, file: BinaryIO, what: str) -> None:
-        self._text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    def __init__(self, file: TextIO, what: str) -> None:
+        self._text = file
         self._what = what
         self._decoder = json.JSONDecoder()
         self._buffer = ""
@@ -94,8 +94,8 @@ class _Scanner:
                 if self._ended:
                     raise _invalid(self._what, str(error)) from None
             else:
-                # A number at the end of the buffer may go on in the next piece.
-                if end < len(self._buffer) or self._ended:
+                # A number may go on in the next piece, after its point as well.
+                if self._ended or self._buffer[end : end + 1] in _AFTER:
                     self._at = end
                     return value
             self._fill(max(_PIECE_CHARS, len(self._buffer) - self._at))

@@ -18,6 +18,9 @@ LEAVES = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
 )
+DEEP: list[object] = []
+for _ in range(limits.JSON_DEPTH):
+    DEEP = [DEEP]
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -42,20 +45,9 @@ def test_what_is_dumped_is_parsed_back_and_dumps_to_the_same_bytes(value: object
         content = canonical_json.dump(value)
     except InvalidJsonError:
         return
-    try:
-        back = canonical_json.parse(content)
-    except InvalidJsonError:
-        # A float beyond 2^53 without a fraction is written as an integer, which readers refuse.
-        assert "beyond" in _error(content)
-        return
+    back = canonical_json.parse(content)
     assert same(back, value)
     assert canonical_json.dump(back) == content
-
-
-def _error(content: bytes) -> str:
-    with pytest.raises(InvalidJsonError) as caught:
-        canonical_json.parse(content)
-    return str(caught.value)
 
 
 @settings(max_examples=200)
@@ -119,15 +111,16 @@ def test_hostile_strings_are_judged_in_linear_time() -> None:
 
 
 def test_canonical_bytes_follow_rfc_8785() -> None:
-    value = {"\u20ac": 1.0, "\r": 1e21, "\ud83d\ude00": 1e-7, "1": [0.1, -0.0, 333333333.33333329]}
+    value = {"\u20ac": 1.0, "\r": 0.5, "\ud83d\ude00": 1e-7, "1": [0.1, -0.0, 333333333.33333329]}
     value = {key.encode("utf-16", "surrogatepass").decode("utf-16"): v for key, v in value.items()}
     assert canonical_json.dump(value) == (
-        '{"\\r":1e+21,"1":[0.1,0,333333333.3333333],"€":1,"😀":1e-7}'.encode()
+        '{"\\r":0.5,"1":[0.1,0,333333333.3333333],"€":1,"😀":1e-7}'.encode()
     )
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, 2**53, {1: 2}, {"a": b""}, "\ud800", object()]
+    "value",
+    [math.nan, math.inf, 2**53, 2.0**53, -1e20, DEEP, {1: 2}, {"a": b""}, "\ud800", object()],
 )
 def test_what_has_no_canonical_form_is_refused(value: object) -> None:
     with pytest.raises(InvalidJsonError):
