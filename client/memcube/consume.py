@@ -241,7 +241,7 @@ def attestations_of(registry: Registry, name: str, subject: Digest) -> Iterable[
             referrer = registry.manifest(name, str(entry.digest))
             if not isinstance(referrer, oci.Manifest) or len(referrer.layers) != 1:
                 continue
-            bundle = registry.read_blob(name, referrer.layers[0], limits.STATEMENT_BYTES)
+            bundle = registry.read_blob(name, referrer.layers[0], limits.BUNDLE_BYTES)
         except MemcubeError as error:
             if not _proves_nothing(error):
                 raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from memcube_protocol import oci
 from memcube_protocol.config import Lineage
 from memcube_protocol.cube import Cube
-from memcube_protocol.errors import ConflictError, NotFoundError, PublisherChangedError
+from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
 from memcube_signing.keys import Signer
 from memcube_signing.release import Parent, Release
@@ -21,7 +21,7 @@ from memcube.consume import attestations_of
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.remote import Registry
 from memcube.transfer import push_blobs
-from memcube.trust import Publication, SignedCube, location_of, own_releases, sign_cube, tagged
+from memcube.trust import Publication, SignedCube, own_releases, sign_cube, tagged
 
 LATEST = "latest"
 
@@ -121,16 +121,6 @@ def _sign(
     signer: Signer,
     trust: Trust,
 ) -> SignedCube:
-    pins = context.pins.load()
-    pin = pins.of(location_of(place))
-    own = signer.public_key
-    accepted = trust.accept.publisher == own.id
-    if pin and own.id not in {publisher.id for publisher in pin.publishers} and not accepted:
-        raise PublisherChangedError(
-            f"{place.location} was published with another key than {own.id}",
-            hint="sign with that key (--key NAME), or repeat with "
-            f"--accept-publisher {own.id}: everybody who pulled it is warned",
-        )
     governance = cube.config.governance
     publication = Publication(
         cube.config.version,
@@ -143,9 +133,10 @@ def _sign(
         cube.manifest,
         publication,
         signer=signer,
-        pins=pins,
+        pins=context.pins.load(),
         now=context.now(),
         published=_published_before(registry, place, signer),
+        accept=trust.accept,
     )
 
 

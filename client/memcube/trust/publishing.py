@@ -8,7 +8,12 @@ from datetime import UTC, datetime
 
 from memcube_protocol import media_types, oci
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, InvalidReferenceError, MemcubeError
+from memcube_protocol.errors import (
+    ConflictError,
+    InvalidReferenceError,
+    MemcubeError,
+    PublisherChangedError,
+)
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
 from memcube_signing.bundle import Bundle
@@ -23,7 +28,7 @@ from memcube_signing.release import (
 )
 
 from memcube.trust.pins import Observation, Pins, Seen
-from memcube.trust.question import Attestation, location_of
+from memcube.trust.question import NOTHING_ACCEPTED, Acceptance, Attestation, location_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ def sign_cube(
     pins: Pins,
     now: datetime,
     published: Collection[Release] = (),
+    accept: Acceptance = NOTHING_ACCEPTED,
 ) -> SignedCube:
     """`manifest` signed as the next release of the origin `reference` (its host and name).
 
@@ -77,6 +83,8 @@ def sign_cube(
 
     Raises:
         ConflictError: this version was released with another manifest.
+        PublisherChangedError: the origin was published with another key, and `accept` does not name
+            the new one.
         InvalidReferenceError: a reference without host.
         InvalidStatementError: a field breaks its rule.
         SigningKeyError: the key cannot be used.
@@ -87,6 +95,7 @@ def sign_cube(
             hint="use `Reference.with_host` with the default registry first",
         )
     origin = location_of(reference)
+    replaces = _replaces(origin, pins, signer.public_key, accept)
     seq, previous = _place(_past(origin, pins, published), publication.version, manifest.digest)
     release = Release(
         subject=manifest.digest,
@@ -102,7 +111,7 @@ def sign_cube(
     )
     bundle = sign_release(release, signer)
     attached = referrer.write(bundle, PREDICATE_TYPE, manifest.descriptor(), signer.public_key)
-    observation = Observation(origin, None, release, (signer.public_key,))
+    observation = Observation(origin, None, release, (signer.public_key,), replaces=replaces)
     return SignedCube(release, bundle, attached, observation)
 
 
@@ -124,6 +133,20 @@ def own_releases(
 def tagged(observation: Observation, tag: str) -> Observation:
     """`observation` made through the moving `tag`."""
     return replace(observation, tag=tag)
+
+
+def _replaces(origin: str, pins: Pins, key: PublicKey, accept: Acceptance) -> bool:
+    """Whether `key` takes the place of the pinned ones, as the user accepts."""
+    pin = pins.of(origin)
+    if pin is None or key in pin.publishers:
+        return False
+    if accept.publisher != key.id:
+        raise PublisherChangedError(
+            f"{origin} was published with another key than {key.id}",
+            hint="sign with that key (--key NAME), or repeat with "
+            f"--accept-publisher {key.id}: everybody who pulled it before is alarmed",
+        )
+    return True
 
 
 def _past(origin: str, pins: Pins, published: Collection[Release]) -> dict[str, Seen]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from memcube_protocol import oci
 from memcube_protocol.errors import InvalidReferenceError
@@ -46,6 +47,9 @@ class Acceptance:
     rollback: bool = False
 
 
+NOTHING_ACCEPTED: Final = Acceptance()
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """May `manifest`, fetched as `reference` with these attestations, be used `now`?
@@ -65,7 +69,7 @@ class Question:
     mode: Mode = Mode.ENFORCE
     scope: Scope = Scope.REMOTE
     trusted: tuple[PublicKey, ...] | None = None
-    accept: Acceptance = Acceptance()
+    accept: Acceptance = NOTHING_ACCEPTED
 
     def __post_init__(self) -> None:
         if self.scope is Scope.REMOTE and not self.reference.host:

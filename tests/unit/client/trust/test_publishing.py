@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from memcube.trust import (
+    Acceptance,
     Attestation,
     Pins,
     Publication,
@@ -17,7 +18,12 @@ from memcube.trust import (
 )
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, InvalidReferenceError, InvalidStatementError
+from memcube_protocol.errors import (
+    ConflictError,
+    InvalidReferenceError,
+    InvalidStatementError,
+    PublisherChangedError,
+)
 from memcube_protocol.reference import Reference
 from support.signing import ALICE, MALLORY, NOW, ORIGIN, manifest, release
 
@@ -106,3 +112,13 @@ def test_a_release_needs_a_host_and_a_whole_version():
 def test_the_publisher_follows_the_own_tags_too():
     pins = Pins().recording(tagged(sign().observation, "latest"))
     assert pins.at(ORIGIN).tags == {"latest": 1}
+
+
+def test_another_key_needs_the_publishers_word():
+    pins = Pins().recording(sign().observation)
+    with pytest.raises(PublisherChangedError):
+        sign("two", "1.1.0", pins, signer=MALLORY)
+    accept = Acceptance(publisher=MALLORY.public_key.id)
+    signed = sign("two", "1.1.0", pins, signer=MALLORY, accept=accept)
+    assert signed.release.seq == 2
+    assert pins.recording(signed.observation).of(ORIGIN).publishers == (MALLORY.public_key,)
