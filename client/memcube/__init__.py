@@ -1,1 +1,102 @@
-"""The client of memcube: publish, pull, verify and mount memory for language models."""
+"""Publish, pull, verify and mount memory for language models.
+
+    import memcube
+
+    memcube.push("my-cube")
+    with memcube.mount("alice/notes", model=model, tokenizer=tokenizer) as memory:
+        print(memory.generate("Which backups are there?"))
+
+Every name is loaded when it is first used (PEP 562): the import itself costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from memcube_protocol.errors import MemcubeError
+
+    from memcube.client import Client
+    from memcube.context import Trust
+    from memcube.dumper import MemDumper
+    from memcube.loader import MemLoader, MountedCube
+    from memcube.memories.activation import dump_kv
+    from memcube.memories.parametric import dump_lora
+    from memcube.sdk import (
+        cp,
+        inspect,
+        login,
+        logout,
+        ls,
+        mount,
+        pack,
+        path,
+        prune,
+        pull,
+        push,
+        rm,
+        tag,
+        unpack,
+        verify,
+        whoami,
+    )
+    from memcube.settings import Settings
+    from memcube.trust import Acceptance, Mode
+
+__all__ = [
+    "Acceptance",
+    "Client",
+    "MemDumper",
+    "MemLoader",
+    "MemcubeError",
+    "Mode",
+    "MountedCube",
+    "Settings",
+    "Trust",
+    "cp",
+    "dump_kv",
+    "dump_lora",
+    "inspect",
+    "login",
+    "logout",
+    "ls",
+    "mount",
+    "pack",
+    "path",
+    "prune",
+    "pull",
+    "push",
+    "rm",
+    "tag",
+    "unpack",
+    "verify",
+    "whoami",
+]
+
+_PLACES: Final = {
+    "Acceptance": "memcube.trust",
+    "Client": "memcube.client",
+    "MemDumper": "memcube.dumper",
+    "MemLoader": "memcube.loader",
+    "MemcubeError": "memcube_protocol.errors",
+    "Mode": "memcube.trust",
+    "MountedCube": "memcube.loader",
+    "Settings": "memcube.settings",
+    "Trust": "memcube.context",
+    "dump_kv": "memcube.memories.activation",
+    "dump_lora": "memcube.memories.parametric",
+}
+"""Where a name lives; all others are functions of `memcube.sdk`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES.get(name, "memcube.sdk")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -54,12 +54,14 @@ class Client:
         reference: Name | None = None,
         *,
         key: str | None = None,
+        public: bool | None = None,
         trust: Trust = NORMAL_TRUST,
     ) -> publish.Published:
         """Pack, sign and publish the folder `source`, or publish a cube packed before by its name.
 
         Without `reference` the name in `memcube.toml` decides; one without a namespace goes into
-        the account's own. See `publish.publish` for what it raises.
+        the account's own. `public` says who may read the cube at our registry; None leaves that as
+        it is, and a new cube private. See `publish.publish` for what it raises.
         """
         wanted = _reference(reference) if reference is not None else None
         folder = Path(source)
@@ -77,7 +79,10 @@ class Client:
                 )
             cube, place = read_cube(self.context.store, ref.digest), wanted or ref.reference
         place = self._in_namespace(Reference(place.host, place.name, place.tag))
-        return publish.publish(self.context, cube, place, key=key, trust=trust)
+        published = publish.publish(self.context, cube, place, key=key, trust=trust)
+        if public is not None:
+            accounts.set_visibility(self.context, published.reference, public=public)
+        return published
 
     def pull(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
@@ -183,6 +188,7 @@ class Client:
         filters: Filters = (),
         trust: Trust = NORMAL_TRUST,
         allow_unverified_base: bool = False,
+        rebuild: bool = False,
     ) -> MountedCube:
         """Make the memories of a cube usable by `model`; see `loader.mount`."""
         from memcube.loader import mount
@@ -194,6 +200,7 @@ class Client:
             model=model,
             tokenizer=tokenizer,
             allow_unverified_base=allow_unverified_base,
+            rebuild=rebuild,
         )
 
     def close(self) -> None:

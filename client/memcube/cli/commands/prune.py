@@ -28,7 +28,8 @@ class Size(click.ParamType[int]):
         match = _SIZE.fullmatch(str(value).strip())
         if match is None:
             self.fail(f"{str(value)[:40]!r} is not a size such as 10GiB", param, ctx)
-        return int(match[1]) * 1024 ** _POWERS[match[2].upper()]
+        power: int = _POWERS[match[2].upper()]
+        return int(match[1]) << 10 * power
 
 
 @command("prune", "memcube prune", "memcube prune --older-than 30 --keep 20GiB --yes")

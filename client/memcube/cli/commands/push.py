@@ -13,17 +13,24 @@ from memcube.cli.words import bytes_text
 @command(
     "push",
     "memcube push my-cube",
-    "memcube push notes alice/notes:1.0.0",
+    "memcube push notes alice/notes:1.0.0 --public",
     "memcube push alice/notes:1.0.0 registry.example/alice/notes",
 )
 @click.argument("source")
 @click.argument("reference", required=False)
 @click.option("--key", metavar="NAME", help="Sign with this key instead of the default one.")
+@click.option(
+    "--public/--private",
+    "public",
+    default=None,
+    help="Who may read it. Default: as it is; private.",
+)
 @trust_options
 def push(
     source: str,
     reference: str | None,
     key: str | None,
+    public: bool | None,
     trust_mode: str,
     accept_publisher: str | None,
     accept_origin: str | None,
@@ -37,7 +44,7 @@ def push(
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client() as client:
-        published = client.push(source, reference, key=key, trust=trust)
+        published = client.push(source, reference, key=key, public=public, trust=trust)
     cube, place = published.cube, published.reference
     value = {
         "reference": str(place),

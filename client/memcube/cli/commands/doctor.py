@@ -1,0 +1,126 @@
+"""`memcube doctor`: what may be wrong on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from memcube_protocol.errors import EXIT_ERROR, EXIT_OK, MemcubeError
+
+from memcube.cli.answer import Answer
+from memcube.cli.command import command
+from memcube.cli.options import open_client
+from memcube.cli.words import bytes_text, table_text
+
+if TYPE_CHECKING:
+    from memcube.context import Context
+
+_SKEW_S: Final = 300
+_PARTS: Final = {
+    "registry": ("litestar", "granian", "sqlmodel"),
+    "torch": ("torch", "transformers", "peft"),
+    "plaintext": ("qdrant_edge",),
+}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at: `ok`, `note` or `problem`, and what was found."""
+
+    what: str
+    state: str
+    found: str
+    hint: str | None = None
+
+
+@command("doctor", "memcube doctor", "memcube doctor --json")
+def doctor() -> Answer:
+    """Check settings, local store, default registry, clock and optional packages.
+
+    Nothing is changed. The exit code is 1 if there is a problem.
+    """
+    with open_client() as client:
+        context = client.context
+        checks: tuple[Callable[[Context], Finding], ...] = (_settings, _store, _keys, _registry)
+        findings = [_looked_at(check, context) for check in checks]
+        findings.append(_looked_at(_clock, context))
+    findings += [_part(part, packages) for part, packages in _PARTS.items()]
+    value = {"findings": [finding._asdict() for finding in findings]}
+    rows = [(finding.state, finding.what, finding.found) for finding in findings]
+    hints = [f"hint: {finding.hint}" for finding in findings if finding.hint]
+    bad = any(finding.state == "problem" for finding in findings)
+    return Answer(
+        value, "\n".join([table_text(rows), *hints]), exit_code=EXIT_ERROR if bad else EXIT_OK
+    )
+
+
+def _looked_at(check: Callable[[Context], Finding], context: Context) -> Finding:
+    try:
+        return check(context)
+    except MemcubeError as error:
+        return Finding(check.__name__.strip("_"), "problem", str(error), error.hint)
+
+
+def _settings(context: Context) -> Finding:
+    settings = context.settings
+    return Finding("settings", "ok", f"home {settings.home}, registry {settings.endpoint.url}")
+
+
+def _store(context: Context) -> Finding:
+    refs, damaged = context.store.refs(), context.store.damaged()
+    held = f"{len(refs)} cubes, {bytes_text(context.store.size_bytes())}"
+    if damaged:
+        return Finding(
+            "store",
+            "problem",
+            f"{held}, {len(damaged)} damaged blobs, the first {damaged[0]}",
+            "pull the cubes again: damaged blobs are replaced",
+        )
+    return Finding("store", "ok", held)
+
+
+def _keys(context: Context) -> Finding:
+    entries = context.keys.entries()
+    if not entries:
+        return Finding("keys", "note", "none yet: the first push makes one")
+    return Finding("keys", "ok", ", ".join(f"{e.name} ({e.protection})" for e in entries))
+
+
+def _registry(context: Context) -> Finding:
+    registry = context.registry("")
+    registry.ping()
+    return Finding("registry", "ok", f"{registry.endpoint.url} answers")
+
+
+def _clock(context: Context) -> Finding:
+    """Compare our clock with the `Date` of the registry: signatures are judged by time."""
+    from memcube.http import HttpClient, Request
+
+    http = HttpClient(context.settings)
+    try:
+        url = context.settings.endpoint.url
+        with http.send(Request("GET", f"{url}/v2/", anonymous=True), (200, 401, 404)) as response:
+            said = response.headers.get("date")
+    finally:
+        http.close()
+    if not said:
+        return Finding("clock", "note", "the registry does not tell the time")
+    skew_s = abs((datetime.now(UTC) - parsedate_to_datetime(said)).total_seconds())
+    if skew_s > _SKEW_S:
+        return Finding(
+            "clock",
+            "problem",
+            f"{skew_s:.0f} s away from the registry's",
+            "set the clock of this machine: signatures are judged by it",
+        )
+    return Finding("clock", "ok", f"within {max(skew_s, 1):.0f} s of the registry's")
+
+
+def _part(part: str, packages: tuple[str, ...]) -> Finding:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        install = f"pip install 'memcube[{part}]'"
+        return Finding(f"memcube[{part}]", "note", f"lacks {', '.join(missing)}: {install}")
+    return Finding(f"memcube[{part}]", "ok", "installed")

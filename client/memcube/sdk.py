@@ -1,0 +1,153 @@
+"""The functions of `import memcube`: each does one act with the settings of this user.
+
+Use `Client` for several acts in a row, for other settings, or to watch progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memcube_protocol.reference import Reference
+
+from memcube.client import Client, Name
+from memcube.context import NORMAL_TRUST, Trust
+
+if TYPE_CHECKING:
+    from memcube.accounts import Identity
+    from memcube.consume import Found, Verified
+    from memcube.copying import Copied
+    from memcube.holdings import Held
+    from memcube.loader import MountedCube
+    from memcube.packing.pack import Packed
+    from memcube.publish import Published
+    from memcube.store import Pruned
+    from memcube.trust import Verdict
+
+
+def pack(folder: Path | str, *, name: str | None = None, version: str | None = None) -> Packed:
+    """See `Client.pack`."""
+    with Client() as client:
+        return client.pack(folder, name=name, version=version)
+
+
+def push(
+    source: Path | str,
+    reference: Name | None = None,
+    *,
+    key: str | None = None,
+    public: bool | None = None,
+    trust: Trust = NORMAL_TRUST,
+) -> Published:
+    """See `Client.push`."""
+    with Client() as client:
+        return client.push(source, reference, key=key, public=public, trust=trust)
+
+
+def pull(reference: Name, *, filters: Iterable[str] = (), trust: Trust = NORMAL_TRUST) -> Verified:
+    """See `Client.pull`."""
+    with Client() as client:
+        return client.pull(reference, filters=filters, trust=trust)
+
+
+def unpack(
+    reference: Name,
+    folder: Path | str,
+    *,
+    filters: Iterable[str] = (),
+    trust: Trust = NORMAL_TRUST,
+) -> Verified:
+    """See `Client.unpack`."""
+    with Client() as client:
+        return client.unpack(reference, folder, filters=filters, trust=trust)
+
+
+def path(reference: Name, memory: str, *, trust: Trust = NORMAL_TRUST) -> Path:
+    """See `Client.path`."""
+    with Client() as client:
+        return client.path(reference, memory, trust=trust)
+
+
+def verify(reference: Name, *, trust: Trust = NORMAL_TRUST) -> Verdict:
+    """See `Client.verify`."""
+    with Client() as client:
+        return client.verify(reference, trust=trust)
+
+
+def inspect(reference: Name) -> Found:
+    """See `Client.inspect`."""
+    with Client() as client:
+        return client.inspect(reference)
+
+
+def ls() -> tuple[Held, ...]:
+    """See `Client.ls`."""
+    with Client() as client:
+        return client.ls()
+
+
+def rm(reference: Name) -> Reference:
+    """See `Client.rm`."""
+    with Client() as client:
+        return client.rm(reference)
+
+
+def prune(*, older_than_days: float | None = None, max_bytes: int | None = None) -> Pruned:
+    """See `Client.prune`."""
+    with Client() as client:
+        return client.prune(older_than_days=older_than_days, max_bytes=max_bytes)
+
+
+def login(token: str, host: str = "", *, username: str = "") -> Identity:
+    """See `Client.login`."""
+    with Client() as client:
+        identity, _ = client.login(token, host, username=username)
+        return identity
+
+
+def logout(host: str = "") -> bool:
+    """See `Client.logout`."""
+    with Client() as client:
+        return client.logout(host)
+
+
+def whoami(host: str = "") -> Identity:
+    """See `Client.whoami`."""
+    with Client() as client:
+        return client.whoami(host)
+
+
+def tag(reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST) -> Reference:
+    """See `Client.tag`."""
+    with Client() as client:
+        return client.tag(reference, tag, trust=trust)
+
+
+def cp(source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> Copied:
+    """See `Client.cp`."""
+    with Client() as client:
+        return client.cp(source, target, trust=trust)
+
+
+def mount(
+    reference: Name,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    filters: Iterable[str] = (),
+    trust: Trust = NORMAL_TRUST,
+    allow_unverified_base: bool = False,
+    rebuild: bool = False,
+) -> MountedCube:
+    """See `Client.mount`."""
+    with Client() as client:
+        return client.mount(
+            reference,
+            model=model,
+            tokenizer=tokenizer,
+            filters=filters,
+            trust=trust,
+            allow_unverified_base=allow_unverified_base,
+            rebuild=rebuild,
+        )
