@@ -21,7 +21,15 @@ from memcube.consume import attestations_of
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.remote import Registry
 from memcube.transfer import push_blobs
-from memcube.trust import Publication, SignedCube, own_releases, sign_cube, tagged
+from memcube.trust import (
+    Pins,
+    Publication,
+    SignedCube,
+    location_of,
+    own_releases,
+    sign_cube,
+    tagged,
+)
 
 LATEST = "latest"
 
@@ -121,6 +129,7 @@ def _sign(
     signer: Signer,
     trust: Trust,
 ) -> SignedCube:
+    pins = context.pins.load()
     governance = cube.config.governance
     publication = Publication(
         cube.config.version,
@@ -133,25 +142,35 @@ def _sign(
         cube.manifest,
         publication,
         signer=signer,
-        pins=context.pins.load(),
+        pins=pins,
         now=context.now(),
-        published=_published_before(registry, place, signer),
+        published=_published_before(registry, place, signer, pins),
         accept=trust.accept,
     )
 
 
-def _published_before(registry: Registry, place: Reference, signer: Signer) -> tuple[Release, ...]:
-    """This publisher's releases that the registry shows: what this machine may not know of."""
+def _published_before(
+    registry: Registry, place: Reference, signer: Signer, pins: Pins
+) -> tuple[Release, ...]:
+    """This publisher's releases that the registry shows and this machine does not know of."""
+    pin = pins.of(location_of(place))
+    known = {tag_of_version(version) for version in pin.seen} if pin else set[str]()
     releases: list[Release] = []
-    for target in (LATEST, place.target):
-        try:
-            manifest = registry.manifest(place.name, target)
-        except NotFoundError:
+    for tag in _tags(registry, place):
+        if tag in known or not is_immutable_tag(tag):
             continue
+        manifest = registry.manifest(place.name, tag)
         if isinstance(manifest, oci.Manifest):
             attached = tuple(attestations_of(registry, place.name, manifest.digest))
             releases += own_releases(manifest, attached, [signer.public_key])
     return tuple(releases)
+
+
+def _tags(registry: Registry, place: Reference) -> list[str]:
+    try:
+        return list(registry.tags(place.name))
+    except NotFoundError:
+        return []
 
 
 def _parents(lineage: Lineage) -> tuple[Parent, ...]:
@@ -186,10 +205,7 @@ def _following_tags(registry: Registry, place: Reference) -> tuple[str, ...]:
     version = _numbers(place.target)
     if version is None:
         return ()
-    try:
-        released = [_numbers(tag) for tag in registry.tags(place.name)]
-    except NotFoundError:
-        released = []
+    released = [_numbers(tag) for tag in _tags(registry, place)]
     newer = [other for other in released if other is not None and other > version]
     return tuple(
         ".".join(map(str, version[:depth])) or LATEST
