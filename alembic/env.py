@@ -1,34 +1,42 @@
 """Runs migrations on the connection that memcube_registry.migrating hands over."""
 
+from typing import Any
+
 import memcube_registry.tables  # noqa: F401 - every model, so that the metadata is whole
+from memcube_registry.database import UtcDateTime
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
+from sqlmodel.sql.sqltypes import AutoString
 
 from alembic import context
 
 # Any number, the same in every replica: one migrates, the others wait for it.
-_ADVISORY_LOCK = 0x6D656D63
+ONE_AT_A_TIME = 0x6D656D63
+
+
+def plain(kind: str, item: Any, _context: Any) -> str | bool:
+    """Column types as SQLAlchemy's own: a migration must not change when the models' types do."""
+    if kind == "type" and isinstance(item, AutoString):
+        return f"sa.String({item.length})"
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
 
 
 def run(connection: Connection) -> None:
-    sqlite = connection.dialect.name == "sqlite"
-    if sqlite:
-        # Renaming a table would otherwise act on the rows that refer to it.
-        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,
-        render_as_batch=sqlite,
+        render_as_batch=connection.dialect.name == "sqlite",
+        # The registry begins SQLite's transactions itself, so its schema changes are whole as well.
+        transactional_ddl=True,
         compare_type=True,
+        render_item=plain,
     )
     with context.begin_transaction():
-        if not sqlite:
-            connection.execute(
-                text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK}
-            )
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ONE_AT_A_TIME})
         context.run_migrations()
-    if sqlite:
-        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
 
 
 given = context.config.attributes.get("connection")

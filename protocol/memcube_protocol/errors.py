@@ -6,6 +6,7 @@ MemcubeError
 │   ├── InvalidDigestError         not `algorithm:hex` of a registered algorithm
 │   ├── InvalidJsonError           duplicate keys, NaN, too deep, not UTF-8, not canonical
 │   ├── InvalidManifestError       not an OCI manifest or index, or not a cube
+│   │   └── MissingContentError        a manifest names blobs or manifests that its repository lacks
 │   ├── InvalidConfigError         a cube config or memcube.toml breaks its schema
 │   ├── InvalidRecordError         a plaintext record or shard breaks its schema
 │   ├── InvalidTensorsError        a safetensors file is hostile, damaged or of another shape
@@ -94,6 +95,12 @@ class InvalidManifestError(InvalidError):
     """Not an OCI manifest or index, or one that is not a cube."""
 
     code = "invalid-manifest"
+
+
+class MissingContentError(InvalidManifestError):
+    """A manifest that names blobs or manifests which its repository does not hold."""
+
+    code = "missing-content"
 
 
 class InvalidConfigError(InvalidError):
@@ -387,6 +394,7 @@ OUTCOMES: dict[str, Outcome] = {
     "invalid-digest": Outcome(400, EXIT_INVALID),
     "invalid-json": Outcome(400, EXIT_INVALID),
     "invalid-manifest": Outcome(400, EXIT_INVALID),
+    "missing-content": Outcome(400, EXIT_INVALID),
     "invalid-config": Outcome(400, EXIT_INVALID),
     "invalid-record": Outcome(400, EXIT_INVALID),
     "invalid-tensors": Outcome(400, EXIT_INVALID),

@@ -149,7 +149,7 @@ class Database:
         """Bring the schema to `revision`; `base` removes every table."""
         from memcube_registry.migrating import migrate
 
-        migrate(self.engine, revision)
+        migrate(self._writer, revision)
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from alembic.config import Config
 from memcube_protocol.errors import StorageError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from alembic import command
 
 BASE: Final = "base"
+# Alembic keeps the running migration in global variables; between processes the database decides.
+_ONE_AT_A_TIME: Final = threading.Lock()
 _PACKAGE: Final = Path(__file__).resolve().parent
 
 
@@ -31,14 +36,33 @@ def migrations_folder() -> Path:
 
 
 def migrate(engine: Engine, revision: str) -> None:
-    """Bring the schema behind `engine` to `revision`, up or (to `base`) down."""
+    """Bring the schema behind `engine` to `revision`, up or (to `base`) down.
+
+    `engine` begins SQLite's transactions as writes, so that two processes migrate in turn.
+    """
     config = configuration()
-    with engine.connect() as connection:
+    with _ONE_AT_A_TIME, engine.connect() as connection, _without_foreign_keys(connection):
         config.attributes["connection"] = connection
         if revision == BASE:
             command.downgrade(config, revision)
         else:
             command.upgrade(config, revision)
+
+
+@contextmanager
+def _without_foreign_keys(connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by making it anew; the rows that refer to it must not go with the old one."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    # Inside a transaction, which SQLAlchemy would begin, this pragma does nothing.
+    driver = connection.connection.driver_connection
+    assert driver is not None, "the connection is open"
+    driver.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys = ON")
 
 
 def configuration() -> Config:

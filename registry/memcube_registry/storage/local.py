@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,23 +149,30 @@ class LocalFiles:
 
 
 class _FileSink:
-    """Appends to an upload's file and holds its lock."""
+    """Appends to an upload's file and holds its lock.
+
+    A request that is cancelled closes its sink while a thread may still be writing: `close` waits
+    for it, for the number of a closed file may by then name another one.
+    """
 
     def __init__(self, handle: int) -> None:
         self._handle: int | None = handle
+        self._in_use = threading.Lock()
 
     def write(self, pieces: Sequence[bytes], /) -> None:
         """See `Sink.write`."""
-        assert self._handle is not None, "the sink is closed"
-        with _translated("the upload"):
+        with self._in_use, _translated("the upload"):
+            if self._handle is None:
+                raise StorageError("the upload was closed", hint="resume the upload")
             for at in range(0, len(pieces), _WRITEV_PIECES):
                 _write_all(self._handle, pieces[at : at + _WRITEV_PIECES])
 
     def close(self) -> None:
         """See `Sink.close`."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+        with self._in_use:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                os.close(handle)
 
 
 def _write_all(handle: int, pieces: Sequence[bytes]) -> None:

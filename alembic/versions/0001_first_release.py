@@ -1,0 +1,322 @@
+"""Every table of the first release"""
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "account",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("skeleton", sa.String(64), nullable=False),
+        sa.Column(
+            "kind",
+            sa.Enum(
+                "person",
+                "organisation",
+                name="accountkind",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("is_operator", sa.Boolean(), nullable=False),
+        sa.Column("quota_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("used_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_account")),
+        sa.UniqueConstraint("name", name=op.f("uq_account_name")),
+        sa.UniqueConstraint("skeleton", name=op.f("uq_account_skeleton")),
+    )
+    op.create_table(
+        "blob",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(160), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("location", sa.String(255), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_blob")),
+        sa.UniqueConstraint("digest", name=op.f("uq_blob_digest")),
+        sa.UniqueConstraint("location", name=op.f("uq_blob_location")),
+    )
+    op.create_table(
+        "api_token",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("secret_sha256", sa.String(64), nullable=False),
+        sa.Column("scopes", sa.String(2048), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_api_token_account_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_token")),
+        sa.UniqueConstraint("secret_sha256", name=op.f("uq_api_token_secret_sha256")),
+    )
+    with op.batch_alter_table("api_token", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_api_token_account_id"), ["account_id"], unique=False)
+
+    op.create_table(
+        "membership",
+        sa.Column("organisation_id", sa.Integer(), nullable=False),
+        sa.Column("member_id", sa.Integer(), nullable=False),
+        sa.Column(
+            "role",
+            sa.Enum(
+                "reader",
+                "writer",
+                "maintainer",
+                "owner",
+                name="role",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["member_id"], ["account.id"], name=op.f("fk_membership_member_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["organisation_id"], ["account.id"], name=op.f("fk_membership_organisation_id")
+        ),
+        sa.PrimaryKeyConstraint("organisation_id", "member_id", name=op.f("pk_membership")),
+    )
+    with op.batch_alter_table("membership", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_membership_member_id"), ["member_id"], unique=False)
+
+    op.create_table(
+        "repository",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column(
+            "visibility",
+            sa.Enum(
+                "public",
+                "private",
+                name="visibility",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_repository_account_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_repository")),
+        sa.UniqueConstraint("name", name=op.f("uq_repository_name")),
+    )
+    with op.batch_alter_table("repository", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_repository_account_id"), ["account_id"], unique=False)
+
+    op.create_table(
+        "blob_link",
+        sa.Column("repository_id", sa.Integer(), nullable=False),
+        sa.Column("blob_id", sa.Integer(), nullable=False),
+        sa.Column(
+            "form",
+            sa.Enum(
+                "open",
+                "sealed",
+                "marked",
+                name="form",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("condemned_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["blob_id"], ["blob.id"], name=op.f("fk_blob_link_blob_id")),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repository.id"], name=op.f("fk_blob_link_repository_id")
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "blob_id", name=op.f("pk_blob_link")),
+    )
+    with op.batch_alter_table("blob_link", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_blob_link_blob_id"), ["blob_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_blob_link_condemned_at"), ["condemned_at"], unique=False
+        )
+
+    op.create_table(
+        "manifest",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("repository_id", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(160), nullable=False),
+        sa.Column("media_type", sa.String(255), nullable=False),
+        sa.Column("artifact_type", sa.String(255), nullable=True),
+        sa.Column("annotations", sa.JSON(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("subject_digest", sa.String(160), nullable=True),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("condemned_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_manifest_account_id")
+        ),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repository.id"], name=op.f("fk_manifest_repository_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_manifest")),
+        sa.UniqueConstraint(
+            "repository_id", "digest", name=op.f("uq_manifest_repository_id_digest")
+        ),
+    )
+    with op.batch_alter_table("manifest", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_manifest_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_manifest_condemned_at"), ["condemned_at"], unique=False
+        )
+        batch_op.create_index(
+            "ix_manifest_subject", ["repository_id", "subject_digest"], unique=False
+        )
+
+    op.create_table(
+        "retired_tag",
+        sa.Column("repository_id", sa.Integer(), nullable=False),
+        sa.Column(
+            "name",
+            sa.String(length=128).with_variant(sa.String(length=128, collation="C"), "postgresql"),
+            nullable=False,
+        ),
+        sa.Column("digest", sa.String(160), nullable=False),
+        sa.Column("retired_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repository.id"], name=op.f("fk_retired_tag_repository_id")
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_retired_tag")),
+    )
+    op.create_table(
+        "upload",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("repository_id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_upload_account_id")),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repository.id"], name=op.f("fk_upload_repository_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_upload")),
+    )
+    with op.batch_alter_table("upload", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_upload_account_id"), ["account_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_upload_repository_id"), ["repository_id"], unique=False
+        )
+        batch_op.create_index(batch_op.f("ix_upload_used_at"), ["used_at"], unique=False)
+
+    op.create_table(
+        "manifest_blob",
+        sa.Column("manifest_id", sa.Integer(), nullable=False),
+        sa.Column("blob_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["blob_id"], ["blob.id"], name=op.f("fk_manifest_blob_blob_id")),
+        sa.ForeignKeyConstraint(
+            ["manifest_id"], ["manifest.id"], name=op.f("fk_manifest_blob_manifest_id")
+        ),
+        sa.PrimaryKeyConstraint("manifest_id", "blob_id", name=op.f("pk_manifest_blob")),
+    )
+    with op.batch_alter_table("manifest_blob", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_manifest_blob_blob_id"), ["blob_id"], unique=False)
+
+    op.create_table(
+        "manifest_child",
+        sa.Column("manifest_id", sa.Integer(), nullable=False),
+        sa.Column("child_digest", sa.String(160), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["manifest_id"], ["manifest.id"], name=op.f("fk_manifest_child_manifest_id")
+        ),
+        sa.PrimaryKeyConstraint("manifest_id", "child_digest", name=op.f("pk_manifest_child")),
+    )
+    with op.batch_alter_table("manifest_child", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_manifest_child_child_digest"), ["child_digest"], unique=False
+        )
+
+    op.create_table(
+        "tag",
+        sa.Column("repository_id", sa.Integer(), nullable=False),
+        sa.Column(
+            "name",
+            sa.String(length=128).with_variant(sa.String(length=128, collation="C"), "postgresql"),
+            nullable=False,
+        ),
+        sa.Column("manifest_id", sa.Integer(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["manifest_id"], ["manifest.id"], name=op.f("fk_tag_manifest_id")),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repository.id"], name=op.f("fk_tag_repository_id")
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_tag")),
+    )
+    with op.batch_alter_table("tag", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_tag_manifest_id"), ["manifest_id"], unique=False)
+
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("tag", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_tag_manifest_id"))
+
+    op.drop_table("tag")
+    with op.batch_alter_table("manifest_child", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_manifest_child_child_digest"))
+
+    op.drop_table("manifest_child")
+    with op.batch_alter_table("manifest_blob", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_manifest_blob_blob_id"))
+
+    op.drop_table("manifest_blob")
+    with op.batch_alter_table("upload", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_upload_used_at"))
+        batch_op.drop_index(batch_op.f("ix_upload_repository_id"))
+        batch_op.drop_index(batch_op.f("ix_upload_account_id"))
+
+    op.drop_table("upload")
+    op.drop_table("retired_tag")
+    with op.batch_alter_table("manifest", schema=None) as batch_op:
+        batch_op.drop_index("ix_manifest_subject")
+        batch_op.drop_index(batch_op.f("ix_manifest_condemned_at"))
+        batch_op.drop_index(batch_op.f("ix_manifest_account_id"))
+
+    op.drop_table("manifest")
+    with op.batch_alter_table("blob_link", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_blob_link_condemned_at"))
+        batch_op.drop_index(batch_op.f("ix_blob_link_blob_id"))
+
+    op.drop_table("blob_link")
+    with op.batch_alter_table("repository", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_repository_account_id"))
+
+    op.drop_table("repository")
+    with op.batch_alter_table("membership", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_membership_member_id"))
+
+    op.drop_table("membership")
+    with op.batch_alter_table("api_token", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_api_token_account_id"))
+
+    op.drop_table("api_token")
+    op.drop_table("blob")
+    op.drop_table("account")

@@ -1,0 +1,227 @@
+"""Blobs per repository: who may see, mount and delete them (identity and access, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import ConflictError, MemcubeError, NotFoundError
+from sqlalchemy import ColumnElement, exists
+from sqlmodel import Session, col, select
+
+from memcube_registry.accounts.principal import Principal
+from memcube_registry.accounts.service import add_usage, require_quota
+from memcube_registry.blobs.models import Blob, BlobLink
+from memcube_registry.catalog.models import Repository
+from memcube_registry.database import Database
+from memcube_registry.delivery.service import Act, Form, authorize
+from memcube_registry.manifests.models import Manifest as ManifestRow
+from memcube_registry.manifests.models import ManifestBlob
+
+STALE: Final = timedelta(minutes=10)
+"""How old the last use of something unreferenced may be before looking at it renews it."""
+_MOUNT_SOURCES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob that the caller may have, where it lies, and the key of its link."""
+
+    digest: Digest
+    size_bytes: int
+    location: str
+    link: tuple[int, int]
+    form: Form = Form.OPEN
+
+
+def find(session: Session, principal: Principal, name: str, digest: Digest) -> StoredBlob:
+    """The blob of that digest in repository `name`, once the caller may read it.
+
+    Raises:
+        NotFoundError: no such blob in this repository, or none that the caller may know of.
+        UnauthenticatedError, ForbiddenError, PaymentRequiredError: see `authorize`.
+    """
+    repository = authorize(session, principal, name, Act.READ, digest=digest)
+    row = session.execute(
+        select(Blob.id, Blob.size_bytes, Blob.location, BlobLink.form)
+        .join(BlobLink, col(BlobLink.blob_id) == Blob.id)
+        .where(BlobLink.repository_id == repository.id, Blob.digest == str(digest))
+    ).one_or_none()
+    if row is None:
+        raise unknown_blob(digest)
+    if row.form is not Form.OPEN:
+        authorize(session, principal, name, Act.READ, digest=digest, form=row.form)
+    return StoredBlob(
+        digest, row.size_bytes, row.location, (require_id(repository), row.id), row.form
+    )
+
+
+def look(
+    database: Database, principal: Principal, name: str, digest: Digest, now: datetime
+) -> StoredBlob:
+    """As `find`, for a HEAD: whoever hears that the blob exists may rely on it for a while."""
+    with database.read() as session:
+        blob = find(session, principal, name, digest)
+        fading = session.execute(
+            select(BlobLink.blob_id).where(_is(blob.link), _is_fading(now))
+        ).one_or_none()
+    if fading is None:
+        return blob
+
+    def renew(session: Session) -> StoredBlob:
+        again = find(session, principal, name, digest)
+        touch(session, again.link, now)
+        return again
+
+    return database.run(renew)
+
+
+def mount(
+    session: Session,
+    principal: Principal,
+    name: str,
+    digest: Digest,
+    source: str | None,
+    now: datetime,
+) -> StoredBlob | None:
+    """Link a blob of `source` to `name`, or of any repository the caller may read where none is named.
+
+    None where the caller may not read it anywhere: then it has to be uploaded.
+
+    Raises:
+        UnauthenticatedError, ForbiddenError, NotFoundError: the caller may not write to `name`.
+        QuotaExceededError: the account's storage is full.
+    """
+    target = authorize(session, principal, name, Act.WRITE, digest=digest)
+    sources = [source] if source is not None else _holders(session, principal, digest)
+    for candidate in sources:
+        try:
+            blob = find(session, principal, candidate, digest)
+        except MemcubeError:
+            # Refused, hidden and absent must look alike, or a mount would tell them apart.
+            continue
+        if blob.form is not Form.OPEN:
+            continue
+        row = session.get_one(Blob, blob.link[1])
+        link(session, target, row, now)
+        return blob
+    return None
+
+
+def delete(session: Session, principal: Principal, name: str, digest: Digest) -> None:
+    """Take the blob out of the repository; its bytes go when no repository links them.
+
+    Raises:
+        NotFoundError: no such blob in this repository.
+        ConflictError: a manifest of the repository needs it.
+        UnauthenticatedError: see `authorize`.
+    """
+    repository = authorize(session, principal, name, Act.DELETE, digest=digest)
+    row = session.exec(
+        select(Blob)
+        .join(BlobLink, col(BlobLink.blob_id) == Blob.id)
+        .where(BlobLink.repository_id == repository.id, Blob.digest == str(digest))
+    ).one_or_none()
+    if row is None:
+        raise unknown_blob(digest)
+    if session.execute(select(is_named_by_a_manifest(repository.id, row.id))).scalar_one():
+        raise ConflictError(
+            f"a manifest of {name} needs the blob {digest}",
+            hint="delete the manifest first; garbage collection then takes the blob by itself",
+        )
+    unlink(session, repository, row)
+
+
+def link(
+    session: Session, repository: Repository, blob: Blob, now: datetime, form: Form = Form.OPEN
+) -> None:
+    """Make `blob` visible in `repository`, and count it for the account if it is its first link.
+
+    Raises:
+        QuotaExceededError: the account's storage is full.
+    """
+    key = (require_id(repository), require_id(blob))
+    if session.get(BlobLink, key) is not None:
+        touch(session, key, now)
+        return
+    if not _account_holds(session, repository, blob):
+        require_quota(session, repository.account_id, blob.size_bytes)
+        add_usage(session, repository.account_id, blob.size_bytes)
+    session.add(BlobLink(repository_id=key[0], blob_id=key[1], form=form, used_at=now))
+    session.flush()
+
+
+def unlink(session: Session, repository: Repository, blob: Blob) -> None:
+    """Hide `blob` from `repository`, and stop counting it if that was the account's last link."""
+    row = session.get_one(BlobLink, (repository.id, blob.id))
+    session.delete(row)
+    session.flush()
+    if not _account_holds(session, repository, blob):
+        add_usage(session, repository.account_id, -blob.size_bytes)
+
+
+def touch(session: Session, key: tuple[int, int], now: datetime) -> None:
+    """Note that a push relies on a link: it is no longer condemned, if it was."""
+    row = session.get_one(BlobLink, key)
+    row.used_at, row.condemned_at = now, None
+    session.add(row)
+
+
+def is_named_by_a_manifest(repository_id: Any, blob_id: Any) -> ColumnElement[bool]:
+    """Condition: a manifest of the repository names the blob. Takes keys or columns."""
+    return exists().where(
+        col(ManifestBlob.blob_id) == blob_id,
+        col(ManifestBlob.manifest_id) == ManifestRow.id,
+        col(ManifestRow.repository_id) == repository_id,
+    )
+
+
+def unknown_blob(digest: Digest) -> NotFoundError:
+    """The error of a blob that a repository does not hold."""
+    return NotFoundError(f"this repository holds no blob {digest}", hint="push it first")
+
+
+def require_id(row: Repository | Blob) -> int:
+    """The key of a row that was read from the database."""
+    assert row.id is not None, "the row was never written"
+    return row.id
+
+
+def _is(key: tuple[int, int]) -> ColumnElement[bool]:
+    return (col(BlobLink.repository_id) == key[0]) & (col(BlobLink.blob_id) == key[1])
+
+
+def _is_fading(now: datetime) -> ColumnElement[bool]:
+    unnamed = ~is_named_by_a_manifest(col(BlobLink.repository_id), col(BlobLink.blob_id))
+    return col(BlobLink.condemned_at).is_not(None) | (
+        (col(BlobLink.used_at) < now - STALE) & unnamed
+    )
+
+
+def _account_holds(session: Session, repository: Repository, blob: Blob) -> bool:
+    held = (
+        select(BlobLink.blob_id)
+        .join(Repository, col(Repository.id) == BlobLink.repository_id)
+        .where(BlobLink.blob_id == blob.id, Repository.account_id == repository.account_id)
+        .limit(1)
+    )
+    return session.execute(held).first() is not None
+
+
+def _holders(session: Session, principal: Principal, digest: Digest) -> list[str]:
+    """Some repositories that link the blob, the caller's own first."""
+    query = (
+        select(Repository.name)
+        .join(BlobLink, col(BlobLink.repository_id) == Repository.id)
+        .join(Blob, col(Blob.id) == BlobLink.blob_id)
+        .where(Blob.digest == str(digest), BlobLink.form == Form.OPEN)
+        .order_by(
+            (col(Repository.account_id) != principal.account_id),
+            col(Repository.visibility).desc(),
+            col(Repository.id),
+        )
+        .limit(_MOUNT_SOURCES)
+    )
+    return list(session.exec(query))

@@ -1,0 +1,167 @@
+"""Upload sessions: bound to a repository and an account, alive across restarts, counted from the start.
+
+Order of a push, so that a crash between any two steps leaves nothing half visible:
+bytes in the store → file and folder durable → one transaction makes the blob visible and ends the
+session. What a crash leaves behind is swept by `manifests.collecting`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import ConflictError, MemcubeError, NotFoundError, UnavailableError
+from sqlalchemy import delete, func, update
+from sqlmodel import Session, col, select
+
+from memcube_registry.accounts.principal import Principal
+from memcube_registry.accounts.service import require_quota
+from memcube_registry.blobs.models import Blob, Upload
+from memcube_registry.blobs.service import link
+from memcube_registry.catalog.models import Repository
+from memcube_registry.database import Database
+from memcube_registry.delivery.service import Act, authorize
+from memcube_registry.storage import BlobStore
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """An upload that the caller may continue, with the bytes it already has."""
+
+    id: str
+    repository: str
+    repository_id: int
+    owner_id: int
+    """The account whose storage it counts against: the namespace's."""
+    size_bytes: int
+
+
+def begin(session: Session, principal: Principal, name: str, now: datetime) -> OpenUpload:
+    """A new upload to repository `name`, which is created if the caller may do so.
+
+    Raises:
+        UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
+        QuotaExceededError: the account's storage is full already.
+    """
+    repository = authorize(session, principal, name, Act.WRITE)
+    assert repository.id is not None
+    assert principal.account_id is not None, "nobody may push without an account"
+    require_quota(session, repository.account_id, 0)
+    row = Upload(
+        id=uuid.uuid4().hex,
+        repository_id=repository.id,
+        account_id=principal.account_id,
+        created_at=now,
+        used_at=now,
+    )
+    session.add(row)
+    session.flush()
+    return OpenUpload(row.id, name, repository.id, repository.account_id, 0)
+
+
+def resume(
+    session: Session, store: BlobStore, principal: Principal, name: str, upload_id: str
+) -> OpenUpload:
+    """The upload as it stands, for the account that began it.
+
+    Raises:
+        NotFoundError: no such upload by this account to this repository.
+        UnauthenticatedError, ForbiddenError: see `authorize`.
+    """
+    repository = authorize(session, principal, name, Act.WRITE)
+    row = session.get(Upload, upload_id)
+    if row is None or row.repository_id != repository.id or row.account_id != principal.account_id:
+        raise NotFoundError(
+            f"there is no upload {upload_id} of yours here", hint="start a new upload"
+        )
+    return OpenUpload(row.id, name, row.repository_id, repository.account_id, store.size(upload_id))
+
+
+def require_room(session: Session, upload: OpenUpload, extra_bytes: int) -> None:
+    """Refuse `extra_bytes` more of this upload if the account's storage cannot take them.
+
+    What its other uploads hold or have announced counts as if it were stored.
+
+    Raises:
+        QuotaExceededError: they do not fit.
+    """
+    others = session.execute(
+        select(func.coalesce(func.sum(Upload.size_bytes), 0))
+        .join(Repository, col(Repository.id) == Upload.repository_id)
+        .where(Repository.account_id == upload.owner_id, Upload.id != upload.id)
+    ).scalar_one()
+    require_quota(session, upload.owner_id, int(others) + upload.size_bytes + extra_bytes)
+
+
+def announce(session: Session, upload: OpenUpload, extra_bytes: int, now: datetime) -> None:
+    """Reserve room for `extra_bytes` more of this upload before they are read.
+
+    Raises:
+        QuotaExceededError: they do not fit.
+    """
+    require_room(session, upload, extra_bytes)
+    record(session, upload.id, upload.size_bytes + extra_bytes, now)
+
+
+def record(session: Session, upload_id: str, size_bytes: int, now: datetime) -> None:
+    """Note how many bytes an upload holds, or is about to."""
+    session.execute(
+        update(Upload).where(col(Upload.id) == upload_id).values(size_bytes=size_bytes, used_at=now)
+    )
+
+
+def cancel(
+    session: Session, store: BlobStore, principal: Principal, name: str, upload_id: str
+) -> None:
+    """Forget an upload and its bytes.
+
+    Raises:
+        NotFoundError: no such upload by this account to this repository.
+    """
+    upload = resume(session, store, principal, name, upload_id)
+    session.execute(delete(Upload).where(col(Upload.id) == upload.id))
+    store.abort(upload.id)
+
+
+def complete(
+    database: Database,
+    store: BlobStore,
+    principal: Principal,
+    upload: OpenUpload,
+    digest: Digest,
+    size_bytes: int,
+    now: datetime,
+) -> None:
+    """Make the upload's bytes, which were verified against `digest`, a blob of its repository.
+
+    Raises:
+        ConflictError: the upload was ended by somebody else meanwhile.
+        QuotaExceededError: the account's storage is full.
+        StorageError: the bytes could not be made durable.
+    """
+    location = store.finish(upload.id, size=size_bytes)
+
+    def publish(session: Session) -> bool:
+        repository = authorize(session, principal, upload.repository, Act.WRITE, digest=digest)
+        row = session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
+        is_new = row is None
+        if row is None:
+            row = Blob(digest=str(digest), size_bytes=size_bytes, location=location, created_at=now)
+            session.add(row)
+            session.flush()
+        link(session, repository, row, now)
+        session.execute(delete(Upload).where(col(Upload.id) == upload.id))
+        return is_new
+
+    try:
+        kept = database.run(publish)
+    except (ConflictError, UnavailableError):
+        # Whether the commit was reached is not known: the sweep of orphans finds out.
+        raise
+    except MemcubeError:
+        store.delete(location)
+        raise
+    if not kept:
+        store.delete(location)
