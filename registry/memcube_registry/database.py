@@ -149,7 +149,8 @@ class Database:
         """Bring the schema to `revision`; `base` removes every table."""
         from memcube_registry.migrating import migrate
 
-        migrate(self._writer, revision)
+        # A snapshot of PostgreSQL taken before the wait for the lock would not see what the other did.
+        migrate(self._writer if self.is_sqlite else self.engine, revision)
 
     def close(self) -> None:
         """Close every pooled connection."""
