@@ -68,7 +68,12 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
         ],
         lifespan=[running],
         state=State({"services": services}),
-        exception_handlers={MemcubeError: _on_error, HTTPException: _on_http, Exception: _on_bug},
+        exception_handlers={
+            MemcubeError: _on_error,
+            HTTPException: _on_http,
+            RecursionError: _on_depth,
+            Exception: _on_bug,
+        },
         request_max_body_size=API_BODY_BYTES,
         logging_config=None,
         openapi_config=_described(settings),
@@ -88,8 +93,9 @@ def _described(settings: Settings) -> OpenAPIConfig:
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],
         use_handler_docstrings=True,
-        path="/api/v1",
-        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        # Litestar answers what it does not know under this path with a page of its own.
+        path="/api/v1/openapi",
+        render_plugins=[JsonRenderPlugin(path="/json")],
     )
 
 
@@ -149,6 +155,12 @@ def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     if error.status_code >= 500:
         return _on_bug(request, error)
     return _answer(request, _translated(error), error.status_code, dict(error.headers or {}))
+
+
+def _on_depth(request: Request[Any, Any, Any], _error: RecursionError) -> Response[bytes]:
+    """The decoder's refusal of a body that is nested too deep."""
+    deep = InvalidRequestError("the body is nested too deep", hint="see /api/v1/docs")
+    return _on_error(request, deep)
 
 
 def _on_bug(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -1,4 +1,4 @@
-"""`/api/v1/docs`: the reference people read, beside `/api/v1/openapi.json`."""
+"""`/api/v1/openapi.json`, and `/api/v1/docs`: the reference people read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from memcube_registry.web import reference
 
 _CACHED: Final = {"cache-control": "public, max-age=300"}
 Asked = Request[Any, Any, Any]
+
+
+@get("/openapi.json", sync_to_thread=False, include_in_schema=False)
+def openapi(request: Asked) -> Response[dict[str, Any]]:
+    """The OpenAPI document of `/api/v1`."""
+    return Response(request.app.openapi_schema.to_schema(), headers=_CACHED)
 
 
 @get("/docs", sync_to_thread=True, include_in_schema=False)
@@ -35,4 +41,4 @@ def style() -> Response[str]:
     return Response(reference.stylesheet(), media_type="text/css", headers=_CACHED)
 
 
-router: Final = Router("/api/v1", route_handlers=[docs, style])
+router: Final = Router("/api/v1", route_handlers=[openapi, docs, style])

@@ -1,5 +1,6 @@
 """Fixtures of the registry's unit tests: a migrated database, and people with tokens."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,11 +11,23 @@ from memcube_registry.accounts.scopes import parse_scopes
 from memcube_registry.database import Database, utc_now
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An SQLite database with every table."""
-    made = Database(f"sqlite:///{tmp_path / 'registry.db'}")
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with every table, to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "registry.db"
+    made = Database(f"sqlite:///{path}")
     made.migrate()
+    with made.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    made.close()
+    return path
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrated: Path) -> Iterator[Database]:
+    """An SQLite database with every table."""
+    made = Database(f"sqlite:///{shutil.copy(migrated, tmp_path / 'registry.db')}")
     yield made
     made.close()
 

@@ -74,7 +74,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_an_absent_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSettingError, match="absent.toml"):
+    with pytest.raises(InvalidSettingError, match=r"absent\.toml"):
         load({}, file=tmp_path / "absent.toml")
 
 

@@ -22,7 +22,7 @@ def test_other_names_are_refused(name: str) -> None:
         require_account_name(name)
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED_NAMESPACES) + ["localhost", "memcube"])
+@pytest.mark.parametrize("name", [*sorted(RESERVED_NAMESPACES), "localhost", "memcube"])
 def test_reserved_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidReferenceError):
         require_account_name(name)

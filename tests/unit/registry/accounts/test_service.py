@@ -22,7 +22,7 @@ def test_a_name_is_given_once_and_so_is_what_looks_like_it(
     new_account: NewAccount, name: str
 ) -> None:
     new_account("alice")
-    with pytest.raises(ConflictError, match="taken|looks like"):
+    with pytest.raises(ConflictError, match=r"taken|looks like"):
         new_account(name)
 
 
