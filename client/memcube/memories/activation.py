@@ -73,8 +73,9 @@ def dump_kv(
     policy = _GIVEN if text is None else special_tokens(tokenizer, added=add_special_tokens)
     base = base_identity or live_identity(model)
     key = model_key(model, tokenizer, base=base, tokens=raw_ids, special_tokens=policy)
-    cache = prefill(model, ids)
     target = _new_folder(folder, memory_id)
+    _require_attention(model)
+    cache = prefill(model, ids)
     partial = target.with_name(f".{memory_id}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -133,6 +134,7 @@ def mount_kv(
         UnsupportedError: the model has layers that keep no keys and values.
     """
     manifest, ids, storage = _open(folder)
+    _require_attention(model)
     base = base_identity or live_identity(model)
     mismatches = list(compare(manifest.key, _asked_key(manifest, ids, model, tokenizer, base)))
     mismatches += _id_mismatches(ids, expected_ids, prefix_tokens)
@@ -236,6 +238,8 @@ def _write(
 ) -> KvManifest:
     """The manifest of `cache`, whose tensors are written to `kv.safetensors` layer by layer."""
     layers = tuple(_layer_shape(layer, len(ids)) for layer in cache.layers)
+    if not layers:
+        raise _no_kv(cache)
     header = activation.kv_header(layers, len(ids), key.kv_dtype)
     blocks: dict[str, Blocks] = {}
     with (folder / activation.KV_FILE).open("xb") as file:
@@ -364,12 +368,18 @@ def _views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Itera
         )
 
 
-def _fill(layer: Any, view: _LayerView, tokens: int) -> None:
-    """Point an empty cache layer at mapped tensors: `update` would copy, and attributes alone lose them."""
+def _require_attention(model: Any) -> None:
+    """Refuse a model with layers that keep a state which cannot be cut or laid out by token."""
+    from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-        raise _no_kv(layer)
+    for layer in DynamicCache(config=model.config).layers:
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise _no_kv(layer)
+
+
+def _fill(layer: Any, view: _LayerView, tokens: int) -> None:
+    """Point an empty cache layer at mapped tensors: `update` would copy, and attributes alone lose them."""
     layer.lazy_initialization(view.keys, view.values)
     start = 0
     if layer.is_sliding:
@@ -387,6 +397,6 @@ def _bytes_of(storage: Any, start: int, stop: int) -> memoryview:
 
 def _no_kv(layer: Any) -> UnsupportedError:
     return UnsupportedError(
-        f"a layer of kind {type(layer).__name__} keeps more or less than one key and value a token",
+        f"a {type(layer).__name__} of this model keeps no key and value for every token",
         hint="use the cube's text for this model: only attention layers can be dumped and mounted",
     )
