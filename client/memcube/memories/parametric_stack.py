@@ -23,7 +23,7 @@ class AdapterStack:
 
     def __init__(self, model: Any) -> None:
         self._base: Any = base_of(model)
-        self._before = _Snapshot(self._base)
+        self._before = _Snapshot(self._base, model)
         self._given = model is not self._base
         self._peft: Any = model if self._given else None
         self._active: list[str] = list(model.active_adapters) if self._given else []
@@ -114,10 +114,10 @@ class AdapterStack:
 class _Snapshot:
     """The modules of a model by path, and the flags that mounting changes."""
 
-    def __init__(self, base: Any) -> None:
+    def __init__(self, base: Any, model: Any) -> None:
         self._base = base
         self._modules = dict(base.named_modules())
-        self._training = [(module, module.training) for module in base.modules()]
+        self._training = [(module, module.training) for module in model.modules()]
         self._gradients = [(tensor, tensor.requires_grad) for tensor in base.parameters()]
         self._peft_config = vars(base).get("peft_config", _ABSENT)
         self._parallelism = getattr(base.config, "pretraining_tp", _ABSENT)
