@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 from memcube_protocol.errors import MissingDependencyError
 
 ENTRY_POINT_GROUP: Final = "memcube.commands"
@@ -97,6 +98,14 @@ class LazyGroup(click.Group):
             meant = f"; did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"no such command {name!r}{meant}")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands with their short helps, none of them loaded."""
+        return [
+            CompletionItem(name, help=place.summary if (place := _place(name)) else None)
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
 
     def format_commands(
         self,

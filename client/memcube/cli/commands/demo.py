@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import click
+
+from memcube.cli.answer import Answer
 from memcube.cli.command import command
 
 
-@command("demo", "memcube demo")
-def demo() -> object:
+@command("demo", "memcube demo", "memcube demo --pages pages.jsonl.gz --json")
+@click.option(
+    "--pages",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Gzipped JSON Lines of tldr pages to publish instead of the handbook.",
+)
+def demo(pages: Path | None) -> Answer:
     """Publish, sign, pull, verify and mount a cube on this machine, and break one on purpose.
 
+    Starts a registry in a temporary folder and leaves nothing behind. The story goes to stderr.
     Needs the optional parts: pip install 'memcube[registry,torch,plaintext]'.
     """
     from memcube.demo.journey import run
 
-    return run()
+    return Answer(run(pages), "")

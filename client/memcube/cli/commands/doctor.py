@@ -96,15 +96,12 @@ def _registry(context: Context) -> Finding:
 
 def _clock(context: Context) -> Finding:
     """Compare our clock with the `Date` of the registry: signatures are judged by time."""
-    from memcube.http import HttpClient, Request
+    from memcube.http import Request
 
-    http = HttpClient(context.settings)
-    try:
-        url = context.settings.endpoint.url
-        with http.send(Request("GET", f"{url}/v2/", anonymous=True), (200, 401, 404)) as response:
-            said = response.headers.get("date")
-    finally:
-        http.close()
+    registry = context.registry("")
+    request = Request("GET", f"{registry.endpoint.url}/v2/")
+    with registry.http.send(request, (200, 401, 404)) as response:
+        said = response.headers.get("date")
     if not said:
         return Finding("clock", "note", "the registry does not tell the time")
     skew_s = abs((datetime.now(UTC) - parsedate_to_datetime(said)).total_seconds())
