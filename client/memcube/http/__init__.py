@@ -2,7 +2,7 @@
 
 from memcube.http.bodies import FileBody
 from memcube.http.client import HttpClient, Request, Response
-from memcube.http.origins import Origin, follow
+from memcube.http.origins import Origin
 from memcube.http.retry import RetryPolicy
 
-__all__ = ["FileBody", "HttpClient", "Origin", "Request", "Response", "RetryPolicy", "follow"]
+__all__ = ["FileBody", "HttpClient", "Origin", "Request", "Response", "RetryPolicy"]

@@ -30,8 +30,8 @@ _MARGIN_S: Final = 10.0
 Actions = dict[tuple[str, str], set[str]]
 """Actions per kind and name of a resource."""
 
-FetchToken = Callable[[str, str | None], bytes]
-"""Body of the answer to a GET of a URL with an `Authorization` header, if one is given."""
+FetchToken = Callable[[str, str | None, Origin], bytes]
+"""Body of the answer to a GET of a URL, with an `Authorization` header if one is given, for a registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,8 @@ class Authenticator:
         query = [("service", service)] if (service := challenge.parameters.get("service")) else []
         query += [("scope", scope) for scope in asked]
         divider = "&" if urlsplit(realm).query else "?"
-        body = self._fetch(
-            f"{realm}{divider}{urlencode(query)}", credentials.basic if credentials else None
-        )
+        authorization = credentials.basic if credentials else None
+        body = self._fetch(f"{realm}{divider}{urlencode(query)}", authorization, origin)
         header, life_s = _read_token(body, origin)
         return Grant(header, frozenset(asked), self._now() + life_s)
 

@@ -42,7 +42,8 @@ class Request:
     """One request. `scopes` are what a token is asked for, should the registry want one.
 
     `repeatable` says whether it may be sent twice; by default that follows from the method.
-    `anonymous` requests carry no credentials.
+    `led_from` is the origin that named the URL, where the user did not: such a request carries no
+    credentials of ours and leads no further inside than that origin lies.
     """
 
     method: str
@@ -51,7 +52,7 @@ class Request:
     body: bytes | FileBody | None = None
     scopes: frozenset[str] = frozenset()
     repeatable: bool | None = None
-    anonymous: bool = False
+    led_from: Origin | None = None
 
     @property
     def may_repeat(self) -> bool:
@@ -198,6 +199,10 @@ class HttpClient:
                 raise problem
             self.retry.sleep(wait_s)
 
+    def lead(self, origin: Origin, base_url: str, location: str) -> tuple[str, Origin]:
+        """See `origins.follow`."""
+        return follow(origin, base_url, location, resolver=self._resolver)
+
     def close(self) -> None:
         """Close idle connections."""
         self._pools.close()
@@ -210,16 +215,17 @@ class HttpClient:
                 hint="run it without --offline (or MEMCUBE_OFFLINE)",
             )
         origin = Origin.of(request.url)
-        if request.anonymous:
+        if request.led_from is not None:
             return self._follow(request, origin, None)
         header = self._authenticator.header(origin, request.scopes)
         response = self._follow(request, origin, header)
         challenge = response.headers.get("www-authenticate")
         if response.status == 401 and challenge and Origin.of(response.url) == origin:
+            refusal = response.failure()
             better = self._authenticator.answer(origin, request.scopes, challenge, header)
-            if better:
-                response.failure()
-                response = self._follow(request, origin, better)
+            if better is None:
+                raise refusal
+            response = self._follow(request, origin, better)
         return response
 
     def _follow(self, request: Request, origin: Origin, authorization: str | None) -> Response:
@@ -238,7 +244,7 @@ class HttpClient:
                     f"{request} is redirected, which only a read may be",
                     hint="use the address that the registry prefers",
                 )
-            url, target = follow(origin, url, location, resolver=self._resolver)
+            url, target = self.lead(request.led_from or origin, url, location)
         raise NetworkError(
             f"{request} is redirected more than {_REDIRECTS} times",
             hint="the registry is set up wrongly: ask its operator",
@@ -253,8 +259,9 @@ class HttpClient:
         body: Any = request.body
         if isinstance(body, FileBody):
             headers["Content-Length"] = str(body.size)
-        inside = target == origin
-        deepest = Reach.LOOPBACK if inside else deepest_from(origin, self._resolver)
+        leader = request.led_from or origin
+        led = target != leader
+        deepest = deepest_from(leader, self._resolver) if led else Reach.LOOPBACK
         raw = self._pools.manager(target, deepest).request(
             request.method,
             url,
@@ -267,10 +274,10 @@ class HttpClient:
         )
         return Response(raw, url, str(request))
 
-    def _fetch_token(self, url: str, authorization: str | None) -> bytes:
+    def _fetch_token(self, url: str, authorization: str | None, origin: Origin) -> bytes:
         headers = {"Authorization": authorization} if authorization else {}
         try:
-            with self.send(Request("GET", url, headers, anonymous=True)) as response:
+            with self.send(Request("GET", url, headers, led_from=origin)) as response:
                 return response.content(TOKEN_BYTES)
         except UnauthenticatedError as error:
             raise type(error)(

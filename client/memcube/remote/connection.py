@@ -28,7 +28,9 @@ class Connection:
 
     def write(self, name: str, method: str, rest: str) -> Request:
         """A request that changes repository `name`."""
-        return Request(method, self.url(name, rest), scopes=frozenset({scope_of(name, "delete,pull")}))
+        return Request(
+            method, self.url(name, rest), scopes=frozenset({scope_of(name, "delete,pull")})
+        )
 
     def send(self, request: Request, *accept: int) -> Response:
         """The answer, if its status is one of `accept` (200 if none is given)."""

@@ -11,7 +11,7 @@ from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DigestMismatchError
 
-from memcube.http import FileBody, Origin, Request, Response, follow
+from memcube.http import FileBody, Origin, Request, Response
 from memcube.remote.connection import Connection, nonsense, scope_of
 
 _OCTETS: Final = "application/octet-stream"
@@ -109,7 +109,7 @@ class Uploads:
         location = response.headers.get("location") or fallback
         if not location:
             raise nonsense(self._connection.host, "an upload without a Location")
-        url, _ = follow(self._connection.origin, response.url, location)
+        url, _ = self._connection.http.lead(self._connection.origin, response.url, location)
         least = response.headers.get("oci-chunk-min-length", "")
         least_bytes = int(least) if least.isascii() and least.isdecimal() and len(least) < 13 else 0
         return Upload(url, offset, min(least_bytes, _MIN_CHUNK_LIMIT))
@@ -134,7 +134,7 @@ class Uploads:
             body,
             frozenset({scope_of(name, "pull,push")}),
             repeatable,
-            anonymous=Origin.of(url) != self._connection.origin,
+            self._connection.origin if Origin.of(url) != self._connection.origin else None,
         )
 
 
