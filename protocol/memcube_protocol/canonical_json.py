@@ -17,6 +17,9 @@ from memcube_protocol.errors import InvalidJsonError
 
 _HINT: Final = "write it as plain JSON (RFC 8259): unique keys, finite numbers, UTF-8"
 MAX_SAFE_INTEGER: Final = 2**53 - 1
+_EXPONENT_FROM: Final = 1e21
+"""From here on RFC 8785 writes floats with an exponent, below as the digits of an integer."""
+
 _BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 """A string, even one without an end, or a bracket outside of strings; never matches twice over a place."""
 
@@ -69,7 +72,7 @@ def dump(value: Any) -> bytes:
 def _require_readable(value: Any, depth: int) -> None:
     """Refuse what would be written in a form that `parse` refuses."""
     if isinstance(value, float):
-        if value.is_integer() and abs(value) > MAX_SAFE_INTEGER:
+        if MAX_SAFE_INTEGER < abs(value) < _EXPONENT_FROM:
             raise _invalid("value", f"the float {value!r} is an integer beyond 2^53 - 1")
     elif isinstance(value, (dict, list, tuple)):
         if depth == limits.JSON_DEPTH:

@@ -136,8 +136,11 @@ def storable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, int):
         return value if abs(value) <= MAX_SAFE_INTEGER else str(value)
     if isinstance(value, float):
-        exact = math.isfinite(value) and not (value.is_integer() and abs(value) > MAX_SAFE_INTEGER)
-        return value if exact else str(value)
+        return (
+            value
+            if math.isfinite(value) and not MAX_SAFE_INTEGER < abs(value) < 1e21
+            else str(value)
+        )
     if depth > _DEPTH:
         return clean(json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
