@@ -15,7 +15,7 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
 from memcube_signing.keys import Signer
-from memcube_signing.release import Parent, Release
+from memcube_signing.release import Parent
 
 from memcube.consume import attestations_of
 from memcube.context import NORMAL_TRUST, Context, Trust
@@ -24,9 +24,10 @@ from memcube.transfer import push_blobs
 from memcube.trust import (
     Pins,
     Publication,
+    Signed,
     SignedCube,
     location_of,
-    own_releases,
+    releases_of,
     sign_cube,
     tagged,
 )
@@ -144,25 +145,23 @@ def _sign(
         signer=signer,
         pins=pins,
         now=context.now(),
-        published=_published_before(registry, place, signer, pins),
+        published=_published_before(registry, place, pins),
         accept=trust.accept,
     )
 
 
-def _published_before(
-    registry: Registry, place: Reference, signer: Signer, pins: Pins
-) -> tuple[Release, ...]:
-    """This publisher's releases that the registry shows and this machine does not know of."""
+def _published_before(registry: Registry, place: Reference, pins: Pins) -> tuple[Signed, ...]:
+    """Releases that the registry shows and this machine does not know of."""
     pin = pins.of(location_of(place))
     known = {tag_of_version(version) for version in pin.seen} if pin else set[str]()
-    releases: list[Release] = []
+    releases: list[Signed] = []
     for tag in _tags(registry, place):
         if tag in known or not is_immutable_tag(tag):
             continue
         manifest = registry.manifest(place.name, tag)
         if isinstance(manifest, oci.Manifest):
             attached = tuple(attestations_of(registry, place.name, manifest.digest))
-            releases += own_releases(manifest, attached, [signer.public_key])
+            releases += releases_of(manifest, attached)
     return tuple(releases)
 
 

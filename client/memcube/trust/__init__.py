@@ -6,7 +6,7 @@ Publishing (blobs and manifest are pushed by digest already, the tag comes last)
     made = keys.signer()                       # the default key; made at the first push
     if made.created: print(made.message)       # where it lies, how it is protected
     pins = PinStore(settings.home / "trust")
-    before = own_releases(last_manifest, its_attestations, [made.key.public_key])   # () at first
+    before = releases_of(older_manifest, its_attestations)   # of every version not in the pins
     signed = sign_cube(reference, manifest, Publication("1.0.0", "CC-BY-4.0"),
                        signer=made.key, pins=pins.load(), now=datetime.now(UTC), published=before)
     ... push signed.blobs, then signed.manifest (a referrer), then the tags ...
@@ -28,8 +28,8 @@ The flags that hints name: `--trust enforce|warn`, `--accept-publisher KEY_ID`, 
 from memcube.trust.decision import RULES, judge_cube, verify_cube
 from memcube.trust.keystore import KeyEntry, KeyStore, Protection, SigningKey
 from memcube.trust.pins import Observation, Pin, Pins, PinStore, Place, Seen
-from memcube.trust.publishing import Publication, SignedCube, own_releases, sign_cube, tagged
-from memcube.trust.question import Acceptance, Attestation, Question, location_of
+from memcube.trust.publishing import Publication, SignedCube, releases_of, sign_cube, tagged
+from memcube.trust.question import Acceptance, Attestation, Question, Signed, location_of
 from memcube.trust.verdict import Mode, Outcome, RuleResult, Scope, Standing, Verdict
 
 __all__ = [
@@ -51,13 +51,14 @@ __all__ = [
     "RuleResult",
     "Scope",
     "Seen",
+    "Signed",
     "SignedCube",
     "SigningKey",
     "Standing",
     "Verdict",
     "judge_cube",
     "location_of",
-    "own_releases",
+    "releases_of",
     "sign_cube",
     "tagged",
     "verify_cube",

@@ -119,9 +119,12 @@ def history(question: Question, signed: Signed) -> RuleResult:
     Raises:
         RollbackError: one or the other, and the user does not accept it.
     """
-    release, tag, place = signed.release, question.moving_tag, question.place
+    release, tag, place, pin = signed.release, question.moving_tag, question.place, question.pin
+    if pin and signed.key not in pin.publishers:
+        detail = "a new publisher begins a new history"
+        return RuleResult("history", Outcome.SKIPPED, detail, "publisher-replaced")
     last = place.tags.get(tag, 0) if place and tag else 0
-    forked = _fork(release, question.pin)
+    forked = _fork(release, pin)
     if question.accept.rollback and (forked or last > release.seq):
         detail = f"release {release.seq}, as you accept"
         return RuleResult("history", Outcome.WARNED, detail, "rollback-accepted")

@@ -101,28 +101,43 @@ class Pins:
             PublisherChangedError: meanwhile another publisher was pinned for this origin.
             OriginMismatchError: meanwhile another origin was recorded for this location.
         """
-        release = seen.release
-        pin = self.of(release.origin)
-        if pin is None or seen.replaces:
-            pin = Pin(seen.publishers, pin.seen if pin else {})
-        elif not {key.id for key in seen.publishers} & {key.id for key in pin.publishers}:
+        pins = self._with_publisher(seen)
+        pin, place = pins.origins[seen.release.origin], pins._place_of(seen)
+        entry = Seen(seen.release.seq, seen.release.subject)
+        pin = replace(pin, seen={**pin.seen, seen.release.version: entry})
+        if seen.tag is not None:
+            place = replace(place, tags={**place.tags, seen.tag: seen.release.seq})
+        return Pins(
+            {**pins.origins, seen.release.origin: pin}, {**pins.places, seen.location: place}
+        )
+
+    def _with_publisher(self, seen: Observation) -> Pins:
+        """These pins with the publishers of `seen`: new ones begin a new history."""
+        origin = seen.release.origin
+        pin = self.of(origin)
+        if pin and {key.id for key in seen.publishers} & {key.id for key in pin.publishers}:
+            return self
+        if pin and not seen.replaces:
             raise PublisherChangedError(
-                f"another publisher was pinned for {release.origin} in the meantime",
+                f"another publisher was pinned for {origin} in the meantime",
                 hint="run the command again: it is judged by the new pin",
             )
+        places = {
+            location: Place(origin) if place.origin == origin else place
+            for location, place in self.places.items()
+        }
+        return Pins({**self.origins, origin: Pin(seen.publishers)}, places)
+
+    def _place_of(self, seen: Observation) -> Place:
         place = self.at(seen.location)
-        if place is None or (seen.moves and place.origin != release.origin):
-            place = Place(release.origin)
-        elif place.origin != release.origin:
+        if place is None or (seen.moves and place.origin != seen.release.origin):
+            return Place(seen.release.origin)
+        if place.origin != seen.release.origin:
             raise OriginMismatchError(
                 f"{seen.location} was recorded as a copy of {place.origin} in the meantime",
                 hint="run the command again: it is judged by the new record",
             )
-        entry = Seen(release.seq, release.subject)
-        pin = replace(pin, seen={**pin.seen, release.version: entry})
-        if seen.tag is not None:
-            place = replace(place, tags={**place.tags, seen.tag: release.seq})
-        return Pins({**self.origins, release.origin: pin}, {**self.places, seen.location: place})
+        return place
 
     def with_copy(self, location: str, origin: str) -> Pins:
         """These pins knowing that `location` holds copies of `origin`, since this user made them."""

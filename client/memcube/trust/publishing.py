@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from memcube_protocol import media_types, oci
+from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
@@ -28,7 +28,13 @@ from memcube_signing.release import (
 )
 
 from memcube.trust.pins import Observation, Pins, Seen
-from memcube.trust.question import NOTHING_ACCEPTED, Acceptance, Attestation, location_of
+from memcube.trust.question import (
+    NOTHING_ACCEPTED,
+    Acceptance,
+    Attestation,
+    Signed,
+    location_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +78,13 @@ def sign_cube(
     signer: Signer,
     pins: Pins,
     now: datetime,
-    published: Collection[Release] = (),
+    published: Collection[Signed] = (),
     accept: Acceptance = NOTHING_ACCEPTED,
 ) -> SignedCube:
     """`manifest` signed as the next release of the origin `reference` (its host and name).
 
-    What came before is taken from the pins and from `published`, releases read from the registry by
-    `own_releases`. The version that is already released with the same manifest is signed anew in its
+    What came before is taken from the pins and from `published`, read from the registry by
+    `releases_of`. The version that is already released with the same manifest is signed anew in its
     old place, so that an interrupted publication can be run again.
 
     Raises:
@@ -94,9 +100,11 @@ def sign_cube(
             f"{reference} names no host to release it under",
             hint="use `Reference.with_host` with the default registry first",
         )
-    origin = location_of(reference)
-    replaces = _replaces(origin, pins, signer.public_key, accept)
-    seq, previous = _place(_past(origin, pins, published), publication.version, manifest.digest)
+    origin, key = location_of(reference), signer.public_key
+    before = tuple(signed for signed in published if signed.release.origin == origin)
+    _require_same_publisher(origin, pins, before, key, accept)
+    counted = [signed.release for signed in before if _counts(signed, origin, pins, key, accept)]
+    seq, previous = _place(_past(origin, pins, counted), publication.version, manifest.digest)
     release = Release(
         subject=manifest.digest,
         origin=origin,
@@ -104,29 +112,31 @@ def sign_cube(
         seq=seq,
         previous=previous,
         licence=publication.licence,
-        publishers=(signer.public_key.id,),
+        publishers=(key.id,),
         created_at=now.astimezone(UTC).replace(microsecond=0),
         expires_at=publication.expires_at,
         lineage=publication.lineage,
     )
     bundle = sign_release(release, signer)
-    attached = referrer.write(bundle, PREDICATE_TYPE, manifest.descriptor(), signer.public_key)
-    observation = Observation(origin, None, release, (signer.public_key,), replaces=replaces)
+    attached = referrer.write(bundle, PREDICATE_TYPE, manifest.descriptor(), key)
+    observation = Observation(origin, None, release, (key,), replaces=accept.publisher == key.id)
     return SignedCube(release, bundle, attached, observation)
 
 
-def own_releases(
-    manifest: oci.Manifest, attestations: Sequence[Attestation], keys: Collection[PublicKey]
-) -> tuple[Release, ...]:
-    """Releases of `manifest` signed by one of the publisher's own `keys`; all else is passed over."""
-    releases: list[Release] = []
+def releases_of(manifest: oci.Manifest, attestations: Sequence[Attestation]) -> tuple[Signed, ...]:
+    """Releases of `manifest`, each well signed by the key that it brings; all else is passed over.
+
+    For publishers, who know their own key: it says nothing about whom to trust.
+    """
+    releases: list[Signed] = []
     for attestation in attestations:
-        if attestation.referrer.effective_artifact_type != media_types.SIGSTORE_BUNDLE:
-            continue
         try:
-            releases.append(verify_release(attestation.bundle, keys=keys, subject=manifest.digest))
+            key = referrer.read(attestation.referrer).offered_key
+            keys = (key,) if key else ()
+            release = verify_release(attestation.bundle, keys=keys, subject=manifest.digest)
         except MemcubeError:
             continue
+        releases += [Signed(release, key) for key in keys]
     return tuple(releases)
 
 
@@ -135,18 +145,25 @@ def tagged(observation: Observation, tag: str) -> Observation:
     return replace(observation, tag=tag)
 
 
-def _replaces(origin: str, pins: Pins, key: PublicKey, accept: Acceptance) -> bool:
-    """Whether `key` takes the place of the pinned ones, as the user accepts."""
+def _require_same_publisher(
+    origin: str, pins: Pins, before: Sequence[Signed], key: PublicKey, accept: Acceptance
+) -> None:
+    """Stop a publisher who would alarm everybody by signing with a key that nobody knows."""
     pin = pins.of(origin)
-    if pin is None or key in pin.publishers:
-        return False
-    if accept.publisher != key.id:
+    known = pin.publishers if pin else tuple(signed.key for signed in before)
+    if known and key not in known and accept.publisher != key.id:
         raise PublisherChangedError(
-            f"{origin} was published with another key than {key.id}",
-            hint="sign with that key (--key NAME), or repeat with "
+            f"{origin} was published with the key {known[0].id}, not with {key.id}",
+            hint="sign with that key (copy its two files here, or --key NAME), or repeat with "
             f"--accept-publisher {key.id}: everybody who pulled it before is alarmed",
         )
-    return True
+
+
+def _counts(signed: Signed, origin: str, pins: Pins, key: PublicKey, accept: Acceptance) -> bool:
+    """Whether a release found at the registry is one of this publisher's, or accepted as such."""
+    pin = pins.of(origin)
+    own = (key, *pin.publishers) if pin else (key,)
+    return signed.key in own or accept.publisher == key.id
 
 
 def _past(origin: str, pins: Pins, published: Collection[Release]) -> dict[str, Seen]:
@@ -154,8 +171,7 @@ def _past(origin: str, pins: Pins, published: Collection[Release]) -> dict[str, 
     pin = pins.of(origin)
     past = dict(pin.seen) if pin else {}
     for release in published:
-        if release.origin == origin:
-            past[release.version] = Seen(release.seq, release.subject)
+        past[release.version] = Seen(release.seq, release.subject)
     return past
 
 

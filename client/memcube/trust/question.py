@@ -37,7 +37,7 @@ class Signed:
 class Acceptance:
     """What the user accepts explicitly, against an alarm: named, so that nothing else slips through.
 
-    `publisher` is the id of a key that may replace the pinned ones, `origin` the name of which this
+    `publisher` is the id of a key that may replace the pinned ones, and begin a new history; `origin` the name of which this
     location may hold a copy, `rollback` allows an older release through the same tag, or another
     history than the one seen.
     """

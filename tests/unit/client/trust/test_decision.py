@@ -181,6 +181,19 @@ def test_another_publisher_passes_only_when_its_key_is_named():
     stopped(ask(pins=pins, key=ALICE), PublisherChangedError, "publisher")
 
 
+def test_a_new_publisher_begins_a_new_history():
+    pins = after(ask(FIRST), ask(SECOND))
+    accept = Acceptance(publisher=MALLORY.public_key.id)
+    own = replace(THIRD, seq=1, previous=None)
+    verdict = verify_cube(ask(own, pins, key=MALLORY, accept=accept))
+    assert verdict.rules[6].reason == "publisher-replaced"
+    assert verdict.observation
+    pins = pins.recording(verdict.observation)
+    assert pins.of(ORIGIN).newest.seq == 1
+    assert pins.at(ORIGIN).tags == {"latest": 1}
+    assert verify_cube(ask(own, pins, key=MALLORY)).standing is Standing.TRUSTED
+
+
 def test_a_key_that_was_named_at_first_use_is_the_only_one_accepted():
     accept = Acceptance(publisher=ALICE.public_key.id)
     assert verify_cube(ask(accept=accept)).publisher == ALICE.public_key

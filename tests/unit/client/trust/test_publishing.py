@@ -11,7 +11,8 @@ from memcube.trust import (
     Pins,
     Publication,
     Question,
-    own_releases,
+    Signed,
+    releases_of,
     sign_cube,
     tagged,
     verify_cube,
@@ -61,18 +62,37 @@ def test_releases_are_numbered_and_chained():
 
 def test_the_registry_tells_a_new_machine_what_came_before():
     first = sign()
-    known = own_releases(manifest(), [first.attestation], [ALICE.public_key])
-    assert known == (first.release,)
+    known = releases_of(manifest(), [first.attestation])
+    assert known == (Signed(first.release, ALICE.public_key),)
     assert sign("two", "1.1.0", published=known).release.seq == 2
 
 
-def test_releases_of_others_do_not_count():
-    theirs = sign(signer=MALLORY)
-    broken = Attestation(theirs.manifest, b"broken")
+def test_what_is_no_well_signed_release_is_passed_over():
+    broken = Attestation(sign().manifest, b"broken")
     other = Attestation(oci.write_manifest(artifact_type="a/b", config=oci.EMPTY, layers=[]), b"")
-    assert own_releases(manifest(), [theirs.attestation, broken, other], [ALICE.public_key]) == ()
-    elsewhere = release(origin="registry.example/alice/other")
+    assert releases_of(manifest(), [broken, other]) == ()
+
+
+def test_releases_of_other_names_do_not_count():
+    elsewhere = Signed(release(origin="registry.example/alice/other"), ALICE.public_key)
     assert sign("two", "1.1.0", published=[elsewhere]).release.seq == 1
+
+
+def test_a_new_machine_with_a_new_key_is_stopped_before_it_alarms_everybody():
+    theirs = sign(signer=MALLORY)
+    known = releases_of(manifest(), [theirs.attestation])
+    with pytest.raises(PublisherChangedError) as caught:
+        sign("two", "1.1.0", published=known)
+    assert "copy its two files" in caught.value.hint
+    accept = Acceptance(publisher=ALICE.public_key.id)
+    assert sign("two", "1.1.0", published=known, accept=accept).release.seq == 2
+
+
+def test_a_release_that_somebody_else_attached_does_not_count():
+    mine, theirs = sign(), sign(signer=MALLORY)
+    known = releases_of(manifest(), [theirs.attestation, mine.attestation])
+    assert len(known) == 2
+    assert sign("two", "1.1.0", published=known).release.seq == 2
 
 
 def test_an_interrupted_publication_keeps_its_place():
