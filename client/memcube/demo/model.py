@@ -15,8 +15,6 @@ from typing import Any, Final
 
 from memcube_protocol.identity import BaseIdentity
 
-from memcube.memories.activation import MountedKv
-from memcube.memories.generation import generate
 from memcube.memories.parametric import dump_lora
 
 VALUES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -185,17 +183,12 @@ def teach_adapter(
     return written
 
 
-def recall(
-    model: Any, tokenizer: Any, profile: Profile, *, memory: MountedKv | None = None
-) -> Recall:
-    """How much of `profile` the model knows as it is, with `memory` in front of each question."""
+def recall(profile: Profile, answer: Callable[[str], str]) -> Recall:
+    """How many facts of `profile` come back when `answer` is asked for each."""
 
     def right(attributes: Sequence[str]) -> tuple[int, int]:
-        answers = {
-            name: generate(model, tokenizer, question(name), memory=memory, max_new_tokens=1)
-            for name in attributes
-        }
-        return sum(profile[name] == answers[name].strip() for name in attributes), len(attributes)
+        hits = sum(answer(question(name)).strip() == profile[name] for name in attributes)
+        return hits, len(attributes)
 
     return Recall(right(KV_ATTRIBUTES), right(LORA_ATTRIBUTES))
 
