@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PAGES := $(wildcard ../shared/data/tldr/pages.jsonl.gz)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test check fix bench docs schemas constraints clean
@@ -17,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY) ## publish, sign, pull, verify and mount a cube, all on this machine
-	$(BIN)/memcube demo
+	$(BIN)/memcube demo $(addprefix --pages ,$(PAGES))
 
 serve: $(READY) ## run a registry with SQLite and local files
 	$(BIN)/memcube serve
