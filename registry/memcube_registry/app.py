@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -33,6 +34,7 @@ from memcube_registry.catalog import routes as catalog_routes
 from memcube_registry.database import Database
 from memcube_registry.distribution import Distribution
 from memcube_registry.gate import Gate, Limits, Realm
+from memcube_registry.manifests.collecting import collect_periodically
 from memcube_registry.metrics import Metrics
 from memcube_registry.observability import Observed, configure_logging, log, request_id_of
 from memcube_registry.rate_limits import Buckets, MemoryBuckets, Rate
@@ -51,7 +53,8 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
 
     @asynccontextmanager
     async def running(_app: Litestar) -> AsyncIterator[None]:
-        yield
+        async with _collecting(services):
+            yield
         services.database.close()
 
     app = Litestar(
@@ -80,6 +83,30 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
     )
     app.asgi_handler = _guarded(app.asgi_handler, services, buckets or MemoryBuckets())
     return app
+
+
+@asynccontextmanager
+async def _collecting(services: Services) -> AsyncIterator[None]:
+    """Garbage is collected for as long as this lasts, if the settings want it."""
+    settings = services.settings
+    if settings.gc_interval_s == 0:
+        yield
+        return
+    task = asyncio.create_task(
+        collect_periodically(
+            services.database,
+            services.blobs,
+            interval=timedelta(seconds=settings.gc_interval_s),
+            grace=timedelta(seconds=settings.gc_grace_s),
+            upload_life=timedelta(seconds=settings.upload_expiry_s),
+        )
+    )
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _described(settings: Settings) -> OpenAPIConfig:

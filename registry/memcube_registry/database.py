@@ -37,7 +37,7 @@ ATTEMPTS: Final = 8
 BUSY_TIMEOUT_S: Final = 30
 _FIRST_PAUSE_S: Final = 0.005
 _NOT_SERIALISABLE: Final = frozenset({"40001", "40P01"})
-_UNIQUE_VIOLATION: Final = "23505"
+_RACES: Final = frozenset({"23503", "23505"})
 _WRITES: Final = "memcube_writes"
 
 SQLModel.metadata.naming_convention = {
@@ -232,8 +232,8 @@ def _sqlstate(error: DBAPIError) -> str | None:
 
 
 def _is_worth_another_try(error: DBAPIError) -> bool:
-    # Two serialisable transactions that insert the same key may also meet as a unique violation.
-    return _sqlstate(error) in _NOT_SERIALISABLE or _sqlstate(error) == _UNIQUE_VIOLATION
+    # Serialisable transactions may also meet as the violation of a unique or a foreign key.
+    return _sqlstate(error) in _NOT_SERIALISABLE | _RACES
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from memcube_protocol.errors import (
     MissingContentError,
     NotFoundError,
 )
+from sqlalchemy import Select, bindparam, insert, update
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import insert, update
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -121,10 +122,7 @@ def get(
         UnauthenticatedError, ForbiddenError: see `authorize`.
     """
     repository = _readable(session, principal, name, reference)
-    query = _looked_up(repository, reference).add_columns(col(Manifest.content))
-    row = session.execute(query).one_or_none()
-    if row is None:
-        raise unknown_manifest(reference)
+    row = _found(session, repository, reference, _TO_READ)
     return StoredManifest(row.digest, row.media_type, row.size_bytes, row.content)
 
 
@@ -134,13 +132,7 @@ def look(
     """As `get`, for a HEAD: without content; who hears that it exists may rely on it for a while."""
     with database.read() as session:
         repository = _readable(session, principal, name, reference)
-        row = session.execute(
-            _looked_up(repository, reference).add_columns(
-                col(Manifest.id), col(Manifest.used_at), col(Manifest.condemned_at)
-            )
-        ).one_or_none()
-    if row is None:
-        raise unknown_manifest(reference)
+        row = _found(session, repository, reference, _TO_LOOK_AT)
     fading = isinstance(reference, Digest) and row.used_at < now - STALE
     if row.condemned_at is not None or fading:
         database.run(lambda session: _renew(session, row.id, row.digest, now))
@@ -204,15 +196,39 @@ def _readable(
     return authorize(session, principal, name, Act.READ, digest=digest, part=Part.DESCRIPTION)
 
 
-def _looked_up(repository: Repository, reference: Digest | str) -> Any:
-    query = select(Manifest.digest, Manifest.media_type, Manifest.size_bytes).where(
-        Manifest.repository_id == repository.id
+def _found(
+    session: Session,
+    repository: Repository,
+    reference: Digest | str,
+    queries: tuple[Select[Any], Select[Any]],
+) -> Any:
+    """The row of the manifest, by the one of two queries that looks for a digest or for a tag."""
+    query = queries[0] if isinstance(reference, Digest) else queries[1]
+    values = {"repository_id": repository.id, "reference": str(reference)}
+    row = session.execute(query, values).one_or_none()
+    if row is None:
+        raise unknown_manifest(reference)
+    return row
+
+
+def _lookups(*columns: Any) -> tuple[Select[Any], Select[Any]]:
+    """Queries for a manifest by digest and by tag, built once: building costs as much as asking."""
+    wanted, reference = bindparam("repository_id"), bindparam("reference")
+    query = select_columns(*_DESCRIBED, *columns)
+    by_digest = query.where(
+        col(Manifest.repository_id) == wanted, col(Manifest.digest) == reference
     )
-    if isinstance(reference, Digest):
-        return query.where(Manifest.digest == str(reference))
-    return query.join(Tag, col(Tag.manifest_id) == Manifest.id).where(
-        Tag.repository_id == repository.id, Tag.name == reference
+    by_tag = query.join(Tag, col(Tag.manifest_id) == Manifest.id).where(
+        col(Tag.repository_id) == wanted, col(Tag.name) == reference
     )
+    return by_digest, by_tag
+
+
+_DESCRIBED: Final = (col(Manifest.digest), col(Manifest.media_type), col(Manifest.size_bytes))
+_TO_READ: Final = _lookups(col(Manifest.content))
+_TO_LOOK_AT: Final = _lookups(
+    col(Manifest.id), col(Manifest.used_at), col(Manifest.condemned_at)
+)
 
 
 def _row(session: Session, repository_id: int, digest: str) -> Manifest | None:

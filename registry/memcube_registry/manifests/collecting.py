@@ -1,0 +1,315 @@
+"""Garbage collection, while the registry serves (identity and access, section 3).
+
+Alive is a manifest that is tagged, or was used within the grace period, or is a child of a live
+index, or whose subject is alive. What is not alive is condemned, and removed at a later run if
+nothing has cleared that mark: a HEAD, a mount and an upload do. The same goes for the links of
+blobs that no manifest names. Bytes go last, after the transaction that hid them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Final
+
+from memcube_protocol.errors import MemcubeError
+from sqlalchemy import Row, delete, exists, select, update
+from sqlmodel import Session, col
+
+from memcube_registry.blobs.models import Blob, BlobLink, Upload
+from memcube_registry.blobs.service import is_named_by_a_manifest, unlink
+from memcube_registry.catalog.models import Repository
+from memcube_registry.database import Database, utc_now
+from memcube_registry.exchange import serve
+from memcube_registry.manifests.models import Manifest, ManifestChild, Tag
+from memcube_registry.manifests.service import remove
+from memcube_registry.observability import log
+from memcube_registry.storage import BlobStore
+
+DELAY: Final = timedelta(minutes=10)
+"""How long something stays condemned at least, unless the grace period is shorter."""
+ORPHAN_AGE: Final = timedelta(hours=1)
+"""How old bytes must be that no row knows: a push may be between its file and its transaction."""
+_AT_ONCE: Final = 200
+
+
+@dataclass(slots=True)
+class Collected:
+    """What one run did."""
+
+    manifests_condemned: int = 0
+    manifests_removed: int = 0
+    links_condemned: int = 0
+    links_removed: int = 0
+    blobs_removed: int = 0
+    uploads_expired: int = 0
+    orphans_removed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When things go. `grace` is how long unused content is kept, `upload_life` an unused upload."""
+
+    now: datetime
+    grace: timedelta
+    upload_life: timedelta
+
+    @property
+    def used_before(self) -> datetime:
+        """What was last used before this is old enough to be condemned."""
+        return self.now - self.grace
+
+    @property
+    def condemned_before(self) -> datetime:
+        """What was condemned before this, or just then, may be removed."""
+        return self.now - min(self.grace, DELAY)
+
+
+def collect_garbage(
+    database: Database,
+    store: BlobStore,
+    now: datetime,
+    grace: timedelta,
+    *,
+    upload_life: timedelta = timedelta(days=1),
+) -> Collected:
+    """Condemn what nothing needs, and remove what was condemned before.
+
+    Safe while pushes run, and while another replica does the same.
+    """
+    rules, done = Rules(now, grace, upload_life), Collected()
+    for repository_id in _repositories(database):
+        _collect_manifests(database, repository_id, rules, done)
+    _condemn_links(database, rules, done)
+    _remove_links(database, rules, done)
+    _remove_blobs(database, store, done)
+    _expire_uploads(database, store, rules, done)
+    _remove_orphans(database, store, rules, done)
+    return done
+
+
+async def collect_periodically(
+    database: Database,
+    store: BlobStore,
+    *,
+    interval: timedelta,
+    grace: timedelta,
+    upload_life: timedelta,
+) -> None:
+    """Collect for ever, in a thread; a failure is logged and the next run tries again."""
+    while True:
+        await asyncio.sleep(interval.total_seconds())
+        try:
+            done = await serve(
+                collect_garbage, database, store, utc_now(), grace, upload_life=upload_life
+            )
+        except MemcubeError as error:
+            log.error("garbage collection failed", error=str(error), code=error.code)
+            continue
+        log.info(
+            "garbage collected", **{each.name: getattr(done, each.name) for each in fields(done)}
+        )
+
+
+def _repositories(database: Database) -> list[int]:
+    with database.read() as session:
+        return list(session.execute(select(col(Repository.id))).scalars())
+
+
+def _collect_manifests(
+    database: Database, repository_id: int, rules: Rules, done: Collected
+) -> None:
+    with database.read() as session:
+        if not _is_work(session, repository_id, rules):
+            return
+
+    def sweep(session: Session) -> tuple[int, int]:
+        # Marked again inside the transaction that removes: a push may have come since.
+        rows = _rows(session, repository_id)
+        dead = _dead(session, repository_id, rows, rules)
+        ripe = [row.id for row in dead if _is_ripe(row.condemned_at, rules)]
+        fresh = [row.id for row in dead if row.condemned_at is None]
+        spared = {row.id for row in rows if row.condemned_at} - {row.id for row in dead}
+        _mark(session, fresh, rules.now)
+        _mark(session, list(spared), None)
+        for key in ripe:
+            remove(session, session.get_one(Manifest, key), rules.now)
+        return len(fresh), len(ripe)
+
+    condemned, removed = database.run(sweep)
+    done.manifests_condemned += condemned
+    done.manifests_removed += removed
+
+
+def _is_work(session: Session, repository_id: int, rules: Rules) -> bool:
+    rows = _rows(session, repository_id)
+    return any(row.condemned_at for row in rows) or bool(_dead(session, repository_id, rows, rules))
+
+
+def _rows(
+    session: Session, repository_id: int
+) -> Sequence[Row[tuple[int, str, str, datetime, datetime]]]:
+    query = select(
+        col(Manifest.id),
+        col(Manifest.digest),
+        col(Manifest.subject_digest),
+        col(Manifest.used_at),
+        col(Manifest.condemned_at),
+    ).where(col(Manifest.repository_id) == repository_id)
+    return session.execute(query).all()
+
+
+def _dead(
+    session: Session,
+    repository_id: int,
+    rows: Sequence[Row[tuple[int, str, str, datetime, datetime]]],
+    rules: Rules,
+) -> list[Row[tuple[int, str, str, datetime, datetime]]]:
+    """The manifests of `rows` that are not alive."""
+    tagged = set(
+        session.execute(
+            select(col(Tag.manifest_id)).where(col(Tag.repository_id) == repository_id)
+        ).scalars()
+    )
+    roots = {r.digest for r in rows if r.id in tagged or r.used_at >= rules.used_before}
+    if len(roots) == len(rows):
+        return []
+    keeps: dict[str, list[str]] = {}
+    for row in rows:
+        if row.subject_digest:
+            keeps.setdefault(row.subject_digest, []).append(row.digest)
+    children = (
+        select(col(Manifest.digest), col(ManifestChild.child_digest))
+        .join(ManifestChild, col(ManifestChild.manifest_id) == Manifest.id)
+        .where(col(Manifest.repository_id) == repository_id)
+    )
+    for parent, child in session.execute(children):
+        keeps.setdefault(parent, []).append(child)
+    alive = _reached(roots, keeps)
+    return [row for row in rows if row.digest not in alive]
+
+
+def _reached(roots: Iterable[str], keeps: Mapping[str, Sequence[str]]) -> set[str]:
+    """Everything that `roots` keep, directly or through others."""
+    alive, waiting = set(roots), list(roots)
+    while waiting:
+        for digest in keeps.get(waiting.pop(), ()):
+            if digest not in alive:
+                alive.add(digest)
+                waiting.append(digest)
+    return alive
+
+
+def _is_ripe(condemned_at: datetime | None, rules: Rules) -> bool:
+    return condemned_at is not None and condemned_at <= rules.condemned_before
+
+
+def _mark(session: Session, keys: Sequence[int], condemned_at: datetime | None) -> None:
+    for at in range(0, len(keys), _AT_ONCE):
+        session.execute(
+            update(Manifest)
+            .where(col(Manifest.id).in_(keys[at : at + _AT_ONCE]))
+            .values(condemned_at=condemned_at)
+        )
+
+
+def _condemn_links(database: Database, rules: Rules, done: Collected) -> None:
+    unnamed = ~is_named_by_a_manifest(col(BlobLink.repository_id), col(BlobLink.blob_id))
+    condemn = (
+        update(BlobLink)
+        .where(
+            col(BlobLink.condemned_at).is_(None),
+            col(BlobLink.used_at) < rules.used_before,
+            unnamed,
+        )
+        .values(condemned_at=rules.now)
+        .execution_options(synchronize_session=False)
+    )
+    result = database.run(lambda session: session.execute(condemn))
+    done.links_condemned += result.rowcount  # type: ignore[attr-defined]
+
+
+def _remove_links(database: Database, rules: Rules, done: Collected) -> None:
+    unnamed = ~is_named_by_a_manifest(col(BlobLink.repository_id), col(BlobLink.blob_id))
+    ripe = (
+        select(BlobLink, Repository, Blob)
+        .join(Repository, col(Repository.id) == BlobLink.repository_id)
+        .join(Blob, col(Blob.id) == BlobLink.blob_id)
+        .where(
+            col(BlobLink.condemned_at) <= rules.condemned_before,
+            col(BlobLink.used_at) < rules.used_before,
+            unnamed,
+        )
+        .limit(_AT_ONCE)
+    )
+
+    def sweep(session: Session) -> int:
+        found = session.execute(ripe).all()
+        for _, repository, blob in found:
+            unlink(session, repository, blob)
+        return len(found)
+
+    while removed := database.run(sweep):
+        done.links_removed += removed
+
+
+def _remove_blobs(database: Database, store: BlobStore, done: Collected) -> None:
+    unlinked = (
+        select(col(Blob.id), col(Blob.location))
+        .where(~exists().where(col(BlobLink.blob_id) == Blob.id))
+        .limit(_AT_ONCE)
+    )
+
+    def sweep(session: Session) -> list[str]:
+        found = session.execute(unlinked).all()
+        session.execute(delete(Blob).where(col(Blob.id).in_([row.id for row in found])))
+        return [row.location for row in found]
+
+    # A re-upload from here on gets a location of its own, so a late removal cannot hurt it.
+    while locations := database.run(sweep):
+        for location in locations:
+            store.delete(location)
+        done.blobs_removed += len(locations)
+
+
+def _expire_uploads(database: Database, store: BlobStore, rules: Rules, done: Collected) -> None:
+    expired = select(col(Upload.id)).where(col(Upload.used_at) < rules.now - rules.upload_life)
+
+    def sweep(session: Session) -> list[str]:
+        found = list(session.execute(expired.limit(_AT_ONCE)).scalars())
+        session.execute(delete(Upload).where(col(Upload.id).in_(found)))
+        return found
+
+    while ids := database.run(sweep):
+        for upload in ids:
+            store.abort(upload)
+        done.uploads_expired += len(ids)
+
+
+def _remove_orphans(database: Database, store: BlobStore, rules: Rules, done: Collected) -> None:
+    """Remove bytes that a crash left without a row."""
+    oldest = rules.now - max(ORPHAN_AGE, rules.upload_life)
+    uploads = [each.name for each in store.uploads() if each.written_at < oldest]
+    for names in _portions(uploads):
+        known = _known(database, names, Upload.id)
+        for name in names - known:
+            store.abort(name)
+            done.orphans_removed += 1
+    oldest = rules.now - max(ORPHAN_AGE, rules.grace)
+    objects = [each.name for each in store.objects() if each.written_at < oldest]
+    for names in _portions(objects):
+        known = _known(database, names, Blob.location)
+        for name in names - known:
+            store.delete(name)
+            done.orphans_removed += 1
+
+
+def _known(database: Database, names: Iterable[str], column: str) -> set[str]:
+    with database.read() as session:
+        return set(session.execute(select(col(column)).where(col(column).in_(names))).scalars())
+
+
+def _portions(names: Sequence[str]) -> Iterable[set[str]]:
+    return (set(names[at : at + _AT_ONCE]) for at in range(0, len(names), _AT_ONCE))
