@@ -33,7 +33,7 @@ _PEM: Final = re.compile(
     r"\s*-----BEGIN (?P<label>[A-Z0-9 ]+)-----\r?\n"
     r"(?P<body>[A-Za-z0-9+/=\r\n]+?)\r?\n-----END (?P=label)-----\s*"
 )
-_KEY_HINT: Final = "make one with `memcube keys new`, or see docs/guide/keys.md"
+_KEY_HINT: Final = "make one with `memcube keys generate`, or see docs/guide/keys.md"
 _SMALL_ORDER: Final = frozenset(
     bytes.fromhex(point)
     for point in (
