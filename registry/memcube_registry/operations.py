@@ -13,9 +13,8 @@ from sqlmodel import func, select, text
 from memcube_registry.blobs.models import Upload
 from memcube_registry.metrics import CONTENT_TYPE
 from memcube_registry.services import services_of
+from memcube_registry.settings import DRAIN_VARIABLE
 
-DRAIN_VARIABLE: Final = "MEMCUBE_INTERNAL_DRAIN_MARK"
-"""Names a file whose presence says that the server is about to stop."""
 MIP_VERSIONS: Final = ("1.0",)
 _NO_STORE: Final = {"cache-control": "no-store"}
 

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.errors import StorageError, UnavailableError
 
-from memcube_registry.settings import CONFIG_VARIABLE, Settings, load, to_environment
+from memcube_registry.settings import (
+    CONFIG_VARIABLE,
+    DRAIN_VARIABLE,
+    Settings,
+    load,
+    to_environment,
+)
 
 if TYPE_CHECKING:
     from granian.server import MPServer
@@ -66,13 +72,14 @@ def serve(settings: Settings) -> None:
     Raises:
         UnavailableError: the address cannot be listened on.
     """
-    from memcube_registry.observability import configure_logging
-
     settings = replace(settings, port=_free_port(settings))
-    configure_logging(settings.log_format, settings.log_level)
-    prepare(settings)
     with tempfile.TemporaryDirectory(prefix="memcube-") as scratch:
         _set_environment(settings, Path(scratch))
+        # After the environment is set: the metrics library looks there once, when it is imported.
+        from memcube_registry.observability import configure_logging
+
+        configure_logging(settings.log_format, settings.log_level)
+        prepare(settings)
         server = _server(settings)
         server.on_startup(lambda: _drain_first(settings))
         announcer = threading.Thread(target=_announce, args=(settings,), daemon=True)
@@ -111,8 +118,6 @@ _LOG_CONFIG: Final[dict[str, Any]] = {
 
 
 def _set_environment(settings: Settings, scratch: Path) -> None:
-    from memcube_registry.operations import DRAIN_VARIABLE
-
     os.environ.pop(CONFIG_VARIABLE, None)
     os.environ.update(to_environment(settings))
     os.environ[DRAIN_VARIABLE] = str(scratch / "draining")
@@ -124,8 +129,6 @@ def _set_environment(settings: Settings, scratch: Path) -> None:
 
 def _drain_first(settings: Settings) -> None:
     """Let readiness fail for `drain_s` before a SIGTERM ends the server: balancers go elsewhere."""
-    from memcube_registry.operations import DRAIN_VARIABLE
-
     stop = signal.getsignal(signal.SIGTERM)
     assert callable(stop), "granian sets its own before"
     mark = Path(os.environ[DRAIN_VARIABLE])

@@ -20,6 +20,8 @@ from memcube_protocol.errors import InvalidSettingError
 
 PREFIX: Final = "MEMCUBE_REGISTRY_"
 CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
+DRAIN_VARIABLE: Final = "MEMCUBE_INTERNAL_DRAIN_MARK"
+"""Tells workers the name of a file whose presence says that the server is about to stop."""
 
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB|TiB|)")

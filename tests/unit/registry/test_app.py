@@ -13,8 +13,7 @@ from memcube_registry.accounts import service, tokens
 from memcube_registry.accounts.models import Account
 from memcube_registry.app import create_app
 from memcube_registry.database import Database, utc_now
-from memcube_registry.operations import DRAIN_VARIABLE
-from memcube_registry.settings import Settings
+from memcube_registry.settings import DRAIN_VARIABLE, Settings
 
 NewAccount = Callable[[str], Account]
 NewToken = Callable[..., str]

@@ -1,0 +1,161 @@
+"""The registry as a process: how it starts, says where it is, shares work, and stops."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.servers import clean_environment, command, first_line, stop_process
+from support.wire import Wire
+
+READY = re.compile(r"memcube registry at (http://127\.0\.0\.1:(\d+))(?: as (\S+))?, data in (.+)\n")
+
+
+@contextmanager
+def process(folder: Path, *options: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """`memcube-registry serve` on `folder`, its log in `folder/log`."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "log").open("ab") as log:
+        started = subprocess.Popen(
+            [command("memcube-registry"), "serve", "--data", str(folder / "data"), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=clean_environment(
+                **{f"MEMCUBE_REGISTRY_{name}": value for name, value in settings.items()}
+            ),
+            start_new_session=True,
+        )
+    try:
+        yield started
+    finally:
+        stop_process(started)
+
+
+def ready(started: subprocess.Popen[str], folder: Path) -> re.Match[str]:
+    line = first_line(started, 60)
+    found = READY.fullmatch(line)
+    assert found, (line, (folder / "log").read_text()[-3000:])
+    return found
+
+
+def test_port_0_is_a_free_one_and_the_line_says_where_the_data_lies(tmp_path: Path) -> None:
+    with process(tmp_path, "--port", "0") as one, process(tmp_path / "b", "--port", "0") as two:
+        first, second = ready(one, tmp_path), ready(two, tmp_path / "b")
+        assert first[2] != second[2]
+        assert first[4] == str(tmp_path / "data")
+        for found in (first, second):
+            assert Wire(found[1]).get("/readyz").json() == {"status": "ready"}
+            described = Wire(found[1]).get("/.well-known/memcube.json").json()
+            assert described["registry"] == found[1]
+
+
+def test_the_data_is_for_its_owner_only(tmp_path: Path) -> None:
+    with process(tmp_path, "--port", "0") as started:
+        ready(started, tmp_path)
+        assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+        assert (tmp_path / "data" / "token.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_sigterm_finishes_what_runs_and_ends_with_0(tmp_path: Path) -> None:
+    with process(tmp_path, "--port", "0") as started:
+        found = ready(started, tmp_path)
+        slow = socket.create_connection(("127.0.0.1", int(found[2])), timeout=20)
+        form = b"grant_type=password"
+        slow.sendall(
+            b"POST /token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Content-Type: application/x-www-form-urlencoded\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(form)
+        )
+        time.sleep(0.3)
+        os.kill(started.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        slow.sendall(form)
+        with slow.makefile("rb") as answer:
+            assert answer.readline().startswith(b"HTTP/1.1 400 ")
+        slow.close()
+        assert started.wait(20) == 0
+
+
+def test_readiness_fails_before_the_end_behind_a_balancer(tmp_path: Path) -> None:
+    with process(tmp_path, "--port", "0", DRAIN_S="1.5") as started:
+        wire = Wire(ready(started, tmp_path)[1])
+        os.kill(started.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 1.2
+        while wire.get("/readyz").status == 200 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert wire.get("/readyz").status == 503
+        assert wire.get("/healthz").status == 200
+        assert started.wait(20) == 0
+
+
+def test_a_port_in_use_is_said_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with process(tmp_path, "--port", str(port)) as started:
+            assert started.wait(30) not in (0, 1)
+    assert f"port {port}" in (tmp_path / "log").read_text()
+    assert "hint: " in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "abc"), ("ANONIMOUS_PULL", "false"), ("LOG_LEVEL", "loud")]
+)
+def test_a_wrong_setting_stops_the_start_and_is_named(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    with process(tmp_path, **{name: value}) as started:
+        assert started.wait(30) == 2
+    assert f"MEMCUBE_REGISTRY_{name}" in (tmp_path / "log").read_text()
+
+
+def test_several_workers_share_tokens_and_figures(tmp_path: Path) -> None:
+    with process(tmp_path, "--port", "0", "--workers", "2", REQUESTS_PER_S="0") as started:
+        wire = Wire(ready(started, tmp_path)[1])
+        admin = [command("memcube-registry"), "--data", str(tmp_path / "data")]
+        for words in (["account", "create", "ada"], ["token", "create", "ada", "--quiet"]):
+            done = subprocess.run(
+                [admin[0], *words, *admin[1:]],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=clean_environment(),
+            )
+        secret = done.stdout.strip()
+        token = wire.basic("ada", secret).get("/token").json()["token"]
+        answers: list[int] = []
+
+        def ask() -> None:
+            answers.extend(wire.bearer(token).get("/v2/").status for _ in range(20))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * 80
+        figures = wire.get("/metrics").body.decode()
+        counted = re.search(
+            r'memcube_requests_total\{[^}]*route="v2",status="200"\} (\d+)', figures
+        )
+        assert counted
+        assert int(counted[1]) == 80
+
+
+def test_every_log_line_is_json_with_the_request_id(tmp_path: Path) -> None:
+    with process(tmp_path, "--port", "0") as started:
+        wire = Wire(ready(started, tmp_path)[1])
+        wire.send("GET", "/v2/a/b/tags/list?token=secret", headers={"X-Request-ID": "trace-7"})
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    entry = next(line for line in lines if line.get("request_id") == "trace-7")
+    assert (entry["status"], entry["path"]) == (401, "/v2/a/b/tags/list")
+    assert "secret" not in (tmp_path / "log").read_text()
