@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ class Answer:
     """What to send back.
 
     With `break_after` the connection ends after so many bytes of the body; with `wait` nothing
-    more happens there until the event is set.
+    more happens there until the event is set. With `trickle_s` each byte takes so long.
     """
 
     status: int = 200
@@ -33,6 +34,7 @@ class Answer:
     body: bytes = b""
     break_after: int | None = None
     wait: threading.Event | None = None
+    trickle_s: float = 0.0
 
 
 @dataclass
@@ -105,7 +107,10 @@ def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
     handler.end_headers()
     if handler.command == "HEAD":
         return
-    handler.wfile.write(answer.body[: answer.break_after])
+    for byte in answer.body if answer.trickle_s else b"":
+        handler.wfile.write(bytes([byte]))
+        time.sleep(answer.trickle_s)
+    handler.wfile.write(b"" if answer.trickle_s else answer.body[: answer.break_after])
     handler.wfile.flush()
     if answer.wait is not None:
         answer.wait.wait(30)

@@ -16,6 +16,7 @@ from memcube_protocol.oci import Descriptor
 from memcube.http import Response
 from memcube.remote import Registry
 from memcube.store import Ingest, Store
+from memcube.store.files import PIECE_BYTES
 from memcube.transfer.progress import Moved, Outcome, Progress
 from memcube.transfer.workers import Stop
 
@@ -68,7 +69,7 @@ class Download:
                     raise
                 except NetworkError:
                     stop.check()
-                    failures = 1 if ingest.offset > before else failures + 1
+                    failures = 1 if ingest.offset - before >= PIECE_BYTES else failures + 1
                     wait_s = retry.wait_s(failures)
                     if wait_s is None:
                         raise

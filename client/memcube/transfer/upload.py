@@ -29,6 +29,7 @@ from memcube_protocol.oci import Descriptor
 from memcube.http import FileBody
 from memcube.remote import Registry, Upload
 from memcube.store import Store
+from memcube.store.files import PIECE_BYTES
 from memcube.store.uploads import UploadNote
 from memcube.transfer.progress import Moved, Outcome, Progress
 from memcube.transfer.workers import Stop
@@ -135,7 +136,7 @@ class _Attempt:
                 fresh, self._upload = True, self._anew()
             except _TRANSIENT as error:
                 self._stop.check()
-                failures = 1 if self._upload.offset > before else failures + 1
+                failures = 1 if self._upload.offset - before >= PIECE_BYTES else failures + 1
                 asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
                 wait_s = retry.wait_s(failures, asked_s)
                 if wait_s is None:
