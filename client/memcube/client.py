@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -135,7 +136,7 @@ class Client:
         found = consume.look_at(self.context, _reference(reference))
         verdict = judge_cube(consume.question(self.context, found, trust))
         for blob in found.manifest.blobs:
-            if self.context.store.has(blob.digest):
+            with suppress(NotFoundError):
                 self.context.store.path(blob.digest, blob.size, strict=True)
         return verdict
 

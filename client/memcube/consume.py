@@ -76,7 +76,7 @@ def pull(
     reference = context.at_registry(reference)
     registry = context.registry(reference.host)
     with context.store.session():
-        found = _find(registry, reference)
+        found = resolve_unjudged(registry, reference)
         verified = _verified(context, found, trust)
         files = selection.of(verified.cube)
         report = pull_blobs(
@@ -100,7 +100,7 @@ def resolve(context: Context, reference: Reference, *, trust: Trust = NORMAL_TRU
         NotFoundError, TrustError, IntegrityError, NetworkError: as `pull`.
     """
     reference = context.at_registry(reference)
-    found = _find(context.registry(reference.host), reference)
+    found = resolve_unjudged(context.registry(reference.host), reference)
     verified = _verified(context, found, trust)
     if verified.verdict.observation:
         context.pins.record(verified.verdict.observation)
@@ -170,7 +170,7 @@ def look_at(context: Context, reference: Reference) -> Found:
     if found is not None:
         return found
     reference = context.at_registry(reference)
-    return _find(context.registry(reference.host), reference)
+    return resolve_unjudged(context.registry(reference.host), reference)
 
 
 def find_ref(context: Context, reference: Reference) -> Ref | None:
@@ -220,7 +220,13 @@ def _verified(context: Context, found: Found, trust: Trust) -> Verified:
     return Verified(found.reference, cube, verdict, (), found.attestations)
 
 
-def _find(registry: Registry, reference: Reference) -> Found:
+def resolve_unjudged(registry: Registry, reference: Reference) -> Found:
+    """What `registry` has at `reference`: bytes checked against their digests, nothing believed.
+
+    Raises:
+        NotFoundError: there is no such cube.
+        InvalidManifestError: it is something else than a cube.
+    """
     manifest = registry.manifest(reference.name, reference.target)
     if not isinstance(manifest, oci.Manifest):
         raise InvalidManifestError(

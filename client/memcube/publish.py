@@ -10,15 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from memcube_protocol import oci
-from memcube_protocol.config import Lineage
+from memcube_protocol.config import CubeConfig, Lineage
 from memcube_protocol.cube import Cube
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
 from memcube_signing.keys import Signer
 from memcube_signing.release import Parent
 
-from memcube.consume import attestations_of
+from memcube.consume import attestations_of, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.packing.pack import keep_cube
 from memcube.remote import Registry
 from memcube.transfer import push_blobs
 from memcube.trust import (
@@ -71,10 +72,7 @@ def publish(
     registry = context.registry(place.host)
     present = registry.manifest_descriptor(place.name, place.target)
     if present is not None and present.digest != cube.digest:
-        raise ConflictError(
-            f"{place} is released already with other content ({present.digest})",
-            hint="a version never changes: raise the version in memcube.toml and push again",
-        )
+        cube = _as_released(context, registry, place, cube)
     known = context.store.ref(place)
     if present and known and known.digest == cube.digest and known.related:
         attached = {entry.digest for entry in registry.referrers(place.name, cube.digest)}
@@ -109,6 +107,30 @@ def _publish(
         context.pins.record(tagged(signed.observation, tag))
     tags = (place.target, *followers)
     return Published(place, cube, tags, False, sent, signer.public_key.id)
+
+
+def _as_released(context: Context, registry: Registry, place: Reference, cube: Cube) -> Cube:
+    """The cube at `place`, if `cube` is the same but for the time when it was packed.
+
+    So a folder that was released from another machine, or before the store was lost, is found
+    unchanged.
+
+    Raises:
+        ConflictError: it has other content.
+    """
+    released = resolve_unjudged(registry, place)
+    created_at = CubeConfig.parse(released.config).created_at
+    same = Cube.write(replace(cube.config, created_at=created_at), cube.files)
+    if same.digest != released.manifest.digest:
+        raise ConflictError(
+            f"{place} is released already with other content ({released.manifest.digest})",
+            hint="a version never changes: raise the version in memcube.toml and push again",
+        )
+    with context.store.session():
+        keep_cube(context.store, same)
+        packed = Reference("", cube.config.name, place.tag)
+        context.store.put_ref(packed, same.digest, kept=True)
+    return same
 
 
 def _place(context: Context, cube: Cube, reference: Reference) -> Reference:

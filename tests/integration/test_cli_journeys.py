@@ -1,0 +1,334 @@
+"""What people do with the command line, against a real server: publish, fetch, copy, break, recover."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Person, fresh
+from memcube_protocol.errors import (
+    EXIT_AUTH,
+    EXIT_CONFLICT,
+    EXIT_INTEGRITY,
+    EXIT_INVALID,
+    EXIT_NETWORK,
+    EXIT_NOT_FOUND,
+    EXIT_TRUST,
+)
+from support.machine import Machine
+from support.servers import MemcubeServer
+
+
+@pytest.fixture
+def publisher(tmp_path: Path, ada: Person) -> Machine:
+    return Machine(tmp_path / "publisher", ada.server.url, ada.token)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, bob: Person) -> Machine:
+    return Machine(tmp_path / "reader", bob.server.url, bob.token)
+
+
+@pytest.fixture
+def cube(tmp_path: Path, ada: Person, publisher: Machine) -> tuple[Path, str]:
+    """A folder from a template, and the name it has."""
+    name = f"{ada.name}/{fresh('notes')}"
+    publisher.ok("init", tmp_path / "cube", "--name", name)
+    return tmp_path / "cube", name
+
+
+def bump(folder: Path, version: str, record: str = "added") -> None:
+    toml = folder / "memcube.toml"
+    lines = [
+        f'version = "{version}"' if line.startswith("version") else line
+        for line in toml.read_text().splitlines()
+    ]
+    toml.write_text("\n".join(lines))
+    with (folder / "plaintext" / "records.jsonl").open("a") as records:
+        records.write(json.dumps({"id": f"{record}-{version}", "text": f"New in {version}"}) + "\n")
+
+
+def test_a_cube_travels_from_one_person_to_another(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine, tmp_path: Path
+) -> None:
+    folder, name = cube
+    pushed = publisher.json("push", folder, "--public")
+    assert pushed["tags"] == ["0.1.0", "0.1", "0", "latest"]
+    pulled = reader.json("pull", name)
+    assert pulled["digest"] == pushed["digest"]
+    assert pulled["verdict"]["standing"] == "first-use"
+    assert pulled["verdict"]["publisher"] == pushed["keyId"]
+    assert reader.json("verify", name)["standing"] == "trusted"
+    reader.ok("unpack", name, tmp_path / "out")
+    assert (tmp_path / "out" / "README.md").read_bytes() == (folder / "README.md").read_bytes()
+    asked = reader.json("mount", name, "--ask", "How do I test a backup?")
+    assert "restoring it on another machine" in asked["answers"][0]["answer"]
+    assert [cube["reference"] for cube in reader.json("ls")["cubes"]] == [
+        f"{publisher.url.removeprefix('http://')}/{name}:latest"
+    ]
+
+
+def test_a_cube_is_pulled_by_tag_by_digest_and_by_both(
+    cube: tuple[Path, str], publisher: Machine, tmp_path: Path, bob: Person
+) -> None:
+    folder, name = cube
+    digest = publisher.ok("push", folder, "--public", "-q").strip()
+    for number, reference in enumerate(
+        (f"{name}:0.1.0", f"{name}:0", f"{name}@{digest}", f"{name}:0.1.0@{digest}", name)
+    ):
+        fetcher = Machine(tmp_path / f"home{number}", bob.server.url, bob.token)
+        assert fetcher.ok("pull", reference, "--quiet").strip() == digest
+        assert fetcher.ok("pull", reference, "--quiet", "--offline").strip() == digest
+    other = "sha256:" + "0" * 64
+    machine = Machine(tmp_path / "other", bob.server.url, bob.token)
+    machine.fails(EXIT_NOT_FOUND, "pull", f"{name}:0.1.0@{other}")
+
+
+def test_pushing_again_changes_nothing_and_sends_nothing(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, _ = cube
+    first = publisher.json("push", folder)
+    again = publisher.json("push", folder)
+    assert again["unchanged"]
+    assert again["sentBytes"] == 0
+    assert again["digest"] == first["digest"]
+
+
+def test_a_lost_home_pushes_the_same_folder_without_a_conflict(
+    cube: tuple[Path, str], publisher: Machine, tmp_path: Path
+) -> None:
+    folder, _ = cube
+    first = publisher.json("push", folder)
+    anew = Machine(tmp_path / "new-home", publisher.url, publisher.token)
+    (anew.home).mkdir()
+    (publisher.home / "keys").rename(anew.home / "keys")
+    assert anew.json("push", folder)["digest"] == first["digest"]
+
+
+def test_a_version_never_changes(cube: tuple[Path, str], publisher: Machine) -> None:
+    folder, _ = cube
+    publisher.ok("push", folder)
+    (folder / "README.md").write_text("# Changed\n")
+    told = publisher.fails(EXIT_CONFLICT, "push", folder)
+    assert "raise the version" in told
+
+
+def test_moving_tags_follow_the_newest_version_only(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    bump(folder, "1.0.0")
+    assert publisher.json("push", folder)["tags"] == ["1.0.0", "1.0", "1", "latest"]
+    bump(folder, "0.1.1")
+    assert publisher.json("push", folder)["tags"] == ["0.1.1", "0.1", "0"]
+    bump(folder, "2.0.0-rc.1")
+    assert publisher.json("push", folder)["tags"] == ["2.0.0-rc.1"]
+    assert reader.json("pull", name)["verdict"]["version"] == "1.0.0"
+    assert reader.json("pull", f"{name}:0")["verdict"]["version"] == "0.1.1"
+    assert reader.json("pull", f"{name}:2.0.0-rc.1")["verdict"]["seq"] == 4
+
+
+def test_a_second_machine_goes_on_with_the_order_of_releases(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine, tmp_path: Path
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    second = Machine(tmp_path / "second", publisher.url, publisher.token)
+    second.home.mkdir()
+    (second.home / "keys").symlink_to(publisher.home / "keys")
+    bump(folder, "0.2.0")
+    second.ok("push", folder)
+    assert reader.json("pull", name)["verdict"]["seq"] == 2
+
+
+def test_another_key_stops_the_publisher_and_the_reader(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    reader.ok("pull", name)
+    publisher.ok("keys", "generate", "other")
+    bump(folder, "0.2.0")
+    told = publisher.fails(EXIT_TRUST, "push", folder, "--key", "other")
+    accepted = told.partition("--accept-publisher ")[2].split(":")[0].strip()
+    publisher.ok("push", folder, "--key", "other", "--accept-publisher", accepted)
+    assert "--accept-publisher" in reader.fails(EXIT_TRUST, "pull", name)
+    assert reader.json("pull", f"{name}:0.1.0")["verdict"]["standing"] == "trusted"
+    reader.ok("pull", name, "--accept-publisher", accepted)
+    assert reader.json("verify", name)["standing"] == "trusted"
+
+
+def test_a_private_cube_is_absent_for_strangers(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine, tmp_path: Path
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    reader.fails(EXIT_NOT_FOUND, "pull", name)
+    nobody = Machine(tmp_path / "nobody", publisher.url)
+    nobody.fails(EXIT_AUTH, "pull", name)
+    publisher.ok("push", folder, "--public")
+    nobody.ok("pull", name)
+    publisher.ok("push", folder, "--private")
+    reader.fails(EXIT_NOT_FOUND, "pull", name)
+
+
+def test_a_name_without_namespace_goes_into_the_own_account(
+    publisher: Machine, tmp_path: Path, ada: Person
+) -> None:
+    notes = tmp_path / fresh("plain")
+    notes.mkdir()
+    (notes / "a.md").write_text("# Tea\n\nGreen tea at 70 degrees.\n")
+    assert f"/{ada.name}/{notes.name}:0.1.0" in publisher.json("push", notes)["reference"]
+
+
+def test_login_keeps_a_token_and_logout_forgets_it(
+    ada: Person, tmp_path: Path, memcube: MemcubeServer
+) -> None:
+    machine = Machine(tmp_path / "home", memcube.url)
+    machine.fails(EXIT_AUTH, "whoami")
+    wrong = machine.run("login", "--token-stdin", stdin="mct_wrong\n")
+    assert wrong.returncode == EXIT_AUTH
+    assert "mct_wrong" not in wrong.stdout + wrong.stderr
+    machine.ok("login", "--token-stdin", stdin=f"{ada.token}\n")
+    assert machine.ok("whoami", "--quiet").strip() == ada.name
+    assert (machine.home / "credentials.json").stat().st_mode & 0o077 == 0
+    machine.ok("logout")
+    machine.fails(EXIT_AUTH, "whoami")
+
+
+def test_a_copy_keeps_its_origin_and_its_signature(
+    cube: tuple[Path, str],
+    publisher: Machine,
+    reader: Machine,
+    bob: Person,
+    new_person: Callable[[], Person],
+    tmp_path: Path,
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    copied = reader.json("cp", f"{name}:0.1.0", f"{bob.name}/copy")
+    assert copied["attached"] == 1
+    assert copied["sentBytes"] == 0, "blobs of the same registry are mounted"
+    assert reader.json("pull", f"{bob.name}/copy:0.1.0")["verdict"]["origin"].endswith(name)
+    bob.wire.put(
+        f"/api/v1/cubes/{bob.name}/copy",
+        json.dumps({"visibility": "public"}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    third = new_person()
+    stranger = Machine(tmp_path / "third", third.server.url, third.token)
+    told = stranger.fails(EXIT_TRUST, "pull", f"{bob.name}/copy:0.1.0")
+    origin = told.partition("--accept-origin ")[2].split(";")[0]
+    stranger.ok("pull", f"{bob.name}/copy:0.1.0", "--accept-origin", origin)
+
+
+def test_a_tag_of_words_moves_and_a_version_does_not(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    publisher.ok("tag", f"{name}:0.1.0", "stable")
+    assert publisher.json("pull", f"{name}:stable")["verdict"]["version"] == "0.1.0"
+    publisher.fails(EXIT_CONFLICT, "tag", f"{name}:0.1.0", "0.2.0")
+
+
+def test_only_wanted_layers_are_fetched_and_the_rest_later(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine
+) -> None:
+    folder, name = cube
+    (folder / "attachments").mkdir()
+    (folder / "attachments" / "big.txt").write_text("big " * 10_000)
+    publisher.ok("push", folder, "--public")
+    part = reader.json("pull", name, "--filter", "kind=plaintext")
+    assert [path for path in part["files"] if path.startswith("attachments")] == []
+    assert part["fetchedBytes"] < 5_000
+    reader.fails(EXIT_NOT_FOUND, "pull", name, "--offline")
+    reader.ok("unpack", name, reader.home / "out")
+    assert (reader.home / "out" / "attachments" / "big.txt").stat().st_size == 40_000
+    reader.fails(EXIT_NOT_FOUND, "pull", name, "--filter", "memory=absent")
+
+
+def test_path_gives_a_folder_that_heals_itself(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    place = Path(reader.ok("path", name, "--memory", "plaintext").strip())
+    (shard,) = place.iterdir()
+    good = shard.read_bytes()
+    shard.write_bytes(b"changed")
+    assert Path(reader.ok("path", name, "--memory", "plaintext").strip()) == place
+    assert shard.read_bytes() == good
+
+
+def test_rm_and_prune_free_the_store(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    reader.ok("pull", name)
+    reader.ok("rm", name)
+    assert reader.json("ls")["cubes"] == []
+    reader.fails(EXIT_NOT_FOUND, "rm", name)
+    reader.ok("prune")
+
+
+def test_a_flipped_byte_in_the_local_store_is_found(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine, tmp_path: Path
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    reader.ok("pull", name)
+    for blob in (reader.home / "store" / "blobs").rglob("*"):
+        if blob.is_file() and blob.read_bytes().startswith(b"\x28\xb5\x2f\xfd"):
+            content = bytearray(blob.read_bytes())
+            content[-1] ^= 1
+            blob.write_bytes(content)
+    reader.fails(EXIT_INTEGRITY, "verify", name, "--offline")
+    reader.ok("pull", name)
+    reader.ok("unpack", name, tmp_path / "healed")
+
+
+def test_an_absent_registry_is_a_network_error(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "home", "http://127.0.0.1:9")
+    machine.fails(EXIT_NETWORK, "pull", "alice/notes")
+
+
+def test_the_doctor_finds_a_healthy_machine(publisher: Machine) -> None:
+    findings = publisher.json("doctor")["findings"]
+    assert {finding["state"] for finding in findings} <= {"ok", "note"}
+
+
+def test_the_sdk_does_what_the_command_line_does(
+    cube: tuple[Path, str],
+    publisher: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    ada: Person,
+) -> None:
+    import memcube as sdk
+
+    folder, name = cube
+    monkeypatch.setenv("MEMCUBE_HOME", str(publisher.home))
+    monkeypatch.setenv("MEMCUBE_ENDPOINT", publisher.url)
+    monkeypatch.setenv("MEMCUBE_TOKEN", ada.token)
+    monkeypatch.setenv("MEMCUBE_KEYRING", "0")
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
+    assert sdk.whoami().name == ada.name
+    published = sdk.push(folder)
+    assert sdk.pull(name).cube.digest == published.cube.digest
+    assert sdk.verify(name).standing == "trusted"
+    assert sdk.unpack(name, tmp_path / "out").cube == published.cube
+    assert sdk.inspect(name).manifest.digest == published.cube.digest
+    assert len(sdk.ls()) == 5
+    with sdk.mount(name) as memory:
+        assert "restoring" in memory.context("test a backup")
+    assert sdk.rm(f"{name}:0").tag == "0"
+
+
+def test_a_reference_that_is_none_is_refused(publisher: Machine) -> None:
+    publisher.fails(EXIT_INVALID, "pull", "../etc/passwd")
