@@ -193,11 +193,13 @@ def parse_header(content: bytes | memoryview, file_bytes: int | None = None) -> 
     stop = LENGTH_BYTES + header_length(content, total)
     if len(content) < stop:
         raise rejected(Rejection.TRUNCATED, f"{len(content)} bytes given of a header of {stop}")
-    text = bytes(content[LENGTH_BYTES:stop])
+    text = bytes(content[LENGTH_BYTES:stop]).rstrip(b" ")
     if not text.startswith(b"{"):
         raise rejected(Rejection.HEADER_START, "the header does not start with '{'")
+    if not text.endswith(b"}"):
+        raise rejected(Rejection.HEADER_JSON, "the header is padded with something else than spaces")
     try:
-        fields = canonical_json.parse_object(text.rstrip(b" "), what="safetensors header")
+        fields = canonical_json.parse_object(text, what="safetensors header")
     except InvalidJsonError as error:
         raise rejected(Rejection.HEADER_JSON, str(error)) from None
     metadata = _metadata(fields.pop(METADATA_KEY, {}))
