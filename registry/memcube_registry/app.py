@@ -51,12 +51,6 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
     configure_logging(settings.log_format, settings.log_level)
     services = _services(settings)
 
-    @asynccontextmanager
-    async def running(_app: Litestar) -> AsyncIterator[None]:
-        async with _collecting(services):
-            yield
-        services.database.close()
-
     app = Litestar(
         route_handlers=[
             operations.healthz,
@@ -69,7 +63,7 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             catalog_routes.router,
             web_routes.router,
         ],
-        lifespan=[running],
+        lifespan=[_running],
         state=State({"services": services}),
         exception_handlers={
             MemcubeError: _on_error,
@@ -107,6 +101,32 @@ async def _collecting(services: Services) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@asynccontextmanager
+async def _running(app: Litestar) -> AsyncIterator[None]:
+    """Collects garbage beside the requests, and closes the database after the last one."""
+    services: Services = app.state["services"]
+    settings = services.settings
+    collecting = None
+    if settings.gc_interval_s:
+        collecting = asyncio.create_task(
+            collect_periodically(
+                services.database,
+                services.blobs,
+                interval=timedelta(seconds=settings.gc_interval_s),
+                grace=timedelta(seconds=settings.gc_grace_s),
+                upload_life=timedelta(seconds=settings.upload_expiry_s),
+            )
+        )
+    try:
+        yield
+    finally:
+        if collecting is not None:
+            collecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await collecting
+        services.database.close()
 
 
 def _described(settings: Settings) -> OpenAPIConfig:

@@ -87,6 +87,31 @@ def migrate(settings: Settings, revision: str) -> None:
     click.echo(f"the database is at {revision}")
 
 
+@group.command("gc")
+@_places
+def collect(settings: Settings) -> None:
+    """Remove what nothing refers to, once; the registry may be serving meanwhile.
+
+    Example: memcube-registry gc --data ./registry
+    """
+    from dataclasses import asdict
+    from datetime import timedelta
+
+    from memcube_registry.database import utc_now
+    from memcube_registry.manifests.collecting import collect_garbage
+    from memcube_registry.storage.local import LocalFiles
+
+    with _database(settings) as database:
+        done = collect_garbage(
+            database,
+            LocalFiles(settings.data_dir / "blobs"),
+            utc_now(),
+            timedelta(seconds=settings.gc_grace_s),
+            upload_life=timedelta(seconds=settings.upload_expiry_s),
+        )
+    click.echo(json.dumps(asdict(done)))
+
+
 @group.command("settings")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_places

@@ -1,0 +1,153 @@
+"""The commands of the registry."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from memcube_protocol.errors import ConflictError, InvalidSettingError, NotFoundError
+from memcube_registry.accounts import tokens
+from memcube_registry.cli import group, serve
+from memcube_registry.database import Database, utc_now
+
+HEAVY = ("litestar", "sqlalchemy", "sqlmodel", "granian", "structlog", "alembic", "jwt")
+
+
+@pytest.fixture
+def data(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a registry that was started before."""
+    for name in ("MEMCUBE_REGISTRY_CONFIG", "MEMCUBE_REGISTRY_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def run(data: Path, *words: str) -> Result:
+    return CliRunner().invoke(group, [*words, "--data", str(data)], catch_exceptions=False)
+
+
+def every_command(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for part, inner in command.commands.items():
+            yield from every_command(inner, f"{name} {part}")
+    else:
+        yield name, command
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    commands = dict(every_command(group, "memcube-registry"))
+    assert len(commands) >= 10
+    for name, command in commands.items():
+        assert command.help, name
+        assert "Example: memcube" in command.help, name
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help, (name, option.name)
+
+
+def test_loading_the_commands_imports_nothing_heavy() -> None:
+    script = "import sys, memcube_registry.cli; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert not set(HEAVY) & set(done.stdout.split())
+
+
+def test_a_person_gets_an_account_and_a_token_that_works(data: Path, database: Database) -> None:
+    assert "alice" in run(data, "account", "create", "alice").output
+    done = run(data, "token", "create", "alice", "--scope", "push:alice/notes", "--quiet")
+    secret = done.output.strip()
+    with database.read() as session:
+        found = tokens.principal_of_secret(session, secret, now=utc_now())
+    assert (found.name, [str(scope) for scope in found.scopes]) == ("alice", ["push:alice/notes"])
+    listed = run(data, "token", "list", "alice").output
+    assert "push:alice/notes" in listed
+    assert secret not in listed
+
+
+def test_a_token_is_revoked_by_its_number(data: Path) -> None:
+    run(data, "account", "create", "alice")
+    run(data, "token", "create", "alice", "--days", "1")
+    assert "revoked" not in run(data, "token", "list", "alice").output
+    run(data, "token", "revoke", "alice", "1")
+    assert "revoked" in run(data, "token", "list", "alice").output
+
+
+def test_quotas_are_the_settings_unless_said_otherwise(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMCUBE_REGISTRY_DEFAULT_QUOTA_BYTES", "1GiB")
+    run(data, "account", "create", "alice")
+    run(data, "account", "create", "bob", "--quota", "5MiB")
+    run(data, "account", "create", "carol", "--quota", "0")
+    listed = json.loads(run(data, "account", "list", "--json").output)
+    assert [(entry["name"], entry["quota_bytes"]) for entry in listed] == [
+        ("alice", 1 << 30),
+        ("bob", 5 << 20),
+        ("carol", None),
+    ]
+
+
+def test_an_organisation_has_an_owner(data: Path) -> None:
+    run(data, "account", "create", "alice")
+    run(data, "account", "create", "acme", "--organisation", "--owner", "alice")
+    assert "acme\torganisation" in run(data, "account", "list").output
+    assert run(data, "account", "create", "other", "--organisation").exit_code == 2
+
+
+def test_a_disabled_account_is_enabled_again(data: Path, database: Database) -> None:
+    run(data, "account", "create", "alice")
+    secret = run(data, "token", "create", "alice", "--quiet").output.strip()
+    run(data, "account", "disable", "alice")
+    run(data, "account", "disable", "alice", "--enable")
+    with database.read() as session:
+        assert tokens.principal_of_secret(session, secret, now=utc_now()).name == "alice"
+
+
+def test_garbage_is_collected_on_demand(data: Path) -> None:
+    done = json.loads(run(data, "gc").output)
+    assert done["blobs_removed"] == 0
+
+
+def test_settings_are_explained_with_their_values(data: Path) -> None:
+    shown = run(data, "settings").output
+    assert f"data_dir = {data}" in shown
+    assert "MEMCUBE_REGISTRY_PORT" in shown
+    assert json.loads(run(data, "settings", "--json").output)["port"] == "7070"
+
+
+def test_migrate_goes_to_a_revision(data: Path) -> None:
+    assert "head" in run(data, "migrate").output
+
+
+def test_errors_are_ours(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFoundError):
+        run(data, "token", "create", "nobody")
+    run(data, "account", "create", "alice")
+    with pytest.raises(ConflictError):
+        run(data, "account", "create", "alice")
+    monkeypatch.setenv("MEMCUBE_REGISTRY_PROT", "1")
+    with pytest.raises(InvalidSettingError, match="MEMCUBE_REGISTRY_PROT"):
+        run(data, "account", "list")
+
+
+def test_an_error_is_a_line_a_hint_and_an_exit_code(data: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "memcube-registry", "token", "list", "nobody"]
+        + ["--data", str(data)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert done.stderr == "error: there is no account 'nobody'\n\nhint: check the name\n"
+
+
+def test_serve_is_a_command_that_the_client_can_take_up() -> None:
+    assert serve.name == "serve"
+    assert {"host", "port", "data_dir", "config", "workers", "database_url"} <= {
+        option.name for option in serve.params
+    }
