@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ class Counter:
     """What has passed so far."""
 
     port: int
+    bytes_per_s: float = 0
     sent_bytes: int = 0
     received_bytes: int = 0
     requests: list[str] = field(default_factory=list)
@@ -40,9 +42,9 @@ class Counter:
 
 
 @contextmanager
-def counting_proxy(target_port: int, port: int = 0) -> Iterator[Counter]:
-    """A proxy to `target_port` on loopback."""
-    counter = Counter(port or free_port())
+def counting_proxy(target_port: int, port: int = 0, *, bytes_per_s: float = 0) -> Iterator[Counter]:
+    """A proxy to `target_port` on loopback; each direction at most so fast, if a speed is given."""
+    counter = Counter(port or free_port(), bytes_per_s)
     listener = socket.create_server(("127.0.0.1", counter.port))
     threading.Thread(target=_accept, args=(listener, target_port, counter), daemon=True).start()
     try:
@@ -60,10 +62,16 @@ def _accept(listener: socket.socket, target_port: int, counter: Counter) -> None
             except OSError:
                 client.close()
                 continue
-            for source, sink, outward in ((client, server, True), (server, client, False)):
-                threading.Thread(
-                    target=_forward, args=(source, sink, counter, outward), daemon=True
-                ).start()
+            threading.Thread(target=_join, args=(client, server, counter), daemon=True).start()
+
+
+def _join(client: socket.socket, server: socket.socket, counter: Counter) -> None:
+    """Forward both ways until both ends are done."""
+    with client, server:
+        back = threading.Thread(target=_forward, args=(server, client, counter, False), daemon=True)
+        back.start()
+        _forward(client, server, counter, True)
+        back.join()
 
 
 def _forward(source: socket.socket, sink: socket.socket, counter: Counter, outward: bool) -> None:
@@ -76,6 +84,8 @@ def _forward(source: socket.socket, sink: socket.socket, counter: Counter, outwa
                 else:
                     counter.received_bytes += len(block)
             sink.sendall(block)
+            if counter.bytes_per_s:
+                time.sleep(len(block) / counter.bytes_per_s)
     for end in (sink, source):
         with suppress(OSError):
             end.shutdown(socket.SHUT_WR if end is sink else socket.SHUT_RD)
