@@ -17,6 +17,8 @@ from memcube_protocol.errors import (
     TokenExpiredError,
     UnauthenticatedError,
 )
+from sqlalchemy import bindparam
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.models import Account, AccountKind, ApiToken
@@ -28,6 +30,16 @@ MAX_PER_ACCOUNT: Final = 200
 _SECRET: Final = re.compile(r"mct_[A-Za-z0-9_-]{43}")
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _USE_RECORDED_EVERY: Final = timedelta(hours=1)
+
+# Built once: these run with every request, and building costs as much as asking SQLite.
+_BY_SECRET: Final = (
+    select(ApiToken, Account)
+    .join(Account, col(Account.id) == ApiToken.account_id)
+    .where(col(ApiToken.secret_sha256) == bindparam("secret_sha256"))
+)
+_LAST_USE: Final = select_columns(col(ApiToken.last_used_at)).where(
+    col(ApiToken.id) == bindparam("id")
+)
 
 
 def is_secret(text: str) -> bool:
@@ -74,10 +86,11 @@ def principal_of_secret(session: Session, secret: str, *, now: datetime) -> Prin
         TokenExpiredError: it expired or was revoked, or its account is disabled.
     """
     presented = _hash(secret)
-    row = session.exec(select(ApiToken).where(ApiToken.secret_sha256 == presented)).one_or_none()
-    if row is None or not hmac.compare_digest(row.secret_sha256, presented):
+    found = session.execute(_BY_SECRET, {"secret_sha256": presented}).one_or_none()
+    if found is None or not hmac.compare_digest(found[0].secret_sha256, presented):
         raise unknown_credentials()
-    account = _require_valid(session, row, now)
+    row, account = found
+    _require_valid(row, account, now)
     return Principal(account.id, account.name, parse_scopes(row.scopes), row.id)
 
 
@@ -91,12 +104,14 @@ def require_token(session: Session, token_id: int, account_id: int, *, now: date
     row = session.get(ApiToken, token_id)
     if row is None or row.account_id != account_id:
         raise unknown_credentials()
-    return _require_valid(session, row, now)
+    account = session.get_one(Account, row.account_id)
+    _require_valid(row, account, now)
+    return account
 
 
 def use_is_due(session: Session, token_id: int, *, now: datetime) -> bool:
     """Whether the token's last recorded use is old enough to record another."""
-    row = session.get(ApiToken, token_id)
+    row = session.execute(_LAST_USE, {"id": token_id}).one_or_none()
     return row is not None and (
         row.last_used_at is None or now - row.last_used_at >= _USE_RECORDED_EVERY
     )
@@ -137,13 +152,11 @@ def unknown_credentials() -> UnauthenticatedError:
     )
 
 
-def _require_valid(session: Session, row: ApiToken, now: datetime) -> Account:
-    account = session.get_one(Account, row.account_id)
+def _require_valid(row: ApiToken, account: Account, now: datetime) -> None:
     if row.revoked_at is not None or account.disabled_at is not None:
         raise _ended("the token was revoked")
     if row.expires_at is not None and row.expires_at <= now:
         raise _ended("the token has expired")
-    return account
 
 
 def _require_creatable(

@@ -213,7 +213,8 @@ def _found(
 
 def _lookups(*columns: Any) -> tuple[Select[Any], Select[Any]]:
     """Queries for a manifest by digest and by tag, built once: building costs as much as asking."""
-    wanted, reference = bindparam("repository_id"), bindparam("reference")
+    wanted: Any = bindparam("repository_id")
+    reference: Any = bindparam("reference")
     query = select_columns(*_DESCRIBED, *columns)
     by_digest = query.where(
         col(Manifest.repository_id) == wanted, col(Manifest.digest) == reference
@@ -226,9 +227,7 @@ def _lookups(*columns: Any) -> tuple[Select[Any], Select[Any]]:
 
 _DESCRIBED: Final = (col(Manifest.digest), col(Manifest.media_type), col(Manifest.size_bytes))
 _TO_READ: Final = _lookups(col(Manifest.content))
-_TO_LOOK_AT: Final = _lookups(
-    col(Manifest.id), col(Manifest.used_at), col(Manifest.condemned_at)
-)
+_TO_LOOK_AT: Final = _lookups(col(Manifest.id), col(Manifest.used_at), col(Manifest.condemned_at))
 
 
 def _row(session: Session, repository_id: int, digest: str) -> Manifest | None:
