@@ -135,9 +135,9 @@ def test_errors_are_ours(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_is_a_line_a_hint_and_an_exit_code(data: Path) -> None:
+    program = Path(sys.executable).parent / "memcube-registry"
     done = subprocess.run(
-        [Path(sys.executable).parent / "memcube-registry", "token", "list", "nobody"]
-        + ["--data", str(data)],
+        [program, "token", "list", "nobody", "--data", str(data)],
         capture_output=True,
         text=True,
         check=False,
