@@ -23,6 +23,7 @@ from support.servers import MemcubeServer
 
 @pytest.fixture
 def publisher(tmp_path: Path, ada: Person) -> Machine:
+    """A machine of somebody who publishes."""
     return Machine(tmp_path / "publisher", ada.server.url, ada.token)
 
 
@@ -54,6 +55,7 @@ def test_a_cube_travels_from_one_person_to_another(
     cube: tuple[Path, str], publisher: Machine, reader: Machine, tmp_path: Path
 ) -> None:
     folder, name = cube
+    publisher.own_process = reader.own_process = True
     pushed = publisher.json("push", folder, "--public")
     assert pushed["tags"] == ["0.1.0", "0.1", "0", "latest"]
     pulled = reader.json("pull", name)
@@ -216,8 +218,8 @@ def test_a_copy_keeps_its_origin_and_its_signature(
     assert reader.json("pull", f"{bob.name}/copy:0.1.0")["verdict"]["origin"].endswith(name)
     bob.wire.put(
         f"/api/v1/cubes/{bob.name}/copy",
-        json.dumps({"visibility": "public"}).encode(),
-        {"Content-Type": "application/json"},
+        body=json.dumps({"visibility": "public"}).encode(),
+        headers={"Content-Type": "application/json"},
     )
     third = new_person()
     stranger = Machine(tmp_path / "third", third.server.url, third.token)

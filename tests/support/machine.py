@@ -1,48 +1,71 @@
-"""A user's machine: the `memcube` command with a home of its own, run as a process."""
+"""A user's machine: the `memcube` command with a home of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from memcube.cli.run import run
 
 from support.servers import clean_environment, command
 
 
 @dataclass
 class Machine:
-    """A home folder for one user of the registry at `url`."""
+    """A home folder for one user of the registry at `url`.
+
+    Commands run inside this process, which spares a start of half a second each, or with
+    `own_process` as users run them.
+    """
 
     home: Path
     url: str
     token: str | None = None
     more: dict[str, str] = field(default_factory=dict)
+    own_process: bool = False
 
-    def run(
-        self, *arguments: str | Path, cwd: Path | None = None, stdin: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """`memcube` with `arguments`, whatever its exit code."""
+    @property
+    def environment(self) -> dict[str, str]:
         settings = {
             "MEMCUBE_HOME": str(self.home),
             "MEMCUBE_ENDPOINT": self.url,
             "MEMCUBE_KEYRING": "0",
             "MEMCUBE_KEY_UNENCRYPTED": "1",
             **({"MEMCUBE_TOKEN": self.token} if self.token else {}),
-            **self.more,
         }
-        return subprocess.run(
-            [command("memcube"), *map(str, arguments)],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            env=clean_environment(**settings),
-            cwd=cwd,
-            timeout=110,
-            check=False,
-        )
+        return clean_environment(**settings, **self.more)
+
+    def run(
+        self, *arguments: str | Path, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`memcube` with `arguments`, whatever its exit code."""
+        words = [*map(str, arguments)]
+        if self.own_process:
+            return subprocess.run(
+                [command("memcube"), *words],
+                input=stdin or "",
+                capture_output=True,
+                text=True,
+                env=self.environment,
+                timeout=110,
+                check=False,
+            )
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, self.environment, clear=True),
+            mock.patch("sys.stdin", io.StringIO(stdin or "")),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = run(words)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
     def ok(self, *arguments: str | Path, **options: Any) -> str:
         """Output of a command that has to succeed."""
