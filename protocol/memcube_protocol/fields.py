@@ -48,9 +48,11 @@ class Fields:
         self.what = what
 
     def take(self, key: str) -> Any:
-        """The value of `key` as it is, or None where it is absent."""
+        """The value of `key` as it is, or None where it is absent; null is no way to leave it out."""
         name = self._spelling(key)
         self._asked.append(name)
+        if self._left.get(name, name) is None:
+            raise self.refuse(key, "is null: leave it out")
         return self._left.pop(name, None)
 
     def has(self, key: str) -> bool:

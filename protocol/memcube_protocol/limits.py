@@ -13,28 +13,49 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 MANIFEST_BYTES: Final = 4 * MIB
+"""A manifest or index, as it is pushed."""
 MANIFEST_LAYERS: Final = 8192
+"""Layers of a manifest, and entries of an index."""
 CONFIG_BYTES: Final = 1 * MIB
+"""The config of a cube or a build, `memcube.toml`, `adapter_config.json`."""
 RECORD_BYTES: Final = 1 * MIB
+"""One record, as a line without its newline."""
 SAFETENSORS_HEADER_BYTES: Final = 100 * MIB
+"""The header of a safetensors file."""
 TENSOR_RANK: Final = 16
+"""Dimensions of a tensor."""
 KV_MANIFEST_BYTES: Final = 16 * MIB
+"""`manifest.json` of an activation memory."""
 KV_TOKENS: Final = 16 * MIB
+"""Tokens of an activation memory."""
 LORA_RANK: Final = 65536
+"""Rank of an adapter."""
 STATEMENT_BYTES: Final = 1 * MIB
+"""A signed statement."""
 BUNDLE_BYTES: Final = 2 * MIB
+"""A bundle: a statement with its signature."""
 CARD_BYTES: Final = 4 * MIB
+"""The card of a cube."""
 JSON_DEPTH: Final = 64
+"""Levels of nested JSON."""
 PATH_BYTES: Final = 1024
+"""A path in a cube, in UTF-8; each component has at most 255."""
 NAME_CHARS: Final = 255
+"""A repository name with its host."""
 TAG_CHARS: Final = 128
+"""A tag."""
 
 SHARD_TARGET_BYTES: Final = 1 * MIB
+"""Largest size aimed at for a shard, uncompressed, while a manifest can name them all."""
 SHARD_MIN_BYTES: Final = 64 * KIB
+"""Smallest shard that is ended at a cut point."""
 SHARD_MAX_BYTES: Final = 8 * MIB
+"""A shard, uncompressed."""
 
 KV_BLOCK_TOKENS: Final = 256
+"""Tokens of one block of a KV tensor that is hashed alone."""
 RANGE_BLOCK_BYTES: Final = 1 * MIB
+"""Block of any other content that is hashed alone."""
 
 
 def require_at_most(what: str, actual: int, limit: int, *, unit: str = "bytes") -> None:
