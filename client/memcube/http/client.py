@@ -257,8 +257,8 @@ class HttpClient:
         if authorization:
             headers["Authorization"] = authorization
         body: Any = request.body
-        if isinstance(body, FileBody):
-            headers["Content-Length"] = str(body.size)
+        if isinstance(request.body, FileBody):
+            headers["Content-Length"] = str(request.body.size)
         leader = request.led_from or origin
         led = target != leader
         deepest = deepest_from(leader, self._resolver) if led else Reach.LOOPBACK
