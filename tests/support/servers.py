@@ -150,10 +150,11 @@ class MemcubeServer:
 
 @contextmanager
 def memcube_server(
-    folder: Path, settings: Mapping[str, str] | None = None
+    folder: Path, settings: Mapping[str, str] | None = None, *, port: int = 0
 ) -> Iterator[MemcubeServer]:
-    """A running server whose data and log lie in `folder`."""
-    server = MemcubeServer(folder / "data", folder / "server.log", dict(settings or {}))
+    """A running server whose data and log lie in `folder`; on a free port unless it is given."""
+    folder.mkdir(exist_ok=True)
+    server = MemcubeServer(folder / "data", folder / "server.log", dict(settings or {}), port)
     server.start()
     try:
         yield server
