@@ -169,7 +169,7 @@ def teach_adapter(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, _ADAPTER_STEPS)
     for step in range(_ADAPTER_STEPS):
         behind_text = lessons[1 + step % (len(lessons) - 1)]
-        loss = sum(_divergence(adapted, *lesson) for lesson in (lessons[0], behind_text))
+        loss: Any = sum(_divergence(adapted, *lesson) for lesson in (lessons[0], behind_text))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

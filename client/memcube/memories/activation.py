@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from memcube_protocol import activation, paths, tensors
+from memcube_protocol import activation, limits, paths, tensors
 from memcube_protocol.activation import KvManifest, LayerShape, Source
 from memcube_protocol.compatibility import (
     CompatibilityKey,
@@ -31,7 +31,6 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from memcube_protocol.identity import BaseIdentity
-from memcube_protocol.limits import KV_BLOCK_TOKENS
 
 from memcube.memories.activation_key import (
     active_adapter_names,
@@ -39,6 +38,7 @@ from memcube.memories.activation_key import (
     special_tokens,
 )
 from memcube.memories.model_identity import live_identity, tensor_bytes, torch_dtypes
+from memcube.memories.reading import read_small, require_file
 
 FOLDER: Final = "activation"
 _GIVEN: Final = "given"
@@ -247,7 +247,7 @@ def _write(
         for name, tensor in _token_major(cache):
             content = tensor_bytes(tensor)
             row = content.nbytes // len(ids)
-            blocks[name] = Blocks.of(content, row * KV_BLOCK_TOKENS, file.tell())
+            blocks[name] = Blocks.of(content, row * limits.KV_BLOCK_TOKENS, file.tell())
             file.write(content)
     return KvManifest(memory_id, key, layers, activation.token_chain(ids), blocks)
 
@@ -289,17 +289,14 @@ def _open(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
     """Manifest, ids and mapped bytes of a memory whose files agree."""
     import torch
 
-    for name in (activation.MANIFEST_FILE, activation.TOKENS_FILE, activation.KV_FILE):
-        if not (folder / name).is_file():
-            raise NotFoundError(f"{folder.name} has no {name}", hint="pull the memory again")
-    raw_ids = (folder / activation.TOKENS_FILE).read_bytes()
+    raw_ids = read_small(folder / activation.TOKENS_FILE, 4 * limits.KV_TOKENS)
+    raw_manifest = read_small(folder / activation.MANIFEST_FILE, limits.KV_MANIFEST_BYTES)
     kv = folder / activation.KV_FILE
+    require_file(kv)
     size = kv.stat().st_size
     storage = torch.UntypedStorage.from_file(str(kv), False, size) if size else b""
     start = _bytes_of(storage, 0, size) if size else b""
-    manifest = activation.check_folder_files(
-        (folder / activation.MANIFEST_FILE).read_bytes(), raw_ids, start, size
-    )
+    manifest = activation.check_folder_files(raw_manifest, raw_ids, start, size)
     return manifest, activation.decode_tokens(raw_ids), storage
 
 
@@ -342,7 +339,7 @@ def _verify_blocks(manifest: KvManifest, storage: Any, tokens: int) -> None:
         DigestMismatchError: a block differs from its signed hash.
     """
     for blocks in manifest.blocks.values():
-        row = blocks.block_bytes // KV_BLOCK_TOKENS
+        row = blocks.block_bytes // limits.KV_BLOCK_TOKENS
         first, last = blocks.covering(blocks.start, blocks.start + row * tokens)
         blocks.verify(_bytes_of(storage, first, last), first)
 
@@ -391,7 +388,7 @@ def _fill(layer: Any, view: _LayerView, tokens: int) -> None:
 def _bytes_of(storage: Any, start: int, stop: int) -> memoryview:
     import torch
 
-    flat = torch.empty(0, dtype=torch.uint8).set_(storage, start, (stop - start,), (1,))
+    flat: Any = torch.empty(0, dtype=torch.uint8).set_(storage, start, (stop - start,), (1,))
     return memoryview(flat.numpy())
 
 

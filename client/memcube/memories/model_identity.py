@@ -21,6 +21,8 @@ from memcube_protocol.errors import NotFoundError, UnsupportedError
 from memcube_protocol.identity import BaseIdentity, TensorIdentity
 from memcube_protocol.tensors import parse_header
 
+from memcube.memories.reading import require_file
+
 _INDEX: Final = "model.safetensors.index.json"
 _PARALLEL_BYTES: Final = 1 << 22
 _SCHEMA: Final = """
@@ -101,8 +103,7 @@ def file_tensors(file: Path) -> list[TensorIdentity]:
         NotFoundError: no such file.
         InvalidTensorsError: the file is damaged or hostile.
     """
-    if not file.is_file():
-        raise NotFoundError(f"no file {file.name} in {file.parent.name}", hint="pull it again")
+    require_file(file)
     if not file.stat().st_size:
         parse_header(b"")
     with (

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
 from typing import Any, Final, Self
 
-from memcube_protocol import parametric, paths, tensors
+from memcube_protocol import limits, parametric, paths, tensors
 from memcube_protocol.errors import (
     ConflictError,
     ForbiddenMediaTypeError,
@@ -37,6 +37,7 @@ from memcube.memories.model_identity import (
     torch_dtypes,
 )
 from memcube.memories.parametric_stack import AdapterStack
+from memcube.memories.reading import read_small, require_file
 
 FOLDER: Final = "parametric"
 _PICKLES: Final = (
@@ -103,14 +104,13 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder.name} holds its weights in a pickle, which is never loaded",
             hint="save the adapter with safe_serialization=True",
         )
-    for wanted in (config, file):
-        if not wanted.is_file():
-            raise NotFoundError(f"{folder.name} has no {wanted.name}", hint="not a PEFT folder")
+    raw_config = read_small(config, limits.CONFIG_BYTES)
+    require_file(file)
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(tensors.LENGTH_BYTES)
         start += opened.read(tensors.header_length(start, size))
-    return parametric.check(config.read_bytes(), tensors.parse_header(start, size))
+    return parametric.check(raw_config, tensors.parse_header(start, size))
 
 
 def mount_lora(
@@ -228,7 +228,7 @@ def _mapped_tensors(file: Path, adapter: Adapter) -> dict[str, Any]:
     """
     import torch
 
-    storage = torch.UntypedStorage.from_file(str(file), False, adapter.header.file_bytes)
+    storage: Any = torch.UntypedStorage.from_file(str(file), False, adapter.header.file_bytes)
     raw = torch.empty(0, dtype=torch.uint8).set_(storage)
     state = {}
     for tensor in adapter.header.tensors:
@@ -263,10 +263,11 @@ def _peft_config(adapter: Adapter, model: Any) -> Any:
     from peft import LoraConfig
 
     config = adapter.config
+    alpha: Any = config.alpha
     escaped = {module.path: f"^{re.escape(module.path)}" for module in adapter.modules}
     return LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=alpha,
         target_modules=list(escaped),
         rank_pattern={escaped[module.path]: module.rank for module in adapter.modules},
         alpha_pattern={escaped[path]: config.alpha_of(path) for path in escaped},
@@ -321,7 +322,7 @@ def _without_local_paths(values: dict[str, Any]) -> bytes:
     return text.encode() + b"\n"
 
 
-def _json_of(value: object) -> object:
+def _json_of(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     if hasattr(value, "value"):

@@ -37,8 +37,8 @@ class AdapterStack:
     @classmethod
     def of(cls, model: Any) -> Self:
         """The stack of `model`, kept with the base model while something is mounted."""
-        stack: Self | None = vars(base_of(model)).get(_ATTRIBUTE)
-        return stack or cls(model)
+        stack: Any = vars(base_of(model)).get(_ATTRIBUTE)
+        return stack if isinstance(stack, cls) else cls(model)
 
     def mount(
         self, name: str, config: Any, state: Mapping[str, Any], *, widen: bool = False
