@@ -1,6 +1,7 @@
 """Answers to `401`: an API token as it is, Basic, or the token handshake of Docker's registries.
 
-Credentials go to the registry that asked, or to its realm over https (or on this machine, where
+An API token goes with every request to its own registry, so that one without a challenge (a price,
+a private name) is answered for its owner. Other credentials go to the registry that asked, or to its realm over https (or on this machine, where
 the registry is on this machine too), and nowhere else. Tokens are kept in memory, per scope.
 """
 
@@ -72,13 +73,21 @@ class Authenticator:
         self._resolver = resolver
         self._lock = threading.Lock()
         self._grants: dict[Origin, tuple[Grant, ...]] = {}
+        self._api_tokens: dict[Origin, str | None] = {}
 
     def header(self, origin: Origin, scopes: frozenset[str]) -> str | None:
-        """A header that worked before for `scopes`, unless it has run out."""
+        """A header that worked before for `scopes` and has not run out, or the API token."""
         for grant in self._grants.get(origin, ()):
             if grant.covers(scopes) and self._now() < grant.until_s:
                 return grant.header
-        return None
+        return self._api_token(origin)
+
+    def _api_token(self, origin: Origin) -> str | None:
+        if origin not in self._api_tokens:
+            credentials = self._find(origin.authority)
+            lone = credentials if credentials and not credentials.username else None
+            self._api_tokens[origin] = f"Bearer {lone.secret}" if lone else None
+        return self._api_tokens[origin]
 
     def answer(
         self, origin: Origin, scopes: frozenset[str], challenge: str, rejected: str | None
@@ -101,8 +110,8 @@ class Authenticator:
         credentials = self._find(origin.authority)
         offered = {challenge.scheme: challenge for challenge in reversed(challenges)}
         bearer = offered.get("bearer")
-        if bearer and credentials and not credentials.username:
-            return Grant(f"Bearer {credentials.secret}", None, math.inf)
+        if bearer and (api_token := self._api_token(origin)):
+            return Grant(api_token, None, math.inf)
         if bearer and "realm" in bearer.parameters:
             return self._token(origin, scopes, bearer, credentials)
         if credentials and "basic" in offered:

@@ -93,11 +93,13 @@ def test_a_token_that_another_thread_got_is_tried_first() -> None:
     assert auth.answer(REGISTRY, PULL, BEARER, first) == "Bearer abc2"
 
 
-def test_a_lone_token_is_sent_as_it_is_and_once() -> None:
+def test_an_api_token_goes_with_every_request_to_its_registry_and_to_no_other() -> None:
     realm = Realm()
     auth = authenticator(realm, TOKEN)
-    header = auth.answer(REGISTRY, PUSH, BEARER, None)
+    header = auth.header(REGISTRY, PUSH)
     assert header == "Bearer t0ken"
+    assert auth.header(Origin("https", "other.example", 443), PUSH) is None
+    assert auth.header(Origin("https", "registry.example", 8443), PUSH) is None
     assert auth.header(REGISTRY, frozenset({"repository:any/thing:delete"})) == header
     assert auth.answer(REGISTRY, PUSH, BEARER, header) is None
     assert not realm.asked
