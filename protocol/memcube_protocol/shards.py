@@ -34,6 +34,7 @@ COMPRESSED_MAX_BYTES: Final = limits.SHARD_MAX_BYTES + limits.SHARD_MAX_BYTES //
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _HEADER_BYTES: Final = 18
 _SCALE: Final = 1 << 64
+_LARGEST_TARGET: Final = limits.SHARD_MAX_BYTES // 2
 _HINT: Final = "pull the cube again; if it persists, its publisher has to pack it anew"
 
 Reuse = Callable[[Digest], bytes | None]
@@ -89,13 +90,13 @@ class CompressedShard:
 def target_for(total_bytes: int) -> int:
     """Shard size to aim at for `total_bytes` of record lines.
 
-    A power of two: small enough that 1 % of the records is 1 % of the shards, at most 1 MiB, more
-    only where a manifest could not name the shards otherwise.
+    A power of two: so small that there are some 200 shards, at most 1 MiB, more only where a
+    manifest could not name them all, at most half of what a shard may hold.
     """
     target = limits.SHARD_MIN_BYTES
     while target < limits.SHARD_TARGET_BYTES and target * 256 < total_bytes:
         target *= 2
-    while target * (limits.MANIFEST_LAYERS // 2) < total_bytes and target < limits.SHARD_MAX_BYTES:
+    while target * (limits.MANIFEST_LAYERS // 2) < total_bytes and target < _LARGEST_TARGET:
         target *= 2
     return target
 
@@ -169,6 +170,22 @@ def read_shard(content: bytes | Iterable[bytes], descriptor: Descriptor) -> Iter
         _require_ascending(last, record.id)
         last = record.id
         yield record
+
+
+def read_shards(
+    layers: Iterable[tuple[bytes | Iterable[bytes], Descriptor]],
+) -> Iterator[Record]:
+    """Records of several layers in their order, one shard in memory at a time.
+
+    Raises:
+        InvalidRecordError: ids do not ascend from layer to layer; and all that `read_shard` raises.
+    """
+    last = ""
+    for content, descriptor in layers:
+        for record in read_shard(content, descriptor):
+            _require_ascending(last, record.id)
+            last = record.id
+            yield record
 
 
 def decompress(content: bytes | Iterable[bytes], descriptor: Descriptor) -> bytes:

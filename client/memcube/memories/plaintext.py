@@ -28,7 +28,7 @@ from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.media_types import RECORDS
 from memcube_protocol.oci import Manifest
 from memcube_protocol.records import Record, parse_record
-from memcube_protocol.shards import read_shard
+from memcube_protocol.shards import read_shards
 
 from memcube.memories import plaintext_build, plaintext_context
 from memcube.memories.plaintext_build import FOREVER, VECTOR, Records
@@ -79,9 +79,8 @@ def records_of(manifest: Manifest, blobs: BlobReader) -> Iterator[Record]:
         NotFoundError: a shard has not been pulled.
         IntegrityError, InvalidRecordError, LimitExceededError: a shard is damaged or hostile.
     """
-    for layer in manifest.layers:
-        if layer.media_type == RECORDS:
-            yield from read_shard(blobs.read(layer.digest), layer)
+    layers = (layer for layer in manifest.layers if layer.media_type == RECORDS)
+    return read_shards((blobs.read(layer.digest), layer) for layer in layers)
 
 
 class PlaintextIndex:
