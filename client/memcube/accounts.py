@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import NotFoundError, UnauthenticatedError, UnsupportedError
-from memcube_protocol.reference import Reference
 
 from memcube.context import Context
 from memcube.credentials import Credentials, CredentialStore
@@ -67,31 +65,6 @@ def whoami(context: Context, host: str) -> Identity:
         )
     registry.ping()
     return _identity(registry)
-
-
-def set_visibility(context: Context, reference: Reference, *, public: bool) -> None:
-    """Let everybody read the cube at `reference`, or only its owners.
-
-    Raises:
-        UnsupportedError: another kind of registry, which has its own way to say this.
-        ForbiddenError, NotFoundError: the cube is not this user's.
-        NetworkError: no answer.
-    """
-    registry = context.registry(reference.host)
-    body = canonical_json.dump({"visibility": "public" if public else "private"})
-    request = Request(
-        "PUT",
-        f"{registry.endpoint.url}/api/v1/cubes/{quote(reference.name)}",
-        {"Content-Type": "application/json"},
-        body,
-    )
-    try:
-        registry.http.send(request).close()
-    except NotFoundError as error:
-        raise UnsupportedError(
-            f"{registry.host} does not let memcube set who may read {reference.name}",
-            hint="set it on the registry's own page",
-        ) from error
 
 
 def _identity(registry: Registry) -> Identity:

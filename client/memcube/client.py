@@ -23,6 +23,7 @@ from memcube.settings import Settings
 from memcube.store import Pruned
 from memcube.transfer import Progress
 from memcube.trust import Verdict, judge_cube
+from memcube.visibility import Visibility, set_visibility
 
 if TYPE_CHECKING:
     from memcube.loader import MountedCube
@@ -82,7 +83,8 @@ class Client:
         place = self._in_namespace(Reference(place.host, place.name, place.tag))
         published = publish.publish(self.context, cube, place, key=key, trust=trust)
         if public is not None:
-            accounts.set_visibility(self.context, published.reference, public=public)
+            visibility = Visibility.PUBLIC if public else Visibility.PRIVATE
+            set_visibility(self.context, published.reference, visibility)
         return published
 
     def pull(

@@ -289,30 +289,21 @@ class MountedCube:
             NotFoundError: the cube was mounted without a model and a tokenizer.
             ConflictError: the memories were unmounted, or other adapters are active.
         """
-        import torch
-
-        model, tokenizer = self._loader.model, self._loader.tokenizer
         if not self.has_model:
             raise NotFoundError(
                 "there is no model to ask", hint="mount the cube with model= and tokenizer="
             )
+        from memcube.memories.generation import generate
+
         found = self.context(question) if context is None else context
-        prompt = f"{found}\n\n{question}" if found else question
-        prefix = self.prefix_ids
-        # Ids are joined, never re-tokenised: the cache is exact for these ids only.
-        ids = [*prefix, *tokenizer(prompt, add_special_tokens=not prefix)["input_ids"]]
-        inputs = torch.tensor([ids], device=model.device)
-        if self._loader.cache:
-            options["past_key_values"] = self._loader.cache.new_cache()
-        with torch.inference_mode():
-            output = model.generate(
-                input_ids=inputs,
-                attention_mask=torch.ones_like(inputs),
-                max_new_tokens=max_new_tokens,
-                **{"do_sample": False, "pad_token_id": _pad_id(tokenizer), **options},
-            )
-        answer: str = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
-        return answer
+        return generate(
+            self._loader.model,
+            self._loader.tokenizer,
+            f"{found}\n\n{question}" if found else question,
+            memory=self._loader.cache,
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
 
     def close(self) -> None:
         """Take the memories off the model, the last one first."""
@@ -331,9 +322,3 @@ class MountedCube:
 
     def _count_tokens(self, text: str) -> int:
         return len(self._loader.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _pad_id(tokenizer: Any) -> int | None:
-    pad: int | None = tokenizer.pad_token_id
-    end: int | None = tokenizer.eos_token_id
-    return pad if pad is not None else end

@@ -81,7 +81,7 @@ class Layout:
         return layout
 
     def _place(self, file: FoundFile) -> None:
-        parts = PurePosixPath(file.path).parts
+        parts = file.path.split("/")
         if file.path == FILE_NAME:
             return
         if file.path == CARD:
@@ -98,7 +98,7 @@ class Layout:
         else:
             raise _homeless(file.path)
 
-    def _place_plaintext(self, file: FoundFile, parts: tuple[str, ...]) -> None:
+    def _place_plaintext(self, file: FoundFile, parts: list[str]) -> None:
         if len(parts) == 3 and parts[1] == "vectors" and file.path.endswith(".safetensors"):
             self.vectors.append(file)
         elif len(parts) == 2 and file.path.endswith((".jsonl", ".jsonl.zst")):
