@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from memcube_protocol.errors import MemcubeError, UnauthenticatedError
-from sqlmodel import Session
 
 from memcube_registry.accounts import tokens
 from memcube_registry.accounts.handshake import Issuer
@@ -84,26 +83,42 @@ class Authenticator:
             TokenExpiredError: they were right once.
         """
         kind, credentials = _split(authorization)
-        with self.database.read() as session:
-            if kind == "basic":
-                principal = _basic(session, credentials, now)
-            elif tokens.is_secret(credentials):
-                principal = tokens.principal_of_secret(session, credentials, now=now)
-            else:
-                principal = self._handshake(session, credentials, now)
-            due = principal.token_id is not None and tokens.use_is_due(
-                session, principal.token_id, now=now
-            )
-        if due:
-            self._record_use(principal, now)
-        return replace(principal, reads_public=self.anonymous_pull)
+        if kind == "basic":
+            found = self._basic(credentials, now)
+        elif tokens.is_secret(credentials):
+            found = self._shown(credentials, now)
+        else:
+            found = self._handshake(credentials, now)
+        return replace(found, reads_public=self.anonymous_pull)
 
-    def _handshake(self, session: Session, credentials: str, now: datetime) -> Principal:
+    def _shown(self, secret: str, now: datetime) -> Principal:
+        with self.database.read() as session:
+            found = tokens.find_shown(session, secret, now=now)
+        if found.use_is_due:
+            self._record_use(found.principal, now)
+        return found.principal
+
+    def _basic(self, credentials: str, now: datetime) -> Principal:
+        try:
+            text = base64.b64decode(credentials, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            raise tokens.unknown_credentials() from None
+        user, _, password = text.partition(":")
+        if not tokens.is_secret(password):
+            raise tokens.unknown_credentials()
+        principal = self._shown(password, now)
+        if user not in (principal.name, LONE_TOKEN):
+            raise tokens.unknown_credentials()
+        return principal
+
+    def _handshake(self, credentials: str, now: datetime) -> Principal:
         principal = self.issuer.check(credentials, now=now)
-        if principal.account_id is not None:
-            if principal.token_id is None:
-                raise tokens.unknown_credentials()
-            tokens.require_token(session, principal.token_id, principal.account_id, now=now)
+        if principal.account_id is None:
+            return principal
+        if principal.token_id is None:
+            raise tokens.unknown_credentials()
+        with self.database.read() as session:
+            tokens.find_issued_for(session, principal.token_id, principal.account_id, now=now)
         return principal
 
     def _record_use(self, principal: Principal, now: datetime) -> None:
@@ -123,17 +138,3 @@ def _split(authorization: bytes) -> tuple[str, str]:
     if kind.lower() not in ("basic", "bearer"):
         raise tokens.unknown_credentials()
     return kind.lower(), credentials.strip(" ")
-
-
-def _basic(session: Session, credentials: str, now: datetime) -> Principal:
-    try:
-        text = base64.b64decode(credentials, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise tokens.unknown_credentials() from None
-    user, _, password = text.partition(":")
-    if not tokens.is_secret(password):
-        raise tokens.unknown_credentials()
-    principal = tokens.principal_of_secret(session, password, now=now)
-    if user not in (principal.name, LONE_TOKEN):
-        raise tokens.unknown_credentials()
-    return principal

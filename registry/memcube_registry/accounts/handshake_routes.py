@@ -16,7 +16,7 @@ from litestar.enums import MediaType
 from memcube_protocol.errors import InvalidRequestError, LimitExceededError, UnauthenticatedError
 
 from memcube_registry.accounts import tokens
-from memcube_registry.accounts.authentication import principal_of
+from memcube_registry.accounts.authentication import LONE_TOKEN, principal_of
 from memcube_registry.accounts.handshake import grant, parse_requested
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.database import utc_now
@@ -78,7 +78,7 @@ def _answer(
 def _identify(services: Services, secret: str, username: str | None) -> Principal:
     with services.database.read() as session:
         principal = tokens.principal_of_secret(session, secret, now=utc_now())
-    if username is not None and username != principal.name:
+    if username not in (None, principal.name, LONE_TOKEN):
         raise tokens.unknown_credentials()
     return principal
 

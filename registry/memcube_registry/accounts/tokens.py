@@ -7,8 +7,10 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from memcube_protocol.errors import (
     ConflictError,
@@ -17,9 +19,8 @@ from memcube_protocol.errors import (
     TokenExpiredError,
     UnauthenticatedError,
 )
-from sqlalchemy import bindparam
-from sqlalchemy import select as select_columns
-from sqlmodel import Session, col, select
+from sqlalchemy import ColumnElement, Row, bindparam, select
+from sqlmodel import Session, col
 
 from memcube_registry.accounts.models import Account, AccountKind, ApiToken
 from memcube_registry.accounts.principal import Principal
@@ -31,15 +32,31 @@ _SECRET: Final = re.compile(r"mct_[A-Za-z0-9_-]{43}")
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _USE_RECORDED_EVERY: Final = timedelta(hours=1)
 
-# Built once: these run with every request, and building costs as much as asking SQLite.
-_BY_SECRET: Final = (
-    select(ApiToken, Account)
-    .join(Account, col(Account.id) == ApiToken.account_id)
-    .where(col(ApiToken.secret_sha256) == bindparam("secret_sha256"))
+# Every authenticated request asks one of these. Columns, not objects, and built once: either costs
+# as much as asking SQLite.
+_COLUMNS: Final[tuple[ColumnElement[Any], ...]] = (
+    col(ApiToken.id),
+    col(ApiToken.account_id),
+    col(ApiToken.secret_sha256),
+    col(ApiToken.scopes),
+    col(ApiToken.expires_at),
+    col(ApiToken.revoked_at),
+    col(ApiToken.last_used_at),
+    col(Account.name).label("account_name"),
+    col(Account.disabled_at),
 )
-_LAST_USE: Final = select_columns(col(ApiToken.last_used_at)).where(
-    col(ApiToken.id) == bindparam("id")
-)
+_WITH_ACCOUNT: Final = select(*_COLUMNS).join(Account, col(Account.id) == ApiToken.account_id)
+_BY_HASH: Final = _WITH_ACCOUNT.where(col(ApiToken.secret_sha256) == bindparam("presented"))
+_BY_ID: Final = _WITH_ACCOUNT.where(col(ApiToken.id) == bindparam("token_id"))
+_parsed: Final = lru_cache(maxsize=4096)(parse_scopes)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveToken:
+    """A token that is valid now: who it stands for, and whether its use should be written down."""
+
+    principal: Principal
+    use_is_due: bool
 
 
 def is_secret(text: str) -> bool:
@@ -85,36 +102,36 @@ def principal_of_secret(session: Session, secret: str, *, now: datetime) -> Prin
         UnauthenticatedError: nobody.
         TokenExpiredError: it expired or was revoked, or its account is disabled.
     """
+    return find_shown(session, secret, now=now).principal
+
+
+def find_shown(session: Session, secret: str, *, now: datetime) -> LiveToken:
+    """The token whose secret was shown.
+
+    Raises:
+        UnauthenticatedError: there is none.
+        TokenExpiredError: it expired or was revoked, or its account is disabled.
+    """
     presented = _hash(secret)
-    found = session.execute(_BY_SECRET, {"secret_sha256": presented}).one_or_none()
-    if found is None or not hmac.compare_digest(found[0].secret_sha256, presented):
+    row = session.execute(_BY_HASH, {"presented": presented}).one_or_none()
+    if row is None or not hmac.compare_digest(row.secret_sha256, presented):
         raise unknown_credentials()
-    row, account = found
-    _require_valid(row, account, now)
-    return Principal(account.id, account.name, parse_scopes(row.scopes), row.id)
+    return _require_live(row, now)
 
 
-def require_token(session: Session, token_id: int, account_id: int, *, now: datetime) -> Account:
-    """The account of a token that was shown before and is still valid.
+def find_issued_for(
+    session: Session, token_id: int, account_id: int, *, now: datetime
+) -> LiveToken:
+    """The token that a handshake token was issued for.
 
     Raises:
         UnauthenticatedError: it is not that account's.
         TokenExpiredError: it expired or was revoked meanwhile, or its account is disabled.
     """
-    row = session.get(ApiToken, token_id)
+    row = session.execute(_BY_ID, {"token_id": token_id}).one_or_none()
     if row is None or row.account_id != account_id:
         raise unknown_credentials()
-    account = session.get_one(Account, row.account_id)
-    _require_valid(row, account, now)
-    return account
-
-
-def use_is_due(session: Session, token_id: int, *, now: datetime) -> bool:
-    """Whether the token's last recorded use is old enough to record another."""
-    row = session.execute(_LAST_USE, {"id": token_id}).one_or_none()
-    return row is not None and (
-        row.last_used_at is None or now - row.last_used_at >= _USE_RECORDED_EVERY
-    )
+    return _require_live(row, now)
 
 
 def record_use(session: Session, token_id: int, *, now: datetime) -> None:
@@ -126,8 +143,8 @@ def record_use(session: Session, token_id: int, *, now: datetime) -> None:
 
 def tokens_of(session: Session, account_id: int) -> list[ApiToken]:
     """The account's tokens, newest first, revoked ones included."""
-    query = select(ApiToken).where(ApiToken.account_id == account_id)
-    return list(session.exec(query.order_by(col(ApiToken.id).desc())))
+    query = select(ApiToken).where(col(ApiToken.account_id) == account_id)
+    return list(session.execute(query.order_by(col(ApiToken.id).desc())).scalars())
 
 
 def revoke_token(session: Session, account_id: int, token_id: int, *, now: datetime) -> None:
@@ -152,11 +169,14 @@ def unknown_credentials() -> UnauthenticatedError:
     )
 
 
-def _require_valid(row: ApiToken, account: Account, now: datetime) -> None:
-    if row.revoked_at is not None or account.disabled_at is not None:
+def _require_live(row: Row[Any], now: datetime) -> LiveToken:
+    if row.revoked_at is not None or row.disabled_at is not None:
         raise _ended("the token was revoked")
     if row.expires_at is not None and row.expires_at <= now:
         raise _ended("the token has expired")
+    principal = Principal(row.account_id, row.account_name, _parsed(row.scopes), row.id)
+    last = row.last_used_at
+    return LiveToken(principal, use_is_due=last is None or now - last >= _USE_RECORDED_EVERY)
 
 
 def _require_creatable(

@@ -116,6 +116,15 @@ class TestHandshake:
         assert answer.json()["errors"][0]["detail"]["code"] == "token-expired"
         assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
+    def test_a_client_that_knows_only_the_token_logs_in_as_token(
+        self, client: Client, new_account: NewAccount, new_token: NewToken
+    ) -> None:
+        secret = new_token(new_account("alice"))
+        token = handshake(client, secret, user="token")
+        assert client.get("/api/v1/me", headers=bearer(token)).json()["name"] == "alice"
+        form = {"grant_type": "password", "username": "token", "password": secret}
+        assert client.post("/token", data=form).status_code == 200
+
     def test_a_handshake_token_does_not_buy_another(
         self, client: Client, new_account: NewAccount, new_token: NewToken
     ) -> None:
