@@ -19,7 +19,7 @@ from memcube_protocol.errors import (
     TokenExpiredError,
     UnauthenticatedError,
 )
-from sqlalchemy import ColumnElement, Row, bindparam, select
+from sqlalchemy import Row, bindparam, select
 from sqlmodel import Session, col
 
 from memcube_registry.accounts.models import Account, AccountKind, ApiToken
@@ -34,7 +34,7 @@ _USE_RECORDED_EVERY: Final = timedelta(hours=1)
 
 # Every authenticated request asks one of these. Columns, not objects, and built once: either costs
 # as much as asking SQLite.
-_COLUMNS: Final[tuple[ColumnElement[Any], ...]] = (
+_COLUMNS: Final[tuple[Any, ...]] = (
     col(ApiToken.id),
     col(ApiToken.account_id),
     col(ApiToken.secret_sha256),
