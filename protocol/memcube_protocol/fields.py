@@ -169,7 +169,7 @@ class Fields:
             f"{self._spelling(key)} of {self.what} {why}", hint="see docs/spec/config.md"
         )
 
-    def _child(self, value: object, key: str) -> Fields:
+    def _child(self, value: Any, key: str) -> Fields:
         return Fields(value, f"{self._spelling(key)} of {self.what}", spelling=self._spelling)
 
     def _list(self, key: str, count: int) -> list[Any]:
@@ -182,7 +182,7 @@ class Fields:
             raise self.refuse(key, f"has {len(value)} entries, the limit is {count}")
         return value
 
-    def _line(self, key: str, value: object, chars: int, pattern: re.Pattern[str] | None) -> str:
+    def _line(self, key: str, value: Any, chars: int, pattern: re.Pattern[str] | None) -> str:
         if not isinstance(value, str):
             raise self.refuse(key, "is not a string")
         if not 1 <= len(value) <= chars:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from memcube_protocol import canonical_json, limits, timestamps
 from memcube_protocol.errors import InvalidError, InvalidRecordError, MemcubeError
@@ -172,6 +172,7 @@ def to_json(record: Record) -> dict[str, Any]:
     return value
 
 
+@runtime_checkable
 class BinarySource(Protocol):
     """Something to read bytes from, such as a file opened in binary mode."""
 
@@ -235,10 +236,10 @@ def split_lines(
 
 
 def _pieces(source: BinarySource | Iterable[bytes]) -> Iterable[bytes]:
-    if isinstance(source, Iterable) and not hasattr(source, "read"):
-        return source
-    read: Callable[[int], bytes] = source.read
-    return iter(partial(read, 256 * limits.KIB), b"")
+    # A file is asked for pieces of its content: iterating it would give lines without a bound.
+    if isinstance(source, BinarySource):
+        return iter(partial(source.read, 256 * limits.KIB), b"")
+    return source
 
 
 def require_id(text: object, what: str = "id") -> None:
