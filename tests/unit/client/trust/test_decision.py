@@ -33,6 +33,7 @@ from memcube_protocol.errors import (
     SignatureMissingError,
 )
 from memcube_protocol.reference import Reference
+from memcube_signing import bundle as bundles
 from memcube_signing import referrer
 from memcube_signing.release import PREDICATE_TYPE, Release, sign_release
 from support.signing import (
@@ -43,10 +44,12 @@ from support.signing import (
     NOW,
     ORIGIN,
     OTHER,
+    attached,
     changed,
     manifest,
     next_release,
     release,
+    signed_payload,
 )
 
 MIRROR = "mirror.example/copies/notes"
@@ -246,6 +249,56 @@ def test_attestations_of_other_kinds_are_no_releases():
     others = [Attestation(sbom, b"x"), Attestation(oci.parse_manifest(document), b"x")]
     stopped(ask(attestations=others), SignatureMissingError, "release")
     assert verify_cube(ask(attestations=[*others, whole])).release == FIRST
+
+
+def test_a_bundle_that_states_something_else_is_no_release_whatever_its_referrer_says():
+    payload = FIRST.to_statement().to_bytes().replace(PREDICATE_TYPE.encode(), b"https://x.y/z")
+    bundle = bundles.parse(signed_payload(payload))
+    other = Attestation(attached(bundle, manifest()), bundle.raw)
+    stopped(ask(attestations=[other]), SignatureMissingError, "release")
+    assert verify_cube(ask(attestations=[other], mode=Mode.WARN)).standing is Standing.UNSIGNED
+
+
+def test_a_signature_that_vanishes_from_a_copy_is_noticed():
+    pins = after(ask(where=f"{MIRROR}:latest", accept=Acceptance(origin=ORIGIN)))
+    forgotten = Pins({}, pins.places)
+    for known in (pins, forgotten):
+        question = ask(where=f"{MIRROR}:latest", pins=known, attestations=[], mode=Mode.WARN)
+        stopped(question, SignatureMissingError, "release", "signature-vanished")
+
+
+def test_a_place_that_was_only_recorded_has_no_signature_to_lose():
+    pins = Pins().with_copy(MIRROR, ORIGIN)
+    question = ask(where=f"{MIRROR}:latest", pins=pins, attestations=[], mode=Mode.WARN)
+    assert verify_cube(question).standing is Standing.UNSIGNED
+
+
+def test_accepting_an_origin_is_told_from_knowing_it():
+    accept = Acceptance(origin=ORIGIN)
+    accepted = verify_cube(ask(where=f"{MIRROR}:latest", accept=accept))
+    known = after(ask(where=f"{MIRROR}:latest", accept=accept))
+    again = verify_cube(ask(where=f"{MIRROR}:latest", pins=known))
+    assert [accepted.rules[4].reason, again.rules[4].reason] == ["copy-accepted", "copy"]
+
+
+def test_accepting_a_rollback_that_is_none_leaves_no_warning():
+    pins = after(ask(SECOND))
+    verdict = verify_cube(ask(SECOND, pins, accept=Acceptance(rollback=True)))
+    assert not verdict.warnings
+    assert verdict.standing is Standing.TRUSTED
+
+
+def test_only_an_explicit_word_replaces_a_publisher_or_moves_a_place():
+    plain = verify_cube(ask()).observation
+    named = verify_cube(ask(accept=Acceptance(publisher=ALICE.public_key.id))).observation
+    moved = verify_cube(ask(accept=Acceptance(origin=ORIGIN))).observation
+    by_policy = verify_cube(ask(trusted=(ALICE.public_key,))).observation
+    assert [(seen.replaces, seen.moves) for seen in (plain, named, moved, by_policy)] == [
+        (False, False),
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_a_bundle_other_than_its_referrer_names_is_refused():
