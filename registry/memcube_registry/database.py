@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from memcube_protocol.errors import ConflictError, InvalidSettingError, UnavailableError
-from sqlalchemy import Connection, DateTime, Dialect, Engine, Enum, create_engine, event
+from sqlalchemy import Connection, DateTime, Dialect, Engine, Enum, Table, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.types import TypeDecorator
@@ -81,6 +81,12 @@ def choice(kind: type[StrEnum]) -> Enum:
         length=32,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def table_of(model: type[SQLModel]) -> Table:
+    """The table of `model`: queries of its columns avoid what rows as objects cost."""
+    table: Table = model.__table__  # type: ignore[attr-defined]
+    return table
 
 
 def utc_now() -> datetime:
@@ -142,6 +148,8 @@ class Database:
                 if attempt + 1 == ATTEMPTS or not _is_worth_another_try(error):
                     with _translated():
                         raise
+            except sqlite3.OperationalError as error:  # from _begin_sqlite
+                raise _busy() from error
             time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - spreads retries, hides nothing
         raise AssertionError("the last attempt returns or raises")
 
@@ -224,7 +232,10 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    # Straight to the driver: SQLAlchemy's own way costs as much as a query.
+    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
@@ -250,6 +261,8 @@ def _translated() -> Iterator[None]:
         if isinstance(error, OperationalError):
             raise _busy() from error
         raise
+    except sqlite3.OperationalError as error:  # from _begin_sqlite
+        raise _busy() from error
 
 
 def _busy() -> UnavailableError:

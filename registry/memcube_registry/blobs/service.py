@@ -8,14 +8,15 @@ from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, MemcubeError, NotFoundError
-from sqlalchemy import ColumnElement, exists
+from sqlalchemy import ColumnElement, bindparam, exists
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.service import add_usage, require_quota
 from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.catalog.models import Repository
-from memcube_registry.database import Database
+from memcube_registry.database import Database, table_of
 from memcube_registry.delivery.service import Act, Form, authorize
 from memcube_registry.manifests.models import Manifest as ManifestRow
 from memcube_registry.manifests.models import ManifestBlob
@@ -23,6 +24,16 @@ from memcube_registry.manifests.models import ManifestBlob
 STALE: Final = timedelta(minutes=10)
 """How old the last use of something unreferenced may be before looking at it renews it."""
 _MOUNT_SOURCES: Final = 16
+
+
+_BLOB: Final = table_of(Blob).c
+_LINK: Final = table_of(BlobLink).c
+# Made once: putting a statement together takes longer than running it.
+_LINKED: Final = (
+    select_columns(_BLOB.id, _BLOB.size_bytes, _BLOB.location, _LINK.form)
+    .join(table_of(BlobLink), _LINK.blob_id == _BLOB.id)
+    .where(_LINK.repository_id == bindparam("repository"), _BLOB.digest == bindparam("digest"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +55,8 @@ def find(session: Session, principal: Principal, name: str, digest: Digest) -> S
         UnauthenticatedError, ForbiddenError, PaymentRequiredError: see `authorize`.
     """
     repository = authorize(session, principal, name, Act.READ, digest=digest)
-    row = session.execute(
-        select(Blob.id, Blob.size_bytes, Blob.location, BlobLink.form)
-        .join(BlobLink, col(BlobLink.blob_id) == Blob.id)
-        .where(BlobLink.repository_id == repository.id, Blob.digest == str(digest))
-    ).one_or_none()
+    values = {"repository": repository.id, "digest": str(digest)}
+    row = session.connection().execute(_LINKED, values).one_or_none()
     if row is None:
         raise unknown_blob(digest)
     if row.form is not Form.OPEN:

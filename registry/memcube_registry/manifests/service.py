@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
@@ -16,7 +16,7 @@ from memcube_protocol.errors import (
     MissingContentError,
     NotFoundError,
 )
-from sqlalchemy import Select, bindparam, insert, update
+from sqlalchemy import Column, Row, Select, bindparam, insert, update
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
@@ -24,8 +24,7 @@ from sqlmodel import Session, col, select
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.blobs.service import STALE
-from memcube_registry.catalog.models import Repository
-from memcube_registry.database import Database
+from memcube_registry.database import Database, table_of
 from memcube_registry.delivery.service import Act, Part, authorize
 from memcube_registry.manifests import tags
 from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, Tag
@@ -37,6 +36,33 @@ ABSENT_BLOBS: Final = ("nondistributable", ".foreign.")
 """Layers whose media type holds one of these lie elsewhere (image specification, "layers")."""
 _KEYS_AT_ONCE: Final = 500
 _NAMED: Final = 3
+
+
+class _ByReference(NamedTuple):
+    """Two statements for the same columns. Made once, for that takes longer than running them."""
+
+    by_digest: Select[Any]
+    by_tag: Select[Any]
+
+    @classmethod
+    def of(cls, *columns: Column[Any]) -> _ByReference:
+        manifest, tag = table_of(Manifest).c, table_of(Tag).c
+        in_repository = select_columns(*columns).where(
+            manifest.repository_id == bindparam("repository")
+        )
+        return cls(
+            in_repository.where(manifest.digest == bindparam("reference")),
+            in_repository.join(table_of(Tag), tag.manifest_id == manifest.id).where(
+                tag.repository_id == bindparam("repository"), tag.name == bindparam("reference")
+            ),
+        )
+
+
+_M: Final = table_of(Manifest).c
+_CONTENT: Final = _ByReference.of(_M.digest, _M.media_type, _M.size_bytes, _M.content)
+_STATE: Final = _ByReference.of(
+    _M.digest, _M.media_type, _M.size_bytes, _M.id, _M.used_at, _M.condemned_at
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +147,7 @@ def get(
         NotFoundError: there is none, or none that the caller may know of.
         UnauthenticatedError, ForbiddenError: see `authorize`.
     """
-    repository = _readable(session, principal, name, reference)
-    row = _found(session, repository, reference, _TO_READ)
+    row = _looked_up(session, principal, name, reference, _CONTENT)
     return StoredManifest(row.digest, row.media_type, row.size_bytes, row.content)
 
 
@@ -131,8 +156,7 @@ def look(
 ) -> StoredManifest:
     """As `get`, for a HEAD: without content; who hears that it exists may rely on it for a while."""
     with database.read() as session:
-        repository = _readable(session, principal, name, reference)
-        row = _found(session, repository, reference, _TO_LOOK_AT)
+        row = _looked_up(session, principal, name, reference, _STATE)
     fading = isinstance(reference, Digest) and row.used_at < now - STALE
     if row.condemned_at is not None or fading:
         database.run(lambda session: _renew(session, row.id, row.digest, now))
@@ -189,45 +213,21 @@ def unknown_manifest(reference: Digest | str) -> NotFoundError:
     )
 
 
-def _readable(
-    session: Session, principal: Principal, name: str, reference: Digest | str
-) -> Repository:
-    digest = reference if isinstance(reference, Digest) else None
-    return authorize(session, principal, name, Act.READ, digest=digest, part=Part.DESCRIPTION)
-
-
-def _found(
+def _looked_up(
     session: Session,
-    repository: Repository,
+    principal: Principal,
+    name: str,
     reference: Digest | str,
-    queries: tuple[Select[Any], Select[Any]],
-) -> Any:
-    """The row of the manifest, by the one of two queries that looks for a digest or for a tag."""
-    query = queries[0] if isinstance(reference, Digest) else queries[1]
-    values = {"repository_id": repository.id, "reference": str(reference)}
-    row = session.execute(query, values).one_or_none()
+    statements: _ByReference,
+) -> Row[Any]:
+    digest = reference if isinstance(reference, Digest) else None
+    repository = authorize(session, principal, name, Act.READ, digest=digest, part=Part.DESCRIPTION)
+    statement = statements.by_digest if digest else statements.by_tag
+    values = {"repository": repository.id, "reference": str(reference)}
+    row = session.connection().execute(statement, values).one_or_none()
     if row is None:
         raise unknown_manifest(reference)
     return row
-
-
-def _lookups(*columns: Any) -> tuple[Select[Any], Select[Any]]:
-    """Queries for a manifest by digest and by tag, built once: building costs as much as asking."""
-    wanted: Any = bindparam("repository_id")
-    reference: Any = bindparam("reference")
-    query = select_columns(*_DESCRIBED, *columns)
-    by_digest = query.where(
-        col(Manifest.repository_id) == wanted, col(Manifest.digest) == reference
-    )
-    by_tag = query.join(Tag, col(Tag.manifest_id) == Manifest.id).where(
-        col(Tag.repository_id) == wanted, col(Tag.name) == reference
-    )
-    return by_digest, by_tag
-
-
-_DESCRIBED: Final = (col(Manifest.digest), col(Manifest.media_type), col(Manifest.size_bytes))
-_TO_READ: Final = _lookups(col(Manifest.content))
-_TO_LOOK_AT: Final = _lookups(col(Manifest.id), col(Manifest.used_at), col(Manifest.condemned_at))
 
 
 def _row(session: Session, repository_id: int, digest: str) -> Manifest | None:
