@@ -334,3 +334,41 @@ def test_the_sdk_does_what_the_command_line_does(
 
 def test_a_reference_that_is_none_is_refused(publisher: Machine) -> None:
     publisher.fails(EXIT_INVALID, "pull", "../etc/passwd")
+
+
+def requests_of(server: MemcubeServer, name: str, start: int) -> list[str]:
+    """What was asked about the cube `name` since the log had `start` characters."""
+    entries = [json.loads(line) for line in server.log_text()[start:].splitlines() if "{" in line]
+    return [f"{e['method']} {e['path']}" for e in entries if name in e.get("path", "")]
+
+
+def test_an_unchanged_cube_takes_three_requests_at_most(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine, memcube: MemcubeServer
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    start = len(memcube.log_text())
+    publisher.ok("push", folder)
+    asked = requests_of(memcube, name, start)
+    assert 1 <= len(asked) <= 3, asked
+    assert not any("/blobs/" in request for request in asked)
+    reader.ok("pull", name)
+    start = len(memcube.log_text())
+    reader.ok("unpack", name, reader.home / "out")
+    assert requests_of(memcube, name, start) == [], "what the store holds is not asked for again"
+
+
+def test_an_interrupted_push_is_finished_by_the_next(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine, ada: Person
+) -> None:
+    """As after a kill between the manifest and the tags: no tag leads anywhere, then all do."""
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    for tag in ("0.1", "0", "latest"):
+        ada.wire.delete(f"/v2/{name}/manifests/{tag}")
+    for ref in (publisher.home / "store" / "refs").iterdir():
+        if name in ref.read_text() and publisher.url.removeprefix("http://") in ref.read_text():
+            ref.unlink()
+    reader.fails(EXIT_NOT_FOUND, "pull", name)
+    assert publisher.json("push", folder)["sentBytes"] < 10_000
+    assert reader.json("pull", name)["verdict"]["seq"] == 1
