@@ -22,7 +22,7 @@ from memcube_protocol import canonical_json, limits, tensors
 from memcube_protocol.compatibility import CompatibilityKey
 from memcube_protocol.content import HASH_BYTES, Blocks
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import DigestMismatchError, InvalidConfigError
+from memcube_protocol.errors import DigestMismatchError, InvalidConfigError, InvalidJsonError
 from memcube_protocol.fields import Fields
 from memcube_protocol.tensors import Header, Rejection, rejected
 
@@ -101,8 +101,9 @@ class KvManifest:
 
         Raises:
             LimitExceededError: more than 16 MiB.
-            InvalidJsonError, InvalidConfigError, InvalidDigestError, InvalidTensorsError,
-            InvalidManifestError: a field is malformed or contradicts another.
+            InvalidJsonError: not strict JSON, or not in its canonical form.
+            InvalidConfigError, InvalidDigestError, InvalidTensorsError, InvalidManifestError: a
+                field is malformed or contradicts another.
         """
         limits.require_at_most("activation manifest", len(raw), limits.KV_MANIFEST_BYTES)
         source = Fields(canonical_json.parse(raw, what=MANIFEST_FILE), MANIFEST_FILE)
@@ -118,6 +119,10 @@ class KvManifest:
             information=source.object("information"),
         )
         source.finish()
+        if manifest.to_bytes() != raw:
+            raise InvalidJsonError(
+                f"{MANIFEST_FILE} is not in its canonical form", hint="dump the memory anew"
+            )
         return manifest
 
     def to_bytes(self) -> bytes:

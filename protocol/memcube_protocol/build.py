@@ -15,7 +15,7 @@ from memcube_protocol import canonical_json, limits, media_types, paths
 from memcube_protocol.config import ACTIVATION, MIP_VERSION, PARAMETRIC, Memory
 from memcube_protocol.cube import CONTENT_TYPES, CubeFile
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import DigestMismatchError, InvalidManifestError
+from memcube_protocol.errors import DigestMismatchError, InvalidJsonError, InvalidManifestError
 from memcube_protocol.fields import Fields
 from memcube_protocol.oci import Descriptor, Manifest, write_manifest
 
@@ -37,7 +37,7 @@ class Build:
             UnsafePathError: two paths collide.
             LimitExceededError: more than 8192 files, or too many bytes of config or manifest.
         """
-        raw = canonical_json.dump({"mipVersion": MIP_VERSION, "memory": memory.to_json()})
+        raw = _config(memory)
         manifest = write_manifest(
             artifact_type=media_types.BUILD,
             config=Descriptor.of(media_types.BUILD_CONFIG, raw),
@@ -104,7 +104,15 @@ def _memory(raw: bytes) -> Memory:
         raise fields.refuse("mipVersion", f"is {version!r}, this memcube reads {MIP_VERSION}")
     memory = Memory.from_fields(fields.table("memory"))
     fields.finish()
+    if _config(memory) != raw:
+        raise InvalidJsonError(
+            "the config of the build is not in its canonical form", hint="build it anew"
+        )
     return memory
+
+
+def _config(memory: Memory) -> bytes:
+    return canonical_json.dump({"mipVersion": MIP_VERSION, "memory": memory.to_json()})
 
 
 def _require_agreement(memory: Memory, files: Iterable[CubeFile]) -> None:

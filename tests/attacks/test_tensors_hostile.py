@@ -21,7 +21,7 @@ from conformance.memories.generate import rejected_files
 from memcube.memories.activation import dump_kv, mount_kv
 from memcube.memories.model_identity import checkpoint_identity, live_identity
 from memcube.memories.parametric import dump_lora, mount_lora
-from memcube_protocol import activation, parametric, tensors
+from memcube_protocol import activation, canonical_json, parametric, tensors
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.errors import (
     IncompatibleError,
@@ -223,7 +223,7 @@ def test_a_manifest_that_claims_more_tokens_than_the_file_holds_allocates_nothin
 ) -> None:
     value = json.loads((kv / "manifest.json").read_bytes())
     value["key"]["tokens"]["count"] = 2**24
-    (kv / "manifest.json").write_bytes(json.dumps(value).encode())
+    (kv / "manifest.json").write_bytes(canonical_json.dump(value))
     tracemalloc.start()
     with pytest.raises(MemcubeError):
         mount_kv(kv, model, tokenizer_of())
@@ -237,7 +237,7 @@ def test_a_manifest_that_claims_more_tokens_than_the_file_holds_allocates_nothin
 def test_block_hashes_of_other_places_are_refused(key, value, model, kv) -> None:
     manifest = json.loads((kv / "manifest.json").read_bytes())
     manifest["blocks"]["l1.v"][key] = value
-    (kv / "manifest.json").write_bytes(json.dumps(manifest).encode())
+    (kv / "manifest.json").write_bytes(canonical_json.dump(manifest))
     with pytest.raises(MemcubeError):
         mount_kv(kv, model, tokenizer_of())
 

@@ -201,6 +201,7 @@ def activation_json() -> Case:
             file,
         ),
         "a position that is missing": (raw.replace(b'"positionOffset":0,', b""), ids, file),
+        "a manifest that is not canonical": (b" " + raw, ids, file),
         "a pickle as tensors": (raw, ids, b"\x80\x04" + bytes(30)),
     }
     return {

@@ -15,6 +15,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     DigestMismatchError,
     InvalidConfigError,
+    InvalidJsonError,
     InvalidTensorsError,
     LimitExceededError,
     MemcubeError,
@@ -168,3 +169,9 @@ def _without(name: str) -> bytes:
     value = kv_manifest().to_json()
     value[name] = 7
     return canonical_json.dump(value)
+
+
+@pytest.mark.parametrize("raw", [b" " + kv_manifest().to_bytes(), kv_manifest().to_bytes() + b"\n"])
+def test_a_manifest_that_is_not_canonical_is_refused(raw) -> None:
+    with pytest.raises(InvalidJsonError, match="canonical"):
+        KvManifest.parse(raw)
