@@ -26,7 +26,9 @@ from memcube.transfer import (
     push_manifest_if_changed,
     read_range,
 )
+from memcube.transfer.progress import Silent
 from memcube.transfer.upload import Sender
+from memcube.transfer.workers import Stop
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.content import Blocks
 from memcube_protocol.digest import Digest
@@ -132,10 +134,7 @@ def test_blobs_are_mounted_from_another_repository(place: Place, store: Store) -
 def test_a_large_blob_goes_in_chunks(place: Place, store: Store, tmp_path: Path) -> None:
     content, name = os.urandom(1_000_001), place.name()
     manifest = cube(store, content)
-    from memcube.transfer.progress import Silent
-    from memcube.transfer.workers import Stop
-
-    sender = Sender(place.registry, name, store, Silent(), {}, chunk_bytes=300_000)
+    sender = Sender(place.registry, name, store, Silent(), dict, chunk_bytes=300_000)
     assert sender(manifest.layers[0], Stop()).moved_bytes == len(content)
     other = Store(tmp_path / "consumer")
     pull_blobs(place.registry, name, manifest.layers, other)
@@ -144,6 +143,45 @@ def test_a_large_blob_goes_in_chunks(place: Place, store: Store, tmp_path: Path)
         place.registry, name, manifest.layers[0], Blocks.of(content, 65_536), 100_000, 400_000
     )
     assert got == content[100_000:400_000]
+
+
+class Cut(Silent):
+    """Ends a transfer, as a kill would, once so many bytes have passed."""
+
+    def __init__(self, after_bytes: int) -> None:
+        self.left_bytes = after_bytes
+
+    def advance(self, blob: Descriptor, size_bytes: int) -> None:
+        self.left_bytes -= size_bytes
+        if self.left_bytes <= 0:
+            raise KeyboardInterrupt
+
+
+def test_a_push_that_was_cut_goes_on_with_its_session(place: Place, store: Store) -> None:
+    content, name = os.urandom(9_000_000), place.name()
+    manifest = cube(store, content)
+    cut = Sender(place.registry, name, store, Cut(5_000_000), dict, chunk_bytes=2_000_000)
+    with pytest.raises(KeyboardInterrupt):
+        cut(manifest.layers[0], Stop())
+    assert list((store.root / "uploads").iterdir())
+    sender = Sender(place.registry, name, store, Silent(), dict, chunk_bytes=2_000_000)
+    moved = sender(manifest.layers[0], Stop())
+    assert moved.outcome is Outcome.SENT
+    # The reference registry gives a session up when a chunk of it breaks off.
+    assert moved.moved_bytes <= (len(content) if place.owner == "ann" else 7_000_000)
+    assert not list((store.root / "uploads").iterdir())
+
+
+def test_a_push_whose_session_is_gone_begins_anew(place: Place, store: Store) -> None:
+    content, name = os.urandom(5_000_000), place.name()
+    manifest = cube(store, content)
+    with store.uploads.note(place.registry.host, name, manifest.layers[0].digest) as note:
+        upload = place.registry.uploads.start(name)
+        assert upload
+        place.registry.uploads.cancel(name, upload)
+        note.remember(upload.url)
+    report = push_blobs(place.registry, name, manifest.layers, store)
+    assert report.moved_bytes == len(content)
 
 
 def test_referrers_are_found_through_the_api_or_the_fallback_tag(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -60,8 +61,8 @@ Script = Callable[[Received], Answer]
 
 
 @contextmanager
-def scripted(script: Script) -> Iterator[Scripted]:
-    """A server that answers each request by `script`."""
+def scripted(script: Script, *, tls: ssl.SSLContext | None = None) -> Iterator[Scripted]:
+    """A server that answers each request by `script`, over TLS if a context is given."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -86,6 +87,10 @@ def scripted(script: Script) -> Iterator[Scripted]:
             pass  # clients that hang up are part of the tests
 
     listener = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        listener.socket = tls.wrap_socket(
+            listener.socket, server_side=True, do_handshake_on_connect=False
+        )
     server = Scripted(listener.server_address[1])
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -22,6 +22,7 @@ Memory stays flat: a thread holds one piece of 256 KiB. A killed transfer goes o
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterable, Sequence
 
@@ -93,7 +94,8 @@ def push_blobs(
     watched, wanted = progress or Silent(), distinct(blobs)
     watched.expect(wanted)
     with store.session():
-        sender = Sender(registry, name, store, watched, store.locations(registry.host))
+        locations = functools.cache(lambda: store.locations(registry.host))
+        sender = Sender(registry, name, store, watched, locations)
         return Report(tuple(run(sender, wanted, parallel)))
 
 

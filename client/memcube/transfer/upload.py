@@ -7,7 +7,7 @@ the store, so the kernel sends them; the registry verifies them again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
+    ConflictError,
     DigestMismatchError,
     MemcubeError,
     NetworkError,
@@ -36,7 +37,13 @@ from memcube.transfer.workers import Stop
 
 CHUNK_BYTES: Final = 256 * limits.MIB
 _NOTED_BYTES: Final = 4 * limits.MIB
-_TRANSIENT: Final = (NetworkError, UnavailableError, RateLimitedError, RangeMismatchError)
+_TRANSIENT: Final = (
+    NetworkError,
+    UnavailableError,
+    RateLimitedError,
+    RangeMismatchError,
+    ConflictError,  # the registry has not noticed yet that the last writer is gone
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class Sender:
     name: str
     store: Store
     progress: Progress
-    locations: Mapping[Digest, str]
+    locations: Callable[[], Mapping[Digest, str]]
     chunk_bytes: int = CHUNK_BYTES
 
     def __call__(self, blob: Descriptor, stop: Stop) -> Moved:
@@ -86,7 +93,7 @@ class Sender:
             return None  # whatever is wrong with the old session, a new one can be begun
 
     def _start(self, blob: Descriptor) -> Upload | None:
-        source = self.locations.get(blob.digest)
+        source = self.locations().get(blob.digest)
         source = None if source == self.name else source
         return self.registry.uploads.start(self.name, mount=blob.digest, source=source)
 
@@ -110,6 +117,10 @@ class _Attempt:
         self._note = note
         self._stop = stop
         self._upload = upload
+        self._taken_up = upload.offset > 0
+        self._renewed = False
+        self._failures = 0
+        self._done = False
         self._shown = 0
         self._moved = 0
 
@@ -119,31 +130,53 @@ class _Attempt:
         Raises:
             MemcubeError: the registry refuses, or is out of reach after all retries.
         """
-        retry, failures = self._registry.http.retry, 0
-        fresh = self._upload.offset == 0
         while True:
             before = self._upload.offset
             try:
                 self._go_on()
-                self._note.forget()
-                return self._moved
             except UnsafeRedirectError:
                 raise
-            except (DigestMismatchError, NotFoundError):
-                if fresh:
-                    self._note.forget()
-                    raise
-                fresh, self._upload = True, self._anew()
+            except (DigestMismatchError, NotFoundError) as error:
+                self._begin_again(error)
             except _TRANSIENT as error:
                 self._stop.check()
-                failures = 1 if self._upload.offset - before >= PIECE_BYTES else failures + 1
-                asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
-                wait_s = retry.wait_s(failures, asked_s)
-                if wait_s is None:
-                    raise
-                retry.sleep(wait_s)
-                if self._find_out():
-                    return self._moved
+                self._wait(error, advanced_bytes=self._upload.offset - before)
+                self._find_out()
+            else:
+                self._done = True
+            if self._done:
+                self._note.forget()
+                self._show(self._blob.size)
+                return self._moved
+
+    def _begin_again(self, error: MemcubeError) -> None:
+        """Open another session where the old one is gone, or held wrong bytes of an earlier process.
+
+        Raises:
+            MemcubeError: `error`, where that has been tried or can change nothing.
+        """
+        if isinstance(error, NotFoundError) and self._is_there():
+            self._done = True
+            return
+        own_bytes = isinstance(error, DigestMismatchError) and not self._taken_up
+        if own_bytes or self._renewed:
+            self._note.forget()
+            raise error
+        self._renewed, self._upload = True, self._anew()
+
+    def _wait(self, error: MemcubeError, *, advanced_bytes: int) -> None:
+        """Wait as the retry policy says.
+
+        Raises:
+            MemcubeError: `error`, where it was tried often enough.
+        """
+        retry = self._registry.http.retry
+        self._failures = 1 if advanced_bytes >= PIECE_BYTES else self._failures + 1
+        asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
+        wait_s = retry.wait_s(self._failures, asked_s)
+        if wait_s is None:
+            raise error
+        retry.sleep(wait_s)
 
     def _go_on(self) -> None:
         """Send from where the session is to the end."""
@@ -162,17 +195,18 @@ class _Attempt:
             self._sender.name, self._upload, self._blob.digest, body if rest else b""
         )
 
-    def _find_out(self) -> bool:
-        """Ask how far the session got; says whether the blob is there already."""
+    def _find_out(self) -> None:
+        """Ask how far the session got; the blob may be there already, or the session gone."""
         status = self._registry.uploads.status(self._sender.name, self._upload.url)
-        if status is None:
-            if self._registry.blob_size(self._sender.name, self._blob.digest) is not None:
-                self._note.forget()
-                self._show(self._blob.size)
-                return True
-            status = self._anew()
-        self._upload = status
-        return False
+        if status is not None:
+            self._upload = status
+        elif self._is_there():
+            self._done = True
+        else:
+            self._upload = self._anew()
+
+    def _is_there(self) -> bool:
+        return self._registry.blob_size(self._sender.name, self._blob.digest) is not None
 
     def _anew(self) -> Upload:
         upload = self._registry.uploads.start(self._sender.name)
