@@ -1,0 +1,147 @@
+"""Sessions lose no write, see one snapshot, and turn the database's refusals into ours."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from memcube_protocol.errors import ConflictError, InvalidSettingError
+from memcube_registry.accounts.models import Account
+from memcube_registry.accounts.service import add_usage, create_account
+from memcube_registry.database import Database
+from sqlalchemy.exc import IntegrityError, StatementError
+from sqlmodel import Session, select
+from support.postgres import postgres_url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    is_sqlite = request.param == "sqlite"
+    made = Database(f"sqlite:///{tmp_path / 'registry.db'}" if is_sqlite else postgres_url())
+    made.migrate()
+    yield made
+    made.close()
+
+
+def count_up(session: Session) -> None:
+    account = session.exec(select(Account)).one()
+    account.used_bytes += 1
+    session.add(account)
+
+
+def test_no_concurrent_increment_is_lost(database: Database) -> None:
+    with database.write() as session:
+        create_account(session, "ada")
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            for _ in range(10):
+                database.run(count_up)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as session:
+        counted = session.exec(select(Account)).one().used_bytes
+    assert failures == []
+    assert counted == 40
+
+
+def test_a_write_that_raises_changes_nothing(database: Database) -> None:
+    def change_my_mind() -> None:
+        with database.write() as session:
+            create_account(session, "ada")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        change_my_mind()
+    with database.read() as session:
+        assert session.exec(select(Account)).all() == []
+
+
+def test_what_a_reader_changes_is_never_kept(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'registry.db'}")
+    database.migrate()
+    with database.read() as session:
+        create_account(session, "ada")
+    with database.read() as session:
+        assert session.exec(select(Account)).all() == []
+    database.close()
+
+
+def test_a_reader_sees_one_snapshot_while_others_write(database: Database) -> None:
+    with database.write() as session:
+        account_id = create_account(session, "ada").id
+    assert account_id is not None
+    with database.read() as session:
+        before = session.exec(select(Account.used_bytes)).one()
+        database.run(lambda s: add_usage(s, account_id, 5))
+        assert session.exec(select(Account.used_bytes)).one() == before
+    with database.read() as session:
+        assert session.exec(select(Account.used_bytes)).one() == before + 5
+
+
+def test_a_write_that_comes_second_is_a_conflict_on_postgresql() -> None:
+    database = Database(postgres_url())
+    database.migrate()
+    with database.write() as session:
+        create_account(session, "ada")
+
+    def come_second() -> None:
+        with database.write() as session:
+            session.exec(select(Account)).one()
+            other = threading.Thread(target=lambda: database.run(count_up))
+            other.start()
+            other.join()
+            count_up(session)
+
+    with pytest.raises(ConflictError):
+        come_second()
+    database.close()
+
+
+def test_foreign_keys_hold(database: Database) -> None:
+    from memcube_registry.catalog.models import Repository
+
+    def orphan(session: Session) -> None:
+        session.add(Repository(name="ada/x", account_id=12345))
+
+    with pytest.raises((IntegrityError, ConflictError)):
+        database.run(orphan)
+
+
+def test_instants_come_back_in_utc_whatever_zone_they_were_given_in(database: Database) -> None:
+    given = datetime(2030, 6, 1, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hours=8)))
+    with database.write() as session:
+        create_account(session, "ada").created_at = given
+    with database.read() as session:
+        found = session.exec(select(Account)).one().created_at
+    assert found == given
+    assert found.tzinfo is UTC or found.utcoffset() == timedelta(0)
+
+
+def test_an_instant_without_a_zone_is_refused(database: Database) -> None:
+    with pytest.raises(StatementError, match="time zone"), database.write() as session:
+        create_account(session, "ada").created_at = datetime(2030, 1, 1)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "mysql://localhost/x", "sqlite://", "sqlite:///:memory:", "http://x/y"]
+)
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(InvalidSettingError):
+        Database(url)
+
+
+def test_the_error_of_a_url_does_not_show_its_password() -> None:
+    with pytest.raises(InvalidSettingError) as refusal:
+        Database("mysql://root:hunter2@localhost/x")
+    assert "hunter2" not in str(refusal.value)
