@@ -1,5 +1,6 @@
 """The registry as a process: how it starts, says where it is, shares work, and stops."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.postgres import postgres_url
 from support.servers import clean_environment, command, first_line, stop_process
 from support.wire import Wire
 
@@ -159,3 +161,36 @@ def test_every_log_line_is_json_with_the_request_id(tmp_path: Path) -> None:
     entry = next(line for line in lines if line.get("request_id") == "trace-7")
     assert (entry["status"], entry["path"]) == (401, "/v2/a/b/tags/list")
     assert "secret" not in (tmp_path / "log").read_text()
+
+
+def test_the_same_registry_runs_on_postgresql(tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": postgres_url()}
+    environ = clean_environment(**{f"MEMCUBE_REGISTRY_{k}": v for k, v in settings.items()})
+
+    def admin(*words: str) -> str:
+        command_line = [command("memcube-registry"), *words, "--data", str(tmp_path / "data")]
+        done = subprocess.run(command_line, capture_output=True, text=True, check=True, env=environ)
+        return done.stdout.strip()
+
+    with process(tmp_path, "--port", "0", **settings) as started:
+        wire = Wire(ready(started, tmp_path)[1])
+        admin("account", "create", "ada")
+        ada = wire.bearer(admin("token", "create", "ada", "--quiet"))
+        assert wire.get("/readyz").status == 200
+        for name in ("notes-1", "notes_2", "other"):
+            body = b'{"visibility": "public"}'
+            headers = {"Content-Type": "application/json"}
+            answer = ada.put(f"/api/v1/cubes/ada/{name}", body=body, headers=headers)
+            assert answer.status == 200, answer
+        page = wire.get("/api/v1/cubes?prefix=ada/notes&limit=1").json()
+        rest = wire.get(f"/api/v1/cubes?prefix=ada/notes&after={page['next']}").json()
+        names = [cube["name"] for cube in page["cubes"] + rest["cubes"]]
+        assert sorted(names) == ["ada/notes-1", "ada/notes_2"]
+        content = b"some bytes"
+        digest = hashlib.sha256(content).hexdigest()
+        path = f"/v2/ada/notes-1/blobs/uploads/?digest=sha256:{digest}"
+        assert ada.post(path, body=content).status == 201
+        assert ada.get("/api/v1/me").json()["usedBytes"] == len(content)
+        assert ada.delete("/api/v1/cubes/ada/notes-1").status == 204
+        assert ada.get("/api/v1/me").json()["usedBytes"] == 0
+        assert json.loads(admin("gc"))["uploads_expired"] == 0
