@@ -112,17 +112,19 @@ class Record:
                 check(value, name)
 
 
-def parse_record(line: bytes | bytearray | memoryview) -> Record:
-    """The record that one line holds; a final newline is allowed.
+def parse_record(line: bytes | bytearray | memoryview, *, canonical: bool = False) -> Record:
+    """The record that one line holds; a final newline is allowed unless it must be `canonical`.
 
     Raises:
         LimitExceededError: more than 1 MiB.
         InvalidJsonError: not one object of strict JSON.
-        InvalidRecordError: an unknown field, or one that breaks its rule.
+        InvalidRecordError: an unknown field, or one that breaks its rule; or not `canonical`.
     """
     if len(line) > limits.RECORD_BYTES:
         limits.require_at_most("record", len(line), limits.RECORD_BYTES)
     values = canonical_json.parse_object(line, what="record")
+    if canonical and ("type" not in values or _write(values) != line):
+        raise _invalid("it is not in the canonical form that write_record gives")
     for name, value in values.items():
         if name not in _NAMES:
             raise InvalidRecordError(
@@ -146,14 +148,21 @@ def write_record(record: Record) -> bytes:
         LimitExceededError: more than 1 MiB.
         InvalidJsonError: an extension holds what JSON cannot.
     """
-    value = to_json(record)
-    if record.extensions or (record.confidence is not None and 0 < record.confidence < 1e-4):
-        line = canonical_json.dump(value)
-    else:
-        line = _ENCODE(value).encode()
+    line = _write(to_json(record))
     if len(line) > limits.RECORD_BYTES:
         limits.require_at_most(f"record {record.id!r}", len(line), limits.RECORD_BYTES)
     return line
+
+
+def _write(values: Mapping[str, Any]) -> bytes:
+    """RFC 8785, by the faster encoder where both agree: no floats but a plain confidence."""
+    confidence = values.get("confidence", 1)
+    spelled_alike = type(confidence) is int or (
+        type(confidence) is float and _LEAST_ALIKE <= confidence < 1
+    )
+    if spelled_alike and "extensions" not in values:
+        return _ENCODE(values).encode()
+    return canonical_json.dump(values)
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -406,6 +415,7 @@ _READERS: Final[dict[str, Callable[[object, str], Any]]] = {
     "relations": _read_relations,
     **dict.fromkeys(("tags", "entities", "supersedes", "attachments"), _read_list),
 }
+_LEAST_ALIKE: Final = 1e-4
 _ENCODE: Final = json.JSONEncoder(
     ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
 ).encode

@@ -178,7 +178,7 @@ LINES = RAW.splitlines(keepends=True)
         (LINES[0].replace(b":", b": "), "canonical"),
         (b'{"text":"b","id":"a"}\n', "canonical"),
         (b'{"id":"a","text":"b","confidence":1.0}\n', "canonical"),
-        (b'{"id":"a"}\n', "at least an id"),
+        (b'{"id":"a","type":"fact"}\n', "at least an id"),
         (b"\xff\n", "UTF-8"),
     ],
 )

@@ -30,7 +30,7 @@ from support.memories import RECORDS, VALUES, note
 @given(RECORDS)
 def test_a_record_is_read_back_and_its_line_is_rfc_8785(record: Record) -> None:
     line = write_record(record)
-    assert parse_record(line) == record
+    assert parse_record(line) == parse_record(line, canonical=True) == record
     assert line == canonical_json.dump(json.loads(line))
     assert b"\n" not in line
     spaced = json.dumps(json.loads(line), indent=1, ensure_ascii=True).encode()
@@ -49,6 +49,11 @@ def test_any_object_is_a_record_or_raises_only_our_errors(fields: dict[str, Any]
     line = json.dumps({"id": "a", "text": "b"} | fields).encode()
     result = attempt(lambda: parse_record(line))
     assert isinstance(result, MemcubeError) or parse_record(write_record(result)) == result
+    strict = attempt(lambda: parse_record(line, canonical=True))
+    if isinstance(result, Record) and write_record(result) == line:
+        assert strict == result
+    else:
+        assert isinstance(strict, MemcubeError)
 
 
 def test_the_example_of_the_specification_is_canonical() -> None:
@@ -228,3 +233,23 @@ def test_a_line_without_end_is_given_up_after_the_limit() -> None:
     with pytest.raises(LimitExceededError, match="line 1"):
         list(read_lines(endless()))
     assert taken <= limits.RECORD_BYTES + 2 * 65536
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id":"a","text":"b"}',
+        b'{"id":"a","text":"b","type":"fact"}\n',
+        b'{"id":"a", "text":"b","type":"fact"}',
+        b'{"text":"b","id":"a","type":"fact"}',
+        b'{"confidence":1.0,"id":"a","text":"b","type":"fact"}',
+        b'{"confidence":0.50,"id":"a","text":"b","type":"fact"}',
+        b'{"confidence":1e-7,"id":"a","text":"b","type":"fact" }',
+        b'{"id":"a","text":"\\u0062","type":"fact"}',
+        b'{"extensions":{"a":{"x":1.0}},"id":"a","text":"b","type":"fact"}',
+    ],
+)
+def test_another_spelling_is_a_record_but_not_a_canonical_one(line: bytes) -> None:
+    parse_record(line)
+    with pytest.raises(InvalidRecordError, match="canonical form"):
+        parse_record(line, canonical=True)
