@@ -96,8 +96,7 @@ def _publish(
         sent = _push_blobs(context, registry, place.name, cube.manifest)
         registry.put_manifest(place.name, cube.manifest)
         sent += _attach(context, registry, place.name, signed)
-        for tag in (place.target, *followers):
-            registry.put_manifest(place.name, cube.manifest, tag)
+        registry.put_tags(place.name, cube.manifest, (place.target, *followers))
         for tag in (place.target, *followers):
             context.store.put_ref(
                 replace(place, tag=tag), cube.digest, related=(signed.manifest.digest,)

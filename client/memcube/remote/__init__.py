@@ -10,7 +10,7 @@ What a registry sends is checked against its digest here, except streamed blobs:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlencode, urljoin
 
@@ -161,9 +161,33 @@ class Registry:
             NotFoundError: the registry misses a blob that it names.
             ConflictError: an immutable tag names another manifest.
         """
+        self._put_manifest(name, manifest, target or str(manifest.digest))
+        return manifest.digest
+
+    def put_tags(self, name: str, manifest: oci.Manifest | oci.Index, tags: Sequence[str]) -> None:
+        """Let each of `tags` name `manifest`: at once where the registry can, else one by one.
+
+        At once is one transaction and sends the manifest once (distribution specification after
+        1.1: `?tag=`, confirmed by `OCI-Tag`).
+
+        Raises:
+            NotFoundError: the registry misses a blob that it names.
+            ConflictError: an immutable tag names another manifest.
+        """
+        done: set[str] = set()
+        if len(tags) > 1:
+            query = urlencode([("tag", tag) for tag in tags])
+            confirmed = self._put_manifest(name, manifest, f"{manifest.digest}?{query}")
+            done = {word.strip() for word in confirmed.split(",")}
+        for tag in tags:
+            if tag not in done:
+                self._put_manifest(name, manifest, tag)
+
+    def _put_manifest(self, name: str, manifest: oci.Manifest | oci.Index, target: str) -> str:
+        """Push `manifest` under `target`, which may have a query; the tags that were confirmed."""
         request = Request(
             "PUT",
-            self._connection.url(name, f"manifests/{target or manifest.digest}"),
+            self._connection.url(name, f"manifests/{target}"),
             {"Content-Type": manifest.media_type},
             manifest.raw,
             frozenset({scope_of(name, "pull,push")}),
@@ -171,13 +195,14 @@ class Registry:
         with self._connection.send(request, 201) as response:
             said = response.headers.get("docker-content-digest")
             served = response.headers.get("oci-subject")
+            confirmed = response.headers.get("oci-tag", "")
         if said and said != str(manifest.digest) and said.startswith("sha256:"):
             raise DigestMismatchError(
                 f"{self.host} stored {manifest.digest} as {said[:140]}", hint="push again"
             )
         if manifest.subject and not served:
             self._enter_fallback(name, manifest.subject, manifest)
-        return manifest.digest
+        return confirmed
 
     def delete_manifest(self, name: str, target: str) -> None:
         """Remove a tag, or a manifest by its digest."""
