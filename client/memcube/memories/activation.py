@@ -37,7 +37,12 @@ from memcube.memories.activation_key import (
     model_key,
     special_tokens,
 )
-from memcube.memories.model_identity import live_identity, tensor_bytes, torch_dtypes
+from memcube.memories.model_identity import (
+    dtype_name,
+    live_identity,
+    tensor_bytes,
+    torch_dtypes,
+)
 from memcube.memories.reading import read_small, require_file
 
 FOLDER: Final = "activation"
@@ -240,6 +245,7 @@ def _write(
     layers = tuple(_layer_shape(layer, len(ids)) for layer in cache.layers)
     if not layers:
         raise _no_kv(cache)
+    _require_dtype(cache, key.kv_dtype)
     header = activation.kv_header(layers, len(ids), key.kv_dtype)
     blocks: dict[str, Blocks] = {}
     with (folder / activation.KV_FILE).open("xb") as file:
@@ -257,6 +263,16 @@ def _layer_shape(layer: Any, tokens: int) -> LayerShape:
     if keys is None or values is None or keys.dim() != 4 or keys.shape[-2] != tokens:
         raise _no_kv(layer)
     return LayerShape(keys.shape[1], keys.shape[3], values.shape[3])
+
+
+def _require_dtype(cache: Any, wanted: str) -> None:
+    """Refuse a cache of another element type than the model's: the key could not tell how it was made."""
+    held = {dtype_name(t.dtype) for layer in cache.layers for t in (layer.keys, layer.values)}
+    if held != {wanted}:
+        raise UnsupportedError(
+            f"this model keeps {', '.join(sorted(held))} where its weights are {wanted}",
+            hint="dump without autocast, from a model whose weights have one type",
+        )
 
 
 def _token_major(cache: Any) -> Iterator[tuple[str, Any]]:

@@ -62,14 +62,13 @@ def model_key(
     special_tokens: str,
 ) -> CompatibilityKey:
     """The key of the cache that `model` would compute now for `tokens` (the bytes of `tokens.u32`)."""
-    dtype = dtype_name(model.dtype)
     return CompatibilityKey(
         base=base,
-        compute_dtype=dtype,
+        compute_dtype=compute_dtype(model),
         weight_quantisation=weight_quantisation(model.config),
         architecture=architecture_hash(model.config),
         rope=rope_json(model.config),
-        kv_dtype=dtype,
+        kv_dtype=dtype_name(model.dtype),
         kv_quantisation=NONE,
         adapters=active_adapters(model),
         tokenizer=tokenizer_hash(tokenizer),
@@ -77,6 +76,15 @@ def model_key(
         tokens=Digest.of(tokens),
         token_count=len(tokens) // 4,
     )
+
+
+def compute_dtype(model: Any) -> str:
+    """The element type that `model` computes in now: that of autocast where it is on, else its own."""
+    import torch
+
+    kind = model.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    return dtype_name(torch.get_autocast_dtype(kind) if autocast else model.dtype)
 
 
 def architecture_hash(config: Any) -> Digest:

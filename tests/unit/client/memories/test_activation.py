@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories.activation import dump_kv, mount_kv
+from memcube.memories.activation import dump_kv, mount_kv, prefill
 from memcube.memories.generation import generate
 from memcube.memories.model_identity import live_identity
 from memcube.memories.parametric import dump_lora, mount_lora
@@ -355,3 +355,60 @@ def test_a_checkpoint_and_its_live_model_have_the_same_key(tokenizer, tmp_path) 
     folder = dump_kv(model, tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint")
     assert isinstance(mount_kv(folder, again, tokenizer).manifest.key, CompatibilityKey)
+
+
+def test_a_cache_made_under_autocast_is_mounted_under_autocast_only(
+    model, tokenizer, tmp_path
+) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        folder = dump_kv(model, tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
+        mount_kv(folder, model, tokenizer)
+    with pytest.raises(IncompatibleError, match="compute_dtype is BF16 in the memory, F32 here"):
+        mount_kv(folder, model, tokenizer)
+
+
+def test_a_cache_of_another_type_than_the_models_is_not_dumped(
+    model, tokenizer, tmp_path, monkeypatch
+) -> None:
+    def half_widened(*given: Any) -> Any:
+        cache = prefill(*given)
+        cache.layers[1].values = cache.layers[1].values.double()
+        return cache
+
+    monkeypatch.setattr("memcube.memories.activation.prefill", half_widened)
+    with pytest.raises(UnsupportedError, match="F64"):
+        dump_kv(model, tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
+    assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+def test_a_peft_model_is_dumped_and_mounted_as_a_model(tokenizer, tmp_path) -> None:
+    config = peft.LoraConfig(target_modules=["q_proj", "k_proj"], init_lora_weights=False)
+    torch.manual_seed(6)
+    adapted = peft.get_peft_model(model_of(), config).eval()
+    folder = dump_kv(adapted, tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
+    mounted = mount_kv(folder, adapted, tokenizer)
+    answer = generate(adapted, tokenizer, "w5 w6", memory=mounted, max_new_tokens=4)
+    assert answer == generate(adapted, tokenizer, f"{TEXT} w5 w6", max_new_tokens=4)
+    mount_kv(folder, adapted.get_base_model(), tokenizer)
+    with adapted.disable_adapter(), pytest.raises(IncompatibleError, match="adapters is "):
+        mount_kv(folder, adapted, tokenizer)
+
+
+def test_sliding_windows_larger_than_the_memory_keep_all_of_it(tokenizer, tmp_path) -> None:
+    model = model_of("gemma3", sliding_window=64)
+    folder = dump_kv(model, tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
+    mounted = mount_kv(folder, model, tokenizer)
+    live = live_cache(model, mounted.token_ids)
+    assert mounted.new_cache().layers[0].keys.shape == live.layers[0].keys.shape
+    behind = logits(model, [1] * 40, mounted.new_cache())
+    assert torch.equal(behind, logits(model, [1] * 40, live))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_attention_implementation_does_not_matter(attention, tokenizer, tmp_path) -> None:
+    model = model_of("gemma3")
+    folder = dump_kv(model, tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
+    model.set_attn_implementation(attention)
+    mounted = mount_kv(folder, model, tokenizer)
+    full = logits(model, [*mounted.token_ids, *QUESTION])[:, -len(QUESTION) :]
+    assert (logits(model, QUESTION, mounted.new_cache()) - full).abs().max() <= 1e-5
