@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, Final
 
 import zstandard
 from memcube_protocol import activation, limits, media_types, parametric, shards
-from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
+from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import InvalidRecordError
 from memcube_protocol.records import Record, read_lines
@@ -19,9 +20,20 @@ from memcube.packing.sorting import RecordSorter
 from memcube.packing.tensor_files import identify, read_header, read_start
 from memcube.store import Blobs
 
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 256 * 1024
+_THREADS: Final = 4
 RecordSource = Callable[[RecordSorter], None]
 """Adds its records to the sorter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A file that was checked and will be kept, as what and for which memory."""
+
+    found: FoundFile
+    media_type: str
+    memory: str = CUBE_MEMORY
+    details: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(slots=True)
@@ -36,22 +48,24 @@ class Contents:
     def add_folder(self, layout: Layout, reuse: shards.Reuse) -> None:
         """Add everything that `layout` holds; `reuse` finds compressed shards of earlier versions.
 
+        All files are checked before the first one is copied.
+
         Raises:
             MemcubeError: a file breaks the rules of its format; the error names the file.
         """
-        if layout.card:
-            limits.require_at_most(layout.card.path, layout.card.size, limits.CARD_BYTES)
-            self.files.append(self._keep(layout.card, media_types.CARD))
+        card = _card(layout)
+        vectors = [_vectors(file) for file in layout.vectors]
+        bound = [_activation(name, found) for name, found in sorted(layout.activation.items())]
+        bound += [_parametric(name, found) for name, found in sorted(layout.parametric.items())]
+        attachments = [_attachment(file) for file in layout.attachments]
+        self.files += self._keep(card)
         if layout.records:
             self.add_records(lambda sorter: _sort_files(sorter, layout.records), reuse)
-            self._add_vectors(layout.vectors)
-        for memory_id, found in sorted(layout.activation.items()):
-            self._add_activation(memory_id, found)
-        for memory_id, found in sorted(layout.parametric.items()):
-            self._add_parametric(memory_id, found)
-        for file in layout.attachments:
-            details = {media_types.ATTACHMENT_TYPE: require_attachment(file.path)}
-            self.files.append(self._keep(file, media_types.ATTACHMENT, details=details))
+            self._add_memory(self.memories.pop(), self._keep(vectors))
+        kept = iter(self._keep([planned for _, files in bound for planned in files]))
+        for memory, files in bound:
+            self._add_memory(memory, [next(kept) for _ in files])
+        self.files += self._keep(attachments)
 
     def add_records(self, source: RecordSource, reuse: shards.Reuse) -> None:
         """Add the records of `source` as the memory `plaintext`, cut into shards.
@@ -73,69 +87,72 @@ class Contents:
         path = f"{PLAINTEXT}/{shard.name}"
         return CubeFile(path, media_types.RECORDS, digest, size, PLAINTEXT, shard.annotations)
 
-    def _add_vectors(self, found: Iterable[FoundFile]) -> None:
-        files = []
-        for file in found:
-            read_header(file)
-            files.append(self._keep(file, media_types.VECTORS, PLAINTEXT))
-        if files:
-            self._add_memory(self.memories.pop(), files)
-
-    def _add_activation(self, memory_id: str, found: dict[str, FoundFile]) -> None:
-        manifest, tokens, kv = (found[name] for name in ACTIVATION_FILES)
-        parsed = activation.check_folder_files(
-            manifest.read(limits.KV_MANIFEST_BYTES),
-            tokens.read(4 * limits.KV_TOKENS),
-            read_start(kv),
-            kv.size,
-        )
-        files = [
-            self._keep(manifest, media_types.KV_MANIFEST, memory_id),
-            self._keep(tokens, media_types.KV_TOKENS, memory_id),
-            self._keep(kv, media_types.KV, memory_id),
-        ]
-        shape = {"layers": len(parsed.layers), "tokens": parsed.key.token_count}
-        key = parsed.key.to_json()
-        self._add_memory(Memory(memory_id, ACTIVATION, (), shape=shape, compatibility=key), files)
-
-    def _add_parametric(self, memory_id: str, found: dict[str, FoundFile]) -> None:
-        config, weights = (found[name] for name in PARAMETRIC_FILES)
-        header = read_header(weights)
-        adapter = parametric.check(config.read(limits.CONFIG_BYTES), header)
-        files = [
-            self._keep(config, media_types.LORA_CONFIG, memory_id),
-            self._keep(weights, media_types.LORA, memory_id),
-        ]
-        shape = {"modules": len(adapter.modules), "rank": adapter.config.rank}
-        fits = adapter.compatibility(identify(weights, header))
-        self._add_memory(Memory(memory_id, PARAMETRIC, (), shape=shape, compatibility=fits), files)
-
     def _add_memory(self, memory: Memory, files: list[CubeFile]) -> None:
         """Add `memory` with `files` behind the layers that it has already."""
         self.files += files
-        self.memories.append(
-            Memory(
-                memory.id,
-                memory.kind,
-                memory.layers + tuple(file.digest for file in files),
-                self.titles.get(memory.id),
-                memory.records,
-                memory.shape,
-                memory.compatibility,
-            )
-        )
+        layers = memory.layers + tuple(file.digest for file in files)
+        self.memories.append(replace(memory, layers=layers, title=self.titles.get(memory.id)))
 
-    def _keep(
-        self,
-        file: FoundFile,
-        media_type: str,
-        memory_id: str | None = None,
-        details: dict[str, str] | None = None,
-    ) -> CubeFile:
-        with file.open() as stream:
+    def _keep(self, planned: Sequence[Planned]) -> list[CubeFile]:
+        """Copy files into the store, several at a time: hashing and writing use no Python."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(self._keep_one, planned))
+
+    def _keep_one(self, planned: Planned) -> CubeFile:
+        with planned.found.open() as stream:
             digest, size = self.blobs.add(iter(lambda: stream.read(_PIECE_BYTES), b""))
-        extra = {"memory": memory_id} if memory_id else {}
-        return CubeFile(file.path, media_type, digest, size, **extra, details=details or {})
+        path = planned.found.path
+        return CubeFile(path, planned.media_type, digest, size, planned.memory, planned.details)
+
+
+def _card(layout: Layout) -> list[Planned]:
+    if layout.card is None:
+        return []
+    limits.require_at_most(layout.card.path, layout.card.size, limits.CARD_BYTES)
+    return [Planned(layout.card, media_types.CARD)]
+
+
+def _attachment(file: FoundFile) -> Planned:
+    details = {media_types.ATTACHMENT_TYPE: require_attachment(file.path)}
+    return Planned(file, media_types.ATTACHMENT, details=details)
+
+
+def _vectors(file: FoundFile) -> Planned:
+    read_header(file)
+    return Planned(file, media_types.VECTORS, PLAINTEXT)
+
+
+def _activation(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, list[Planned]]:
+    manifest, tokens, kv = (found[name] for name in ACTIVATION_FILES)
+    parsed = activation.check_folder_files(
+        manifest.read(limits.KV_MANIFEST_BYTES),
+        tokens.read(4 * limits.KV_TOKENS),
+        read_start(kv),
+        kv.size,
+    )
+    shape: dict[str, Any] = {"layers": len(parsed.layers), "tokens": parsed.key.token_count}
+    if isinstance(model := parsed.information.get("model"), str):
+        shape["model"] = model
+    key = parsed.key.to_json()
+    files = [
+        Planned(manifest, media_types.KV_MANIFEST, memory_id),
+        Planned(tokens, media_types.KV_TOKENS, memory_id),
+        Planned(kv, media_types.KV, memory_id),
+    ]
+    return Memory(memory_id, ACTIVATION, (), shape=shape, compatibility=key), files
+
+
+def _parametric(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, list[Planned]]:
+    config, weights = (found[name] for name in PARAMETRIC_FILES)
+    header = read_header(weights)
+    adapter = parametric.check(config.read(limits.CONFIG_BYTES), header)
+    shape = {"modules": len(adapter.modules), "rank": adapter.config.rank}
+    fits = adapter.compatibility(identify(weights, header))
+    files = [
+        Planned(config, media_types.LORA_CONFIG, memory_id),
+        Planned(weights, media_types.LORA, memory_id),
+    ]
+    return Memory(memory_id, PARAMETRIC, (), shape=shape, compatibility=fits), files
 
 
 def _sort_files(sorter: RecordSorter, files: Iterable[FoundFile]) -> None:
