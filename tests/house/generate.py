@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from memcube_protocol import errors, limits, media_types
+from memcube_registry import settings
 
 from .schemas import SCHEMAS, document
 
@@ -94,6 +95,7 @@ def pages() -> dict[Path, Callable[[], str]]:
         SPEC / "errors.md": errors_page,
         SPEC / "limits.md": limits_page,
         SPEC / "media-types.md": media_types_page,
+        Path("docs/guide/settings.md"): settings.guide,
     }
     for name in SCHEMAS:
         made[SPEC / "schemas" / f"{name}.json"] = lambda name=name: schema_page(name)

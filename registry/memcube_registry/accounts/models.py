@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
@@ -33,8 +34,6 @@ class Role(StrEnum):
 class Account(SQLModel, table=True):
     """A person or an organisation. `skeleton` is the name with confusable characters folded."""
 
-    __tablename__ = "account"
-
     id: int = Field(default=None, primary_key=True)
     name: str = Field(max_length=64, unique=True)
     skeleton: str = Field(max_length=64, unique=True)
@@ -51,8 +50,6 @@ class Account(SQLModel, table=True):
 class Membership(SQLModel, table=True):
     """That one person belongs to one organisation, in one role."""
 
-    __tablename__ = "membership"
-
     organisation_id: int = Field(foreign_key="account.id", primary_key=True)
     member_id: int = Field(foreign_key="account.id", primary_key=True, index=True)
     role: Role = Field(sa_type=choice(Role))
@@ -65,7 +62,7 @@ class ApiToken(SQLModel, table=True):
     The secret has 256 random bits, so a fast hash is enough: there is nothing to guess.
     """
 
-    __tablename__ = "api_token"
+    __tablename__: ClassVar[Any] = "api_token"
 
     id: int = Field(default=None, primary_key=True)
     account_id: int = Field(foreign_key="account.id", index=True)

@@ -20,8 +20,6 @@ class Visibility(StrEnum):
 class Repository(SQLModel, table=True):
     """A cube's place on this registry. `name` is `namespace/name`, the namespace an account's name."""
 
-    __tablename__ = "repository"
-
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=255, unique=True)
     account_id: int = Field(foreign_key="account.id", index=True)
