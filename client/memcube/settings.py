@@ -133,7 +133,9 @@ class Settings:
         """Where to ask for `host`; the empty host of a short reference is the default registry."""
         if host in ("", self.endpoint.host):
             return self.endpoint
-        return Endpoint("http" if self.allows_plain_http(host) else "https", host)
+        scheme = "http" if self.allows_plain_http(host) else "https"
+        asked = _canonical(scheme, host)
+        return self.endpoint if asked.host == self.endpoint.host else asked
 
 
 def _default_home() -> Path:
@@ -173,8 +175,13 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
 def _endpoint(text: str, insecure: frozenset[str]) -> Endpoint:
     scheme, divider, host = text.rstrip("/").partition("://")
     if divider:
-        return Endpoint(scheme, host)
-    return Endpoint("http" if is_loopback(text) or text in insecure else "https", scheme)
+        return _canonical(scheme, host)
+    return _canonical("http" if is_loopback(text) or text in insecure else "https", scheme)
+
+
+def _canonical(scheme: str, host: str) -> Endpoint:
+    """One spelling for one registry: lower case, without the usual port; credentials hang on it."""
+    return Endpoint(scheme, host.lower().removesuffix(":80" if scheme == "http" else ":443"))
 
 
 def _hosts(value: object) -> frozenset[str]:

@@ -72,3 +72,11 @@ def test_loopback_is_known_in_all_its_forms(host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost.example", "128.0.0.1", "[::2]", "127.0.0.1.example"])
 def test_what_only_looks_like_loopback_is_not(host: str) -> None:
     assert not is_loopback(host)
+
+
+def test_one_registry_has_one_spelling(tmp_path: Path) -> None:
+    settings = load(tmp_path, MEMCUBE_ENDPOINT="https://Registry.Example:443")
+    assert settings.endpoint.host == "registry.example"
+    assert settings.endpoint_of("REGISTRY.example:443") == settings.endpoint
+    assert settings.endpoint_of("localhost:80") == Endpoint("http", "localhost")
+    assert settings.endpoint_of("localhost:443") == Endpoint("http", "localhost:443")
