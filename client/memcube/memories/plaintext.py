@@ -37,7 +37,7 @@ from memcube.store import files
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _NOTE: Final = "index.json"
 _NOTE_BYTES: Final = 64 * 1024
 _LIMIT: Final = 1000
@@ -120,9 +120,9 @@ class PlaintextIndex:
         if note is None or note.get("cube") != str(cube) or note.get("format") != _FORMAT:
             return None
         try:
-            shard = plaintext_build.engine().EdgeShard.load(str(place / "shard"))
-        except Exception:
-            # The engine raises nothing finer, and a copy that it cannot read is built anew.
+            with plaintext_build.engine_failures("opened"):
+                shard = plaintext_build.engine().EdgeShard.load(str(place / "shard"))
+        except StorageError:
             return None
         return cls(shard, note)
 
@@ -218,13 +218,11 @@ class PlaintextIndex:
             limit=limit,
             query=edge.Query.Nearest(edge.SparseVector(dimensions, values), using=VECTOR),
             filter=edge.Filter(must=must) if must else None,
-            with_payload=["line"],
+            with_payload=["line", "checksum"],
         )
-        hits: dict[int, Hit] = {}
-        for point in self._shard.query(request):
-            line = (point.payload or {})["line"]
-            hits[int(point.id)] = Hit(parse_record(line.encode()), point.score)
-        return hits
+        with plaintext_build.engine_failures("searched"):
+            points = self._shard.query(request)
+        return {int(point.id): Hit(_record(point.payload or {}), point.score) for point in points}
 
     def _conditions(self, filters: Filters, now: datetime) -> list[Any]:
         edge = self._edge
@@ -246,6 +244,13 @@ class PlaintextIndex:
 
     def _matches(self, field: str, value: str | int) -> Any:
         return self._edge.FieldCondition(field, match=self._edge.MatchValue(value))
+
+
+def _record(payload: dict[str, Any]) -> Record:
+    line = str(payload.get("line", "")).encode()
+    if payload.get("checksum") != plaintext_build.checksum(line):
+        raise plaintext_build.damaged("a record of the index is damaged")
+    return parse_record(line)
 
 
 @contextmanager

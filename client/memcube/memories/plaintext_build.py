@@ -6,15 +6,17 @@ engine multiplies by the inverse document frequency when it searches.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol import text, timestamps
-from memcube_protocol.errors import MissingDependencyError
+from memcube_protocol.errors import MissingDependencyError, StorageError
 from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record, write_record
 
@@ -63,17 +65,48 @@ def build(folder: Path, records: Records) -> Statistics:
     """Index `records` into the empty `folder`; archived and deleted ones are left out."""
     edge = engine()
     statistics = _survey(records)
-    shard = edge.EdgeShard.create(str(folder), _config(edge))
+    with engine_failures("built"):
+        shard = edge.EdgeShard.create(str(folder), _config(edge))
     try:
         points = _points(edge, records, statistics.average_terms)
         for batch in _batches(points, _BATCH):
-            shard.update(edge.UpdateOperation.upsert_points(batch))
-        _index_fields(edge, shard)
-        shard.optimize()
-        shard.flush()
+            with engine_failures("built"):
+                shard.update(edge.UpdateOperation.upsert_points(batch))
+        with engine_failures("built"):
+            _index_fields(edge, shard)
+            shard.optimize()
+            shard.flush()
     finally:
         shard.close()
     return statistics
+
+
+@contextmanager
+def engine_failures(done: str) -> Iterator[None]:
+    """Turns what the engine raises into our error; `done` says what was being done to the index.
+
+    Raises:
+        StorageError: the engine failed: a full disk, or a damaged index.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # Its errors are bare exceptions, and a panic derives from BaseException only.
+        raise damaged(f"the index cannot be {done} ({str(error)[:200]})") from error
+
+
+def damaged(what: str) -> StorageError:
+    """The error of an index that cannot be used."""
+    return StorageError(
+        what, hint="free some space, delete the folder `indexes` of the store, and mount again"
+    )
+
+
+def checksum(line: bytes) -> int:
+    """CRC-32 of a record's line: the index is a copy that is not hashed when it is opened."""
+    return zlib.crc32(line)
 
 
 def indexed_text(record: Record) -> str:
@@ -124,8 +157,10 @@ def _points(edge: Any, records: Records, average: float) -> Iterator[Point]:
 
 def _payload(record: Record, dimensions: list[int]) -> dict[str, Any]:
     ends = [_seconds(time) for time in (record.valid_to, record.expires_at) if time]
+    line = write_record(record)
     return {
-        "line": write_record(record).decode(),
+        "line": line.decode(),
+        "checksum": checksum(line),
         "terms": dimensions,
         "type": record.type,
         "subject": record.subject or "",
