@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ import zstandard
 from memcube_protocol import activation, limits, media_types, parametric, shards
 from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.cube import CubeFile
+from memcube_protocol.digest import Digest, new_hasher
 from memcube_protocol.errors import InvalidRecordError
 from memcube_protocol.records import Record, read_lines
 
@@ -38,10 +40,15 @@ class Planned:
 
 @dataclass(slots=True)
 class Contents:
-    """The files and memories of a cube so far; `blobs` takes every content that is added."""
+    """The files and memories of a cube so far; `blobs` takes every content that is added.
+
+    `earlier` holds sizes in bytes by path in earlier versions: a file of the same path and size is
+    hashed before it is copied, since it has most likely not changed.
+    """
 
     blobs: Blobs
-    titles: dict[str, str]
+    titles: Mapping[str, str]
+    earlier: Mapping[str, int] = field(default_factory=dict[str, int])
     files: list[CubeFile] = field(default_factory=list[CubeFile])
     memories: list[Memory] = field(default_factory=list[Memory])
 
@@ -99,10 +106,28 @@ class Contents:
             return list(threads.map(self._keep_one, planned))
 
     def _keep_one(self, planned: Planned) -> CubeFile:
-        with planned.found.open() as stream:
-            digest, size = self.blobs.add(iter(lambda: stream.read(_PIECE_BYTES), b""))
         path = planned.found.path
+        with planned.found.open() as stream:
+            digest, size = self._held(path, stream) or self.blobs.add(_pieces(stream))
         return CubeFile(path, planned.media_type, digest, size, planned.memory, planned.details)
+
+    def _held(self, path: str, stream: BinaryIO) -> tuple[Digest, int] | None:
+        """Digest and size of a file that the store holds already; else `stream` is at its start."""
+        size = os.fstat(stream.fileno()).st_size
+        if self.earlier.get(path) != size:
+            return None
+        hasher = new_hasher()
+        for piece in _pieces(stream):
+            hasher.update(piece)
+        digest = Digest.finish("sha256", hasher)
+        if self.blobs.has(digest, size):
+            return digest, size
+        stream.seek(0)
+        return None
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: stream.read(_PIECE_BYTES), b"")
 
 
 def _card(layout: Layout) -> list[Planned]:

@@ -63,7 +63,7 @@ def pack_folder(
     previous = earlier.cube_of(reference)
     fixed = _fixed_time(os.environ if environ is None else environ)
     with store.session():
-        contents = Contents(store.blobs, dict(opened.draft.titles))
+        contents = Contents(store.blobs, opened.draft.titles, earlier.sizes)
         opened.fill(contents, earlier.compressed)
         cube = _assemble(opened, contents, fixed, previous)
         keep_cube(store, cube)
@@ -98,15 +98,20 @@ def read_cube(store: Store, digest: Digest) -> Cube:
 
 @dataclass(frozen=True, slots=True)
 class EarlierPacks:
-    """What the store holds of earlier versions: compressed shards to use again, times to keep."""
+    """What the store holds of earlier versions: compressed shards to use again, times to keep.
+
+    `sizes` are the bytes of the files by their paths.
+    """
 
     store: Store
     shards: Mapping[Digest, Digest]
+    sizes: Mapping[str, int]
 
     @classmethod
     def of(cls, store: Store, name: str) -> EarlierPacks:
         """Earlier packs and pulled versions called `name`, at any host."""
         known: dict[Digest, Digest] = {}
+        sizes: dict[str, int] = {}
         for ref in store.refs():
             if ref.reference.name != name:
                 continue
@@ -115,10 +120,11 @@ class EarlierPacks:
             except MemcubeError:
                 continue  # what is damaged or no cube saves no compression, and that is all
             for layer in manifest.layers:
+                sizes[layer.annotations.get(media_types.TITLE, "")] = layer.size
                 text = layer.annotations.get(media_types.UNCOMPRESSED_DIGEST)
                 if text and layer.media_type == media_types.RECORDS:
                     known[Digest.parse(text)] = layer.digest
-        return cls(store, known)
+        return cls(store, known, sizes)
 
     def compressed(self, uncompressed: Digest) -> bytes | None:
         """See `shards.Reuse`."""

@@ -293,3 +293,21 @@ def test_config_and_manifest_are_read_back_verified(store: Store, folder: Path) 
     config = packed.cube.manifest.config
     assert config is not None
     assert read_verified(store, config.digest) == packed.cube.config.write()
+
+
+def test_a_file_changed_in_place_under_the_same_size_is_packed_anew(
+    store: Store, folder: Path
+) -> None:
+    first = pack_folder(folder, store).cube
+    (folder / "README.md").write_text("# Votes\n")
+    again = pack_folder(folder, store).cube
+    assert again.files[0].size == first.files[0].size
+    assert read_verified(store, again.files[0].digest) == b"# Votes\n"
+
+
+def test_a_file_whose_blob_was_damaged_is_copied_again(store: Store, folder: Path) -> None:
+    first = pack_folder(folder, store).cube
+    blob = store.path(first.files[0].digest)
+    blob.write_bytes(b"damaged!")
+    assert pack_folder(folder, store).cube == first
+    assert read_verified(store, first.files[0].digest) == b"# Notes\n"
