@@ -197,7 +197,9 @@ def parse_header(content: bytes | memoryview, file_bytes: int | None = None) -> 
     if not text.startswith(b"{"):
         raise rejected(Rejection.HEADER_START, "the header does not start with '{'")
     if not text.endswith(b"}"):
-        raise rejected(Rejection.HEADER_JSON, "the header is padded with something else than spaces")
+        raise rejected(
+            Rejection.HEADER_JSON, "the header is padded with something else than spaces"
+        )
     try:
         fields = canonical_json.parse_object(text, what="safetensors header")
     except InvalidJsonError as error:
