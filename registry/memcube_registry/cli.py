@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from memcube_protocol.errors import MemcubeError, outcome_of
+from memcube_protocol.errors import InvalidSettingError, MemcubeError, outcome_of
 
 if TYPE_CHECKING:
     from memcube_registry.database import Database
@@ -114,18 +114,32 @@ def collect(settings: Settings) -> None:
 
 @group.command("settings")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_places
-def show_settings(settings: Settings, as_json: bool) -> None:
+@click.option("--config", type=_FOLDER, help="TOML file with settings.")
+@click.option("--data", "data_dir", type=_FOLDER, help="Folder of the database and the blobs.")
+@click.option("--database-url", help="sqlite:///FILE or postgresql://…")
+def show_settings(as_json: bool, config: Path | None, **given: Any) -> None:
     """Explain every setting, with the value it has now.
 
     Example: memcube-registry settings --config registry.toml
     """
     from memcube_registry.settings import documented, masked
 
-    values = masked(settings)
+    try:
+        values = masked(_load(config, given))
+    except InvalidSettingError:
+        # Whoever asks after a refusal wants to read what would be right, and then what is wrong.
+        if not as_json:
+            _explain({name: default for name, _, default, _ in documented()})
+        raise
     if as_json:
         click.echo(json.dumps(values, indent=2))
-        return
+    else:
+        _explain(values)
+
+
+def _explain(values: Mapping[str, str]) -> None:
+    from memcube_registry.settings import documented
+
     for name, variable, _default, doc in documented():
         click.echo(f"{name} = {values[name]}\n    {doc}\n    {variable}\n")
 

@@ -119,6 +119,14 @@ def test_settings_are_explained_with_their_values(data: Path) -> None:
     assert json.loads(run(data, "settings", "--json").output)["port"] == "7070"
 
 
+def test_settings_are_explained_even_where_one_is_wrong(data: Path) -> None:
+    done = CliRunner().invoke(
+        group, ["settings", "--data", str(data)], env={"MEMCUBE_REGISTRY_PORT": "http"}
+    )
+    assert isinstance(done.exception, InvalidSettingError)
+    assert "port = 7070" in done.output
+
+
 def test_migrate_goes_to_a_revision(data: Path) -> None:
     assert "head" in run(data, "migrate").output
 
