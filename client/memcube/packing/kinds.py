@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -31,10 +32,11 @@ from memcube.importers import (
 from memcube.packing.contents import Contents
 from memcube.packing.draft import FILE_NAME, Draft
 from memcube.packing.layout import CARD, PARAMETRIC_FILES, Layout
-from memcube.packing.scan import FoundFile, open_plain, scan
+from memcube.packing.scan import FoundFile, open_plain, refuse_pickle, scan
 from memcube.packing.sorting import RecordSorter
 
 DEFAULT_VERSION: Final = "0.1.0"
+_PICKLED_ADAPTER: Final = "adapter_model.bin"
 _NOTES: Final = frozenset((".jsonl", ".md"))
 
 
@@ -92,23 +94,24 @@ def _cube_folder(path: Path, name: str | None, version: str | None) -> Folder:
 
 
 def _peft_folder(path: Path, draft: Draft) -> Folder:
+    """A folder that PEFT or a trainer saved: the adapter and its card; all else is left out.
+
+    Trainers save optimisers and arguments as pickles beside the adapter: they are not even read.
+    """
     memory_id = name_of_folder(path)[:64].strip("-")
+    names = sorted(entry.name for entry in path.iterdir())
+    others = [name for name in names if name not in (*PARAMETRIC_FILES, CARD)]
+    adapter = scan(path, ignore=map(glob.escape, others))
+    if _PICKLED_ADAPTER in others and PARAMETRIC_FILES[1] not in names:
+        refuse_pickle(FoundFile(_PICKLED_ADAPTER, path / _PICKLED_ADAPTER, 0))
     layout = Layout.of(
         replace(file, path=f"parametric/{memory_id}/{file.path}")
-        for file in scan(path, ignore=("checkpoint-*", "*.md"))
-        if "/" not in file.path and file.path not in _PEFT_COMPANIONS
+        for file in adapter
+        if file.path != CARD
     )
     layout.card = _card(path)
+    layout.left_out += [name for name in others if not name.startswith(".")]
     return _laid_out(draft, layout)
-
-
-_PEFT_COMPANIONS: Final = frozenset(
-    """added_tokens.json chat_template.jinja chat_template.json generation_config.json merges.txt
-    preprocessor_config.json special_tokens_map.json tokenizer.json tokenizer.model
-    tokenizer_config.json vocab.json vocab.txt
-    """.split()  # noqa: SIM905 - one word a file reads better than a quoted list
-)
-"""What trainers save beside an adapter and PEFT does not need to load it."""
 
 
 def _laid_out(draft: Draft, layout: Layout) -> Folder:

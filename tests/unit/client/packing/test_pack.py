@@ -27,6 +27,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.records import Record
 from memcube_protocol.shards import read_shard
+from support.lora import config_bytes, lora_file
 
 TOML = 'name = "alice/notes"\nversion = "1.0.0"\n'
 DATA = Path(__file__).parents[4].parent / "shared" / "data"
@@ -311,3 +312,34 @@ def test_a_file_whose_blob_was_damaged_is_copied_again(store: Store, folder: Pat
     blob.write_bytes(b"damaged!")
     assert pack_folder(folder, store).cube == first
     assert read_verified(store, first.files[0].digest) == b"# Notes\n"
+
+
+def a_peft_folder(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_bytes(config_bytes())
+    (folder / "adapter_model.safetensors").write_bytes(lora_file())
+    (folder / "README.md").write_text("# Style\n")
+    return folder
+
+
+def test_a_trainers_folder_gives_the_adapter_and_nothing_else(store: Store, tmp_path: Path) -> None:
+    folder = a_peft_folder(tmp_path / "Style [v2]")
+    (folder / "training_args.bin").write_bytes(b"\x80\x04pickle")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "checkpoint-10").mkdir()
+    (folder / "checkpoint-10" / "optimizer.pt").write_bytes(b"\x80\x04pickle")
+    packed = pack_folder(folder, store)
+    assert [file.path for file in packed.cube.files] == [
+        "README.md",
+        "parametric/style-v2/adapter_config.json",
+        "parametric/style-v2/adapter_model.safetensors",
+    ]
+    assert {"left out: training_args.bin", "left out: checkpoint-10"} <= set(packed.notes)
+
+
+def test_an_adapter_in_a_pickle_is_refused_with_the_way_out(store: Store, tmp_path: Path) -> None:
+    folder = a_peft_folder(tmp_path / "style")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(ForbiddenMediaTypeError) as caught:
+        pack_folder(folder, store)
+    assert "safe_serialization" in str(caught.value.hint)
