@@ -48,7 +48,7 @@ def make_cube(folder: Path, files: int, file_bytes: int) -> Path:
     assert done.returncode == 0, done.stderr
     (folder / "attachments").mkdir()
     for number in range(files):
-        write_random(folder / "attachments" / f"part-{number:02}.bin", file_bytes)
+        write_random(folder / "attachments" / f"part-{number:02}.wav", file_bytes)
     return folder
 
 
@@ -92,7 +92,7 @@ def with_memcube(cube: Path, scratch: Path) -> dict[str, Cost]:
 
 def with_oras(cube: Path, scratch: Path) -> dict[str, Cost]:
     with fresh_peer(scratch / "oras") as (host, pid):
-        names = sorted(str(path.relative_to(cube)) for path in cube.rglob("*.bin"))
+        names = sorted(str(path.relative_to(cube)) for path in cube.rglob("*.wav"))
         target, environment = f"{host}/bench/cube:v1", clean_environment(HOME=str(scratch))
         push = measure(
             ["oras", "push", "--plain-http", "--artifact-type", TYPE, target, *names],
@@ -124,7 +124,7 @@ def make_layout(cube: Path, layout: Path) -> Path:
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     descriptors = []
-    for path in sorted(cube.rglob("*.bin")):
+    for path in sorted(cube.rglob("*.wav")):
         digest = Digest.of(path.read_bytes())
         (blobs / digest.hex).hardlink_to(path)
         size = path.stat().st_size

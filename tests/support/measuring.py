@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 GIB = 1 << 30
 MIB = 1 << 20
@@ -138,16 +139,26 @@ def write_random(path: Path, size_bytes: int) -> Path:
 
 
 def report(name: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a Markdown table and keep it with the machine's description in tests/bench/results."""
+    """Print a Markdown table, keep it in tests/bench/results, and put it into docs/benchmarks.md."""
     shown = [[_cell(value) for value in row] for row in rows]
-    print(f"\n### {title}\n")
-    print(f"| {' | '.join(columns)} |")
-    print(f"|{'---|' * len(columns)}")
-    for row in shown:
-        print(f"| {' | '.join(row)} |")
+    lines = [f"| {' | '.join(row)} |" for row in (columns, *shown)]
+    lines.insert(1, f"|{'---|' * len(columns)}")
+    table = "\n".join(lines)
+    print(f"\n### {title}\n\n{table}")
     RESULTS.mkdir(exist_ok=True)
     document = {"title": title, "columns": list(columns), "rows": shown, "machine": machine()}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    _quote(name, f"{title}.\n\n{table}")
+
+
+def _quote(name: str, text: str) -> None:
+    """Put `text` between the marks of `name` in docs/benchmarks.md."""
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    document = DOCUMENT.read_text(encoding="utf-8")
+    before, found, rest = document.partition(opening)
+    _, closed, after = rest.partition(closing)
+    assert found and closed, f"docs/benchmarks.md has no place for {name}"
+    DOCUMENT.write_text(f"{before}{opening}\n{text}\n{closing}{after}", encoding="utf-8")
 
 
 def _cell(value: object) -> str:
