@@ -89,7 +89,7 @@ def _mapped(foreign: Foreign, text: str) -> Record:
         raise InvalidRecordError("its id is not a string", hint="write ids as strings")
     identity = record_id(own_id) if own_id else id_of_text(text)
     kind = foreign.take("type")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         foreign.keep("type", kind)
         kind = "fact"
     fields: dict[str, Any] = {key: foreign.time(key) for key in _TIMES}

@@ -98,8 +98,8 @@ def front_matter(text: str) -> tuple[dict[str, Any], str]:
 
 def _is_wanted(relative: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in relative.parts)
-    links = any((root / parent).is_symlink() for parent in (relative, *relative.parents))
-    return not hidden and (not links or root.is_symlink()) and (root / relative).is_file()
+    links = any((root / part).is_symlink() for part in (relative, *relative.parents[:-1]))
+    return not hidden and not links and (root / relative).is_file()
 
 
 def _records(files: list[Path], root: Path, report: ImportReport) -> Iterator[Record]:

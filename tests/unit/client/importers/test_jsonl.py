@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from memcube.importers import read_jsonl
-from memcube_protocol.errors import InvalidJsonError, InvalidRecordError, NotFoundError
-from memcube_protocol.records import Record, write_record
+from memcube_protocol.errors import (
+    InvalidJsonError,
+    InvalidRecordError,
+    MemcubeError,
+    NotFoundError,
+)
+from memcube_protocol.records import Record, parse_record, write_record
+from support.attempts import attempt
 from support.memories import note
 
 
@@ -72,3 +81,36 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (folder / "a.jsonl").symlink_to(tmp_path / "secret")
     with pytest.raises(NotFoundError):
         read_jsonl(folder)
+
+
+FIELDS = st.sampled_from(
+    [
+        "id",
+        "text",
+        "content",
+        "type",
+        "tags",
+        "source",
+        "confidence",
+        "created_at",
+        "extensions",
+        "x",
+    ]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=3),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.dictionaries(FIELDS, VALUES, max_size=7))
+def test_any_object_becomes_a_valid_record_or_our_error(
+    tmp_path_factory: pytest.TempPathFactory, value: dict[str, object]
+) -> None:
+    file = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    file.write_text(json.dumps(value))
+    records = attempt(lambda: list(read_jsonl(file).records))
+    if not isinstance(records, MemcubeError):
+        for record in records:
+            assert parse_record(write_record(record)) == record

@@ -76,6 +76,17 @@ def test_hidden_files_links_and_other_encodings_are_left_out(tmp_path: Path) -> 
     assert imported.report.skipped == ["latin.md: not text in UTF-8"]
 
 
+def test_a_link_to_the_folder_itself_may_be_given_but_none_inside_is_followed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "secret.md").write_text("secret")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.md").write_text("fine")
+    (tmp_path / "notes/b.md").symlink_to(tmp_path / "secret.md")
+    (tmp_path / "link").symlink_to(tmp_path / "notes")
+    assert [record.id for record in read_markdown_folder(tmp_path / "link").records] == ["a.md"]
+
+
 def test_a_folder_without_markdown_is_no_import(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         read_markdown_folder(tmp_path)

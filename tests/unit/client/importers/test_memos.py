@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from memcube.importers import is_memos, read_memos
 from memcube.importers.memos import decode
 from memcube_protocol.errors import InvalidJsonError, NotFoundError, UnsafePathError
@@ -230,3 +232,63 @@ def test_the_real_tree_cube_is_read() -> None:
     assert records[0].created_at == "2026-01-13T20:51:42.39487Z"
     assert records[0].extensions["memos"]["sources"][0]["role"] == "user"
     assert imported.report.skipped == []
+
+
+KEYS = st.sampled_from(
+    [
+        *(
+            "id",
+            "memory",
+            "metadata",
+            "vector",
+            "payload",
+            "status",
+            "type",
+            "confidence",
+            "source",
+        ),
+        *(
+            "sources",
+            "tags",
+            "entities",
+            "visibility",
+            "created_at",
+            "updated_at",
+            "version",
+            "key",
+        ),
+        *("session_id", "embedding", "api_key", "x"),
+    ]
+)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=12)
+    | st.sampled_from(
+        ["activated", "fact", "public", "2026-01-01T00:00:00Z", '"{}"', "\ud800", ""]
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6),
+)
+ITEMS = st.fixed_dictionaries(
+    {"memory": st.text(max_size=9)},
+    optional={
+        "id": ANYTHING,
+        "metadata": st.dictionaries(KEYS, ANYTHING, max_size=8),
+        "x": ANYTHING,
+    },
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(ITEMS | ANYTHING, max_size=4), st.lists(ANYTHING, max_size=2))
+def test_whatever_a_cube_holds_gives_valid_records_or_a_line_in_the_report(
+    tmp_path_factory: pytest.TempPathFactory, nodes: list[Any], edges: list[Any]
+) -> None:
+    folder = cube(tmp_path_factory.mktemp("cube"), {"nodes": nodes, "edges": edges})
+    imported = read_memos(folder)
+    records = list(imported.records)
+    for record in records:
+        assert parse_record(write_record(record)) == record
+    assert imported.report.records == len(records)
