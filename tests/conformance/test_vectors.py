@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from memcube_protocol import canonical_json, oci, paths, shards, text, timestamps
+from memcube_protocol.config import CubeConfig
 from memcube_protocol.content import (
     Blocks,
     Cell,
@@ -23,6 +24,7 @@ from memcube_protocol.content import (
     merkle_root,
     stream_verified,
 )
+from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import OUTCOMES, MemcubeError
 from memcube_protocol.oci import Descriptor, Manifest
@@ -84,6 +86,31 @@ def manifests(vector: Vector) -> None:
         assert [str(child.digest) for child in parsed.manifests] == vector["manifests"]
 
 
+def configs(vector: Vector) -> None:
+    config = CubeConfig.parse(decoded(vector))
+    assert config.write() == decoded(vector)
+    assert (config.name, config.version) == (vector["cube"], vector["version"])
+    assert config.created_at == timestamps.moment(vector["createdAt"])
+    assert config.governance.licence == vector["licence"]
+    told = [
+        {"id": memory.id, "kind": memory.kind, "layers": [str(layer) for layer in memory.layers]}
+        for memory in config.memories
+    ]
+    assert told == vector["memories"]
+
+
+def cubes(vector: Vector) -> None:
+    manifest = oci.parse_manifest(decoded(vector, "manifest"))
+    cube = Cube.read(manifest, decoded(vector, "config"))
+    assert str(cube.digest) == vector["digest"]
+    told = [
+        {"path": file.path, "memory": file.memory, "digest": str(file.digest)}
+        for file in cube.files
+    ]
+    assert told == vector["files"]
+    assert Cube.write(cube.config, cube.files) == cube
+
+
 def records(vector: Vector) -> None:
     record = parse_record(decoded(vector))
     assert write_record(record) == decoded(vector, "canonical")
@@ -138,6 +165,8 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "paths": paths_,
     "times": times,
     "manifests": manifests,
+    "configs": configs,
+    "cubes": cubes,
     "records": records,
     "shards": shards_,
     "cuts": cuts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -42,7 +43,12 @@ def offline_option(function: Function) -> Function:
 def filter_options(function: Function) -> Function:
     """`--filter` and `--for`; read them with `filters_of`."""
     for option in (
-        click.option("--for", "model", metavar="MODEL", help="Only what fits this model."),
+        click.option(
+            "--for",
+            "model",
+            metavar="MODEL",
+            help="Only what fits this model: a folder, a name, or a base identity.",
+        ),
         click.option(
             "--filter",
             "filters",
@@ -56,8 +62,18 @@ def filter_options(function: Function) -> Function:
 
 
 def filters_of(filters: tuple[str, ...], model: str | None) -> tuple[str, ...]:
-    """The filters that `--filter` and `--for` ask for."""
-    return filters if model is None else (*filters, f"model={model}")
+    """The filters that `--filter` and `--for` ask for; a checkpoint's folder stands for its weights.
+
+    Raises:
+        NotFoundError, InvalidTensorsError: the folder holds no checkpoint, or a damaged one.
+    """
+    if model is None:
+        return filters
+    if Path(model).is_dir():
+        from memcube.memories.model_identity import checkpoint_identity
+
+        model = str(checkpoint_identity(Path(model)))
+    return (*filters, f"model={model}")
 
 
 def trust_options(function: Function) -> Function:

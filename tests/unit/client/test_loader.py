@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memcube.cli.options import filters_of
 from memcube.client import Client
 from memcube.dumper import MemDumper, record_of
 from memcube.loader import Step
@@ -204,3 +205,16 @@ def test_the_dumper_leaves_an_existing_draft_alone(dumper: MemDumper) -> None:
 def test_a_text_has_an_id_made_of_its_words() -> None:
     assert record_of("a text").id == record_of("a text").id
     assert record_of("a text").id != record_of("another text").id
+
+
+def test_only_what_fits_a_checkpoint_is_chosen(
+    client: Client, dumper: MemDumper, tokenizer: Any, tmp_path: Path
+) -> None:
+    own, other = model_of(seed=3), model_of(seed=5)
+    own.save_pretrained(tmp_path / "checkpoint")
+    dumper.add_kv(own, tokenizer, memory_id="own", text=text_of(8))
+    dumper.add_kv(other, tokenizer, memory_id="other", text=text_of(8))
+    client.pack(dumper.folder)
+    filters = filters_of((), str(tmp_path / "checkpoint"))
+    chosen = {file.memory for file in client.open("alice/notes", filters=filters).files}
+    assert chosen == {"plaintext", "own"}
