@@ -204,10 +204,10 @@ class StreamAnswer:
     async def send(self, request: Request, send: Send) -> None:  # noqa: ARG002 - as every answer
         """Send it."""
         await _start(send, self.status, [*self.headers, (b"content-length", b"%d" % self.size)])
-        pending = transfer(next, self.pieces, None)
+        pending = transfer(_next_of, self.pieces)
         sent = 0
         while (piece := await pending) is not None:
-            pending = transfer(next, self.pieces, None)
+            pending = transfer(_next_of, self.pieces)
             sent += len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         if sent != self.size:
@@ -220,6 +220,10 @@ class StreamAnswer:
 
 
 Response = Answer | FileAnswer | StreamAnswer
+
+
+def _next_of(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)
 
 
 async def _start(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:

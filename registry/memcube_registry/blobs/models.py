@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
@@ -13,8 +14,6 @@ from memcube_registry.delivery.decision import Form
 
 class Blob(SQLModel, table=True):
     """Bytes that the blob store holds at `location`, durable before this row is written."""
-
-    __tablename__ = "blob"
 
     id: int | None = Field(default=None, primary_key=True)
     digest: str = Field(max_length=160, unique=True)
@@ -30,7 +29,7 @@ class BlobLink(SQLModel, table=True):
     nothing refers to it; a HEAD, mount or upload before it is collected clears that.
     """
 
-    __tablename__ = "blob_link"
+    __tablename__: ClassVar[Any] = "blob_link"
 
     repository_id: int = Field(foreign_key="repository.id", primary_key=True)
     blob_id: int = Field(foreign_key="blob.id", primary_key=True, index=True)
@@ -44,8 +43,6 @@ class Upload(SQLModel, table=True):
 
     `size_bytes` counts what was received, or is announced by the request that is being received.
     """
-
-    __tablename__ = "upload"
 
     id: str = Field(max_length=32, primary_key=True)
     repository_id: int = Field(foreign_key="repository.id", index=True)

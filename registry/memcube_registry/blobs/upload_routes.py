@@ -49,10 +49,7 @@ class UploadRoutes:
                 return _created(name, mounted)
         whole = request.argument("digest")
         digest = Digest.parse(whole) if whole else None
-        upload = await serve(
-            self.database.run,
-            lambda session: uploading.begin(session, principal, name, utc_now()),
-        )
+        upload = await serve(self._begin, principal, name)
         if digest is None:
             return _accepted(upload, upload.size_bytes)
         try:
@@ -90,6 +87,10 @@ class UploadRoutes:
             lambda session: uploading.cancel(session, self.store, principal, name, upload_id),
         )
         return Answer(204)
+
+    def _begin(self, principal: Principal, name: str) -> OpenUpload:
+        now = utc_now()
+        return self.database.run(lambda session: uploading.begin(session, principal, name, now))
 
     async def _mount(
         self, principal: Principal, name: str, digest: Digest, source: str | None

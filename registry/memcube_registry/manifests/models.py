@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, Index, String, UniqueConstraint
 from sqlmodel import Field, SQLModel
@@ -21,7 +21,6 @@ class Manifest(SQLModel, table=True):
     collection found that nothing keeps it alive.
     """
 
-    __tablename__ = "manifest"
     __table_args__ = (
         UniqueConstraint("repository_id", "digest"),
         Index("ix_manifest_subject", "repository_id", "subject_digest"),
@@ -47,7 +46,7 @@ class Manifest(SQLModel, table=True):
 class ManifestBlob(SQLModel, table=True):
     """That a manifest names a blob of its repository."""
 
-    __tablename__ = "manifest_blob"
+    __tablename__: ClassVar[Any] = "manifest_blob"
 
     manifest_id: int = Field(foreign_key="manifest.id", primary_key=True)
     blob_id: int = Field(foreign_key="blob.id", primary_key=True, index=True)
@@ -56,7 +55,7 @@ class ManifestBlob(SQLModel, table=True):
 class ManifestChild(SQLModel, table=True):
     """That an index names a manifest of its repository."""
 
-    __tablename__ = "manifest_child"
+    __tablename__: ClassVar[Any] = "manifest_child"
 
     manifest_id: int = Field(foreign_key="manifest.id", primary_key=True)
     child_digest: str = Field(max_length=160, primary_key=True, index=True)
@@ -64,8 +63,6 @@ class ManifestChild(SQLModel, table=True):
 
 class Tag(SQLModel, table=True):
     """A name for a manifest of a repository."""
-
-    __tablename__ = "tag"
 
     repository_id: int = Field(foreign_key="repository.id", primary_key=True)
     name: str = Field(sa_type=TAG_NAME, primary_key=True)
@@ -76,7 +73,7 @@ class Tag(SQLModel, table=True):
 class RetiredTag(SQLModel, table=True):
     """An immutable tag that was deleted: it may come back for the same manifest only."""
 
-    __tablename__ = "retired_tag"
+    __tablename__: ClassVar[Any] = "retired_tag"
 
     repository_id: int = Field(foreign_key="repository.id", primary_key=True)
     name: str = Field(sa_type=TAG_NAME, primary_key=True)
