@@ -155,9 +155,9 @@ def _quote(name: str, text: str) -> None:
     """Put `text` between the marks of `name` in docs/benchmarks.md."""
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     document = DOCUMENT.read_text(encoding="utf-8")
-    before, found, rest = document.partition(opening)
+    before, _, rest = document.partition(opening)
     _, closed, after = rest.partition(closing)
-    assert found and closed, f"docs/benchmarks.md has no place for {name}"
+    assert closed, f"docs/benchmarks.md has no place for {name}"
     DOCUMENT.write_text(f"{before}{opening}\n{text}\n{closing}{after}", encoding="utf-8")
 
 
