@@ -23,7 +23,7 @@ from memcube_protocol.compatibility import CompatibilityKey
 from memcube_protocol.config import CubeConfig, Memory
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import MemcubeError
+from memcube_protocol.errors import InvalidConfigError, MemcubeError
 from memcube_protocol.fields import Fields
 from memcube_protocol.parametric import Base
 from memcube_protocol.records import Record
@@ -162,6 +162,14 @@ def read_config(value: Any) -> object:
     return CubeConfig(**CubeConfig._read(Fields(value, "config")))
 
 
+def read_key(value: Any) -> object:
+    """The key, with no field left out, as the canonical form of its manifest wants."""
+    key = CompatibilityKey.from_fields(Fields(value, "key"))
+    if key.to_json() != value:
+        raise InvalidConfigError("a field is left out", hint="write every field")
+    return key
+
+
 def read_release(value: Any) -> object:
     name = value.get("origin") if isinstance(value, dict) else ""
     return releases.from_statement(
@@ -178,11 +186,11 @@ READERS: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
     ),
     "compatibility-key": (
         FULL_KEY,
-        lambda value: CompatibilityKey.from_fields(Fields(value, "key")),
+        read_key,
     ),
     "activation-manifest": (
         FULL_ACTIVATION,
-        lambda value: KvManifest.parse(json.dumps(value).encode()),
+        lambda value: KvManifest.parse(canonical_json.dump(value)),
     ),
     "adapter-metadata": (
         {"base": FULL_METADATA, "training": {"steps": 1}},
@@ -195,7 +203,7 @@ READERS: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
 def _read_build_config(value: Any) -> object:
     from memcube_protocol.build import _memory
 
-    return _memory(json.dumps(value).encode())
+    return _memory(canonical_json.dump(value))
 
 
 def _read_metadata(value: Any) -> object:
@@ -208,7 +216,7 @@ def _read_metadata(value: Any) -> object:
 ONLY_CODE = {
     "record": {"supersedes", "id", "target", "attachments", "created_at"},
     "config": {"name", "version", "origin", "createdAt", "expiresAt", "memories", "id"},
-    "build-config": set(),
+    "build-config": {"shape", "compatibility", "tokens", "x"},
     "compatibility-key": {"computeDtype", "kvDtype"},
     "activation-manifest": {
         *("count", "kvHeads", "keyDim", "valueDim", "tokenChain", "blocks", "blockBytes", "start"),
@@ -314,7 +322,7 @@ def test_a_release_that_the_code_writes_fits_its_schema() -> None:
 
 
 def test_an_activation_manifest_that_the_code_writes_fits_its_schema() -> None:
-    value = json.loads(KvManifest.parse(json.dumps(FULL_ACTIVATION).encode()).to_bytes())
+    value = json.loads(KvManifest.parse(canonical_json.dump(FULL_ACTIVATION)).to_bytes())
     validator("activation-manifest").validate(value)
     assert set(value) == set(FULL_ACTIVATION)
     assert activation.MANIFEST_FILE == "manifest.json"

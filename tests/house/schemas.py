@@ -201,7 +201,7 @@ def cube_config() -> Schema:
 def build_config() -> Schema:
     return closed(
         ["mipVersion", "memory"],
-        "The config of a build: the one memory that it adds to a cube.",
+        "The config of a build, in RFC 8785 form: the one memory that it adds to a cube.",
         mipVersion={"const": config.MIP_VERSION},
         memory=memory(),
     )
@@ -231,7 +231,7 @@ def compatibility_key() -> Schema:
         "positionOffset": integer(),
         "postRope": {"type": "boolean"},
     }
-    return closed([name for name in fields if name not in ("rope", "adapters")], **fields)
+    return closed(list(fields), **fields)
 
 
 def activation_manifest() -> Schema:
@@ -250,8 +250,8 @@ def activation_manifest() -> Schema:
     )
     source = closed([], text={"type": "string"}, digest=digest())
     return closed(
-        ["mipVersion", "id", "key", "layers", "tokenChain", "blocks"],
-        "manifest.json of an activation memory.",
+        ["mipVersion", "id", "key", "layers", "tokenChain", "blocks", "source", "information"],
+        "manifest.json of an activation memory, in RFC 8785 form.",
         mipVersion={"const": config.MIP_VERSION},
         id=line(),
         key=compatibility_key(),
