@@ -108,19 +108,30 @@ def cut(records: Iterable[Record], *, target: int = limits.SHARD_TARGET_BYTES) -
         InvalidRecordError: ids out of order, or one twice.
         LimitExceededError: a record of more than 1 MiB.
     """
+    return cut_lines(((record.id, write_record(record)) for record in records), target=target)
+
+
+def cut_lines(
+    records: Iterable[tuple[str, bytes]], *, target: int = limits.SHARD_TARGET_BYTES
+) -> Iterator[Shard]:
+    """`cut`, for records that are written already: the id of each, and its canonical line.
+
+    Raises:
+        InvalidRecordError: ids out of order, or one twice.
+    """
     lines: list[bytes] = []
     size = 0
     last = ""
-    for record in records:
-        _require_ascending(last, record.id)
-        last = record.id
-        line = write_record(record) + b"\n"
+    for record_id, written in records:
+        _require_ascending(last, record_id)
+        last = record_id
+        line = written + b"\n"
         if size + len(line) > limits.SHARD_MAX_BYTES:
             yield Shard(b"".join(lines), len(lines))
             lines, size = [], 0
         lines.append(line)
         size += len(line)
-        if size >= limits.SHARD_MIN_BYTES and is_cut_point(record.id, len(line), size, target):
+        if size >= limits.SHARD_MIN_BYTES and is_cut_point(record_id, len(line), size, target):
             yield Shard(b"".join(lines), len(lines))
             lines, size = [], 0
     if lines:

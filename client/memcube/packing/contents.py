@@ -85,7 +85,7 @@ class Contents:
             target = shards.target_for(sorter.size)
             files = [
                 self._keep_shard(shards.compress(shard, reuse=reuse))
-                for shard in shards.cut(sorter.records(), target=target)
+                for shard in shards.cut_lines(sorter.lines(), target=target)
             ]
             self._add_memory(Memory(PLAINTEXT, PLAINTEXT, (), records=sorter.count), files)
 

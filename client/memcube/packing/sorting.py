@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from memcube_protocol.errors import InvalidRecordError
-from memcube_protocol.records import Record, parse_record, write_record
+from memcube_protocol.records import Record, write_record
 
 _CACHE_KIB: Final = 32 * 1024
 
@@ -63,7 +63,7 @@ class RecordSorter:
             self.count += 1
             self.size += len(line) + 1
 
-    def records(self) -> Iterator[Record]:
-        """All records, ascending by id; one page of the database in memory at a time."""
-        for (line,) in self._database.execute("SELECT line FROM record ORDER BY id"):
-            yield parse_record(line)
+    def lines(self) -> Iterator[tuple[str, bytes]]:
+        """Id and canonical line of every record, ascending by id, a few in memory at a time."""
+        for record_id, line in self._database.execute("SELECT id, line FROM record ORDER BY id"):
+            yield record_id.decode(), line

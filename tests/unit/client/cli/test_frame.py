@@ -266,7 +266,10 @@ def test_the_names_of_the_package_are_pinned_and_sorted() -> None:
     import memcube
 
     assert memcube.__all__ == sorted(memcube.__all__)
-    assert set(memcube.__all__) >= {"push", "pull", "mount", "Client", "MemDumper", "MemLoader"}
+    assert " ".join(memcube.__all__) == (
+        "Acceptance Client MemDumper MemLoader MemcubeError Mode MountedCube Settings Trust cp dump_kv "
+        "dump_lora inspect login logout ls mount pack path prune pull push rm tag unpack verify whoami"
+    )
     for name in memcube.__all__:
         assert getattr(memcube, name) is not None
     assert set(memcube.__all__) <= set(dir(memcube))
