@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from conftest import Person, fresh
 from memcube_protocol.errors import (
     EXIT_AUTH,
     EXIT_CONFLICT,
+    EXIT_ERROR,
     EXIT_INTEGRITY,
     EXIT_INVALID,
     EXIT_NETWORK,
@@ -18,7 +23,7 @@ from memcube_protocol.errors import (
     EXIT_TRUST,
 )
 from support.machine import Machine
-from support.servers import MemcubeServer
+from support.servers import MemcubeServer, command
 
 
 @pytest.fixture
@@ -372,3 +377,52 @@ def test_an_interrupted_push_is_finished_by_the_next(
     reader.fails(EXIT_NOT_FOUND, "pull", name)
     assert publisher.json("push", folder)["sentBytes"] < 10_000
     assert reader.json("pull", name)["verdict"]["seq"] == 1
+
+
+def test_bars_show_on_a_terminal_and_answers_stay_clean(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [command("memcube"), "pull", name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=reader.environment | {"TERM": "xterm", "COLUMNS": "80"},
+        timeout=60,
+        check=False,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux says EIO where the other end is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    assert done.returncode == 0
+    assert b"\x1b[" in shown
+    assert b"\x1b" not in done.stdout
+    assert done.stdout.startswith(b"Verified ")
+
+
+def test_the_doctor_names_what_is_wrong(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "home", "http://127.0.0.1:9")
+    done = machine.run("doctor", "--json")
+    states = {entry["what"]: entry["state"] for entry in json.loads(done.stdout)["findings"]}
+    assert done.returncode == EXIT_ERROR
+    assert states["registry"] == "problem"
+    assert states["store"] == "ok"
+
+
+def test_a_folder_made_for_tools_goes_with_its_cube(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder, "--public")
+    place = Path(reader.ok("path", name, "--memory", "plaintext").strip())
+    reader.ok("prune")
+    assert place.is_dir()
+    reader.ok("rm", name)
+    assert reader.json("prune", "--older-than", "0", "--yes")["freedBytes"] > 0
+    assert not place.exists()
