@@ -67,21 +67,33 @@ class BlobStoreContract:
         assert b"".join(store.peek(UPLOAD)) == b"one two three"
         assert b"".join(store.read(store.finish(UPLOAD, size=13))) == b"one two three"
 
-    def test_an_upload_drops_what_lies_behind_the_acknowledged_bytes(
-        self, store: BlobStore
-    ) -> None:
+    def test_an_upload_can_be_cut_but_not_below_what_it_had(self, store: BlobStore) -> None:
         sink = store.open(UPLOAD, size=0)
-        sink.write([b"kept lost"])
+        sink.write([b"kept"])
         sink.close()
         sink = store.open(UPLOAD, size=4)
-        sink.write([b"!"])
+        sink.write([b" lost"])
+        sink.cut(2)
         sink.close()
-        assert b"".join(store.peek(UPLOAD)) == b"kept!"
+        assert b"".join(store.peek(UPLOAD)) == b"kept"
 
-    def test_an_upload_is_not_continued_beyond_what_it_holds(self, store: BlobStore) -> None:
+    def test_an_upload_is_not_finished_while_somebody_writes_to_it(self, store: BlobStore) -> None:
+        sink = store.open(UPLOAD, size=0)
+        sink.write([b"four"])
+        with pytest.raises(ConflictError):
+            store.finish(UPLOAD, size=4)
+        sink.close()
+        assert b"".join(store.read(store.finish(UPLOAD, size=4))) == b"four"
+
+    @pytest.mark.parametrize("size", [0, 3, 5])
+    def test_an_upload_is_continued_only_where_it_ends(self, store: BlobStore, size: int) -> None:
+        sink = store.open(UPLOAD, size=0)
+        sink.write([b"four"])
+        sink.close()
         with pytest.raises(RangeMismatchError):
-            store.open(UPLOAD, size=1)
-        store.open(UPLOAD, size=0).close()
+            store.open(UPLOAD, size=size)
+        store.open(UPLOAD, size=4).close()
+        assert b"".join(store.peek(UPLOAD)) == b"four"
 
     def test_an_upload_has_one_writer_at_a_time(self, store: BlobStore) -> None:
         sink = store.open(UPLOAD, size=0)

@@ -169,11 +169,10 @@ class UploadRoutes:
 
     def _interrupted(self, upload: OpenUpload, receiver: Receiver, error: MemcubeError) -> None:
         """After a failure: keep what a client may resume, give back what a full disk needs."""
-        receiver.sink.close()
         kept = upload.size_bytes + receiver.received
         if isinstance(error, StorageError | SizeMismatchError):
-            self.store.open(upload.id, size=upload.size_bytes).close()
             kept = upload.size_bytes
+            receiver.sink.cut(kept)
         self._record(upload.id, kept)
 
     def _record(self, upload_id: str, size: int) -> None:

@@ -58,6 +58,16 @@ class Sink(Protocol):
         """
         ...
 
+    def cut(self, size: int, /) -> None:
+        """Drop all but the upload's first `size` bytes; no fewer than it had when it was opened.
+
+        Bytes that were there before are never changed, so a hash over them stays true.
+
+        Raises:
+            StorageError: they could not be dropped.
+        """
+        ...
+
     def close(self) -> None:
         """Let others open the upload; what was written stays. Calling it again does nothing."""
         ...
@@ -67,11 +77,11 @@ class Uploads(Protocol):
     """Holds uploads in progress. They survive a restart; unknown ids are empty uploads."""
 
     def open(self, upload: str, *, size: int) -> Sink:
-        """The upload positioned after its first `size` bytes; what lies behind them is dropped.
+        """The upload positioned at its end, which must lie after `size` bytes.
 
         Raises:
             ConflictError: another request is writing to it.
-            RangeMismatchError: it holds fewer bytes.
+            RangeMismatchError: it holds another number of bytes: somebody wrote to it meanwhile.
             DiskFullError, ReadOnlyError, StorageError: it cannot be written.
         """
         ...
@@ -96,6 +106,7 @@ class Finisher(Protocol):
         """The location of an object that holds the upload's `size` bytes, durable on return.
 
         Raises:
+            ConflictError: another request is writing to it.
             SizeMismatchError: it holds another number of bytes.
             DiskFullError, ReadOnlyError, StorageError: it could not be made durable.
         """

@@ -67,14 +67,13 @@ class LocalFiles:
 
     def open(self, upload: str, *, size: int) -> Sink:
         """See `Uploads.open`."""
-        with _translated("the upload"):
-            handle = os.open(self._upload(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = self._locked(upload)
         try:
-            _position(handle, size)
+            _stand_at_end(handle, size)
         except BaseException:
             os.close(handle)
             raise
-        return _FileSink(handle)
+        return _FileSink(handle, size)
 
     def size(self, upload: str) -> int:
         """See `Uploads.size`."""
@@ -101,14 +100,15 @@ class LocalFiles:
         location = uuid.uuid4().hex
         source, target = self._upload(upload), self._object(location)
         with _translated("the blob"):
-            handle = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Locked to the end: no writer may hold the file when it becomes an object.
+            handle = self._locked(upload)
             try:
                 _require_size(handle, size)
                 os.fchmod(handle, 0o440)
                 os.fsync(handle)
+                source.rename(target)
             finally:
                 os.close(handle)
-            source.rename(target)
             _sync_folder(target.parent)
         return location
 
@@ -139,6 +139,21 @@ class LocalFiles:
             finally:
                 probe.unlink(missing_ok=True)
 
+    def _locked(self, upload: str) -> int:
+        with _translated("the upload"):
+            handle = os.open(self._upload(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise ConflictError(
+                "another request is writing to this upload", hint="wait for it to end"
+            ) from error
+        if not _is_still_at(handle, self._upload(upload)):
+            os.close(handle)
+            raise ConflictError("the upload has just ended", hint="start a new upload")
+        return handle
+
     def _object(self, location: str) -> Path:
         _require_name(location)
         return self._objects / location[:2] / location
@@ -155,8 +170,9 @@ class _FileSink:
     for it, for the number of a closed file may by then name another one.
     """
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, handle: int, opened_at: int) -> None:
         self._handle: int | None = handle
+        self._opened_at = opened_at
         self._in_use = threading.Lock()
 
     def write(self, pieces: Sequence[bytes], /) -> None:
@@ -166,6 +182,12 @@ class _FileSink:
                 raise StorageError("the upload was closed", hint="resume the upload")
             for at in range(0, len(pieces), _WRITEV_PIECES):
                 _write_all(self._handle, pieces[at : at + _WRITEV_PIECES])
+
+    def cut(self, size: int, /) -> None:
+        """See `Sink.cut`."""
+        with self._in_use, _translated("the upload"):
+            if self._handle is not None:
+                os.ftruncate(self._handle, max(size, self._opened_at))
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -185,22 +207,22 @@ def _write_all(handle: int, pieces: Sequence[bytes]) -> None:
         rest = rest[os.write(handle, rest) :]
 
 
-def _position(handle: int, size: int) -> None:
-    """Lock the file and stand behind its first `size` bytes."""
+def _is_still_at(handle: int, path: Path) -> bool:
+    """Whether the file was neither finished nor removed between its opening and its locking."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ConflictError(
-            "another request is writing to this upload", hint="wait for it to end"
-        ) from error
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _stand_at_end(handle: int, size: int) -> None:
     with _translated("the upload"):
-        if (held := os.fstat(handle).st_size) < size:
-            raise RangeMismatchError(
-                f"the upload holds {held} bytes, not {size}",
-                hint="ask for the upload's status and go on from there",
-            )
-        os.ftruncate(handle, size)
-        os.lseek(handle, size, os.SEEK_SET)
+        held = os.lseek(handle, 0, os.SEEK_END)
+    if held != size:
+        raise RangeMismatchError(
+            f"the upload holds {held} bytes, not {size}",
+            hint="ask for the upload's status and go on from there",
+        )
 
 
 def _require_size(handle: int, size: int) -> None:

@@ -50,12 +50,11 @@ class MemoryStore:
                     "another request is writing to this upload", hint="wait for it to end"
                 )
             content, _ = self._uploads.setdefault(upload, (bytearray(), datetime.now(UTC)))
-            if len(content) < size:
+            if len(content) != size:
                 raise RangeMismatchError(
                     f"the upload holds {len(content)} bytes, not {size}",
                     hint="ask for the upload's status and go on from there",
                 )
-            del content[size:]
             self._open.add(upload)
         return _MemorySink(self, upload, content)
 
@@ -75,6 +74,10 @@ class MemoryStore:
     def finish(self, upload: str, *, size: int) -> str:
         """See `Finisher.finish`."""
         with self._lock:
+            if upload in self._open:
+                raise ConflictError(
+                    "another request is writing to this upload", hint="wait for it to end"
+                )
             content = bytes(self._uploads.get(upload, (b"",))[0])
             if len(content) != size:
                 raise SizeMismatchError(
@@ -112,11 +115,16 @@ class _MemorySink:
         self._store = store
         self._upload = upload
         self._content = content
+        self._opened_at = len(content)
 
     def write(self, pieces: Sequence[bytes], /) -> None:
         """See `Sink.write`."""
         for piece in pieces:
             self._content += piece
+
+    def cut(self, size: int, /) -> None:
+        """See `Sink.cut`."""
+        del self._content[max(size, self._opened_at) :]
 
     def close(self) -> None:
         """See `Sink.close`."""
