@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from memcube.cli import reference
 from memcube_protocol import errors, limits, media_types
 from memcube_registry import settings
 
@@ -95,6 +96,7 @@ def pages() -> dict[Path, Callable[[], str]]:
         SPEC / "errors.md": errors_page,
         SPEC / "limits.md": limits_page,
         SPEC / "media-types.md": media_types_page,
+        Path("docs/guide/cli.md"): reference.reference,
         Path("docs/guide/settings.md"): settings.guide,
     }
     for name in SCHEMAS:

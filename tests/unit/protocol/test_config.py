@@ -57,9 +57,9 @@ lines = st.text(
 words = st.text(st.sampled_from("abcdefghijk-0123"), min_size=1, max_size=20)
 digests = st.binary(max_size=4).map(Digest.of)
 moments = st.datetimes(
-    datetime(1980, 1, 1),
-    datetime(2200, 1, 1),
-    timezones=st.just(UTC),  # noqa: DTZ001
+    datetime(1980, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
+    datetime(2200, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
+    timezones=st.just(UTC),
 ).map(lambda moment: moment.replace(microsecond=0))
 governances = st.builds(
     Governance,
