@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Final
 
@@ -53,7 +54,7 @@ def _exit_codes() -> Iterator[str]:
 def _sections(command: click.Command, name: str) -> Iterator[str]:
     context = click.Context(command, info_name=name)
     usage = command.get_usage(context).removeprefix("Usage: ")
-    text = (command.help or "").replace("\b", "").strip()
+    text = inspect.cleandoc(command.help or "").replace("\b", "")
     yield f"## {name}\n\n```\n{' '.join(usage.split())}\n```\n\n{text}\n"
     rows = [record for option in command.params if (record := option.get_help_record(context))]
     if rows:
