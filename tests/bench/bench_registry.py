@@ -21,6 +21,7 @@ from support.wire import Wire
 ROUNDS = 5
 OURS, PEER = "memcube", "docker-registry"
 OURS_WITH_TOKEN = "memcube, with a token"
+OURS_TWICE = "memcube --workers 2"
 
 
 @dataclass(frozen=True)
@@ -135,26 +136,25 @@ def requests_per_second(contestant: Contestant, reference: str) -> float:
     return float(found.group(1))
 
 
-def make_public(repository: Repository) -> None:
-    """Let everybody read: the reference registry asks nobody who they are either."""
-    reply = repository.wire.put(
-        f"/api/v1/cubes/{repository.name}",
-        body=b'{"visibility": "public"}',
-        headers={"Content-Type": "application/json"},
-    )
-    assert reply.status == 200, reply
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contestant]:
+    settings = NO_LIMITS | {"MEMCUBE_REGISTRY_WORKERS": "2"}
+    with memcube_server(tmp_path_factory.mktemp("two"), settings) as server:
+        server.create_account("bench")
+        wire = server.wire.bearer(server.create_token("bench", "pull", "push"))
+        assert server.process is not None
+        yield Contestant(Repository(wire, "bench/cube"), server.process.pid)
 
 
-def test_manifests_a_second(contestants: dict[str, Contestant]) -> None:
+def test_manifests_a_second(contestants: dict[str, Contestant], two_workers: Contestant) -> None:
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
     sample, ours = one_image("v1"), contestants[OURS]
-    for contestant in contestants.values():
+    for contestant in (*contestants.values(), two_workers):
         sample.push(contestant.repository)
-    make_public(ours.repository)
-    anonymous = ours.repository.seen_by(ours.repository.wire.anonymous())
     asked = {
-        OURS: Contestant(anonymous, ours.pid),
+        OURS: read_by_anybody(ours),
+        OURS_TWICE: read_by_anybody(two_workers),
         PEER: contestants[PEER],
         OURS_WITH_TOKEN: ours,
     }
@@ -167,3 +167,15 @@ def test_manifests_a_second(contestants: dict[str, Contestant]) -> None:
         rows += [[what, name, round(sorted(each)[1])] for name, each in rates.items()]
     columns = ["GET of a manifest by", "server", "requests a second"]
     report("registry_manifests", "Manifests, 16 connections, medians of 3 runs", columns, rows)
+
+
+def read_by_anybody(contestant: Contestant) -> Contestant:
+    """The same repository, public and asked without a login, as the reference registry is asked."""
+    repository = contestant.repository
+    reply = repository.wire.put(
+        f"/api/v1/cubes/{repository.name}",
+        body=b'{"visibility": "public"}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert reply.status == 200, reply
+    return Contestant(repository.seen_by(repository.wire.anonymous()), contestant.pid)
