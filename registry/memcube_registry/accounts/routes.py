@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -15,7 +16,7 @@ from memcube_registry.accounts import service, tokens
 from memcube_registry.accounts.authentication import principal_of
 from memcube_registry.accounts.models import Account, AccountKind, ApiToken, Role
 from memcube_registry.accounts.principal import Principal
-from memcube_registry.accounts.scopes import Act, parse_scopes
+from memcube_registry.accounts.scopes import Act, Scope, parse_scopes
 from memcube_registry.database import utc_now
 from memcube_registry.delivery.decision import includes
 from memcube_registry.delivery.service import role_in
@@ -125,7 +126,8 @@ def get_me(request: Asked) -> MeView:
 @post("/accounts", sync_to_thread=True, tags=["accounts"])
 def create_account(request: Asked, data: JSONBody[NewAccount]) -> AccountView:
     """Create a person's account; for operators of the registry."""
-    principal, services = _require_admin(request), services_of(request)
+    principal, services = require_account(request), services_of(request)
+    _require_no_wider(principal, [Scope(Act.ADMIN)])
     quota = services.settings.default_quota_bytes if data.quota_bytes is None else data.quota_bytes
 
     def work(session: Session) -> Account:
@@ -157,6 +159,7 @@ def create_token(request: Asked, data: JSONBody[NewToken]) -> CreatedToken:
     """Create an API token; its secret is in this answer only."""
     principal = _require_admin(request)
     scopes = parse_scopes(" ".join(data.scopes))
+    _require_no_wider(principal, scopes)
     lifetime = None if data.days is None else timedelta(days=data.days)
 
     def work(session: Session) -> CreatedToken:
@@ -266,6 +269,15 @@ def _require_admin(request: Asked, namespace: str | None = None) -> Principal:
             "the token's scope does not include this", hint="use a token of scope admin"
         )
     return principal
+
+
+def _require_no_wider(principal: Principal, scopes: Iterable[Scope]) -> None:
+    """Refuse what the caller's own token could not do: nobody gets more by making a token."""
+    for scope in scopes:
+        if not any(held.includes(scope) for held in principal.scopes):
+            raise ForbiddenError(
+                f"the token's scopes do not include {scope}", hint="use a token of scope admin"
+            )
 
 
 def _row_of(session: Session, principal: Principal) -> Account:

@@ -67,6 +67,11 @@ class Scope:
             self.within in ("", repository, repository.partition("/")[0])
         )
 
+    def includes(self, other: Scope) -> bool:
+        """Whether a token of this scope could do all that one of scope `other` can."""
+        namespace = other.within.partition("/")[0]
+        return other.act in _INCLUDED[self.act] and self.within in ("", other.within, namespace)
+
     def __str__(self) -> str:
         return f"{self.act}:{self.within}" if self.within else self.act.value
 
