@@ -124,6 +124,8 @@ class UploadRoutes:
         progress: Progress | None,
         size: int,
     ) -> None:
+        # Whoever holds the upload now may still cut its end: what is hashed must have been settled.
+        self.store.open(upload.id, size=size).close()
         actual = digest_of_upload(self.store, upload.id, digest.algorithm, progress, size)
         if actual != digest:
             self._discard(principal, upload)
