@@ -129,3 +129,18 @@ def test_a_record_that_repeats_an_earlier_fence_does_not_close_its_own() -> None
     fence = render([note(1)], 1000).split("\n")[0]
     record = Record(id="a", text=fence.replace("<", "</"))
     assert fence.replace("<", "</") not in render([record], 1000)
+
+
+@pytest.mark.parametrize("text", ["<" + " " * 200_000, "< " * 100_000, "<" + " /" * 100_000])
+def test_spaces_behind_a_bracket_take_linear_time(text: str) -> None:
+    began_s = time.perf_counter()
+    neutralise(text)
+    assert time.perf_counter() - began_s < 5
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]"],
+)
+def test_control_tokens_in_square_brackets_are_broken(token: str) -> None:
+    assert token not in neutralise(f"a {token} b")
