@@ -254,3 +254,17 @@ def test_a_look_alike_origin_is_no_origin():
     for name in ("registry.example/аlice/notes", "registry.example/alice/notes\u200b"):
         with pytest.raises(InvalidStatementError):
             release(origin=name)
+
+
+def test_a_stranger_who_names_the_publisher_as_a_partner_is_a_rival_at_first_use():
+    """Both keys signed: only a statement of each that names the other makes them partners."""
+    both = tuple(sorted((ALICE.public_key.id, MALLORY.public_key.id)))
+    newer = release(MALLORY, seq=2, previous=OTHER, publishers=both)
+    for attestations in ([attest(), attest(newer, MALLORY)], [attest(newer, MALLORY), attest()]):
+        refused(ask(attestations), SignatureInvalidError, "ambiguous-publisher")
+
+
+def test_partners_who_name_each_other_are_no_rivals():
+    both = tuple(sorted((ALICE.public_key.id, MALLORY.public_key.id)))
+    said = release(publishers=both)
+    assert verify_cube(ask([attest(said), attest(said, MALLORY)])).standing is Standing.FIRST_USE

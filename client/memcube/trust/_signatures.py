@@ -53,14 +53,18 @@ def choose(found: Found, question: Question) -> Signed:
         found.releases,
         key=lambda signed: (signed.release.origin == question.origin, signed.release.seq),
     )
-    rivals = {signed.key.id for signed in found.releases} - set(chosen.release.publishers)
-    if rivals and question.keys is None:
+    if question.keys is None and any(_are_rivals(chosen, signed) for signed in found.releases):
         raise SignatureInvalidError(
             "two publishers claim this cube, and neither is pinned yet",
             hint="ask the publisher for the key's id, then repeat with --accept-publisher ID",
             reason="ambiguous-publisher",
         )
     return chosen
+
+
+def _are_rivals(one: Signed, other: Signed) -> bool:
+    """Whether the two statements do not name each other's key: anybody can name another's."""
+    return other.key.id not in one.release.publishers or one.key.id not in other.release.publishers
 
 
 def _find(
