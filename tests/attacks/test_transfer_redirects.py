@@ -13,7 +13,12 @@ from memcube.http import HttpClient, Request, RetryPolicy
 from memcube.remote import Registry
 from memcube.settings import Settings
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import NetworkError, UnauthenticatedError, UnsafeRedirectError
+from memcube_protocol.errors import (
+    MemcubeError,
+    NetworkError,
+    UnauthenticatedError,
+    UnsafeRedirectError,
+)
 from support.scripted import Answer, Received, Scripted, scripted
 
 SECRET = "s3cret-of-ann"
@@ -170,3 +175,17 @@ def test_secrets_appear_in_no_error(tmp_path: Path) -> None:
     shown = f"{caught.value} {caught.value.hint} {caught.value.__cause__}"
     assert SECRET not in shown
     assert "secret=x" not in shown
+
+
+def test_a_token_realm_that_leads_elsewhere_does_not_take_the_credentials_along(
+    bystander: Scripted,
+) -> None:
+    def script(request: Received) -> Answer:
+        if request.path.startswith("/token"):
+            return Answer(307, {"Location": f"{bystander.url}/token"})
+        return Answer(401, {"WWW-Authenticate": f'Bearer realm="{server.url}/token"'})
+
+    with scripted(script) as server, pytest.raises(MemcubeError):
+        client().send(Request("GET", f"{server.url}/v2/"))
+    assert server.received[1].headers["authorization"]
+    assert all("authorization" not in request.headers for request in bystander.received)

@@ -43,7 +43,8 @@ class Request:
 
     `repeatable` says whether it may be sent twice; by default that follows from the method.
     `led_from` is the origin that named the URL, where the user did not: such a request carries no
-    credentials of ours and leads no further inside than that origin lies.
+    credentials of ours but `authorization`, which no redirect takes to another origin, and leads no
+    further inside than that origin lies.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Request:
     scopes: frozenset[str] = frozenset()
     repeatable: bool | None = None
     led_from: Origin | None = None
+    authorization: str | None = field(default=None, repr=False)
 
     @property
     def may_repeat(self) -> bool:
@@ -216,7 +218,7 @@ class HttpClient:
             )
         origin = Origin.of(request.url)
         if request.led_from is not None:
-            return self._follow(request, origin, None)
+            return self._follow(request, origin, request.authorization)
         header = self._authenticator.header(origin, request.scopes)
         response = self._follow(request, origin, header)
         challenge = response.headers.get("www-authenticate")
@@ -275,9 +277,9 @@ class HttpClient:
         return Response(raw, url, str(request))
 
     def _fetch_token(self, url: str, authorization: str | None, origin: Origin) -> bytes:
-        headers = {"Authorization": authorization} if authorization else {}
+        request = Request("GET", url, led_from=origin, authorization=authorization)
         try:
-            with self.send(Request("GET", url, headers, led_from=origin)) as response:
+            with self.send(request) as response:
                 return response.content(TOKEN_BYTES)
         except UnauthenticatedError as error:
             raise type(error)(
