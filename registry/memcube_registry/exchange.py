@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -136,6 +137,16 @@ class Request:
                 )
             pieces.append(piece)
         return b"".join(pieces)
+
+    async def skip(self, limit: int) -> None:
+        """Read the rest of the body, `limit` bytes at most, and keep nothing of it.
+
+        So that a client hears of a refusal although it is still sending.
+        """
+        size = 0
+        with suppress(InvalidRequestError):
+            while size <= limit and (piece := await self.piece()) is not None:
+                size += len(piece)
 
     async def piece(self) -> bytes | None:
         """The next piece of the body; None after the last.

@@ -42,7 +42,7 @@ class Account(SQLModel, table=True):
     quota_bytes: int | None = Field(default=None, sa_type=BigInteger)
     """Storage the account may use; None: without limit."""
     used_bytes: int = Field(default=0, sa_type=BigInteger)
-    """Bytes of blobs linked to the account's repositories, each blob counted once."""
+    """Bytes of the account's manifests, and of blobs linked to its repositories, each counted once."""
     disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 

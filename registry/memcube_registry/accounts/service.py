@@ -168,7 +168,8 @@ def require_quota(session: Session, account_id: int, extra_bytes: int) -> None:
 def add_usage(session: Session, account_id: int, delta_bytes: int) -> None:
     """Count `delta_bytes` more (or fewer) of content as stored by the account.
 
-    Called once for each blob that an account gets its first link to, or loses its last one.
+    Called once for each blob that an account gets its first link to, or loses its last one, and for
+    each manifest.
     """
     session.execute(
         update(Account)

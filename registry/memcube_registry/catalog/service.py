@@ -12,6 +12,7 @@ from sqlmodel import Session, col, or_, select
 from memcube_registry.accounts.models import Membership
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act
+from memcube_registry.accounts.service import add_usage
 from memcube_registry.blobs import service as blobs
 from memcube_registry.blobs.models import Blob, BlobLink, Upload
 from memcube_registry.catalog.models import Repository, Visibility
@@ -88,6 +89,9 @@ def delete_cube(session: Session, principal: Principal, name: str) -> list[str]:
     manifests = select(Manifest.id).where(Manifest.repository_id == row.id)
     for table in (ManifestBlob, ManifestChild):
         session.execute(delete(table).where(col(table.manifest_id).in_(manifests)))
+    sizes = select(func.coalesce(func.sum(Manifest.size_bytes), 0))
+    described = session.exec(sizes.where(Manifest.repository_id == row.id)).one()
+    add_usage(session, row.account_id, -int(described))
     session.execute(delete(Manifest).where(col(Manifest.repository_id) == row.id))
     held = select(Blob).join(BlobLink).where(BlobLink.repository_id == row.id)
     for blob in session.exec(held).all():

@@ -22,7 +22,7 @@ from memcube_registry.accounts.scopes import Act
 from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.delivery.decision import Decision, Form, Part, Question, Verdict, decide
 
-__all__ = ["Act", "Form", "Part", "authorize", "role_in"]
+__all__ = ["Act", "Form", "Part", "authorize", "require_allowed", "role_in"]
 
 # Built once: this runs with every request, and building costs as much as asking SQLite.
 _BY_NAME: Final = select(Repository).where(Repository.name == bindparam("name"))
@@ -55,6 +55,27 @@ def authorize(
         ForbiddenError: neither could.
         NotFoundError: no such repository, or one that `principal` must not know of.
     """
+    found = require_allowed(
+        session, principal, repository, act, digest=digest, part=part, form=form
+    )
+    return found or _create(session, repository)
+
+
+def require_allowed(
+    session: Session,
+    principal: Principal,
+    repository: str,
+    act: Act,
+    *,
+    digest: Digest | None = None,
+    part: Part = Part.CONTENT,
+    form: Form = Form.OPEN,
+) -> Repository | None:
+    """As `authorize`, before anything is done: an absent repository is None where it could be made.
+
+    Raises:
+        InvalidReferenceError, UnauthenticatedError, ForbiddenError, NotFoundError: as `authorize`.
+    """
     _require_qualified(repository)
     row = session.execute(_BY_NAME, {"name": repository}).scalar_one_or_none()
     public_read = act is Act.READ and row is not None and row.visibility is Visibility.PUBLIC
@@ -74,7 +95,7 @@ def authorize(
     )
     if decision.verdict is not Verdict.ALLOW:
         raise _refusal(decision, act, repository, digest)
-    return row or _create(session, repository)
+    return row
 
 
 def role_in(session: Session, principal: Principal, namespace: str) -> Role | None:

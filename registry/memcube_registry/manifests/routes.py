@@ -9,12 +9,14 @@ from urllib.parse import quote, urlencode
 
 from memcube_protocol import limits, media_types
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import InvalidRequestError
+from memcube_protocol.errors import InvalidRequestError, MemcubeError
 from memcube_protocol.reference import is_tag
 
 from memcube_registry.accounts.authentication import principal_in
+from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs.routes import is_known_to
 from memcube_registry.database import Database, utc_now
+from memcube_registry.delivery.service import Act, Part, require_allowed
 from memcube_registry.exchange import Answer, Request, Response, serve
 from memcube_registry.manifests import referrers, service, tags
 from memcube_registry.manifests.service import Push, StoredManifest
@@ -58,6 +60,7 @@ class ManifestRoutes:
         principal = principal_in(request.scope)
         media_type = _media_type(request)
         expected = _expectation(request)
+        await self._admit(request, principal, name)
         raw = await request.body(limits.MANIFEST_BYTES, "the manifest")
         digest = wanted if isinstance(wanted, Digest) else None
 
@@ -69,6 +72,19 @@ class ManifestRoutes:
 
         push = await serve(put)
         return Answer(201, _pushed(name, push, by_digest=digest is not None))
+
+    async def _admit(self, request: Request, principal: Principal, name: str) -> None:
+        """Refuse whoever may not push here, before 4 MiB are kept and parsed for them."""
+
+        def ask() -> None:
+            with self.database.read() as session:
+                require_allowed(session, principal, name, Act.WRITE, part=Part.DESCRIPTION)
+
+        try:
+            await serve(ask)
+        except MemcubeError:
+            await request.skip(limits.MANIFEST_BYTES)
+            raise
 
     async def delete(self, request: Request, name: str, reference: str) -> Response:
         """202 once the tag, or the manifest with all its tags, is gone."""

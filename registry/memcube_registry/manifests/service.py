@@ -22,8 +22,10 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
+from memcube_registry.accounts.service import add_usage, require_quota
 from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.blobs.service import STALE
+from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database, table_of
 from memcube_registry.delivery.service import Act, Part, authorize
 from memcube_registry.manifests import tags
@@ -119,6 +121,7 @@ def put(session: Session, principal: Principal, name: str, push: Push, now: date
         MissingContentError: the repository lacks a blob or manifest that it names.
         InvalidManifestError: it gives a blob another size than it has.
         ConflictError: a tag is immutable, or not where the push expects it.
+        QuotaExceededError: the account's storage is full.
         UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
     """
     repository = authorize(
@@ -129,7 +132,9 @@ def put(session: Session, principal: Principal, name: str, push: Push, now: date
     children = _require_children(session, repository.id, push.manifest)
     row = _row(session, repository.id, str(push.digest))
     if row is None:
+        require_quota(session, repository.account_id, len(push.manifest.raw))
         row = _insert(session, principal, repository.id, push, now)
+        add_usage(session, repository.account_id, row.size_bytes)
         _refer(session, row, blobs, children)
     row.used_at, row.condemned_at = now, None
     _renew_links(session, repository.id, blobs, now)
@@ -202,6 +207,8 @@ def remove(session: Session, row: Manifest, now: datetime) -> None:
     )
     session.execute(delete_rows(ManifestBlob).where(col(ManifestBlob.manifest_id) == row.id))
     session.execute(delete_rows(ManifestChild).where(col(ManifestChild.manifest_id) == row.id))
+    owner = session.get_one(Repository, row.repository_id).account_id
+    add_usage(session, owner, -row.size_bytes)
     session.delete(row)
     session.flush()
 

@@ -21,8 +21,8 @@ def digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def push(client: Client, headers: dict[str, str], name: str, content: bytes, *tags: str) -> None:
-    """A cube of one layer with `content`, tagged."""
+def push(client: Client, headers: dict[str, str], name: str, content: bytes, *tags: str) -> int:
+    """A cube of one layer with `content`, tagged; the size of its manifest."""
     for blob in (content, b"{}"):
         path = f"/v2/{name}/blobs/uploads/?digest={digest(blob)}"
         done = client.post(path, content=blob, headers=headers)
@@ -34,13 +34,15 @@ def push(client: Client, headers: dict[str, str], name: str, content: bytes, *ta
         "config": {"mediaType": "x/z", "digest": digest(b"{}"), "size": 2},
         "layers": [layer],
     }
+    raw = json.dumps(manifest).encode()
     for tag in tags:
         answer = client.put(
             f"/v2/{name}/manifests/{tag}",
-            content=json.dumps(manifest).encode(),
+            content=raw,
             headers={**headers, "content-type": MANIFEST},
         )
         assert answer.status_code == 201, answer.text
+    return len(raw)
 
 
 @pytest.fixture
@@ -69,9 +71,9 @@ def used(client: Client, headers: dict[str, str]) -> int:
 def test_a_deleted_cube_is_gone_and_its_storage_is_free(
     client: Client, alice: dict[str, str]
 ) -> None:
-    push(client, alice, "alice/notes", b"one" * 100, "1.0.0", "latest")
+    manifest_bytes = push(client, alice, "alice/notes", b"one" * 100, "1.0.0", "latest")
     client.post("/v2/alice/notes/blobs/uploads/", headers=alice)
-    assert used(client, alice) == 302
+    assert used(client, alice) == 302 + manifest_bytes
     assert client.delete("/api/v1/cubes/alice/notes", headers=alice).status_code == 204
     assert used(client, alice) == 0
     for path in ("manifests/latest", "manifests/1.0.0", f"blobs/{digest(b'one' * 100)}"):
@@ -83,10 +85,10 @@ def test_blobs_that_another_cube_of_the_account_has_stay_counted_once(
     client: Client, alice: dict[str, str]
 ) -> None:
     for name in ("alice/one", "alice/two"):
-        push(client, alice, name, b"shared" * 10, "latest")
-    assert used(client, alice) == 62
+        manifest_bytes = push(client, alice, name, b"shared" * 10, "latest")
+    assert used(client, alice) == 62 + 2 * manifest_bytes
     client.delete("/api/v1/cubes/alice/one", headers=alice)
-    assert used(client, alice) == 62
+    assert used(client, alice) == 62 + manifest_bytes
     assert client.get("/v2/alice/two/manifests/latest", headers=alice).status_code == 200
 
 
