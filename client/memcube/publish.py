@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from memcube_protocol import oci
 from memcube_protocol.config import CubeConfig, Lineage
 from memcube_protocol.cube import Cube
-from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import ConflictError, NotFoundError, TrustError
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
 from memcube_signing.keys import Signer
 from memcube_signing.release import Parent
 
-from memcube.consume import attestations_of, resolve_unjudged
+from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
 from memcube.remote import Registry
@@ -78,7 +79,37 @@ def publish(
         attached = {entry.digest for entry in registry.referrers(place.name, cube.digest)}
         if attached.issuperset(known.related):
             return Published(place, cube, (place.target,), unchanged=True)
-    return _publish(context, registry, place, cube, key, trust)
+    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    if present and (found := _released_by(context, place, signer, trust)):
+        return _adopt(context, registry, cube, found)
+    return _publish(context, registry, place, cube, signer, trust)
+
+
+def _released_by(
+    context: Context, place: Reference, signer: Signer, trust: Trust
+) -> Verified | None:
+    """What `place` names, if this key released it: from another machine, or before its home was lost."""
+    try:
+        found = resolve(context, place, trust=trust)
+    except TrustError:
+        return None
+    publisher = found.verdict.publisher
+    return found if publisher and publisher.id == signer.public_key.id else None
+
+
+def _adopt(context: Context, registry: Registry, cube: Cube, found: Verified) -> Published:
+    """Make this machine know a release of its own, and finish its tags; nothing is signed again."""
+    place = found.reference
+    tags = (place.target, *_following_tags(registry, place))
+    registry.put_tags(place.name, cube.manifest, tags)
+    attached = tuple(attestation.referrer.digest for attestation in found.attestations)
+    with context.store.session():
+        for attestation in found.attestations:
+            context.store.blobs.add(attestation.bundle)
+            context.store.blobs.add(attestation.referrer.raw)
+        for tag in tags:
+            context.store.put_ref(replace(place, tag=tag), cube.digest, related=attached)
+    return Published(place, cube, tags, unchanged=True)
 
 
 def _publish(
@@ -86,15 +117,13 @@ def _publish(
     registry: Registry,
     place: Reference,
     cube: Cube,
-    key: str | None,
+    signer: Signer,
     trust: Trust,
 ) -> Published:
-    signer = (context.keys.signer(key) if key else context.keys.signer()).key
     signed = _sign(context, registry, place, cube, signer, trust)
     followers = _following_tags(registry, place)
     with context.store.session():
-        sent = _push_blobs(context, registry, place.name, cube.manifest)
-        registry.put_manifest(place.name, cube.manifest)
+        sent = _push_manifest(context, registry, place.name, cube.manifest)
         sent += _attach(context, registry, place.name, signed)
         registry.put_tags(place.name, cube.manifest, (place.target, *followers))
         for tag in (place.target, *followers):
@@ -199,12 +228,45 @@ def _parents(lineage: Lineage) -> tuple[Parent, ...]:
     )
 
 
-def _push_blobs(context: Context, registry: Registry, name: str, manifest: oci.Manifest) -> int:
+def _push_manifest(context: Context, registry: Registry, name: str, manifest: oci.Manifest) -> int:
+    """Push blobs and manifest, asking for no blob of the cube that is tagged there; bytes sent."""
+    held = _blobs_of_latest(registry, name)
+    sent = _push_blobs(context, registry, name, manifest, held)
+    try:
+        registry.put_manifest(name, manifest)
+    except NotFoundError:
+        if not held:
+            raise
+        # The registry lost a blob of its own cube, or the tag moved meanwhile: ask for each.
+        sent += _push_blobs(context, registry, name, manifest)
+        registry.put_manifest(name, manifest)
+    return sent
+
+
+def _blobs_of_latest(registry: Registry, name: str) -> frozenset[Digest]:
+    """Blobs that the registry holds because a tag keeps them: most of a new version's."""
+    try:
+        manifest = registry.manifest(name, LATEST)
+    except NotFoundError:
+        return frozenset()
+    return frozenset(
+        blob.digest for blob in (manifest.blobs if isinstance(manifest, oci.Manifest) else ())
+    )
+
+
+def _push_blobs(
+    context: Context,
+    registry: Registry,
+    name: str,
+    manifest: oci.Manifest,
+    held: frozenset[Digest] = frozenset(),
+) -> int:
     report = push_blobs(
         registry,
         name,
         manifest.blobs,
         context.store,
+        held=held,
         progress=context.progress,
         parallel=context.settings.parallel,
     )

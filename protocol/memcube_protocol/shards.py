@@ -66,7 +66,7 @@ class CompressedShard:
     @property
     def name(self) -> str:
         """File name that stays while the content does."""
-        return f"{self.uncompressed_digest.hex[:32]}.jsonl.zst"
+        return f"{self.uncompressed_digest.hex[:16]}.jsonl.zst"
 
     @property
     def annotations(self) -> dict[str, str]:

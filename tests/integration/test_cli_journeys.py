@@ -112,7 +112,37 @@ def test_a_lost_home_pushes_the_same_folder_without_a_conflict(
     anew = Machine(tmp_path / "new-home", publisher.url, publisher.token)
     (anew.home).mkdir()
     (publisher.home / "keys").rename(anew.home / "keys")
-    assert anew.json("push", folder)["digest"] == first["digest"]
+    again = anew.json("push", folder)
+    assert (again["digest"], again["unchanged"]) == (first["digest"], True)
+    assert anew.json("push", folder)["unchanged"]
+
+
+def test_releasing_again_from_a_fresh_home_adds_no_second_signature(
+    cube: tuple[Path, str], publisher: Machine, ada: Person, tmp_path: Path
+) -> None:
+    folder, name = cube
+    digest = publisher.json("push", folder)["digest"]
+    anew = Machine(tmp_path / "new-home", publisher.url, publisher.token)
+    anew.home.mkdir()
+    (publisher.home / "keys").rename(anew.home / "keys")
+    anew.ok("push", folder)
+    listed = ada.wire.get(f"/v2/{name}/referrers/{digest}")
+    assert len(listed.json()["manifests"]) == 1
+
+
+def test_a_new_version_asks_for_no_blob_of_the_last(
+    cube: tuple[Path, str], publisher: Machine, ada: Person
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    bump(folder, "0.2.0")
+    log = ada.server.log
+    before = log.stat().st_size
+    publisher.ok("push", folder)
+    asked = log.read_bytes()[before:].decode().splitlines()
+    heads = [line for line in asked if '"HEAD"' in line and f"/v2/{name}/blobs/" in line]
+    changed_layers_config_and_bundle = 4
+    assert 0 < len(heads) <= changed_layers_config_and_bundle
 
 
 def test_a_version_never_changes(cube: tuple[Path, str], publisher: Machine) -> None:

@@ -35,7 +35,8 @@ class Blobs:
         partial/<algorithm>-<hex>                       arriving
         marks/<algorithm>-<first two digits>            see `marks`
 
-    `strict` hashes a blob each time it is asked for, whatever the marks say.
+    `strict` hashes a blob each time it is asked for, whatever the marks say. Where marks end with the
+    boot, writing does not wait for the disk: what a power cut damages is found before it is used.
     """
 
     def __init__(self, root: Path, *, strict: bool = False) -> None:
@@ -179,9 +180,11 @@ class Blobs:
         with storage_errors(f"blob {digest} cannot be written"):
             descriptor = open_file(source)
             try:
-                os.fdatasync(descriptor)
+                if not self._marks.end_with_boot:
+                    os.fdatasync(descriptor)
                 source.replace(target)
-                sync_folder(target.parent)
+                if not self._marks.end_with_boot:
+                    sync_folder(target.parent)
                 looks = os.fstat(descriptor)
             finally:
                 os.close(descriptor)

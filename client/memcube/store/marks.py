@@ -19,6 +19,7 @@ from memcube_protocol.errors import ReadOnlyError, StorageError
 from memcube.store.files import make_folder, open_file, read_file, replace_file, storage_errors
 
 _FIELDS: Final = 6
+_UNKNOWN_BOOT: Final = "-"
 _BUCKET_BYTES: Final = 16 * 1024 * 1024
 _COMPACT_BYTES: Final = 1024 * 1024
 
@@ -30,6 +31,11 @@ class Marks:
         self._folder = folder
         self._boot = boot_id() if boot is None else boot
         self._buckets: dict[Path, tuple[tuple[int, int], dict[str, list[str]]]] = {}
+
+    @property
+    def end_with_boot(self) -> bool:
+        """Whether every blob is hashed anew after the machine was started anew."""
+        return self._boot != _UNKNOWN_BOOT
 
     def holds(self, digest: Digest, looks: os.stat_result) -> bool:
         """Whether `digest` was verified while its file looked like `looks`, since the last boot."""
@@ -90,7 +96,7 @@ def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
-        return "-"
+        return _UNKNOWN_BOOT
 
 
 def _read_bucket(path: Path) -> dict[str, list[str]]:

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from memcube_protocol import limits, oci
 from memcube_protocol.content import Blocks
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DiskFullError
 from memcube_protocol.oci import Descriptor
 
@@ -81,10 +82,13 @@ def push_blobs(
     blobs: Iterable[Descriptor],
     store: Store,
     *,
+    held: Container[Digest] = (),
     progress: Progress | None = None,
     parallel: int = 4,
 ) -> Report:
     """Make repository `name` hold `blobs`: found there, mounted from another repository, or sent.
+
+    The registry is not asked for those in `held`, which it is known to hold.
 
     Raises:
         NotFoundError: the store does not hold one that the registry lacks.
@@ -95,7 +99,7 @@ def push_blobs(
     watched.expect(wanted)
     with store.session():
         locations = functools.cache(lambda: store.locations(registry.host))
-        sender = Sender(registry, name, store, watched, locations)
+        sender = Sender(registry, name, store, watched, locations, held)
         return Report(tuple(run(sender, wanted, parallel)))
 
 

@@ -7,7 +7,7 @@ the store, so the kernel sends them; the registry verifies them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,6 +55,7 @@ class Sender:
     store: Store
     progress: Progress
     locations: Callable[[], Mapping[Digest, str]]
+    held: Container[Digest] = ()
     chunk_bytes: int = CHUNK_BYTES
 
     def __call__(self, blob: Descriptor, stop: Stop) -> Moved:
@@ -64,7 +65,7 @@ class Sender:
         return moved
 
     def _moved(self, blob: Descriptor, stop: Stop) -> Moved:
-        if self.registry.blob_size(self.name, blob.digest) is not None:
+        if blob.digest in self.held or self._is_there(blob):
             self.progress.advance(blob, blob.size)
             return Moved(blob, Outcome.PRESENT)
         path = self.store.path(blob.digest, blob.size)
@@ -72,6 +73,9 @@ class Sender:
             return self._send(blob, path, UploadNote(None), stop)
         with self.store.uploads.note(self.registry.host, self.name, blob.digest) as note:
             return self._send(blob, path, note, stop)
+
+    def _is_there(self, blob: Descriptor) -> bool:
+        return self.registry.blob_size(self.name, blob.digest) is not None
 
     def _send(self, blob: Descriptor, path: Path, note: UploadNote, stop: Stop) -> Moved:
         upload = self._noted(note) or self._start(blob)

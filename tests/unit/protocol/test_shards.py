@@ -101,7 +101,7 @@ def test_the_descriptor_says_what_is_inside() -> None:
         media_types.UNCOMPRESSED_SIZE: str(len(write_record(note(1))) + 1),
         media_types.RECORD_COUNT: "1",
     }
-    assert shard.name == f"{shard.uncompressed_digest.hex[:32]}.jsonl.zst"
+    assert shard.name == f"{shard.uncompressed_digest.hex[:16]}.jsonl.zst"
 
 
 def test_records_out_of_order_or_twice_are_refused() -> None:
