@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from memcube_protocol import limits, oci
+from memcube_protocol.content import Expected, stream_verified
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError
 from memcube_protocol.reference import Reference, is_immutable_tag, is_tag, tag_of_version
@@ -42,14 +44,19 @@ def copy(
         ConflictError: an immutable tag of the target names another cube.
         UnauthenticatedError, ForbiddenError, NetworkError: as the registries answer.
     """
-    verified = pull(context, source, trust=trust)
+    verified = resolve(context, source, trust=trust)
     source, cube = verified.reference, verified.cube
     tags = _tags(target, cube.config.version)
     target = context.at_registry(replace(target, tag=tags[-1], digest=None))
     here, there = context.registry(source.host), context.registry(target.host)
+    known = frozenset(context.store.locations(source.host))
     sent = attached = 0
     with context.store.session():
+        _require_theirs(context, here, source.name, cube.manifest, known)
+        pull(context, source.with_digest(source.digest or cube.digest), trust=trust)
         for manifest in _with_attached(here, source.name, cube.manifest):
+            if manifest.subject is not None:
+                _require_theirs(context, here, source.name, manifest, known)
             sent += _copy_one(context, here, there, source.name, target.name, manifest)
             attached += manifest.subject is not None
         for tag in tags:
@@ -108,6 +115,28 @@ def _with_attached(registry: Registry, name: str, cube: oci.Manifest) -> list[oc
                 found[manifest.digest] = manifest
                 level.append(manifest.digest)
     return list(found.values())
+
+
+def _require_theirs(
+    context: Context, here: Registry, name: str, manifest: oci.Manifest, known: Set[Digest]
+) -> None:
+    """Refuse content that only the store holds: naming a digest must not get it published.
+
+    The repository has to show a blob that came from elsewhere; of one that its registry is known to
+    hold (`known`), it has to say that it is here.
+
+    Raises:
+        NotFoundError: the repository does not hold it.
+        SizeMismatchError, DigestMismatchError: it sends something else.
+    """
+    for blob in manifest.blobs:
+        if not context.store.has(blob.digest):
+            continue
+        if blob.digest in known and here.blob_size(name, blob.digest) is not None:
+            continue
+        with here.open_blob(name, blob.digest) as response:
+            for _ in stream_verified(response.pieces(), Expected(blob.digest, blob.size)):
+                pass
 
 
 def _copy_one(
