@@ -212,6 +212,31 @@ def test_a_tag_list_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None
         assert len(server.received) == 3
 
 
+def test_a_registry_does_not_fill_the_memory_with_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memcube.remote._LIST_BYTES", 1000)
+    link = {"Link": '</v2/ann/notes/tags/list?last=a>; rel="next"'}
+    with scripted(
+        lambda request: Answer(200, link, b'{"tags": ["' + b"a" * 400 + b'"]}')
+    ) as server:
+        with pytest.raises(LimitExceededError, match="tag list"):
+            list(registry(server).tags(NAME))
+        assert len(server.received) == 3
+
+
+def test_a_registry_does_not_fill_the_memory_with_referrers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("memcube.remote._LIST_BYTES", 1000)
+    digest = Digest.of(b"subject")
+    index = oci.write_index([oci.EMPTY], {"load": "x" * 200}).raw
+    assert 334 < len(index) < 500
+    link = {"Link": f'</v2/ann/notes/referrers/{digest}?last=a>; rel="next"'}
+    with scripted(lambda request: Answer(200, link, index)) as server:
+        with pytest.raises(LimitExceededError, match="referrers"):
+            registry(server).referrers(NAME, digest)
+        assert len(server.received) == 3
+
+
 @pytest.mark.parametrize("body", [b'{"tags": 3}', b"[]", b"x"])
 def test_a_senseless_tag_list_is_an_error(body: bytes) -> None:
     with scripted(lambda request: Answer(200, {}, body)) as server, pytest.raises(MemcubeError):

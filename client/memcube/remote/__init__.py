@@ -37,6 +37,8 @@ _ACCEPT: Final = ", ".join(
 )
 _NEXT: Final = re.compile(r"<([^<>]+)>[^,]*;\s*rel=\"?next\"?")
 _PAGES: Final = 10_000
+_LIST_BYTES: Final = 64 * limits.MIB
+"""What all pages of one list may hold: they are kept in memory."""
 
 
 class Registry:
@@ -212,15 +214,15 @@ class Registry:
 
     def tags(self, name: str) -> Iterator[str]:
         """The tags of `name`, page by page, as the registry orders them."""
-        url = self._connection.url(name, "tags/list")
+        url, size = self._connection.url(name, "tags/list"), 0
         for _ in range(_PAGES):
             request = Request("GET", url, scopes=frozenset({scope_of(name, "pull")}))
             with self._connection.send(request) as response:
-                fields = canonical_json.parse_object(
-                    response.content(limits.MANIFEST_BYTES), what="tag list"
-                )
+                content = response.content(limits.MANIFEST_BYTES)
                 following = _NEXT.search(response.headers.get("link", ""))
-            tags = fields.get("tags") or []
+            size += len(content)
+            limits.require_at_most(f"tag list of {name}", size, _LIST_BYTES)
+            tags = canonical_json.parse_object(content, what="tag list").get("tags") or []
             if not isinstance(tags, list):
                 raise nonsense(self.host, "a tag list that is not a list")
             yield from (tag for tag in tags if isinstance(tag, str) and is_tag(tag))
@@ -236,6 +238,7 @@ class Registry:
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
         url: str | None = self._connection.url(name, f"referrers/{subject}{query}")
         found: list[oci.Descriptor] = []
+        size = 0
         for _ in range(_PAGES):
             if url is None:
                 break
@@ -244,7 +247,10 @@ class Registry:
                 if response.status != 200:
                     found = list(self._fallback(name, subject))
                     break
-                found += _entries(response.content(limits.MANIFEST_BYTES))
+                content = response.content(limits.MANIFEST_BYTES)
+                size += len(content)
+                limits.require_at_most(f"list of referrers of {name}", size, _LIST_BYTES)
+                found += _entries(content)
                 following = _NEXT.search(response.headers.get("link", ""))
             url = self._connection.same_origin(urljoin(url, following[1])) if following else None
         return [entry for entry in found if artifact_type in (None, entry.artifact_type)]
