@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import Person, fresh
@@ -49,6 +50,16 @@ def test_content_in_manifests_counts_as_content(poor: Person) -> None:
     assert repository.delete_manifest(Digest.of(first)).status == 202
     assert used(poor) == len(EMPTY)
     assert repository.put_manifest("two", manifest_of(60_000, config)).status == 201
+
+
+def test_uploads_are_not_begun_without_end(poor: Person) -> None:
+    repository = poor.repository()
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: repository.start_upload().status, range(1020)))
+    assert 1000 <= statuses.count(202) < 1010, "a few that begin at once may slip through"
+    assert repository.start_upload().status == 413
+    assert poor.wire.delete(f"/api/v1/cubes/{repository.name}").status == 204
+    assert repository.start_upload().status == 202
 
 
 def test_a_deleted_cube_gives_its_manifests_room_back(poor: Person) -> None:

@@ -90,6 +90,8 @@ class UploadRoutes:
 
     def _begin(self, principal: Principal, name: str) -> OpenUpload:
         now = utc_now()
+        with self.database.read() as session:
+            uploading.require_few_open(session, principal)
         return self.database.run(lambda session: uploading.begin(session, principal, name, now))
 
     async def _mount(

@@ -10,9 +10,16 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, MemcubeError, NotFoundError, UnavailableError
+from memcube_protocol.errors import (
+    ConflictError,
+    MemcubeError,
+    NotFoundError,
+    QuotaExceededError,
+    UnavailableError,
+)
 from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
@@ -24,6 +31,9 @@ from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database
 from memcube_registry.delivery.service import Act, authorize
 from memcube_registry.storage import BlobStore
+
+OPEN_MAX: Final = 1000
+"""How many uploads one account may have begun and not ended: each costs a row and a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,22 @@ def begin(session: Session, principal: Principal, name: str, now: datetime) -> O
     session.add(row)
     session.flush()
     return OpenUpload(row.id, name, repository.id, repository.account_id, 0)
+
+
+def require_few_open(session: Session, principal: Principal) -> None:
+    """Refuse another upload where the caller has begun too many; asked before, not while, beginning.
+
+    Serialisable transactions that count what the others add would all but one be run again.
+
+    Raises:
+        QuotaExceededError: `OPEN_MAX` of them are open.
+    """
+    count = select(func.count()).where(Upload.account_id == principal.account_id)
+    if session.exec(count).one() >= OPEN_MAX:
+        raise QuotaExceededError(
+            f"you have {OPEN_MAX} uploads open",
+            hint="finish or cancel some of them; those that nobody uses end by themselves",
+        )
 
 
 def resume(
