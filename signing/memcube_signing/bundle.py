@@ -54,7 +54,8 @@ class Policy:
     """What a verifier demands of a bundle; never taken from the bundle itself.
 
     `keys` may sign, with `algorithms`; the statement must have `predicate_type` and be about
-    `subject`. `canonical_only` also demands the one form of a signature that memcube writes.
+    `subject`. `canonical_only` also demands the one form of a signature that memcube writes. With
+    `pem_hint` the bundle names its key by `PublicKey.pem_id`.
     """
 
     keys: Collection[PublicKey]
@@ -62,6 +63,7 @@ class Policy:
     subject: Digest
     algorithms: frozenset[Algorithm] = ALL_ALGORITHMS
     canonical_only: bool = True
+    pem_hint: bool = False
 
 
 def parse(raw: bytes) -> Bundle:
@@ -86,8 +88,8 @@ def parse(raw: bytes) -> Bundle:
     return Bundle(raw, envelope, hint, entries, timestamps)
 
 
-def sign(content: Statement, signer: Signer) -> Bundle:
-    """A bundle over `content`, signed by `signer`.
+def sign(content: Statement, signer: Signer, *, hint: str | None = None) -> Bundle:
+    """A bundle over `content`, signed by `signer`; `hint` names its key other than by its id.
 
     Raises:
         SigningKeyError: the signer cannot sign now.
@@ -97,7 +99,7 @@ def sign(content: Statement, signer: Signer) -> Bundle:
     # Only the bundle names the key: verifiers disagree on what a keyid inside the envelope means.
     signature = Signature(signer.sign(pae(media_types.IN_TOTO, payload)))
     envelope = Envelope(media_types.IN_TOTO, payload, (signature,))
-    return write(envelope, signer.public_key.id)
+    return write(envelope, hint or signer.public_key.id)
 
 
 def write(envelope: Envelope, key_hint: str) -> Bundle:
@@ -147,7 +149,7 @@ def _signer_of(bundle: Bundle, policy: Policy) -> PublicKey:
     if bundle.signature.key_id not in ("", bundle.key_hint):
         raise _untrusted("its two key hints differ", "hint-mismatch")
     for key in policy.keys:
-        if key.id == bundle.key_hint:
+        if bundle.key_hint == (key.pem_id if policy.pem_hint else key.id):
             if key.algorithm not in policy.algorithms:
                 raise _untrusted(f"{key.algorithm} is not accepted here", "forbidden-algorithm")
             return key

@@ -109,6 +109,11 @@ class PublicKey:
         """SHA-256 of the DER in hex: names the key in bundles and pins."""
         return hashlib.sha256(self.der).hexdigest()
 
+    @property
+    def pem_id(self) -> str:
+        """SHA-256 of the PEM in hex: how OpenSSF model signing names the key."""
+        return hashlib.sha256(self.to_pem().encode()).hexdigest()
+
     def to_pem(self) -> str:
         """This key as a `PUBLIC KEY` block, as openssl and cosign read it."""
         return _armour("PUBLIC KEY", self.der)

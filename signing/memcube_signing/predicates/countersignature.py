@@ -1,0 +1,97 @@
+"""The registry's countersignature: a SLSA verification summary (VSA v1) about a cube.
+
+It says what the registry checked before it took the cube, against which policy, and when. It never
+stands in for the publisher's release: a cube with only a countersignature is unsigned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from memcube_protocol.digest import Digest
+
+from memcube_signing.bundle import Bundle
+from memcube_signing.keys import Signer
+from memcube_signing.predicates.kind import Kind, attest
+from memcube_signing.predicates.reading import Reader, digest_set, malformed, write_moment
+from memcube_signing.statement import Statement
+
+PREDICATE_TYPE: Final = "https://slsa.dev/verification_summary/v1"
+SLSA_VERSION: Final = "1.1"
+LEVEL: Final = "MEMCUBE_PUBLISHER_VERIFIED"
+"""The level of a cube whose release statement the registry verified."""
+_RESULTS: Final = ("PASSED", "FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class Countersignature:
+    """What a verifier found about the manifest `subject`, which it holds as `resource`.
+
+    `resource` is `host/namespace/name`; `verifier` is the URI of the registry; `policy` is the URI of
+    the rules, `policy_digest` that of their text; `inputs` are the digests of the bundles that were
+    checked; `levels` names what was established.
+    """
+
+    subject: Digest
+    resource: str
+    verifier: str
+    verified_at: datetime
+    policy: str
+    policy_digest: Digest
+    inputs: tuple[Digest, ...]
+    levels: tuple[str, ...] = (LEVEL,)
+    passed: bool = True
+
+    def __post_init__(self) -> None:
+        if self.verified_at.tzinfo is None or self.verified_at.microsecond:
+            raise malformed("its timeVerified is not in UTC and whole seconds")
+
+    def to_statement(self) -> Statement:
+        """The in-toto statement of this summary."""
+        predicate = {
+            "verifier": {"id": self.verifier},
+            "timeVerified": write_moment(self.verified_at),
+            "resourceUri": self.resource,
+            "policy": {"uri": self.policy, "digest": digest_set(self.policy_digest)},
+            "inputAttestations": [{"digest": digest_set(digest)} for digest in self.inputs],
+            "verificationResult": _RESULTS[0] if self.passed else _RESULTS[1],
+            "verifiedLevels": list(self.levels),
+            "slsaVersion": SLSA_VERSION,
+        }
+        return Statement(self.resource, self.subject, PREDICATE_TYPE, predicate)
+
+
+def countersign(summary: Countersignature, signer: Signer) -> Bundle:
+    """`summary` signed by the registry's key.
+
+    Raises:
+        SigningKeyError: the signer cannot sign now.
+    """
+    return attest(summary, signer)
+
+
+def read(said: Statement) -> Countersignature:
+    """The summary in a statement of its predicate type; unknown fields are ignored, as SLSA demands.
+
+    Raises:
+        InvalidStatementError: a field that SLSA requires is missing or broken.
+    """
+    fields = Reader(said.predicate, "verification summary")
+    policy = fields.table("policy")
+    fields.optional_text("slsaVersion")
+    return Countersignature(
+        subject=said.subject,
+        resource=fields.text("resourceUri"),
+        verifier=fields.table("verifier").text("id"),
+        verified_at=fields.moment("timeVerified"),
+        policy=policy.text("uri"),
+        policy_digest=policy.digest_set(),
+        inputs=tuple(item.digest_set() for item in fields.tables("inputAttestations")),
+        levels=fields.texts("verifiedLevels"),
+        passed=fields.choice("verificationResult", _RESULTS) == _RESULTS[0],
+    )
+
+
+KIND: Final = Kind(PREDICATE_TYPE, read)

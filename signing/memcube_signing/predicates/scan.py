@@ -1,0 +1,148 @@
+"""Scan results: which checks ran over a cube, with which rules, and what they found.
+
+A finding names a place and a rule and never repeats what was found: an attestation that quotes a
+secret would publish it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from memcube_protocol.digest import Digest
+
+from memcube_signing.predicates.kind import Kind
+from memcube_signing.predicates.reading import Reader, malformed, write_moment
+from memcube_signing.statement import Statement
+
+PREDICATE_TYPE: Final = "https://memcube.org/scan/v1"
+CHECKS: Final = ("secrets", "personal-data", "prompt-injection", "unsafe-files", "opaque-memory")
+SEVERITIES: Final = ("info", "low", "medium", "high")
+FINDINGS: Final = 1000
+_RULE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_FIELDS: Final = {
+    *("scanner", "scannedAt", "checks", "findings", "counts"),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One thing found: by which check and rule, how bad, in which file, and where there.
+
+    `place` says where in the file: a record's id, a line, a key. It never holds what was found.
+    """
+
+    check: str
+    rule: str
+    severity: str
+    path: str
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        if self.check not in CHECKS or self.severity not in SEVERITIES:
+            raise malformed(f"{self.check[:40]!r}, {self.severity[:40]!r} is no check and severity")
+        if not _RULE.fullmatch(self.rule):
+            raise malformed(f"{self.rule[:80]!r} is not the name of a rule")
+
+    def to_json(self) -> dict[str, str]:
+        """The JSON object of this finding."""
+        value = {
+            "check": self.check,
+            "rule": self.rule,
+            "severity": self.severity,
+            "path": self.path,
+        }
+        return value | ({"place": self.place} if self.place else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What `scanner` (name and version), with the rules of `rules_version`, found in `subject`.
+
+    `checks` are those that ran. `counts` says per check how many findings there were; `findings` may
+    hold only the worst 1 000 of them.
+    """
+
+    subject: Digest
+    name: str
+    scanner: str
+    scanner_version: str
+    rules_version: str
+    scanned_at: datetime
+    checks: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    counts: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if len(self.findings) > FINDINGS:
+            raise malformed(f"it holds more than {FINDINGS} findings")
+        if not self.checks or not set(self.checks) <= set(CHECKS):
+            raise malformed("it does not say which of the known checks ran")
+        if self.counts.keys() != set(self.checks):
+            raise malformed("its counts are not those of its checks")
+        if not {finding.check for finding in self.findings} <= set(self.checks):
+            raise malformed("it has a finding of a check that did not run")
+        for check in self.checks:
+            if sum(found.check == check for found in self.findings) > self.counts[check]:
+                raise malformed(f"it counts fewer findings of {check} than it holds")
+
+    @property
+    def worst(self) -> str | None:
+        """The highest severity among the findings; None where nothing was found."""
+        return max((f.severity for f in self.findings), key=SEVERITIES.index, default=None)
+
+    def to_statement(self) -> Statement:
+        """The in-toto statement of this scan."""
+        predicate: dict[str, Any] = {
+            "scanner": {
+                "name": self.scanner,
+                "version": self.scanner_version,
+                "rules": self.rules_version,
+            },
+            "scannedAt": write_moment(self.scanned_at),
+            "checks": list(self.checks),
+            "counts": dict(self.counts),
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+        return Statement(self.name, self.subject, PREDICATE_TYPE, predicate)
+
+
+def read(said: Statement) -> Scan:
+    """The scan in a statement of its predicate type.
+
+    Raises:
+        InvalidStatementError: a field is missing, unknown or breaks its rule.
+    """
+    fields = Reader(said.predicate, "scan")
+    fields.only(_FIELDS)
+    scanner, counts = fields.table("scanner"), fields.table("counts")
+    scanner.only({"name", "version", "rules"})
+    checks = fields.texts("checks")
+    return Scan(
+        subject=said.subject,
+        name=said.name,
+        scanner=scanner.text("name"),
+        scanner_version=scanner.text("version"),
+        rules_version=scanner.text("rules"),
+        scanned_at=fields.moment("scannedAt"),
+        checks=checks,
+        findings=tuple(map(_finding, fields.tables("findings"))),
+        counts={name: counts.integer(name) for name in fields.mapping("counts")},
+    )
+
+
+def _finding(fields: Reader) -> Finding:
+    fields.only({"check", "rule", "severity", "path", "place"})
+    return Finding(
+        fields.text("check"),
+        fields.text("rule"),
+        fields.text("severity"),
+        fields.text("path"),
+        fields.optional_text("place") or "",
+    )
+
+
+KIND: Final = Kind(PREDICATE_TYPE, read)
