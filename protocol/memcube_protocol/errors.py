@@ -12,6 +12,7 @@ MemcubeError
 │   ├── InvalidTensorsError        a safetensors file is hostile, damaged or of another shape
 │   ├── InvalidStatementError      a signed statement, bundle or key is malformed
 │   ├── InvalidSettingError        a setting is unknown or has a wrong value
+│   ├── InvalidPolicyError         memcube-trust.toml breaks its format
 │   ├── InvalidRequestError        an HTTP request breaks the protocol
 │   ├── UnsafePathError            a file name leaves its folder, or collides with another
 │   └── ForbiddenMediaTypeError    content of a kind that is never loaded (pickles first of all)
@@ -27,8 +28,11 @@ MemcubeError
 │   ├── SignatureInvalidError      the signature or what it binds does not match
 │   ├── PublisherChangedError      another key than the one pinned at first use
 │   ├── OriginMismatchError        released under another name than the one asked for
+│   ├── KeyNotAuthorisedError      the namespace's key documents do not let this key sign it
 │   ├── RollbackError              an older or another release than one already seen
-│   └── ReleaseExpiredError        the release is outside its time of validity
+│   ├── ReleaseExpiredError        the release is outside its time of validity
+│   ├── PolicyRefusedError         the consumer's policy demands more than the cube has
+│   └── StaleKnowledgeError        what is known of the cube is too old, or from the future
 ├── SigningKeyError            the own signing key cannot be used
 │   ├── WrongPassphraseError       the passphrase does not open the key
 │   └── PassphraseMissingError     nobody and nothing here can tell the passphrase
@@ -146,6 +150,12 @@ class InvalidSettingError(InvalidError):
     code = "invalid-setting"
 
 
+class InvalidPolicyError(InvalidError):
+    """A trust policy (`memcube-trust.toml`) that breaks its format."""
+
+    code = "invalid-policy"
+
+
 class InvalidRequestError(InvalidError):
     """An HTTP request that breaks the protocol."""
 
@@ -244,6 +254,12 @@ class OriginMismatchError(TrustError):
     code = "origin-mismatch"
 
 
+class KeyNotAuthorisedError(TrustError):
+    """The key documents of the namespace do not let this key sign: unknown, retired, revoked, too few."""
+
+    code = "key-not-authorised"
+
+
 class RollbackError(TrustError):
     """An older or another release than one already seen under the same name."""
 
@@ -254,6 +270,18 @@ class ReleaseExpiredError(TrustError):
     """A release outside its time of validity."""
 
     code = "release-expired"
+
+
+class PolicyRefusedError(TrustError):
+    """A cube that the consumer's policy demands more of."""
+
+    code = "policy-refused"
+
+
+class StaleKnowledgeError(TrustError):
+    """What is known of a cube is older than the policy allows, or the clock was set back."""
+
+    code = "stale"
 
 
 class SigningKeyError(MemcubeError):
@@ -400,6 +428,7 @@ OUTCOMES: dict[str, Outcome] = {
     "invalid-tensors": Outcome(400, EXIT_INVALID),
     "invalid-statement": Outcome(400, EXIT_INVALID),
     "invalid-setting": Outcome(400, EXIT_USAGE),
+    "invalid-policy": Outcome(400, EXIT_USAGE),
     "invalid-request": Outcome(400, EXIT_INVALID),
     "unsafe-path": Outcome(400, EXIT_INVALID),
     "forbidden-media-type": Outcome(400, EXIT_INVALID),
@@ -415,8 +444,11 @@ OUTCOMES: dict[str, Outcome] = {
     "signature-invalid": Outcome(422, EXIT_TRUST),
     "publisher-changed": Outcome(422, EXIT_TRUST),
     "origin-mismatch": Outcome(422, EXIT_TRUST),
+    "key-not-authorised": Outcome(422, EXIT_TRUST),
     "rollback": Outcome(422, EXIT_TRUST),
     "release-expired": Outcome(422, EXIT_TRUST),
+    "policy-refused": Outcome(422, EXIT_TRUST),
+    "stale": Outcome(422, EXIT_TRUST),
     "signing-key": Outcome(500, EXIT_AUTH),
     "wrong-passphrase": Outcome(500, EXIT_AUTH),
     "passphrase-missing": Outcome(500, EXIT_AUTH),
