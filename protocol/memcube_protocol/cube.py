@@ -19,6 +19,7 @@ from memcube_protocol.errors import (
     DigestMismatchError,
     ForbiddenMediaTypeError,
     InvalidManifestError,
+    UnsafePathError,
 )
 from memcube_protocol.fields import write_moment
 from memcube_protocol.oci import Descriptor, Manifest, write_manifest
@@ -31,6 +32,37 @@ CONTENT_TYPES: Final[Mapping[str, frozenset[str]]] = {
 }
 """Media types of the layers that a memory of each kind may have, and the cube as a whole."""
 
+ATTACHMENT_TYPES: Final[Mapping[str, str]] = {
+    ".csv": "text/csv",
+    ".flac": "audio/flac",
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".mp3": "audio/mpeg",
+    ".ogg": "audio/ogg",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".txt": "text/plain",
+    ".wav": "audio/wav",
+    ".webp": "image/webp",
+}
+"""What an attachment may be, by the suffix of its name: nothing that a viewer would run."""
+
+_SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    media_types.RECORDS: (".jsonl.zst",),
+    media_types.VECTORS: (".safetensors",),
+    media_types.KV: (".safetensors",),
+    media_types.KV_TOKENS: (".u32",),
+    media_types.KV_MANIFEST: (".json",),
+    media_types.LORA: (".safetensors",),
+    media_types.LORA_CONFIG: (".json",),
+    media_types.CARD: (".md",),
+    media_types.ATTACHMENT: tuple(ATTACHMENT_TYPES),
+}
+"""How the names of files end. Other programs go by the name: a pickle stays one whatever its type says."""
+
 _STRUCTURE: Final = frozenset({media_types.TITLE, media_types.FILEPATH, media_types.MEMORY})
 
 
@@ -41,8 +73,9 @@ class CubeFile:
     `details` are the layer's further annotations, such as the digest of an uncompressed shard.
 
     Raises:
-        UnsafePathError: the path is not safe to create in a folder.
-        ForbiddenMediaTypeError: a media type that is not on the list of MIP 1.0.
+        UnsafePathError: the path is not safe to create in a folder, or a part of it is hidden.
+        ForbiddenMediaTypeError: a media type that is not on the list of MIP 1.0, or that the name
+            belies.
     """
 
     path: str
@@ -59,6 +92,20 @@ class CubeFile:
                 f"{self.path[:200]} has the media type {self.media_type[:140]!r}, "
                 "which no cube may hold",
                 hint="docs/spec/media-types.md lists what a cube may hold",
+            )
+        self._require_fitting_name()
+
+    def _require_fitting_name(self) -> None:
+        """Refuse names that other programs would take for something else than the file's type."""
+        if self.path.startswith(".") or "/." in self.path:
+            raise UnsafePathError(
+                f"path {self.path[:200]!r} is refused: a part of it is hidden",
+                hint="rename the file: no component may start with a dot",
+            )
+        if not self.path.lower().endswith(_SUFFIXES[self.media_type]):
+            raise ForbiddenMediaTypeError(
+                f"{self.path[:200]} is not how a file of type {self.media_type} may be called",
+                hint=f"its name ends with {' or '.join(_SUFFIXES[self.media_type])}",
             )
 
     @classmethod

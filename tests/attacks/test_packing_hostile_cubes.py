@@ -155,7 +155,7 @@ def test_records_of_a_bomb_are_refused_at_the_mount(place: Repository, reader: M
     }
     digest = place.add_blob(bomb)
     shard = CubeFile(
-        "plaintext/a.zst", media_types.RECORDS, digest, len(bomb), "plaintext", details
+        "plaintext/a.jsonl.zst", media_types.RECORDS, digest, len(bomb), "plaintext", details
     )
     memory = Memory("plaintext", "plaintext", (digest,), records=1)
     config = CubeConfig("a/b", "1.0.0", datetime(2026, 1, 1, tzinfo=UTC), memories=(memory,))

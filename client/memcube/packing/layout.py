@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from memcube_protocol.config import PLAINTEXT
+from memcube_protocol.cube import ATTACHMENT_TYPES
 from memcube_protocol.errors import ForbiddenMediaTypeError, InvalidConfigError
 
 from memcube.packing.draft import FILE_NAME
@@ -27,23 +28,6 @@ from memcube.packing.scan import FoundFile
 CARD: Final = "README.md"
 ACTIVATION_FILES: Final = ("manifest.json", "tokens.u32", "kv.safetensors")
 PARAMETRIC_FILES: Final = ("adapter_config.json", "adapter_model.safetensors")
-ATTACHMENT_TYPES: Final = {
-    ".csv": "text/csv",
-    ".flac": "audio/flac",
-    ".gif": "image/gif",
-    ".jpeg": "image/jpeg",
-    ".jpg": "image/jpeg",
-    ".json": "application/json",
-    ".md": "text/markdown",
-    ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg",
-    ".pdf": "application/pdf",
-    ".png": "image/png",
-    ".txt": "text/plain",
-    ".wav": "audio/wav",
-    ".webp": "image/webp",
-}
-"""What an attachment may be: nothing that a viewer would run."""
 
 _FOLDERS: Final = ("plaintext", "activation", "parametric", "attachments")
 _PEFT_EXTRAS: Final = frozenset({"README.md", "training_args.json", "trainer_state.json"})

@@ -57,7 +57,11 @@ def test_a_build_reads_back_and_leaves_the_cube_alone() -> None:
         {"config": Descriptor.of(media_types.CONFIG, config_of())},
         {"layers": [FILES[0].descriptor()]},
         {"layers": [replace(file, memory="other").descriptor() for file in FILES]},
-        {"layers": [replace(FILES[0], media_type=media_types.KV).descriptor()]},
+        {
+            "layers": [
+                replace(FILES[0], path="a.safetensors", media_type=media_types.KV).descriptor()
+            ]
+        },
     ],
     ids=[
         "a cube",

@@ -113,10 +113,10 @@ def test_a_media_type_that_is_not_listed_cannot_be_made() -> None:
     [
         FILES[1:-1][:1],
         (*FILES, CubeFile("readme.MD", media_types.CARD, Digest.of(b"x"), 1)),
-        (*FILES, CubeFile("x", media_types.KV, Digest.of(b"x"), 1, "unknown")),
-        (*FILES, CubeFile("x", media_types.KV, Digest.of(b"x"), 1, "l")),
-        (*FILES, CubeFile("x", media_types.LORA, Digest.of(b"x"), 1)),
-        (*FILES, CubeFile("x", media_types.RECORDS, Digest.of(b"x"), 1, "plaintext")),
+        (*FILES, CubeFile("x.safetensors", media_types.KV, Digest.of(b"x"), 1, "unknown")),
+        (*FILES, CubeFile("x.safetensors", media_types.KV, Digest.of(b"x"), 1, "l")),
+        (*FILES, CubeFile("x.safetensors", media_types.LORA, Digest.of(b"x"), 1)),
+        (*FILES, CubeFile("x.jsonl.zst", media_types.RECORDS, Digest.of(b"x"), 1, "plaintext")),
     ],
     ids=["missing", "colliding", "no memory", "wrong kind", "wrong for the cube", "unnamed"],
 )
