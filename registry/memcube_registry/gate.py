@@ -130,13 +130,13 @@ def client_address(
 ) -> str:
     """The address a request comes from: the last one in the chain that is not a trusted proxy."""
     client = scope.get("client")
-    address = client[0] if client else "unknown"
+    address = _plain(client[0]) if client else "unknown"
     if not proxies or not _is_within(address, proxies):
         return address
     forwarded = b",".join(v for k, v in scope["headers"] if k == b"x-forwarded-for")
     for hop in reversed(forwarded.decode("latin-1").split(",")):
         try:
-            address = str(ipaddress.ip_address(hop.strip()))
+            address = _plain(str(ipaddress.ip_address(hop.strip())))
         except ValueError:
             return address
         if not _is_within(address, proxies):
@@ -151,6 +151,16 @@ def network_of(address: str) -> str:
     except ValueError:
         return address
     return address if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def _plain(address: str) -> str:
+    """`address`; of an IPv4 address as a socket for both families tells it, the IPv4 address."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    mapped = parsed.ipv4_mapped if parsed.version == 6 else None
+    return str(mapped) if mapped else address
 
 
 def _is_within(
