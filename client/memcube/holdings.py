@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from memcube_protocol.config import CubeConfig
+from memcube_protocol.config import PARAMETRIC, CubeConfig
 from memcube_protocol.content import Expected, stream_verified
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
@@ -88,6 +88,7 @@ def memory_folder(context: Context, verified: Verified, memory_id: str) -> Path:
     Raises:
         NotFoundError: the cube has no such memory, or the store lacks a file of it.
         IntegrityError: the store is damaged.
+        InvalidTensorsError, InvalidConfigError, UnsupportedError: an adapter that no mount would take.
         StorageError: it cannot be written.
     """
     files = Selection(memories=frozenset({memory_id})).of(verified.cube)
@@ -95,11 +96,24 @@ def memory_folder(context: Context, verified: Verified, memory_id: str) -> Path:
     parents = {file.path.rpartition("/")[0] for file in files}
     below = f"{parents.pop()}/" if len(parents) == 1 else ""
     folder = context.settings.home / FOLDERS / verified.cube.digest.hex / memory_id
-    if _is_intact(folder, files, below):
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    unpack_files(files, context.store, folder, below=below)
+    if not _is_intact(folder, files, below):
+        shutil.rmtree(folder, ignore_errors=True)
+        unpack_files(files, context.store, folder, below=below)
+    kinds = {memory.id: memory.kind for memory in verified.cube.config.memories}
+    if kinds.get(memory_id) == PARAMETRIC:
+        _require_adapter(folder)
     return folder
+
+
+def _require_adapter(folder: Path) -> None:
+    """Refuse, and take away, an adapter that a mount would refuse: other programs load what they find."""
+    from memcube.memories.parametric import read_adapter
+
+    try:
+        read_adapter(folder)
+    except MemcubeError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _is_intact(folder: Path, files: tuple[CubeFile, ...], below: str) -> bool:

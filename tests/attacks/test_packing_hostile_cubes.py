@@ -168,6 +168,38 @@ def test_records_of_a_bomb_are_refused_at_the_mount(place: Repository, reader: M
     assert not list((reader.home / "indexes").glob("sha256-*"))
 
 
+@pytest.mark.parametrize(
+    ("config", "tensors"),
+    [
+        (
+            b'{"peft_type":"LORA","r":2,"lora_alpha":2,"target_modules":["q"]}',
+            b"\x80\x04cos\nsystem\n",
+        ),
+        (b'{"peft_type":"LORA","r":2,"init_lora_weights":"loftq","target_modules":["q"]}', b""),
+        (b'{"peft_type":"PROMPT_TUNING"}', b""),
+        (b"[]", b""),
+    ],
+    ids=["a pickle", "one that rewrites the base", "no lora", "no config"],
+)
+def test_a_hostile_adapter_is_not_handed_to_other_programs(
+    place: Repository, reader: Machine, config: bytes, tensors: bytes
+) -> None:
+    files = [
+        CubeFile(f"parametric/a/{name}", kind, place.add_blob(content), len(content), "a")
+        for name, kind, content in (
+            ("adapter_config.json", media_types.LORA_CONFIG, config),
+            ("adapter_model.safetensors", media_types.LORA, tensors or b"x"),
+        )
+    ]
+    memory = Memory("a", "parametric", tuple(f.digest for f in files), compatibility={"rank": 2})
+    own = CubeConfig("a/b", "1.0.0", datetime(2026, 1, 1, tzinfo=UTC), memories=(memory,))
+    place.add_blob(own.write())
+    assert place.put_manifest("1.0.0", Cube.write(own, files).manifest.raw).status == 201
+    done = reader.run("path", f"{place.name}:1.0.0", "--memory", "a", "--trust", "warn")
+    assert done.returncode == EXIT_INVALID, done
+    assert not list((reader.home / "folders").rglob("adapter_*"))
+
+
 def test_words_of_a_cube_cannot_steer_the_terminal(place: Repository, reader: Machine) -> None:
     """The config refuses such words; the annotations of a manifest are anybody's."""
     done = reader.run("inspect", offered(place, titled("a\x1b[2Jb")))
