@@ -17,12 +17,14 @@ from memcube import accounts, consume, copying, holdings, publish
 from memcube.consume import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.credentials import Credentials
-from memcube.packing.pack import Packed, pack_folder, read_cube
+from memcube.packing.kinds import open_folder
+from memcube.packing.pack import Packed, local_reference, pack_folder, read_cube
 from memcube.packing.unpack import unpack_files
 from memcube.settings import Settings
 from memcube.store import Pruned
 from memcube.transfer import Progress
 from memcube.trust import Verdict, judge_cube
+from memcube.trust.attested import Claim, statements_of
 from memcube.visibility import Visibility, set_visibility
 
 if TYPE_CHECKING:
@@ -66,26 +68,39 @@ class Client:
         it is, and a new cube private. See `publish.publish` for what it raises.
         """
         wanted = _reference(reference) if reference is not None else None
-        folder = Path(source)
-        if folder.is_dir():
-            version = wanted.tag if wanted and wanted.tag else None
-            name = wanted.name if wanted else None
-            packed = self.pack(folder, name=name, version=_version(version))
-            cube, place = packed.cube, wanted or packed.reference
+        if Path(source).is_dir():
+            published = self._push_folder(Path(source), wanted, key, trust)
         else:
-            ref = consume.find_ref(self.context, Reference.parse(os.fspath(source)))
-            if ref is None or ref.reference.host:
-                raise NotFoundError(
-                    f"{source} is neither a folder nor a cube packed here",
-                    hint="name a folder, or see memcube ls",
-                )
-            cube, place = read_cube(self.context.store, ref.digest), wanted or ref.reference
-        place = self._in_namespace(Reference(place.host, place.name, place.tag))
-        published = publish.publish(self.context, cube, place, key=key, trust=trust)
+            published = self._push_packed(Reference.parse(os.fspath(source)), wanted, key, trust)
         if public is not None:
             visibility = Visibility.PUBLIC if public else Visibility.PRIVATE
             set_visibility(self.context, published.reference, visibility)
         return published
+
+    def _push_folder(
+        self, folder: Path, wanted: Reference | None, key: str | None, trust: Trust
+    ) -> publish.Published:
+        """Pack and publish; large files are sent while others are still being packed."""
+        name = wanted.name if wanted else None
+        version = _version(wanted.tag if wanted else None)
+        named = wanted or local_reference(open_folder(folder, name=name, version=version).draft)
+        place = self._in_namespace(Reference(named.host, named.name, named.tag))
+        early = publish.early_sender(self.context, place)
+        packed = pack_folder(folder, self.context.store, name=name, version=version, kept=early)
+        return publish.publish(self.context, packed.cube, place, key=key, trust=trust, early=early)
+
+    def _push_packed(
+        self, source: Reference, wanted: Reference | None, key: str | None, trust: Trust
+    ) -> publish.Published:
+        ref = consume.find_ref(self.context, source)
+        if ref is None or ref.reference.host:
+            raise NotFoundError(
+                f"{source} is neither a folder nor a cube packed here",
+                hint="name a folder, or see memcube ls",
+            )
+        cube, named = read_cube(self.context.store, ref.digest), wanted or ref.reference
+        place = self._in_namespace(Reference(named.host, named.name, named.tag))
+        return publish.publish(self.context, cube, place, key=key, trust=trust)
 
     def pull(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
@@ -141,6 +156,12 @@ class Client:
             with suppress(NotFoundError):
                 self.context.store.path(blob.digest, blob.size, strict=True)
         return verdict
+
+    def statements(self, reference: Name, verdict: Verdict) -> tuple[Claim, ...]:
+        """Every statement found with a cube; those count that the publisher of `verdict` signed."""
+        found = consume.look_at(self.context, _reference(reference))
+        keys = (verdict.publisher,) if verdict.publisher else ()
+        return statements_of(found.manifest, found.attestations, keys)
 
     def inspect(self, reference: Name) -> consume.Found:
         """Manifest, config and attestations of a cube, from the store or its registry, unjudged."""

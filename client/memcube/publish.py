@@ -18,11 +18,12 @@ from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_versi
 from memcube_signing.keys import Signer
 from memcube_signing.release import Parent
 
+from memcube import namespace_keys
 from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
 from memcube.remote import Registry
-from memcube.transfer import push_blobs
+from memcube.transfer import EarlySender, push_blobs
 from memcube.trust import (
     Pins,
     Publication,
@@ -59,8 +60,11 @@ def publish(
     *,
     key: str | None = None,
     trust: Trust = NORMAL_TRUST,
+    early: EarlySender | None = None,
 ) -> Published:
     """Publish `cube`, whose blobs the store holds, under `reference` (host and name) and its version.
+
+    `early` has sent some of them there while the cube was being packed.
 
     Raises:
         ConflictError: the version is released already with other content, or another tag is asked for.
@@ -82,7 +86,15 @@ def publish(
     signer = (context.keys.signer(key) if key else context.keys.signer()).key
     if present and (found := _released_by(context, place, signer, trust)):
         return _adopt(context, registry, cube, found)
-    return _publish(context, registry, place, cube, signer, trust)
+    published = _publish(context, registry, place, cube, signer, trust, early)
+    return replace(published, sent_bytes=published.sent_bytes + (early.moved_bytes if early else 0))
+
+
+def early_sender(context: Context, reference: Reference) -> EarlySender:
+    """What sends large files to `reference` while a cube for it is being packed."""
+    place = context.at_registry(reference)
+    registry = context.registry(place.host)
+    return EarlySender(registry, place.name, context.store, context.progress)
 
 
 def _released_by(
@@ -119,11 +131,12 @@ def _publish(
     cube: Cube,
     signer: Signer,
     trust: Trust,
+    early: EarlySender | None,
 ) -> Published:
     signed = _sign(context, registry, place, cube, signer, trust)
     followers = _following_tags(registry, place)
     with context.store.session():
-        sent = _push_manifest(context, registry, place.name, cube.manifest)
+        sent = _push_manifest(context, registry, place.name, cube.manifest, early)
         sent += _attach(context, registry, place.name, signed)
         registry.put_tags(place.name, cube.manifest, (place.target, *followers))
         for tag in (place.target, *followers):
@@ -197,6 +210,7 @@ def _sign(
         now=context.now(),
         published=_published_before(registry, place, pins),
         accept=trust.accept,
+        authority=namespace_keys.refresh(context, namespace_keys.namespace_of(place)),
     )
 
 
@@ -228,9 +242,15 @@ def _parents(lineage: Lineage) -> tuple[Parent, ...]:
     )
 
 
-def _push_manifest(context: Context, registry: Registry, name: str, manifest: oci.Manifest) -> int:
-    """Push blobs and manifest, asking for no blob of the cube that is tagged there; bytes sent."""
-    held = _blobs_of_latest(registry, name)
+def _push_manifest(
+    context: Context,
+    registry: Registry,
+    name: str,
+    manifest: oci.Manifest,
+    early: EarlySender | None,
+) -> int:
+    """Push blobs and manifest, asking for no blob that is known to be there; bytes sent."""
+    held = _blobs_of_latest(registry, name) | (early.sent if early else set())
     sent = _push_blobs(context, registry, name, manifest, held)
     try:
         registry.put_manifest(name, manifest)

@@ -5,6 +5,7 @@ Settings reach the workers through the environment, so that they need nothing of
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import os
 import signal
@@ -18,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from memcube_protocol import limits
 from memcube_protocol.errors import StorageError, UnavailableError
 
 from memcube_registry.settings import (
@@ -37,11 +39,26 @@ _START_TIMEOUT_S: Final = 120
 _POLL_S: Final = 0.02
 
 
+_MALLOC: Final = {-3: 32 * limits.MIB, -1: 256 * limits.MIB, -2: 16 * limits.MIB}
+"""mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD."""
+
+
 def application() -> Litestar:
     """The application as a worker process makes it."""
     from memcube_registry.app import create_app
 
+    _keep_freed_memory()
     return create_app(load(os.environ))
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to use freed memory again: each piece of an upload would else be mapped anew."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return  # another C library has its own ways
+    for parameter, size in _MALLOC.items():
+        mallopt(parameter, size)
 
 
 def prepare(settings: Settings) -> None:
@@ -62,6 +79,7 @@ def prepare(settings: Settings) -> None:
             hint="name another one with --data",
         ) from error
     load_key(settings.token_key_file)
+    load_key(settings.log_key_file)
     with closing(Database(settings.database_url)) as database:
         database.migrate()
 

@@ -14,6 +14,7 @@ from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTE
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest, new_hasher
 from memcube_protocol.errors import InvalidRecordError
+from memcube_protocol.oci import Descriptor
 from memcube_protocol.records import Record, read_lines
 
 from memcube.packing.layout import ACTIVATION_FILES, PARAMETRIC_FILES, Layout, require_attachment
@@ -42,7 +43,7 @@ class Planned:
 class Contents:
     """The files and memories of a cube so far; `blobs` takes every content that is added.
 
-    `earlier` holds sizes in bytes by path in earlier versions: a file of the same path and size is
+    `kept` hears of each file that the store did not hold before. `earlier` holds sizes in bytes by path in earlier versions: a file of the same path and size is
     hashed before it is copied, since it has most likely not changed.
     """
 
@@ -51,6 +52,7 @@ class Contents:
     earlier: Mapping[str, int] = field(default_factory=dict[str, int])
     files: list[CubeFile] = field(default_factory=list[CubeFile])
     memories: list[Memory] = field(default_factory=list[Memory])
+    kept: Callable[[Descriptor], None] = lambda _: None
 
     def add_folder(self, layout: Layout, reuse: shards.Reuse) -> None:
         """Add everything that `layout` holds; `reuse` finds compressed shards of earlier versions.
@@ -108,7 +110,10 @@ class Contents:
     def _keep_one(self, planned: Planned) -> CubeFile:
         path = planned.found.path
         with planned.found.open() as stream:
-            digest, size = self._held(path, stream) or self.blobs.add(_pieces(stream))
+            held = self._held(path, stream)
+            digest, size = held or self.blobs.add(_pieces(stream))
+        if held is None:
+            self.kept(Descriptor(planned.media_type, digest, size))
         return CubeFile(path, planned.media_type, digest, size, planned.memory, planned.details)
 
     def _held(self, path: str, stream: BinaryIO) -> tuple[Digest, int] | None:

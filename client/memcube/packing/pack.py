@@ -7,7 +7,7 @@ version if nothing else has changed, else from the clock: an unchanged folder ke
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,8 +49,11 @@ def pack_folder(
     name: str | None = None,
     version: str | None = None,
     environ: Mapping[str, str] | None = None,
+    kept: Callable[[oci.Descriptor], None] = lambda _: None,
 ) -> Packed:
     """Pack `folder` into `store`; `name` and `version` win over those of `memcube.toml`.
+
+    `kept` hears, from several threads, of each file that the store did not hold before.
 
     Raises:
         NotFoundError: there is no such folder.
@@ -63,7 +66,7 @@ def pack_folder(
     previous = earlier.cube_of(reference)
     fixed = _fixed_time(os.environ if environ is None else environ)
     with store.session():
-        contents = Contents(store.blobs, opened.draft.titles, earlier.sizes)
+        contents = Contents(store.blobs, opened.draft.titles, earlier.sizes, kept=kept)
         opened.fill(contents, earlier.compressed)
         cube = _assemble(opened, contents, fixed, previous)
         keep_cube(store, cube)

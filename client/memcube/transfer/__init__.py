@@ -35,11 +35,13 @@ from memcube_protocol.oci import Descriptor
 from memcube.remote import Registry
 from memcube.store import Store
 from memcube.transfer.download import Download
+from memcube.transfer.early import EarlySender
 from memcube.transfer.progress import Moved, Outcome, Progress, Report, Silent, distinct
 from memcube.transfer.upload import Sender
 from memcube.transfer.workers import run
 
 __all__ = [
+    "EarlySender",
     "Moved",
     "Outcome",
     "Progress",
@@ -88,18 +90,19 @@ def push_blobs(
 ) -> Report:
     """Make repository `name` hold `blobs`: found there, mounted from another repository, or sent.
 
-    The registry is not asked for those in `held`, which it is known to hold.
+    Those in `held`, which it is known to hold, are passed over.
 
     Raises:
         NotFoundError: the store does not hold one that the registry lacks.
         SizeMismatchError, DigestMismatchError: the store's copy, or what arrived, is damaged.
         NetworkError, UnauthenticatedError, ForbiddenError, QuotaExceededError …: as it answers.
     """
-    watched, wanted = progress or Silent(), distinct(blobs)
+    watched = progress or Silent()
+    wanted = [blob for blob in distinct(blobs) if blob.digest not in held]
     watched.expect(wanted)
     with store.session():
         locations = functools.cache(lambda: store.locations(registry.host))
-        sender = Sender(registry, name, store, watched, locations, held)
+        sender = Sender(registry, name, store, watched, locations)
         return Report(tuple(run(sender, wanted, parallel)))
 
 

@@ -7,7 +7,7 @@ the store, so the kernel sends them; the registry verifies them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,7 +55,6 @@ class Sender:
     store: Store
     progress: Progress
     locations: Callable[[], Mapping[Digest, str]]
-    held: Container[Digest] = ()
     chunk_bytes: int = CHUNK_BYTES
 
     def __call__(self, blob: Descriptor, stop: Stop) -> Moved:
@@ -65,7 +64,7 @@ class Sender:
         return moved
 
     def _moved(self, blob: Descriptor, stop: Stop) -> Moved:
-        if blob.digest in self.held or self._is_there(blob):
+        if self._is_there(blob):
             self.progress.advance(blob, blob.size)
             return Moved(blob, Outcome.PRESENT)
         path = self.store.path(blob.digest, blob.size)
