@@ -63,7 +63,9 @@ def test_no_import_cycle(package: str) -> None:
 
 
 def test_the_folders_of_the_distribution_are_not_packages() -> None:
-    strays = [ROOT / name / "__init__.py" for name in ("alembic", *(p.name for p in PACKAGES.values()))]
+    strays = [
+        ROOT / name / "__init__.py" for name in ("alembic", *(p.name for p in PACKAGES.values()))
+    ]
     assert [path for path in strays if path.exists()] == []
 
 
