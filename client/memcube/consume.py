@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.content import read_verified
@@ -31,6 +32,7 @@ from memcube.remote import Registry
 from memcube.store import Ref, Store
 from memcube.transfer import pull_blobs
 from memcube.trust import Attestation, Question, Scope, Verdict, verify_cube
+from memcube.trust.policy import Policy
 
 _ATTESTATIONS = 64
 
@@ -49,13 +51,17 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A manifest with its config and attestations as they were found: nothing is believed yet."""
+    """A manifest with its config and attestations as they were found: nothing is believed yet.
+
+    `known_at` is when the registry was asked for them; None: just now, or they are of this machine.
+    """
 
     reference: Reference
     manifest: oci.Manifest
     config: bytes
     attestations: tuple[Attestation, ...]
     scope: Scope
+    known_at: datetime | None = None
 
 
 def pull(
@@ -196,11 +202,13 @@ def found_in_store(store: Store, ref: Ref) -> Found | None:
     except NotFoundError:
         return None
     scope = Scope.REMOTE if ref.reference.host else Scope.LOCAL
-    return Found(ref.reference, manifest, config, attestations, scope)
+    return Found(ref.reference, manifest, config, attestations, scope, ref.checked_at)
 
 
-def question(context: Context, found: Found, trust: Trust) -> Question:
-    """What `trust.judge_cube` and `trust.verify_cube` decide about `found`."""
+def question(
+    context: Context, found: Found, trust: Trust, *, policy: Policy | None = None
+) -> Question:
+    """What `trust.judge_cube` and `trust.verify_cube` decide about `found`, by the policy that holds."""
     return Question(
         found.reference,
         found.manifest,
@@ -209,6 +217,8 @@ def question(context: Context, found: Found, trust: Trust) -> Question:
         context.now(),
         mode=trust.mode,
         scope=found.scope,
+        policy=context.policy if policy is None else policy,
+        known_at=found.known_at,
         accept=trust.accept,
     )
 

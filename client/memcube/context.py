@@ -15,6 +15,8 @@ from memcube.settings import Settings
 from memcube.store import Store
 from memcube.transfer import Progress, Silent
 from memcube.trust import Acceptance, KeyStore, Mode, PinStore
+from memcube.trust.policy import Policy
+from memcube.trust.policy_file import load_effective
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Context:
         self.pins = PinStore(settings.home / "trust")
         self.keys = KeyStore.of(settings)
         self._http = HttpClient(settings)
+        self._policy: Policy | None = None
 
     def registry(self, host: str) -> Registry:
         """The registry at `host`; empty: the default one."""
@@ -49,6 +52,17 @@ class Context:
         tag = reference.tag or (None if reference.digest else "latest")
         host = reference.host or self.settings.endpoint.host
         return Reference(host, reference.name, tag, reference.digest)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that every cube is judged by, read once.
+
+        Raises:
+            InvalidPolicyError, StorageError: it cannot be obeyed; none is passed over.
+        """
+        if self._policy is None:
+            self._policy = load_effective(self.settings.home)
+        return self._policy
 
     def now(self) -> datetime:
         """The time that signatures are made and judged at."""

@@ -90,7 +90,9 @@ class Store:
         Raises:
             DiskFullError, ReadOnlyError, StorageError: it was not kept.
         """
-        ref = Ref(reference, digest, datetime.now(UTC), kept, related)
+        now = datetime.now(UTC)
+        # Whoever names a cube of a registry has just asked it, or told it of the cube.
+        ref = Ref(reference, digest, now, kept, related, now if reference.host else None)
         self._refs.put(ref)
         return ref
 

@@ -25,6 +25,7 @@ class Ref:
 
     `related` holds manifests kept together with this one: release bundles, builds. A `kept` ref
     is never removed by pruning: a cube that exists nowhere else, or one that the user pinned.
+    `checked_at` is when the registry was last asked for it and its attestations.
     """
 
     reference: Reference
@@ -32,9 +33,10 @@ class Ref:
     used_at: datetime
     kept: bool = False
     related: tuple[Digest, ...] = ()
+    checked_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        if self.used_at.tzinfo is None:
+        if None in {moment.tzinfo for moment in (self.used_at, self.checked_at) if moment}:
             raise StorageError(f"ref {self.reference} has a time without a zone", hint="use UTC")
 
     @classmethod
@@ -50,6 +52,7 @@ class Ref:
             datetime.fromisoformat(fields["usedAt"]),
             fields["kept"] is True,
             tuple(Digest.parse(text) for text in fields["related"]),
+            datetime.fromisoformat(checked) if (checked := fields["checkedAt"]) else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class Ref:
             "usedAt": self.used_at.astimezone(UTC).isoformat(),
             "kept": self.kept,
             "related": [str(digest) for digest in self.related],
+            "checkedAt": self.checked_at and self.checked_at.astimezone(UTC).isoformat(),
         }
 
 

@@ -16,7 +16,7 @@ from memcube_signing.release import CLOCK_TOLERANCE, Release
 
 from memcube.trust.pins import Pin
 from memcube.trust.question import Question, Signed
-from memcube.trust.verdict import Mode, Outcome, RuleResult
+from memcube.trust.verdict import Outcome, RuleResult
 
 
 def same_bytes(question: Question) -> RuleResult:
@@ -49,7 +49,7 @@ def unsigned(question: Question) -> RuleResult:
             "ask the publisher",
             reason="signature-vanished",
         )
-    if question.mode is Mode.ENFORCE:
+    if question.enforced:
         raise SignatureMissingError(
             f"{question.reference} carries no release statement",
             hint="ask the publisher to push it with memcube, or repeat with --trust warn",
@@ -60,8 +60,8 @@ def unsigned(question: Question) -> RuleResult:
 def publisher(question: Question, signed: Signed) -> RuleResult:
     """Where the trust in the key comes from: policy, pin, the user's word, or this first use."""
     pin, key = question.pin, signed.key
-    if question.trusted is not None and not question.accept.publisher:
-        return _passed("publisher", f"policy trusts key {key.id}")
+    if question.terms.publishers is not None:
+        return _passed("publisher", f"the policy's scope {question.terms.scope} names key {key.id}")
     if pin and key in pin.publishers:
         return _passed("publisher", f"key {key.id} is the pinned one")
     if pin:
@@ -86,6 +86,8 @@ def origin(question: Question, signed: Signed) -> RuleResult:
         )
     if name == location:
         return _passed("origin", f"released as {name}")
+    if name == question.mapped_origin:
+        return RuleResult("origin", Outcome.PASSED, f"the policy knows a copy of {name}", "copy")
     if place and place.origin == name:
         return RuleResult("origin", Outcome.PASSED, f"known copy of {name}", "copy")
     detail = f"accepted by you as a copy of {name}"
@@ -147,7 +149,7 @@ def validity(question: Question, signed: Signed) -> RuleResult:
     """The release was created and has not expired, by a clock that may be five minutes wrong.
 
     Raises:
-        ReleaseExpiredError: otherwise, under `enforce`.
+        ReleaseExpiredError: otherwise, where it is enforced.
     """
     created, expires = signed.release.created_at, signed.release.expires_at
     if created > question.now + CLOCK_TOLERANCE:
@@ -157,7 +159,7 @@ def validity(question: Question, signed: Signed) -> RuleResult:
     else:
         until = f" until {expires}" if expires else ""
         return _passed("validity", f"valid since {created}{until}")
-    if question.mode is Mode.ENFORCE:
+    if question.enforced:
         raise ReleaseExpiredError(
             f"the release is not valid now: {why}",
             hint="check the clock of this machine; ask the publisher for a newer release",

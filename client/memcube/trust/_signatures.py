@@ -89,6 +89,13 @@ def _refusal(found: Found, question: Question) -> MemcubeError:
     if not others or question.keys is None:
         return found.failures[0]
     key, origin = others[0].key, others[0].release.origin
+    if question.terms.publishers is not None:
+        return PublisherChangedError(
+            f"{origin} is signed by key {key.id}, which your policy does not name for it",
+            hint="do not use it; if the publisher told you of this key, add it to the scope "
+            f"{question.terms.scope}: memcube policy explain {question.location}",
+            reason="publisher-not-in-policy",
+        )
     return PublisherChangedError(
         f"{origin} is signed by key {key.id}, which is not the one that you trust",
         hint=f"if the publisher told you of a new key, repeat with --accept-publisher {key.id}; "

@@ -1,16 +1,20 @@
 """The one decision that every cube passes before it is used: pure, explained rule by rule.
 
-Nothing here opens a socket or a file or asks the clock. Keys come from policy (`Question.trusted`),
+Nothing here opens a socket or a file or asks the clock. Keys come from the policy,
 else from the pins; only at first use from the referrer, and they are pinned then. The rules, in order:
 
-    bytes      the manifest is the one that the reference's digest names
-    release    a release statement is attached
-    signature  it is signed by an accepted key, about this manifest
-    publisher  the key is trusted by policy, or pinned, or pinned now
-    origin     the release's name is the location, or known to be copied there
-    version    a tag that is a version, or the start of one, agrees with the release
-    history    no older release through the same tag, no second history of the origin
-    validity   created and expires, give or take five minutes
+    bytes         the manifest is the one that the reference's digest names
+    content       every layer is of a kind that the policy allows
+    release       a release statement is attached
+    signature     it is signed by an accepted key, about this manifest
+    threshold     as many of the policy's publishers signed it as it demands
+    publisher     the key is trusted by policy, or pinned, or pinned now
+    origin        the release's name is the location, or known to be copied there
+    version       a tag that is a version, or the start of one, agrees with the release
+    history       no older release through the same tag, no second history of the origin
+    validity      created and expires, give or take five minutes
+    attestations  every attestation that the policy demands is there and well signed
+    freshness     what is known of the cube is not older than the policy allows
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from memcube_protocol.errors import (
     TrustError,
 )
 
-from memcube.trust import _rules, _signatures
+from memcube.trust import _policy_rules, _rules, _signatures
 from memcube.trust.pins import Observation
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Outcome, RuleResult, Scope, Standing, Verdict
@@ -36,8 +40,10 @@ _ABOUT_RELEASE: Final[dict[str, Callable[[Question, Signed], RuleResult]]] = {
     "version": _rules.version,
     "history": _rules.history,
     "validity": _rules.validity,
+    "attestations": _policy_rules.attestations,
+    "freshness": _policy_rules.freshness,
 }
-RULES: Final = ("bytes", "release", "signature", *_ABOUT_RELEASE)
+RULES: Final = ("bytes", "content", "release", "signature", "threshold", *_ABOUT_RELEASE)
 
 
 def verify_cube(question: Question) -> Verdict:
@@ -45,7 +51,8 @@ def verify_cube(question: Question) -> Verdict:
 
     Raises:
         SignatureMissingError, SignatureInvalidError, PublisherChangedError, OriginMismatchError,
-        RollbackError, ReleaseExpiredError, DigestMismatchError: by the rule that failed.
+        RollbackError, ReleaseExpiredError, PolicyRefusedError, StaleKnowledgeError,
+        DigestMismatchError: by the rule that failed.
         InvalidStatementError, InvalidJsonError, InvalidManifestError, LimitExceededError: the only
             signature is malformed.
     """
@@ -64,6 +71,7 @@ def judge_cube(question: Question) -> Verdict:
             detail = "made by this user: it needs no signature"
             rules.append(RuleResult("release", Outcome.SKIPPED, detail, "local"))
             return _verdict(question, Standing.LOCAL, rules)
+        rules.append(_policy_rules.content(question))
         found = _signatures.find(question)
         if not found.candidates:
             rules.append(_rules.unsigned(question))
@@ -71,6 +79,7 @@ def judge_cube(question: Question) -> Verdict:
         rules.append(RuleResult("release", Outcome.PASSED, f"{found.candidates} attached"))
         signed = _signatures.choose(found, question)
         rules.append(_signature(found, signed))
+        rules.append(_policy_rules.threshold(question, found, signed))
         for rule in _ABOUT_RELEASE.values():
             result = rule(question, signed)
             rules.append(result)
@@ -91,9 +100,9 @@ def _accepted(question: Question, rules: list[RuleResult], signed: Signed) -> Ve
         question.location,
         question.moving_tag,
         signed.release,
-        (signed.key,),
-        replaces=bool(question.accept.publisher or question.trusted),
-        moves=question.accept.origin is not None,
+        question.terms.publishers or (signed.key,),
+        replaces=bool(question.accept.publisher or question.terms.publishers),
+        moves=bool(question.accept.origin or question.mapped_origin),
     )
     standing = Standing.FIRST_USE if first else Standing.TRUSTED
     return _verdict(question, standing, rules, signed, observation)

@@ -14,6 +14,7 @@ from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release
 
 from memcube.trust.pins import Pin, Pins, Place
+from memcube.trust.policy import NO_POLICY, Policy, Terms
 from memcube.trust.verdict import Mode, Scope
 
 
@@ -54,7 +55,8 @@ NOTHING_ACCEPTED: Final = Acceptance()
 class Question:
     """May `manifest`, fetched as `reference` with these attestations, be used `now`?
 
-    `trusted` are a policy's keys, which go before the pins. `scope` local is for cubes that this user
+    `policy` is the consumer's; the publishers that it names go before the pins. `known_at` says when
+    the attestations came from the registry, None: just now. `scope` local is for cubes that this user
     made.
 
     Raises:
@@ -68,7 +70,8 @@ class Question:
     now: datetime
     mode: Mode = Mode.ENFORCE
     scope: Scope = Scope.REMOTE
-    trusted: tuple[PublicKey, ...] | None = None
+    policy: Policy = NO_POLICY
+    known_at: datetime | None = None
     accept: Acceptance = NOTHING_ACCEPTED
 
     def __post_init__(self) -> None:
@@ -89,9 +92,26 @@ class Question:
         return self.pins.at(self.location)
 
     @property
+    def mapped_origin(self) -> str | None:
+        """The origin that the policy says lies at the location."""
+        return self.policy.terms_of(self.location).origin_at(self.location)
+
+    @property
     def origin(self) -> str:
         """The origin name that the release must have."""
-        return self.accept.origin or (self.place.origin if self.place else self.location)
+        known = self.place.origin if self.place else self.location
+        return self.mapped_origin or self.accept.origin or known
+
+    @property
+    def terms(self) -> Terms:
+        """What the policy demands: of the location, and of the origin that it is a copy of."""
+        here = self.policy.terms_of(self.location)
+        return here.joined(self.policy.terms_of(self.origin))
+
+    @property
+    def enforced(self) -> bool:
+        """Whether what lacks is refused, not warned of: the policy's word goes before the user's."""
+        return (self.terms.mode or self.mode) is Mode.ENFORCE
 
     @property
     def pin(self) -> Pin | None:
@@ -107,10 +127,11 @@ class Question:
     @property
     def keys(self) -> tuple[PublicKey, ...] | str | None:
         """Accepted keys; or the id of one that the user accepts; or None, any: the first use."""
+        publishers = self.terms.publishers
+        if publishers is not None:
+            return publishers
         if self.accept.publisher:
             return self.accept.publisher
-        if self.trusted is not None:
-            return self.trusted
         return self.pin.publishers if self.pin else None
 
 

@@ -1,0 +1,396 @@
+"""Policies: which scope decides, what its file may hold, and each demand with its refusal."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memcube.trust import Acceptance, Attestation, Mode, Outcome, Pins, Question, judge_cube
+from memcube.trust.policy import Pattern, Policy, Required, Terms
+from memcube.trust.policy_file import load, load_effective, parse
+from memcube_protocol import media_types, oci
+from memcube_protocol.errors import InvalidPolicyError, NotFoundError
+from memcube_protocol.reference import Reference
+from memcube_signing import bundle as bundles
+from memcube_signing import referrer
+from memcube_signing.release import PREDICATE_TYPE, sign_release
+from memcube_signing.statement import Statement
+from support.signing import ALICE, EDDIE, MALLORY, NOW, ORIGIN, manifest, release
+
+SCAN = "https://scan.example/v1"
+MIRROR = "mirror.example/copies/notes"
+KEYS = f"""
+[keys]
+alice = "{base64.b64encode(ALICE.public_key.der).decode()}"
+eddie = '''
+{EDDIE.public_key.to_pem()}'''
+"""
+
+
+def policy(text: str) -> Policy:
+    return parse(f"format = 1\n{KEYS}\n{text}".encode())
+
+
+def released(*keys, manifest_=None, **changes):
+    """Attestations of one release that all `keys` signed."""
+    cube = manifest_ or manifest()
+    said = release(
+        publishers=tuple(sorted(key.public_key.id for key in keys)), subject=cube.digest, **changes
+    )
+    return [
+        Attestation(
+            referrer.write(bundle, PREDICATE_TYPE, cube.descriptor(), key.public_key), bundle.raw
+        )
+        for key in keys
+        for bundle in [sign_release(said, key)]
+    ]
+
+
+def scan(key, cube=None, kind=SCAN, **predicate):
+    cube = cube or manifest()
+    bundle = bundles.sign(Statement("x", cube.digest, kind, predicate), key)
+    return Attestation(referrer.write(bundle, kind, cube.descriptor(), key.public_key), bundle.raw)
+
+
+def judge(text_or_policy, *attestations, where=f"{ORIGIN}:latest", cube=None, **more):
+    rules = policy(text_or_policy) if isinstance(text_or_policy, str) else text_or_policy
+    found = list(attestations) or released(ALICE)
+    more.setdefault("pins", Pins())
+    return judge_cube(
+        Question(Reference.parse(where), cube or manifest(), found, now=NOW, policy=rules, **more)
+    )
+
+
+def result(verdict, rule):
+    return next(one for one in verdict.rules if one.rule == rule)
+
+
+def refused(verdict, rule, reason):
+    failed = [(one.rule, one.reason) for one in verdict.rules if one.outcome is Outcome.FAILED]
+    assert failed == [(rule, reason)]
+    assert verdict.error
+    assert verdict.error.hint
+    assert verdict.observation is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "other"),
+    [
+        ("a.example/b/c", "a.example/b/c", "a.example/b/d"),
+        ("a.example/b/**", "a.example/b/c/d", "a.example/b"),
+        ("a.example/b/**", "a.example/b/c", "a.example/bc/d"),
+        ("a.example/*/c", "a.example/x/c", "a.example/x/y/c"),
+        ("*/b/c", "a.example:5000/b/c", "a.example/c/b"),
+        ("*.a.example/**", "x.a.example/b/c", "a.example/b/c"),
+        ("*.a.example/**", "x.y.a.example/b", "xa.example/b"),
+        ("**", "a.example/b", ""),
+        ("a.example/**", "a.example/b", "a.example.evil/b"),
+    ],
+)
+def test_a_pattern_fits_whole_components(pattern, fitting, other):
+    assert Pattern(pattern).fits(fitting)
+    assert not other or not Pattern(pattern).fits(other)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("", "a.example", "A.example/b", "a.example/B", "a.example/b*", "a.example/**/c", "**/c"),
+        *("a.example/b:1", "a.example//b", "a.example/b/", "а.example/b", "a.example/аlice", "*."),
+        *("a.*.example/b", "*a.example/b", "a.example/b@sha256:00", "***", "a.example/ "),
+    ],
+)
+def test_what_is_no_pattern_is_refused(pattern):
+    with pytest.raises(InvalidPolicyError) as caught:
+        Pattern(pattern)
+    assert caught.value.hint
+
+
+def test_a_look_alike_namespace_falls_into_no_scope_of_the_real_one():
+    strict = policy('[scopes."registry.example/alice/**"]\npublishers = ["alice"]')
+    for name in ("registry.example/a1ice/notes", "registry.example.evil/alice/notes"):
+        assert strict.terms_of(name).scope == "default"
+
+
+def test_the_closest_scope_decides_alone():
+    closest = [
+        *("registry.example/alice/notes", "registry.example/alice/*", "registry.example/alice/**"),
+        *("registry.example/*/notes", "registry.example/**", "*.example/alice/notes"),
+        *("*.example/**", "*/alice/notes", "*/**", "**"),
+    ]
+    for at in range(len(closest)):
+        scopes = tuple(Terms(scope) for scope in reversed(closest[at:]))
+        assert Policy(scopes).terms_of(ORIGIN).scope == closest[at]
+    ranks = [Pattern(text).closeness for text in closest]
+    assert all(one > other for one, other in pairwise(ranks))
+
+
+PARTS = st.sampled_from(["a", "b", "*"])
+PATTERNS = st.tuples(st.sampled_from(["x.example", "*", "*.example"]), PARTS, PARTS).map("/".join)
+
+
+@given(st.lists(PATTERNS, unique=True, min_size=1))
+def test_the_order_of_scopes_does_not_matter(patterns):
+    scopes = tuple(Terms(pattern) for pattern in patterns)
+    name = "x.example/a/b"
+    decided = {Policy(scopes).terms_of(name).scope, Policy(scopes[::-1]).terms_of(name).scope}
+    assert len(decided) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[scopes."a.example/**"]\npublisher = []', "publisher"),
+        ('[scope."a.example/**"]', "scope"),
+        ('[scopes."a.example/**"]\npublishers = ["bob"]', "bob"),
+        ('[scopes."a.example/**"]\npublishers = "alice"', "a.example"),
+        ('[scopes."a.example/**"]\npublishers = ["alice"]\nthreshold = 2', "threshold"),
+        ('[scopes."a.example/**"]\nthreshold = 0', "threshold"),
+        ('[scopes."a.example/**"]\nthreshold = true', "threshold"),
+        ('[scopes."a.example/**"]\npublishers = ["alice", "alice"]\nthreshold = 2', "threshold"),
+        ('[scopes."a.example/**"]\nmax_staleness = "1 day"', "max_staleness"),
+        ('[scopes."a.example/**"]\nmax_staleness = 30', "max_staleness"),
+        ('[scopes."a.example/**"]\nmode = "lax"', "mode"),
+        ('[scopes."a.example/*"]\norigin = "b.example/x"', "origin"),
+        ('[scopes."a.example/**"]\norigin = "B.example/x"', "origin"),
+        ('[default]\norigin = "b.example/x"', "origin"),
+        ('[scopes."a.example/**"]\nattestations = [{keys = ["alice"]}]', "type"),
+        ('[scopes."a.example/**"]\nattestations = [{type = "t", where = {a = 1.5}}]', "where"),
+        ('[scopes."a.example/**"]\nattestations = [{type = "t", key = []}]', "key"),
+        ('[scopes."a.example/**"]\nmedia_types = [1]', "a.example"),
+        ("[[tests]]\nname = 'x'", "scope"),
+        ("default = 1", "default"),
+        ("[", "TOML"),
+    ],
+)
+def test_a_wrong_policy_is_refused_by_name(text, named):
+    with pytest.raises(InvalidPolicyError, match=named) as caught:
+        policy(text)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"format = 2", b"format = 1\n\xff", b'format = 1\n[keys]\na = "x"', b"format = true"],
+)
+def test_another_format_is_refused(content):
+    with pytest.raises(InvalidPolicyError):
+        parse(content)
+
+
+def test_an_organisation_goes_before_the_user(tmp_path: Path):
+    theirs, home = tmp_path / "org.toml", tmp_path / "home"
+    home.mkdir()
+    theirs.write_text(
+        f'format = 1\n{KEYS}\n[scopes."registry.example/**"]\npublishers = ["alice"]\n'
+    )
+    own = home / "memcube-trust.toml"
+    own.write_text(
+        'format = 1\n[scopes."registry.example/alice/notes"]\nmode = "warn"\n'
+        '[scopes."other.example/**"]\nmode = "warn"\n[default]\nmax_staleness = "1d"\n'
+    )
+    both = load_effective(home, theirs)
+    assert both.terms_of(ORIGIN).publishers == (ALICE.public_key,)
+    assert both.terms_of("other.example/a/b").mode is Mode.WARN
+    assert both.terms_of("third.example/a/b").max_staleness == timedelta(days=1)
+    assert [both.decides(name)[0].source for name in (ORIGIN, "third.example/a/b")] == [
+        str(theirs),
+        str(own),
+    ]
+    theirs.write_text('format = 1\n[default]\nmax_staleness = "2d"\n')
+    both = load_effective(home, theirs)
+    assert both.terms_of("third.example/a/b").max_staleness == timedelta(days=2)
+
+
+def test_a_damaged_policy_is_never_passed_over(tmp_path: Path):
+    assert load_effective(tmp_path, tmp_path / "none") == Policy()
+    with pytest.raises(NotFoundError):
+        load(tmp_path / "none")
+    (tmp_path / "memcube-trust.toml").write_text("format = ")
+    with pytest.raises(InvalidPolicyError):
+        load_effective(tmp_path, tmp_path / "none")
+
+
+ONLY_ALICE = '[scopes."registry.example/alice/**"]\npublishers = ["alice"]\n'
+
+
+def test_a_policys_publisher_is_trusted_from_the_start_and_no_other_is():
+    verdict = judge(ONLY_ALICE)
+    assert verdict.standing == "trusted"
+    assert "registry.example/alice/**" in result(verdict, "publisher").detail
+    refused(judge(ONLY_ALICE, *released(MALLORY)), "publisher", "publisher-not-in-policy")
+
+
+def test_no_flag_overrules_a_policys_publishers():
+    accept = Acceptance(publisher=MALLORY.public_key.id)
+    verdict = judge(ONLY_ALICE, *released(MALLORY), accept=accept)
+    refused(verdict, "publisher", "publisher-not-in-policy")
+
+
+def test_a_scope_without_publishers_is_forbidden():
+    verdict = judge('[scopes."registry.example/**"]\npublishers = []')
+    refused(verdict, "publisher", "publisher-not-in-policy")
+
+
+TWO = '[default]\npublishers = ["alice", "eddie"]\nthreshold = 2'
+
+
+def test_a_threshold_counts_keys_that_signed_the_very_same_release():
+    verdict = judge(TWO, *released(ALICE, EDDIE))
+    assert result(verdict, "threshold").outcome is Outcome.PASSED
+    assert verdict.observation
+    assert set(verdict.observation.publishers) == {ALICE.public_key, EDDIE.public_key}
+    refused(judge(TWO, *released(ALICE)), "threshold", "threshold-not-met")
+    refused(judge(TWO, *released(ALICE), *released(ALICE)), "threshold", "threshold-not-met")
+    refused(judge(TWO, *released(ALICE, MALLORY)), "threshold", "threshold-not-met")
+    others = released(ALICE), released(EDDIE, version="2.0.0")
+    refused(judge(TWO, *others[0], *others[1]), "threshold", "threshold-not-met")
+
+
+def test_a_threshold_stops_under_warn_too():
+    refused(judge(TWO, *released(ALICE), mode=Mode.WARN), "threshold", "threshold-not-met")
+
+
+SCANNED = (
+    f'[default]\nattestations = [{{type = "{SCAN}", keys = ["eddie"], '
+    'where = {"result.verdict" = "clean"}}]'
+)
+CLEAN = {"result": {"verdict": "clean"}}
+
+
+def test_a_demanded_attestation_passes_when_its_key_signed_it_about_this_manifest():
+    verdict = judge(SCANNED, *released(ALICE), scan(EDDIE, **CLEAN))
+    assert result(verdict, "attestations").outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: scan(MALLORY, **CLEAN),
+        lambda: scan(ALICE, **CLEAN),
+        lambda: scan(EDDIE, manifest("two"), **CLEAN),
+        lambda: scan(EDDIE, kind="https://scan.example/v2", **CLEAN),
+        lambda: scan(EDDIE, result={"verdict": "dirty"}),
+        lambda: scan(EDDIE, result="clean"),
+        lambda: scan(EDDIE),
+        lambda: replace(scan(EDDIE, **CLEAN), bundle=b"{}"),
+    ],
+)
+def test_an_attestation_by_another_key_or_about_something_else_is_none(wrong):
+    attestations = (*released(ALICE), wrong())
+    refused(judge(SCANNED, *attestations), "attestations", "attestation-missing")
+    warned = judge(SCANNED, *attestations, mode=Mode.WARN)
+    assert result(warned, "attestations").outcome is Outcome.WARNED
+
+
+def test_without_named_keys_the_publisher_attests():
+    own = f'[default]\nattestations = [{{type = "{SCAN}"}}]'
+    assert judge(own, *released(ALICE), scan(ALICE)).error is None
+    refused(judge(own, *released(ALICE), scan(EDDIE)), "attestations", "attestation-missing")
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(True, 1), (1, True), ("1", 1), (1, "1")])
+def test_values_of_another_type_are_not_equal(wanted, found):
+    terms = Terms(attestations=(Required(SCAN, None, {"ok": wanted}),))
+    verdict = judge(Policy(default=terms), *released(ALICE), scan(ALICE, ok=found))
+    refused(verdict, "attestations", "attestation-missing")
+
+
+def cube_with(*kinds):
+    layers = [oci.Descriptor.of(kind, b"x") for kind in kinds]
+    return oci.write_manifest(artifact_type=media_types.CUBE, config=oci.EMPTY, layers=layers)
+
+
+def test_only_allowed_kinds_of_content_are_loaded():
+    plain = '[default]\nmedia_types = ["application/vnd.memcube.plaintext.*"]'
+    good, bad = cube_with(media_types.RECORDS), cube_with(media_types.RECORDS, media_types.LORA)
+    assert judge(plain, *released(ALICE, manifest_=good), cube=good).error is None
+    attested = released(ALICE, manifest_=bad)
+    refused(judge(plain, *attested, cube=bad), "content", "media-type-not-allowed")
+    warned = judge(plain, *attested, cube=bad, mode=Mode.WARN)
+    assert result(warned, "content").outcome is Outcome.WARNED
+
+
+def test_an_unsigned_cube_is_not_excused_from_its_kinds():
+    plain = '[default]\nmedia_types = ["application/vnd.memcube.plaintext.*"]\nmode = "enforce"'
+    bad = cube_with(media_types.LORA)
+    refused(judge(plain, *released(ALICE), cube=bad), "content", "media-type-not-allowed")
+
+
+MONTH = '[default]\nmax_staleness = "30d"'
+
+
+def test_what_is_known_ages():
+    for age, reason in (
+        (timedelta(days=30), None),
+        (timedelta(days=30, seconds=1), "stale"),
+        (timedelta(minutes=-5), None),
+        (timedelta(minutes=-5, seconds=-1), "clock-set-back"),
+    ):
+        verdict = judge(MONTH, known_at=NOW - age)
+        if reason is None:
+            assert verdict.error is None
+        else:
+            refused(verdict, "freshness", reason)
+            warned = judge(MONTH, known_at=NOW - age, mode=Mode.WARN)
+            assert result(warned, "freshness").reason == reason
+    assert judge("", known_at=NOW - timedelta(days=9999)).error is None
+
+
+def test_a_policys_mode_goes_before_the_users():
+    unsigned = [scan(EDDIE)]
+    refused(
+        judge('[default]\nmode = "enforce"', *unsigned, mode=Mode.WARN),
+        "release",
+        "signature-missing",
+    )
+    assert judge('[default]\nmode = "warn"', *unsigned).standing == "unsigned"
+
+
+def test_a_policy_knows_copies():
+    mapped = f'{ONLY_ALICE}[scopes."mirror.example/copies/**"]\norigin = "registry.example/alice"'
+    verdict = judge(mapped, where=f"{MIRROR}:latest")
+    assert result(verdict, "origin").reason == "copy"
+    assert verdict.standing == "trusted"
+    stranger = released(MALLORY)
+    refused(
+        judge(mapped, *stranger, where=f"{MIRROR}:latest"), "publisher", "publisher-not-in-policy"
+    )
+
+
+def test_a_copy_obeys_the_terms_of_both_names():
+    lax = f'{ONLY_ALICE}[scopes."mirror.example/**"]\nmode = "warn"\n'
+    accept = Acceptance(origin=ORIGIN)
+    where = f"{MIRROR}:latest"
+    verdict = judge(lax, *released(MALLORY), where=where, accept=accept)
+    refused(verdict, "publisher", "publisher-not-in-policy")
+    strict = '[scopes."mirror.example/**"]\npublishers = ["eddie"]\n'
+    verdict = judge(ONLY_ALICE + strict, where=where, accept=accept)
+    refused(verdict, "publisher", "publisher-not-in-policy")
+
+
+def test_joined_terms_demand_what_both_demand():
+    one = Terms("a.example/**", (ALICE.public_key, EDDIE.public_key), 2, mode=Mode.WARN)
+    other = Terms(
+        "b.example/**",
+        (EDDIE.public_key,),
+        1,
+        (Required(SCAN),),
+        (("x/*",),),
+        timedelta(days=1),
+        Mode.ENFORCE,
+    )
+    for joined in (one.joined(other), other.joined(one)):
+        assert joined.publishers == (EDDIE.public_key,)
+        assert joined.threshold == 2
+        assert joined.attestations == (Required(SCAN),)
+        assert not joined.allows_media_type("y/z")
+        assert joined.max_staleness == timedelta(days=1)
+        assert joined.mode is Mode.ENFORCE
+    assert one.joined(one) == one
