@@ -31,6 +31,7 @@ MemcubeError
 │   ├── KeyNotAuthorisedError      the namespace's key documents do not let this key sign it
 │   ├── RollbackError              an older or another release than one already seen
 │   ├── ReleaseExpiredError        the release is outside its time of validity
+│   ├── YankedError                the publisher withdrew the release
 │   ├── PolicyRefusedError         the consumer's policy demands more than the cube has
 │   └── StaleKnowledgeError        what is known of the cube is too old, or from the future
 ├── SigningKeyError            the own signing key cannot be used
@@ -284,6 +285,12 @@ class StaleKnowledgeError(TrustError):
     code = "stale"
 
 
+class YankedError(TrustError):
+    """A release that its publisher withdrew."""
+
+    code = "release-yanked"
+
+
 class SigningKeyError(MemcubeError):
     """The own signing key cannot be used."""
 
@@ -447,6 +454,7 @@ OUTCOMES: dict[str, Outcome] = {
     "key-not-authorised": Outcome(422, EXIT_TRUST),
     "rollback": Outcome(422, EXIT_TRUST),
     "release-expired": Outcome(422, EXIT_TRUST),
+    "release-yanked": Outcome(422, EXIT_TRUST),
     "policy-refused": Outcome(422, EXIT_TRUST),
     "stale": Outcome(422, EXIT_TRUST),
     "signing-key": Outcome(500, EXIT_AUTH),

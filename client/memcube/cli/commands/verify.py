@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 from memcube_protocol.errors import EXIT_OK, outcome_of
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+
+if TYPE_CHECKING:
+    from memcube.trust.attested import Claim
 
 
 @command("verify", "memcube verify alice/notes:1.0.0", "memcube verify alice/notes --json")
@@ -30,9 +35,29 @@ def verify(
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client(offline=offline) as client:
         verdict = client.verify(reference, trust=trust)
+        claims = client.statements(reference, verdict)
     lines = [f"{rule.outcome.value:>9}  {rule.rule:<10} {rule.detail}" for rule in verdict.rules]
+    lines += [claim_line(claim) for claim in claims]
     lines.append(f"{verdict.standing.value}: {verdict.location}@{verdict.digest}")
     if verdict.error:
         lines.append(f"hint: {verdict.error.hint}")
     code = outcome_of(verdict.error).exit_code if verdict.error else EXIT_OK
-    return Answer(verdict.to_json(), "\n".join(lines), str(verdict.digest), code)
+    value = verdict.to_json() | {"statements": [value_of(claim) for claim in claims]}
+    return Answer(value, "\n".join(lines), str(verdict.digest), code)
+
+
+def claim_line(claim: Claim) -> str:
+    """What people read of one statement: the kind, and whether it counts."""
+    if claim.key is None:
+        return f"{'unproven':>9}  {claim.name:<10} not counted: {claim.why}"
+    return f"{'attested':>9}  {claim.name:<10} by key {claim.key.id}"
+
+
+def value_of(claim: Claim) -> dict[str, Any]:
+    """The stable JSON of one statement."""
+    return {
+        "predicateType": claim.predicate_type,
+        "verified": claim.key is not None,
+        "keyId": claim.key.id if claim.key else None,
+        "reason": claim.why,
+    }

@@ -11,7 +11,7 @@ import memcube_signing
 from memcube_protocol.errors import TrustError
 
 CODE = re.compile(r"[a-z]+(-[a-z0-9]+)+")
-NO_REASONS = {"dsse-envelope", "first-use", "memcube-signing-key"}
+NO_REASONS = {"model-signature", "dsse-envelope", "first-use", "memcube-signing-key"}
 SPEC = Path(__file__).parents[4] / "docs" / "spec" / "statements.md"
 
 

@@ -1,0 +1,60 @@
+"""The rule about what the publisher said of a release afterwards: deprecated, yanked, reinstated."""
+
+from __future__ import annotations
+
+from memcube_protocol.errors import YankedError
+from memcube_protocol.reference import is_immutable_tag
+from memcube_signing.predicates import status as statuses
+from memcube_signing.predicates.status import State, Status
+
+from memcube.trust.attested import values_of
+from memcube.trust.question import Question, Signed
+from memcube.trust.verdict import Mode, Outcome, RuleResult
+
+
+def status(question: Question, signed: Signed) -> RuleResult:
+    """The release was not withdrawn, or it is asked for so exactly that a warning will do.
+
+    Raises:
+        YankedError: it was, and a moving tag leads to it; or it is dangerous, under `enforce`.
+    """
+    said = _said(question, signed)
+    if said is None or said.state is State.ACTIVE:
+        return RuleResult(
+            "status", Outcome.PASSED, "neither deprecated nor yanked, as far as known"
+        )
+    detail = f"{said.state} by its publisher: {told(said)}"
+    if said.state is State.DEPRECATED:
+        return RuleResult("status", Outcome.WARNED, detail, "release-deprecated")
+    if said.reason.is_dangerous and question.mode is Mode.ENFORCE:
+        raise YankedError(f"{question.reference} was {detail}", hint=_hint(said, "do not use it"))
+    if not _is_exact(question):
+        instead = f"ask for it by its version ({said.version}) if you need these very bytes"
+        raise YankedError(f"{question.reference} was {detail}", hint=_hint(said, instead))
+    return RuleResult("status", Outcome.WARNED, detail, "release-yanked")
+
+
+def told(said: Status) -> str:
+    """The reason, with the publisher's words and the replacement, where there are any."""
+    words = f"{said.reason}, {said.message}" if said.message else str(said.reason)
+    return f"{words}; use {said.replacement}" if said.replacement else words
+
+
+def _said(question: Question, signed: Signed) -> Status | None:
+    """What the key of the release said last about it."""
+    found = values_of(statuses.KIND, question.attestations, question.manifest.digest, (signed.key,))
+    release = signed.release
+    return statuses.current(
+        one.value
+        for one in found
+        if (one.value.origin, one.value.version) == (release.origin, release.version)
+    )
+
+
+def _is_exact(question: Question) -> bool:
+    reference = question.reference
+    return bool(reference.digest or (reference.tag and is_immutable_tag(reference.tag)))
+
+
+def _hint(said: Status, instead: str) -> str:
+    return f"use {said.replacement}, or {instead}" if said.replacement else instead
