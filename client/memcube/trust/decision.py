@@ -15,6 +15,7 @@ else from the pins; only at first use from the referrer, and they are pinned the
     validity      created and expires, give or take five minutes
     attestations  every attestation that the policy demands is there and well signed
     freshness     what is known of the cube is not older than the policy allows
+    status        neither yanked nor deprecated by its publisher
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from memcube_protocol.errors import (
     TrustError,
 )
 
-from memcube.trust import _policy_rules, _rules, _signatures
+from memcube.trust import _policy_rules, _rules, _signatures, _status
 from memcube.trust.pins import Observation
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Outcome, RuleResult, Scope, Standing, Verdict
@@ -42,6 +43,7 @@ _ABOUT_RELEASE: Final[dict[str, Callable[[Question, Signed], RuleResult]]] = {
     "validity": _rules.validity,
     "attestations": _policy_rules.attestations,
     "freshness": _policy_rules.freshness,
+    "status": _status.status,
 }
 RULES: Final = ("bytes", "content", "release", "signature", "threshold", *_ABOUT_RELEASE)
 
