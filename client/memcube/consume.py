@@ -26,7 +26,10 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
+from memcube_signing.authority.chain import resolve as resolve_keys
+from memcube_signing.authority.document import authority_of
 
+from memcube import namespace_keys
 from memcube.context import EVERYTHING, NORMAL_TRUST, Context, Trust
 from memcube.remote import Registry
 from memcube.store import Ref, Store
@@ -61,6 +64,7 @@ class Found:
     config: bytes
     attestations: tuple[Attestation, ...]
     scope: Scope
+    key_documents: tuple[bytes, ...] = ()
     known_at: datetime | None = None
 
 
@@ -202,14 +206,14 @@ def found_in_store(store: Store, ref: Ref) -> Found | None:
     except NotFoundError:
         return None
     scope = Scope.REMOTE if ref.reference.host else Scope.LOCAL
-    return Found(ref.reference, manifest, config, attestations, scope, ref.checked_at)
+    return Found(ref.reference, manifest, config, attestations, scope, known_at=ref.checked_at)
 
 
 def question(
     context: Context, found: Found, trust: Trust, *, policy: Policy | None = None
 ) -> Question:
     """What `trust.judge_cube` and `trust.verify_cube` decide about `found`, by the policy that holds."""
-    return Question(
+    asked = Question(
         found.reference,
         found.manifest,
         found.attestations,
@@ -221,11 +225,29 @@ def question(
         known_at=found.known_at,
         accept=trust.accept,
     )
+    return asked if found.scope is Scope.LOCAL else _with_authority(context, asked, found)
+
+
+def _with_authority(context: Context, asked: Question, found: Found) -> Question:
+    """`asked` with the key documents of the origin's namespace: known ones, and those served now."""
+    name = authority_of(asked.origin)
+    served = found.key_documents if authority_of(asked.location) == name else ()
+    authority = context.authorities.load(name)
+    if authority is None:
+        return replace(asked, authority=resolve_keys(name, served))
+    if served:
+        # A revocation is remembered whatever becomes of this cube.
+        authority = context.authorities.add(name, served)
+    return replace(asked, authority=authority, authority_is_known=True)
 
 
 def _verified(context: Context, found: Found, trust: Trust) -> Verified:
     """The verification step: provenance first, then that manifest, config and layers agree."""
-    verdict = verify_cube(question(context, found, trust))
+    asked = question(context, found, trust)
+    verdict = verify_cube(asked)
+    if asked.authority and not asked.authority_is_known and verdict.release:
+        bundles = tuple(bundle.raw for bundle in asked.authority.bundles)
+        context.authorities.add(asked.authority.name, bundles)
     cube = Cube.read(found.manifest, found.config)
     return Verified(found.reference, cube, verdict, (), found.attestations)
 
@@ -246,7 +268,8 @@ def resolve_unjudged(registry: Registry, reference: Reference) -> Found:
     assert manifest.config
     config = registry.read_blob(reference.name, manifest.config, limits.CONFIG_BYTES)
     attestations = tuple(attestations_of(registry, reference.name, manifest.digest))
-    return Found(reference, manifest, config, attestations, Scope.REMOTE)
+    documents = namespace_keys.fetch(registry, reference.name.partition("/")[0])
+    return Found(reference, manifest, config, attestations, Scope.REMOTE, documents)
 
 
 def attestations_of(registry: Registry, name: str, subject: Digest) -> Iterable[Attestation]:

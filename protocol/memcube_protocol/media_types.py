@@ -17,6 +17,8 @@ BUILD: Final = "application/vnd.memcube.build.v1+json"
 """`artifactType` of a build, whose subject is a cube."""
 CONFIG: Final = "application/vnd.memcube.config.v1+json"
 """Config of a cube."""
+KEYS: Final = "application/vnd.memcube.keys.v1+json"
+"""`artifactType` of the key documents of a namespace."""
 BUILD_CONFIG: Final = "application/vnd.memcube.build.config.v1+json"
 """Config of a build."""
 

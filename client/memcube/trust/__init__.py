@@ -25,6 +25,7 @@ The flags that hints name: `--trust enforce|warn`, `--accept-publisher KEY_ID`, 
 `--accept-rollback`.
 """
 
+from memcube.trust.authorities import AuthorityStore
 from memcube.trust.decision import RULES, judge_cube, verify_cube
 from memcube.trust.keystore import KeyEntry, KeyStore, Protection, SigningKey
 from memcube.trust.pins import Observation, Pin, Pins, PinStore, Place, Seen
@@ -36,6 +37,7 @@ __all__ = [
     "RULES",
     "Acceptance",
     "Attestation",
+    "AuthorityStore",
     "KeyEntry",
     "KeyStore",
     "Mode",

@@ -62,8 +62,13 @@ def publisher(question: Question, signed: Signed) -> RuleResult:
     pin, key = question.pin, signed.key
     if question.terms.publishers is not None:
         return _passed("publisher", f"the policy's scope {question.terms.scope} names key {key.id}")
+    if question.authority is not None and question.authority_is_known:
+        name = question.authority.name
+        return _passed("publisher", f"key {key.id} is one of those that speak for {name}")
     if pin and key in pin.publishers:
         return _passed("publisher", f"key {key.id} is the pinned one")
+    if pin and question.authority is not None:
+        return _passed("publisher", f"the pinned key's owner lets key {key.id} sign")
     if pin:
         detail = f"key {key.id} replaces the pinned one, as you accept"
         return RuleResult("publisher", Outcome.WARNED, detail, "publisher-replaced")
@@ -122,7 +127,7 @@ def history(question: Question, signed: Signed) -> RuleResult:
         RollbackError: one or the other, and the user does not accept it.
     """
     release, tag, place, pin = signed.release, question.moving_tag, question.place, question.pin
-    if pin and signed.key not in pin.publishers:
+    if pin and signed.key not in pin.publishers and not question.authority:
         detail = "a new publisher begins a new history"
         return RuleResult("history", Outcome.SKIPPED, detail, "publisher-replaced")
     last = place.tags.get(tag, 0) if place and tag else 0

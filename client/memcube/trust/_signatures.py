@@ -9,6 +9,7 @@ from memcube_protocol import media_types
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     DigestMismatchError,
+    KeyNotAuthorisedError,
     MemcubeError,
     PublisherChangedError,
     SignatureInvalidError,
@@ -18,6 +19,7 @@ from memcube_signing import referrer, statement
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import PREDICATE_TYPE, verify_release
 
+from memcube.trust import _authority
 from memcube.trust.question import Attestation, Question, Signed
 
 
@@ -47,11 +49,17 @@ def choose(found: Found, question: Question) -> Signed:
         SignatureInvalidError: by no accepted key, or two publishers claim the cube at first use.
         InvalidStatementError, InvalidManifestError, …: the only candidate is malformed.
     """
+    if not question.accept.publisher:
+        _authority.require_rooted(question)
     if not found.releases:
         raise _refusal(found, question)
     chosen = max(
         found.releases,
-        key=lambda signed: (signed.release.origin == question.origin, signed.release.seq),
+        key=lambda signed: (
+            signed.release.origin == question.origin,
+            _authority.is_authorised(question, found.releases, signed),
+            signed.release.seq,
+        ),
     )
     if question.keys is None and any(_are_rivals(chosen, signed) for signed in found.releases):
         raise SignatureInvalidError(
@@ -95,6 +103,11 @@ def _refusal(found: Found, question: Question) -> MemcubeError:
             hint="do not use it; if the publisher told you of this key, add it to the scope "
             f"{question.terms.scope}: memcube policy explain {question.location}",
             reason="publisher-not-in-policy",
+        )
+    if question.authority is not None:
+        return KeyNotAuthorisedError(
+            f"the key documents of {question.authority.name} do not let key {key.id} sign {origin}",
+            hint="do not use it; the publisher can allow the key (memcube keys delegate)",
         )
     return PublisherChangedError(
         f"{origin} is signed by key {key.id}, which is not the one that you trust",

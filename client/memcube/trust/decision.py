@@ -8,6 +8,7 @@ else from the pins; only at first use from the referrer, and they are pinned the
     release       a release statement is attached
     signature     it is signed by an accepted key, about this manifest
     threshold     as many of the policy's publishers signed it as it demands
+    keys          the namespace's key documents let these keys sign this name
     publisher     the key is trusted by policy, or pinned, or pinned now
     origin        the release's name is the location, or known to be copied there
     version       a tag that is a version, or the start of one, agrees with the release
@@ -29,8 +30,9 @@ from memcube_protocol.errors import (
     PublisherChangedError,
     TrustError,
 )
+from memcube_signing.keys import PublicKey
 
-from memcube.trust import _policy_rules, _rules, _signatures, _status
+from memcube.trust import _authority, _policy_rules, _rules, _signatures, _status
 from memcube.trust.pins import Observation
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Outcome, RuleResult, Scope, Standing, Verdict
@@ -45,7 +47,7 @@ _ABOUT_RELEASE: Final[dict[str, Callable[[Question, Signed], RuleResult]]] = {
     "freshness": _policy_rules.freshness,
     "status": _status.status,
 }
-RULES: Final = ("bytes", "content", "release", "signature", "threshold", *_ABOUT_RELEASE)
+RULES: Final = ("bytes", "content", "release", "signature", "threshold", "keys", *_ABOUT_RELEASE)
 
 
 def verify_cube(question: Question) -> Verdict:
@@ -82,6 +84,7 @@ def judge_cube(question: Question) -> Verdict:
         signed = _signatures.choose(found, question)
         rules.append(_signature(found, signed))
         rules.append(_policy_rules.threshold(question, found, signed))
+        rules.append(_authority.keys(question, found.releases, signed))
         for rule in _ABOUT_RELEASE.values():
             result = rule(question, signed)
             rules.append(result)
@@ -102,12 +105,20 @@ def _accepted(question: Question, rules: list[RuleResult], signed: Signed) -> Ve
         question.location,
         question.moving_tag,
         signed.release,
-        question.terms.publishers or (signed.key,),
+        question.terms.publishers or _publishers(question, signed),
         replaces=bool(question.accept.publisher or question.terms.publishers),
         moves=bool(question.accept.origin or question.mapped_origin),
     )
     standing = Standing.FIRST_USE if first else Standing.TRUSTED
     return _verdict(question, standing, rules, signed, observation)
+
+
+def _publishers(question: Question, signed: Signed) -> tuple[PublicKey, ...]:
+    """Who is pinned: where key documents lead from the pinned key to another, the first one stays."""
+    pin = question.pin
+    if question.authority is not None and pin and signed.key not in pin.publishers:
+        return pin.publishers
+    return (signed.key,)
 
 
 def _refused(question: Question, rules: list[RuleResult], error: MemcubeError) -> Verdict:

@@ -11,11 +11,13 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
     InvalidReferenceError,
+    KeyNotAuthorisedError,
     MemcubeError,
     PublisherChangedError,
 )
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
+from memcube_signing.authority.chain import Authority
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import PublicKey, Signer
 from memcube_signing.release import (
@@ -80,9 +82,11 @@ def sign_cube(
     now: datetime,
     published: Collection[Signed] = (),
     accept: Acceptance = NOTHING_ACCEPTED,
+    authority: Authority | None = None,
 ) -> SignedCube:
     """`manifest` signed as the next release of the origin `reference` (its host and name).
 
+    Where the namespace has key documents (`authority`), they decide who may sign; else the pin does.
     What came before is taken from the pins and from `published`, read from the registry by
     `releases_of`. The version that is already released with the same manifest is signed anew in its
     old place, so that an interrupted publication can be run again.
@@ -91,6 +95,7 @@ def sign_cube(
         ConflictError: this version was released with another manifest.
         PublisherChangedError: the origin was published with another key, and `accept` does not name
             the new one.
+        KeyNotAuthorisedError: the key documents do not let this key sign.
         InvalidReferenceError: a reference without host.
         InvalidStatementError: a field breaks its rule.
         SigningKeyError: the key cannot be used.
@@ -102,8 +107,15 @@ def sign_cube(
         )
     origin, key = location_of(reference), signer.public_key
     before = tuple(signed for signed in published if signed.release.origin == origin)
-    _require_same_publisher(origin, pins, before, key, accept)
-    counted = [signed.release for signed in before if _counts(signed, origin, pins, key, accept)]
+    if authority is None:
+        _require_same_publisher(origin, pins, before, key, accept)
+    publishers = publishers_of(authority, origin, key)
+    own = authority.keys_for(origin) if authority else ()
+    counted = [
+        signed.release
+        for signed in before
+        if signed.key in own or _counts(signed, origin, pins, key, accept)
+    ]
     seq, previous = _place(_past(origin, pins, counted), publication.version, manifest.digest)
     release = Release(
         subject=manifest.digest,
@@ -112,14 +124,17 @@ def sign_cube(
         seq=seq,
         previous=previous,
         licence=publication.licence,
-        publishers=(key.id,),
+        publishers=publishers,
         created_at=now.astimezone(UTC).replace(microsecond=0),
         expires_at=publication.expires_at,
         lineage=publication.lineage,
     )
     bundle = sign_release(release, signer)
     attached = referrer.write(bundle, PREDICATE_TYPE, manifest.descriptor(), key)
-    observation = Observation(origin, None, release, (key,), replaces=accept.publisher == key.id)
+    # Where key documents lead from the pinned key to this one, the pinned one stays.
+    pinned = pins.of(origin) if authority else None
+    known = pinned.publishers if pinned else (key,)
+    observation = Observation(origin, None, release, known, replaces=accept.publisher == key.id)
     return SignedCube(release, bundle, attached, observation)
 
 
@@ -143,6 +158,23 @@ def releases_of(manifest: oci.Manifest, attestations: Sequence[Attestation]) -> 
 def tagged(observation: Observation, tag: str) -> Observation:
     """`observation` made through the moving `tag`."""
     return replace(observation, tag=tag)
+
+
+def publishers_of(authority: Authority | None, origin: str, key: PublicKey) -> tuple[str, ...]:
+    """The ids of the keys that may sign a release of `origin`, `key` among them, sorted.
+
+    Raises:
+        KeyNotAuthorisedError: the key documents do not let `key` sign.
+    """
+    if authority is None:
+        return (key.id,)
+    for quorum in reversed(authority.current.quorums_for(origin)):
+        if key in quorum.keys:
+            return tuple(one.id for one in quorum.keys)
+    raise KeyNotAuthorisedError(
+        f"the key documents of {authority.name} do not let key {key.id} sign {origin}",
+        hint="sign with a key in charge (--key NAME; memcube keys history shows them)",
+    )
 
 
 def _require_same_publisher(

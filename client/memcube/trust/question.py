@@ -10,6 +10,7 @@ from typing import Final
 from memcube_protocol import oci
 from memcube_protocol.errors import InvalidReferenceError
 from memcube_protocol.reference import Reference, is_immutable_tag
+from memcube_signing.authority.chain import Authority
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release
 
@@ -57,7 +58,8 @@ class Question:
 
     `policy` is the consumer's; the publishers that it names go before the pins. `known_at` says when
     the attestations came from the registry, None: just now. `scope` local is for cubes that this user
-    made.
+    made. `authority` are the key documents of the origin's namespace; `authority_is_known` says that
+    this user knew them before.
 
     Raises:
         InvalidReferenceError: a remote reference without host.
@@ -73,6 +75,8 @@ class Question:
     policy: Policy = NO_POLICY
     known_at: datetime | None = None
     accept: Acceptance = NOTHING_ACCEPTED
+    authority: Authority | None = None
+    authority_is_known: bool = False
 
     def __post_init__(self) -> None:
         if self.scope is Scope.REMOTE and not self.reference.host:
@@ -132,6 +136,8 @@ class Question:
             return publishers
         if self.accept.publisher:
             return self.accept.publisher
+        if self.authority is not None:
+            return self.authority.keys_for(self.origin)
         return self.pin.publishers if self.pin else None
 
 

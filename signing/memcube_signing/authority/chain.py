@@ -84,18 +84,25 @@ class Authority:
         return any(_signer(bundle, keys, self.name) for bundle in self.bundles)
 
 
-def resolve(authority: str, found: Iterable[bytes]) -> Authority | None:
+def resolve(
+    authority: str, found: Iterable[bytes], *, stop_at: int | None = None
+) -> Authority | None:
     """What the bundles `found` say about the namespace `authority`; nothing where they say nothing.
 
     Documents that nobody in charge signed do not count. The order of `found` does not matter, so
-    that what was known before and what is served now are simply taken together.
+    that what was known before and what is served now are simply taken together. Documents of number
+    `stop_at` and later are left out: what recovery keys overrule.
 
     Raises:
         KeyNotAuthorisedError: the chain forks.
         InvalidStatementError, InvalidJsonError, LimitExceededError: a bundle is malformed. None is
             passed over, since it could hold a revocation.
     """
-    candidates = _candidates(authority, found)
+    candidates = [
+        one
+        for one in _candidates(authority, found)
+        if stop_at is None or one.document.seq < stop_at
+    ]
     chain: list[_Candidate] = []
     while following := _following(chain[-1].document if chain else None, candidates):
         chain.append(following)

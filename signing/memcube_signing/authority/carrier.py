@@ -1,0 +1,49 @@
+"""Key documents in a registry: one artifact in a repository of the namespace, one layer a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from memcube_protocol import limits, media_types, oci
+from memcube_protocol.errors import InvalidManifestError
+
+from memcube_signing.authority.chain import MAX_BUNDLES
+from memcube_signing.bundle import Bundle
+
+NAME: Final = "memcube-keys"
+"""Last component of the repository's name; its tag is `latest`."""
+TAG: Final = "latest"
+
+
+def repository_of(authority: str) -> str:
+    """The repository of the key documents of `authority`, without the host."""
+    return f"{authority.partition('/')[2]}/{NAME}"
+
+
+def write(bundles: Sequence[Bundle]) -> oci.Manifest:
+    """The manifest that carries `bundles`; its blobs are `{}` and their exact bytes."""
+    return oci.write_manifest(
+        artifact_type=media_types.KEYS,
+        config=oci.EMPTY,
+        layers=[oci.Descriptor.of(media_types.SIGSTORE_BUNDLE, bundle.raw) for bundle in bundles],
+    )
+
+
+def read(manifest: oci.Manifest | oci.Index) -> tuple[oci.Descriptor, ...]:
+    """The bundles that `manifest` carries.
+
+    Raises:
+        InvalidManifestError: it carries something else.
+        LimitExceededError: too many.
+    """
+    if (
+        not isinstance(manifest, oci.Manifest)
+        or manifest.effective_artifact_type != media_types.KEYS
+        or any(layer.media_type != media_types.SIGSTORE_BUNDLE for layer in manifest.layers)
+    ):
+        raise InvalidManifestError(
+            "the manifest does not carry key documents", hint="see docs/spec/keys.md"
+        )
+    limits.require_at_most("key documents", len(manifest.layers), MAX_BUNDLES, unit="bundles")
+    return manifest.layers

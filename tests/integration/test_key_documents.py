@@ -1,0 +1,194 @@
+"""Keys change hands: rotation, revocation, recovery, roles and thresholds, over our server as a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import Person
+from memcube import namespace_keys
+from memcube.client import Client
+from memcube.settings import Settings
+from memcube_protocol.errors import (
+    KeyNotAuthorisedError,
+    MemcubeError,
+    PublisherChangedError,
+)
+from memcube_protocol.reference import Reference
+from memcube_signing.authority.document import Quorum
+
+
+@pytest.fixture(autouse=True)
+def unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
+
+
+@contextmanager
+def machine(home: Path, person: Person) -> Iterator[Client]:
+    """The client of `person` on a machine of its own."""
+    environ = {
+        "MEMCUBE_HOME": str(home),
+        "MEMCUBE_ENDPOINT": person.server.url,
+        "MEMCUBE_TOKEN": person.token,
+        "MEMCUBE_KEYRING": "0",
+    }
+    with Client(Settings.load(environ)) as client:
+        yield client
+
+
+class Story:
+    """A publisher with a namespace of its own, and a reader."""
+
+    def __init__(self, publisher: Person, reader: Person, folder: Path) -> None:
+        self.publisher, self.reader, self.folder = publisher, reader, folder
+        self.name = f"{publisher.name}/notes"
+        with self.at_publisher() as client:
+            self.namespace = client.context.at_registry(Reference("", publisher.name))
+            self.namespace = Reference(self.namespace.host, publisher.name)
+
+    def at_publisher(self):
+        return machine(self.folder / "publisher", self.publisher)
+
+    def key(self, name: str):
+        with self.at_publisher() as client:
+            keys = client.context.keys
+            known = {entry.name for entry in keys.entries()}
+            return (keys.signer(name) if name in known else keys.make(name)).key
+
+    def quorum(self, *names: str, of: int = 1) -> Quorum:
+        return Quorum.of([self.key(name).public_key for name in names], of)
+
+    def announce(self, *names: str, of: int = 1, **more):
+        with self.at_publisher() as client:
+            signers = [self.key(name) for name in names]
+            return namespace_keys.announce(
+                client.context, self.namespace, self.quorum(*names, of=of), signers, **more
+            )
+
+    def change(self, changed, *signers: str):
+        with self.at_publisher() as client:
+            keys = [self.key(name) for name in signers]
+            return namespace_keys.change(client.context, self.namespace, keys, changed)
+
+    def push(self, version: str, key: str = "default", name: str = "", **more):
+        source = self.folder / "source" / version
+        (source / "plaintext").mkdir(parents=True, exist_ok=True)
+        (source / "plaintext" / "notes.jsonl").write_text(f'{{"id":"r1","text":"{version}"}}\n')
+        with self.at_publisher() as client:
+            place = f"{name or self.name}:{version}"
+            return client.push(source, place, public=True, key=key, **more)
+
+    def pull(self, tag: str = "latest", name: str = "", home: str = "reader", **more):
+        with machine(self.folder / home, self.reader) as client:
+            return client.pull(f"{name or self.name}:{tag}", **more).verdict
+
+
+@pytest.fixture
+def story(bob: Person, tmp_path: Path, new_person) -> Story:
+    return Story(new_person(), bob, tmp_path)
+
+
+def refused(act, *arguments, **more) -> str:
+    with pytest.raises(MemcubeError) as caught:
+        act(*arguments, **more)
+    assert isinstance(caught.value, KeyNotAuthorisedError | PublisherChangedError)
+    return caught.value.reason
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def test_a_rotated_key_releases_without_an_alarm_and_old_releases_stay(story) -> None:
+    story.push("1.0.0")
+    assert story.pull().standing == "first-use"
+    story.announce("default")
+    story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
+    assert refused(story.push, "1.1.0") == "key-not-authorised"
+    story.push("1.1.0", key="next")
+    verdict = story.pull()
+    assert (verdict.standing, verdict.release.seq) == ("trusted", 2)
+    assert story.pull("1.0.0").standing == "trusted"
+    assert story.pull("1.0.0", home="newcomer").standing == "first-use"
+
+
+def test_without_a_key_document_another_key_still_raises_the_alarm(story) -> None:
+    story.push("1.0.0")
+    story.pull()
+    story.key("next")
+    assert refused(story.push, "1.1.0", key="next") == "publisher-changed"
+
+
+def test_a_revoked_key_is_refused_by_those_who_knew_it_and_by_newcomers(story) -> None:
+    story.push("1.0.0")
+    story.pull()
+    story.announce("default")
+    old = story.key("default").public_key.id
+    instead = story.quorum("next")
+    story.change(
+        namespace_keys.revoked(old, now() - timedelta(days=1), instead=instead), "default", "next"
+    )
+    story.push("1.1.0", key="next")
+    assert story.pull().release.version == "1.1.0"
+    assert refused(story.pull, "1.0.0") == "key-revoked"
+    assert refused(story.pull, "1.0.0", home="newcomer") == "key-revoked"
+
+
+def test_a_revocation_is_remembered_when_the_registry_hides_it(story) -> None:
+    story.push("1.0.0")
+    story.announce("default")
+    story.pull()
+    old = story.key("default").public_key.id
+    instead = story.quorum("next")
+    story.change(namespace_keys.revoked(old, now(), instead=instead), "default", "next")
+    assert refused(story.pull) == "key-revoked"
+    story.publisher.repository("memcube-keys").delete_manifest("latest")
+    assert refused(story.pull) == "key-revoked"
+    assert refused(lambda: story.pull(home="reader")) == "key-revoked"
+
+
+def test_a_registry_cannot_invent_key_documents_for_a_pinned_publisher(story) -> None:
+    story.push("1.0.0")
+    story.pull()
+    story.announce("evil")
+    assert refused(story.pull) == "keys-not-rooted"
+
+
+def test_recovery_keys_overrule_a_thief_who_rotated(story) -> None:
+    story.push("1.0.0")
+    story.announce("default", recovery=story.quorum("safe", "safer", of=2))
+    story.pull()
+    story.change(namespace_keys.rotated(story.quorum("thief")), "default", "thief")
+    story.push("1.1.0", key="thief")
+    assert story.pull().release.version == "1.1.0"
+    with story.at_publisher() as client:
+        recovered = namespace_keys.recover(
+            client.context,
+            story.namespace,
+            [story.key(name) for name in ("safe", "safer", "next")],
+            namespace_keys.revoked(
+                story.key("default").public_key.id, now(), instead=story.quorum("next")
+            ),
+            overrules=2,
+        )
+    assert recovered.current.seq == 2
+    assert refused(story.pull) == "key-not-authorised"
+    story.push("1.2.0", key="next")
+    assert story.pull().release.version == "1.2.0"
+
+
+def test_a_member_releases_what_the_organisation_gave_her_and_nothing_else(story) -> None:
+    story.announce("default")
+    team = namespace_keys.delegated("team", ["team-*"], story.quorum("team"))
+    story.change(team, "default")
+    member = namespace_keys.delegated("team/eve", ["team-birds"], story.quorum("eve"))
+    story.change(member, "team")
+    birds, bees = f"{story.publisher.name}/team-birds", f"{story.publisher.name}/team-bees"
+    story.push("1.0.0", key="eve", name=birds)
+    assert story.pull(name=birds).standing == "first-use"
+    assert refused(story.push, "1.0.0", key="eve", name=bees) == "key-not-authorised"
+    wider = namespace_keys.delegated("team/eve", ["team-*"], story.quorum("eve"))
+    assert refused(story.change, wider, "eve") == "key-not-authorised"
