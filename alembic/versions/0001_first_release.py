@@ -273,8 +273,65 @@ def upgrade() -> None:
     with op.batch_alter_table("tag", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_tag_manifest_id"), ["manifest_id"], unique=False)
 
+    op.create_table(
+        "log_entry",
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("leaf_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("name_tag", sa.LargeBinary(), nullable=False),
+        sa.Column("statement", sa.String(64), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("repository", sa.String(255), nullable=False),
+        sa.Column("logged_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_log_entry")),
+        sa.UniqueConstraint("leaf_hash", name=op.f("uq_log_entry_leaf_hash")),
+    )
+    with op.batch_alter_table("log_entry", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_log_entry_repository"), ["repository"], unique=False)
+        batch_op.create_index(batch_op.f("ix_log_entry_statement"), ["statement"], unique=False)
+
+    op.create_table(
+        "log_state",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("origin", sa.String(255), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_log_state")),
+    )
+    op.create_table(
+        "log_tile",
+        sa.Column("level", sa.Integer(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("level", "number", name=op.f("pk_log_tile")),
+    )
+    op.create_table(
+        "log_witness",
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_log_witness")),
+    )
+    op.create_table(
+        "logged_release",
+        sa.Column("origin", sa.String(255), nullable=False),
+        sa.Column("publishers", sa.String(64), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("manifest", sa.String(160), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("origin", "publishers", "seq", name=op.f("pk_logged_release")),
+    )
+
 
 def downgrade() -> None:
+    op.drop_table("logged_release")
+    op.drop_table("log_witness")
+    op.drop_table("log_tile")
+    op.drop_table("log_state")
+    with op.batch_alter_table("log_entry", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_log_entry_statement"))
+        batch_op.drop_index(batch_op.f("ix_log_entry_repository"))
+
+    op.drop_table("log_entry")
     with op.batch_alter_table("tag", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_tag_manifest_id"))
 

@@ -34,6 +34,9 @@ from memcube_registry.catalog import routes as catalog_routes
 from memcube_registry.database import Database
 from memcube_registry.distribution import Distribution
 from memcube_registry.gate import Gate, Limits, Realm
+from memcube_registry.log import routes as log_routes
+from memcube_registry.log import witnesses
+from memcube_registry.log.service import TransparencyLog
 from memcube_registry.manifests.collecting import collect_periodically
 from memcube_registry.metrics import Metrics
 from memcube_registry.observability import Observed, configure_logging, log, request_id_of
@@ -61,6 +64,10 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             handshake_routes.post_token,
             accounts_routes.router,
             catalog_routes.router,
+            log_routes.get_checkpoint,
+            log_routes.get_tile,
+            log_routes.get_trusted_root,
+            log_routes.router,
             web_routes.router,
         ],
         lifespan=[_running],
@@ -157,6 +164,17 @@ def _services(settings: Settings) -> Services:
         issuer=issuer,
         authenticator=Authenticator(database, issuer, settings.anonymous_pull),
         metrics=Metrics(),
+        log=_log(settings, database),
+    )
+
+
+def _log(settings: Settings, database: Database) -> TransparencyLog:
+    return TransparencyLog(
+        database,
+        load_key(settings.log_key_file),
+        settings.log_name,
+        witnesses.parse(settings.log_witnesses),
+        fixed=bool(settings.log_origin),
     )
 
 

@@ -12,7 +12,7 @@ from sqlmodel import func, select, text
 
 from memcube_registry.blobs.models import Upload
 from memcube_registry.metrics import CONTENT_TYPE
-from memcube_registry.services import services_of
+from memcube_registry.services import Services, services_of
 from memcube_registry.settings import DRAIN_VARIABLE
 
 MIP_VERSIONS: Final = ("1.0",)
@@ -47,10 +47,11 @@ def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     return Response(body, media_type=CONTENT_TYPE, headers=_NO_STORE)
 
 
-@get("/.well-known/memcube.json", sync_to_thread=False, include_in_schema=False)
+@get("/.well-known/memcube.json", sync_to_thread=True, include_in_schema=False)
 def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
     """What this registry is and can do (MIP, section 10)."""
-    settings = services_of(request).settings
+    services = services_of(request)
+    settings = services.settings
     document = {
         "registry": settings.url,
         "service": settings.service,
@@ -62,6 +63,7 @@ def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
             "tokenHandshake": f"{settings.url}/token",
             "anonymousPull": settings.anonymous_pull,
             "api": f"{settings.url}/api/v1",
+            "log": _log_of(services),
             "openapi": f"{settings.url}/api/v1/openapi.json",
         },
         "limits": {
@@ -73,6 +75,16 @@ def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         },
     }
     return Response(document, headers={"cache-control": "public, max-age=300"})
+
+
+def _log_of(services: Services) -> dict[str, str]:
+    key = services.log.key
+    return {
+        "url": f"{services.settings.url}/log",
+        "origin": key.name,
+        "key": str(key),
+        "trustedRoot": f"{services.settings.url}/.well-known/trusted_root.json",
+    }
 
 
 def is_draining() -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer
 from memcube_registry.database import Database
+from memcube_registry.log.service import TransparencyLog
 from memcube_registry.metrics import Metrics
 from memcube_registry.settings import Settings
 from memcube_registry.storage.interface import BlobStore
@@ -26,6 +27,7 @@ class Services:
     issuer: Issuer
     authenticator: Authenticator
     metrics: Metrics
+    log: TransparencyLog
 
 
 def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:

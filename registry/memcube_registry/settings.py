@@ -47,7 +47,7 @@ class Settings:
         "", "URL by which clients reach the registry; empty: http://HOST:PORT."
     )
     data_dir: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
-        Path(), "Folder of the database, the blobs and the token key; empty: the platform's own."
+        Path(), "Folder of the database, the blobs and the keys; empty: the platform's own."
     )
     database_url: str = _setting(
         "", "sqlite:///FILE or postgresql://…; empty: registry.db in the data folder."
@@ -56,6 +56,17 @@ class Settings:
         Path(),
         "File with the 32-byte key of handshake tokens, the same for every replica; "
         "empty: token.key in the data folder, made at the first start.",
+    )
+    log_key_file: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
+        Path(),
+        "File with the 32-byte key of the transparency log, the same for every replica; "
+        "empty: log.key in the data folder, made at the first start.",
+    )
+    log_origin: str = _setting(
+        "", "Name of the transparency log, for ever; empty: the host of the URL at the first start."
+    )
+    log_witnesses: str = _setting(
+        "", "Witnesses asked for cosignatures, each `URL KEY`, divided by commas."
     )
     workers: int = _setting(1, "Processes that answer requests.", low=1)
     anonymous_pull: bool = _setting(True, "Whether public cubes can be read without a login.")
@@ -102,6 +113,8 @@ class Settings:
             object.__setattr__(self, "database_url", f"sqlite:///{self.data_dir / 'registry.db'}")
         if self.token_key_file == Path():
             object.__setattr__(self, "token_key_file", self.data_dir / "token.key")
+        if self.log_key_file == Path():
+            object.__setattr__(self, "log_key_file", self.data_dir / "log.key")
 
     @property
     def url(self) -> str:
@@ -115,6 +128,11 @@ class Settings:
     def service(self) -> str:
         """The registry's name in the token handshake: host and port of its URL."""
         return urlsplit(self.url).netloc
+
+    @property
+    def log_name(self) -> str:
+        """What a log that begins now is called: verifiers look for the host of an address."""
+        return self.log_origin or urlsplit(self.url).hostname or self.service
 
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """The networks of `trusted_proxies`."""

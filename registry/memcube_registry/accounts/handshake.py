@@ -143,14 +143,14 @@ def load_key(path: Path) -> bytes:
             _make_key(path)
         if path.stat().st_mode & 0o007:
             raise InvalidSettingError(
-                f"everybody on this machine can read the token key {path}",
+                f"everybody on this machine can read the key {path}",
                 hint=f"run `chmod 600 {path}`",
             )
         return path.read_bytes()
     except OSError as error:
         raise StorageError(
-            f"the token key {path} cannot be read or made: {error}",
-            hint="set token_key_file to a file that the registry may read",
+            f"the key {path} cannot be read or made: {error}",
+            hint="set token_key_file or log_key_file to a file that the registry may read",
         ) from error
 
 

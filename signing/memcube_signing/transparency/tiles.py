@@ -118,22 +118,28 @@ def reader(size: int, read: ReadTile) -> merkle.HashAt:
         NotFoundError: a tile is shorter than `size` demands.
     """
     kept: dict[Key, bytes] = {}
+    known: dict[Key, bytes] = {}
 
-    def hash_at(level: int, index: int) -> bytes:
-        tile_level, height = divmod(level, HEIGHT)
-        first = index << height
-        number, at = divmod(first, WIDTH)
-        key = (tile_level, number)
+    def stored(level: int, index: int) -> bytes:
+        number, at = divmod(index, WIDTH)
+        key = (level, number)
         if key not in kept:
             kept[key] = read(*key)
-        step = merkle.HASH_BYTES
-        part = kept[key][at * step : (at + (1 << height)) * step]
-        if len(part) != step << height or (first + (1 << height)) << HEIGHT * tile_level > size:
+        found = kept[key][at * merkle.HASH_BYTES : (at + 1) * merkle.HASH_BYTES]
+        if len(found) != merkle.HASH_BYTES or (index + 1) << HEIGHT * level > size:
             raise NotFoundError(
-                f"the log lacks hashes of tile {tile_level}/{number}",
+                f"the log lacks hashes of tile {level}/{number}",
                 hint="the log is damaged or still being written: try again, or tell its operator",
             )
-        return merkle.complete_root(hashes_of(part))
+        return found
+
+    def hash_at(level: int, index: int) -> bytes:
+        if level % HEIGHT == 0:
+            return stored(level // HEIGHT, index)
+        if (level, index) not in known:
+            left, right = hash_at(level - 1, 2 * index), hash_at(level - 1, 2 * index + 1)
+            known[level, index] = merkle.node_hash(left, right)
+        return known[level, index]
 
     return hash_at
 

@@ -1,0 +1,193 @@
+"""The log as the routes use it: add, prove, show."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from memcube_protocol.errors import ConflictError, InvalidSettingError, NotFoundError
+from memcube_signing.keys import PrivateKey
+from memcube_signing.transparency import checkpoint as checkpoints
+from memcube_signing.transparency import tiles
+from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
+from memcube_signing.transparency.entry import TlogEntry
+from memcube_signing.transparency.tiles import Tile
+from sqlmodel import Session, col, select
+
+from memcube_registry.database import Database, utc_now
+from memcube_registry.log.appending import Appender, current, read_tile
+from memcube_registry.log.batching import Batches
+from memcube_registry.log.models import LogEntry, LoggedRelease
+from memcube_registry.log.names import Names
+from memcube_registry.log.submission import Submission
+from memcube_registry.log.witnesses import Witnesses
+
+BATCH: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Preimage:
+    """The statement behind a leaf, as JSON, and the cube by whose rights it may be read."""
+
+    repository: str
+    content: bytes
+
+
+class TransparencyLog:
+    """The registry's one log. Safe for threads, and for several processes on one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        seed: bytes,
+        origin: str,
+        witnesses: Witnesses,
+        *,
+        fixed: bool = False,
+    ) -> None:
+        """`seed` is the log key's; `origin` names a log that begins now; `fixed` insists on it."""
+        self._database = database
+        self._signer = PrivateKey(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
+        self.names = Names(hashlib.sha256(b"memcube-log-names\n" + seed).digest())
+        self._witnesses = witnesses
+        self._wanted, self._fixed = origin, fixed
+        self._known: Appender | None = None
+        self._batches: Batches[Submission, TlogEntry] = Batches(self._write, BATCH)
+
+    @property
+    def key(self) -> NoteKey:
+        """The log's name and key."""
+        return self._appender().key
+
+    def add(self, submission: Submission) -> TlogEntry:
+        """The entry of a statement that is in the log from now on: what is promised is on the disk.
+
+        The same statement again has the entry that it had.
+
+        Raises:
+            ConflictError: another manifest has the place of this release.
+            UnavailableError: the database did not answer.
+        """
+        return self._timed(self._batches.submit(submission))
+
+    def add_all(self, batch: Sequence[Submission]) -> Sequence[TlogEntry | ConflictError]:
+        """What becomes of each of `batch`, in one transaction."""
+        return self._write(batch)
+
+    def checkpoint(self) -> SignedCheckpoint:
+        """The newest checkpoint, cosigned by the log with the time of now."""
+        with self._database.read() as session:
+            note = self._appender().checkpoint(session)
+        return note.with_lines([self._time(note)])
+
+    def entry(self, leaf_hash: bytes) -> TlogEntry:
+        """The entry with this leaf, proved against the newest checkpoint.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self._database.read() as session:
+            return self._timed(self._appender().entry(session, leaf_hash))
+
+    def tile(self, tile: Tile) -> bytes:
+        """The content of a tile, an entry bundle, or a bundle of tags of namespaces.
+
+        Raises:
+            NotFoundError: the log is not so large.
+        """
+        with self._database.read() as session:
+            if tile.level is not None:
+                content = read_tile(session, tile.level, tile.number)[: tile.width * 32]
+                complete = len(content) == tile.width * 32
+            else:
+                rows = _column(session, tile)
+                complete = len(rows) == tile.width
+                entries = tile.kind == tiles.ENTRIES
+                content = tiles.encode_entries(rows) if entries else b"".join(rows)
+        if not complete:
+            raise NotFoundError(
+                "the log does not hold that tile yet", hint="see the size in /log/checkpoint"
+            )
+        return content
+
+    def preimages(self, signed_sha256: str) -> list[Preimage]:
+        """The statements whose signed bytes have this hash, in the order of their entries."""
+        query = (
+            select(LogEntry.repository, LogEntry.envelope)
+            .where(LogEntry.statement == signed_sha256)
+            .order_by(col(LogEntry.number))
+        )
+        with self._database.read() as session:
+            return [Preimage(row[0], bytes(row[1])) for row in session.exec(query)]
+
+    def releases(self, repository: str) -> list[LoggedRelease]:
+        """Places that releases of this cube have taken, whatever the host in their origin."""
+        query = (
+            select(LoggedRelease)
+            .join(LogEntry, col(LogEntry.number) == LoggedRelease.number)
+            .where(LogEntry.repository == repository)
+            .order_by(col(LoggedRelease.number))
+        )
+        with self._database.read() as session:
+            return list(session.exec(query))
+
+    def _write(self, batch: Sequence[Submission]) -> Sequence[TlogEntry | ConflictError]:
+        now, appender = utc_now(), self._appender()
+        outcomes = self._database.run(lambda session: appender.append(session, batch, now))
+        entries = [outcome for outcome in outcomes if isinstance(outcome, TlogEntry)]
+        if not entries or not self._witnesses:
+            return outcomes
+        seen = self._witnesses.ask(self._database, entries[0].checkpoint)
+        return [
+            _seen(outcome, seen) if isinstance(outcome, TlogEntry) else outcome
+            for outcome in outcomes
+        ]
+
+    def _appender(self) -> Appender:
+        """What writes; the origin of a log that has begun stands in the database."""
+        if self._known is None:
+            with self._database.read() as session:
+                state = current(session, self._wanted)
+            if self._fixed and state.origin != self._wanted:
+                raise InvalidSettingError(
+                    f"the log is called {state.origin}, not {self._wanted}",
+                    hint="a log keeps its name: set log_origin back, or leave it empty",
+                )
+            known = Appender(state.origin, self._signer, self.names)
+            if not state.size:
+                return known
+            self._known = known
+        return self._known
+
+    def _timed(self, entry: TlogEntry) -> TlogEntry:
+        return _seen(entry, entry.checkpoint.with_lines([self._time(entry.checkpoint)]))
+
+    def _time(self, note: SignedCheckpoint) -> checkpoints.Line:
+        """The log's own word on when this was its state."""
+        state = note.checkpoint
+        return checkpoints.cosign(state, state.origin, self._signer, utc_now())
+
+
+def _column(session: Session, tile: Tile) -> list[bytes]:
+    """What the entries of a bundle hold of its kind."""
+    column = LogEntry.body if tile.kind == tiles.ENTRIES else LogEntry.name_tag
+    first = tile.number * tiles.WIDTH
+    query = (
+        select(column)
+        .where(col(LogEntry.number) >= first, col(LogEntry.number) < first + tile.width)
+        .order_by(col(LogEntry.number))
+    )
+    return [bytes(content) for content in session.exec(query)]
+
+
+def _seen(entry: TlogEntry, note: SignedCheckpoint) -> TlogEntry:
+    return TlogEntry(entry.index, entry.log_id, entry.proof, note, entry.body)
+
+
+def since(now: datetime) -> datetime:
+    """From when the log's key is valid, as verifiers are told: long before any entry."""
+    return now.replace(year=2020, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
