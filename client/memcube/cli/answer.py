@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 from memcube_protocol.errors import MemcubeError, outcome_of
 
 _BIDI_CONTROLS: Final = frozenset(
-    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 
 
