@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,14 @@ from memcube import namespace_keys
 from memcube.client import Client
 from memcube.settings import Settings
 from memcube_protocol.errors import (
+    EXIT_TRUST,
     KeyNotAuthorisedError,
     MemcubeError,
     PublisherChangedError,
 )
 from memcube_protocol.reference import Reference
 from memcube_signing.authority.document import Quorum
+from support.machine import Machine
 
 
 @pytest.fixture(autouse=True)
@@ -192,3 +195,25 @@ def test_a_member_releases_what_the_organisation_gave_her_and_nothing_else(story
     assert refused(story.push, "1.0.0", key="eve", name=bees) == "key-not-authorised"
     wider = namespace_keys.delegated("team/eve", ["team-*"], story.quorum("eve"))
     assert refused(story.change, wider, "eve") == "key-not-authorised"
+
+
+def test_the_command_line_tells_the_whole_story(new_person, bob: Person, tmp_path: Path) -> None:
+    carol = new_person()
+    publisher = Machine(tmp_path / "publisher", carol.server.url, carol.token)
+    reader = Machine(tmp_path / "reader", bob.server.url, bob.token)
+    name = f"{carol.name}/notes"
+    publisher.ok("init", tmp_path / "cube", "--name", name)
+    publisher.ok("push", tmp_path / "cube", "--public")
+    reader.ok("pull", name)
+    publisher.ok("keys", "generate", "safe")
+    pem = tmp_path / "safe.pub"
+    pem.write_text(publisher.ok("keys", "export", "safe"))
+    old = publisher.ok("keys", "export", "default", "--json")
+    stolen = json.loads(old)["id"]
+    publisher.ok("keys", "announce", carol.name, "--recovery", pem)
+    reader.ok("pull", name)
+    publisher.ok("keys", "recover", carol.name, "--key", "safe", "--to", "next", "--stolen", stolen)
+    history = json.loads(reader.ok("keys", "history", carol.name, "--json"))
+    assert [document["seq"] for document in history["documents"]] == [1, 2]
+    assert history["documents"][1]["revoked"][0]["keyId"] == stolen
+    assert reader.run("pull", name).returncode == EXIT_TRUST

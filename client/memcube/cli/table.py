@@ -50,7 +50,9 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "logout": Place("logout:logout", "Forget the token for a registry."),
         "whoami": Place("whoami:whoami", "Say who a registry takes you for."),
         "policy": Place("policy:policy", "Explain and try trust policies."),
-        "keys": Place("keys:keys", "List, make and show signing keys."),
+        "keys": Place(
+            "keys:keys", "Make and show signing keys; replace, revoke and delegate them."
+        ),
     },
     "More": {
         "serve": Place("", "Run a registry on this machine."),

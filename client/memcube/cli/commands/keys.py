@@ -6,6 +6,14 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
+from memcube.cli.commands.namespace_keys import (
+    announce,
+    delegate,
+    history,
+    recover,
+    revoke,
+    rotate,
+)
 from memcube.cli.options import open_client
 from memcube.cli.words import table_text
 
@@ -14,8 +22,9 @@ from memcube.cli.words import table_text
 def keys() -> None:
     """List, make and show the keys that sign your releases.
 
-    The first push makes the key `default`. A lost key cannot be replaced quietly: everybody who
-    pulled your cubes is warned when another one signs. Keep a backup.
+    The first push makes the key `default`. Announce your keys before you lose one: then another can
+    take its place, and a stolen one be revoked. Else everybody who pulled your cubes is warned when
+    another key signs. Keep a backup.
     """
 
 
@@ -60,5 +69,5 @@ def export(name: str) -> Answer:
     return Answer({"name": name, "id": entry.public_key.id, "pem": pem}, pem, pem.rstrip("\n"))
 
 
-for one in (list_keys, generate, export):
+for one in (list_keys, generate, export, announce, rotate, revoke, delegate, recover, history):
     keys.add_command(one)

@@ -1,0 +1,331 @@
+"""`memcube keys announce|rotate|revoke|delegate|recover|history`: who may release in a namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from memcube.cli.answer import Answer
+from memcube.cli.command import command
+from memcube.cli.options import open_client
+
+if TYPE_CHECKING:
+    from memcube_protocol.reference import Reference
+    from memcube_signing.authority.chain import Authority
+    from memcube_signing.authority.document import KeyDocument, Quorum
+    from memcube_signing.keys import PublicKey, Signer
+
+    from memcube.context import Context
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
+
+
+def signing_option(function: Function) -> Function:
+    """`--key`: which keys of this machine sign."""
+    option = click.option(
+        "--key",
+        "signing",
+        metavar="NAME",
+        multiple=True,
+        help="Sign with this key; repeat it. Default: the key called default.",
+    )
+    return option(function)
+
+
+def charge_options(function: Function) -> Function:
+    """`--to` and `--threshold`: who takes charge."""
+    for option in (
+        click.option(
+            "--threshold",
+            type=click.IntRange(1, 64),
+            default=1,
+            show_default=True,
+            help="How many of them have to sign.",
+        ),
+        click.option(
+            "--to",
+            "to",
+            metavar="KEY",
+            multiple=True,
+            help="A key that takes charge: a name here, or a PEM file; repeat it.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@command(
+    "announce",
+    "memcube keys announce alice",
+    "memcube keys announce acme --key ann --key ben --key cleo --threshold 2 --recovery safe.pub",
+)
+@click.argument("namespace")
+@signing_option
+@click.option(
+    "--threshold",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many of the keys have to sign.",
+)
+@click.option("--recovery", metavar="KEY", multiple=True, help="A key kept apart; repeat it.")
+@click.option(
+    "--recovery-threshold",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many of the recovery keys decide.",
+)
+def announce(
+    namespace: str,
+    signing: tuple[str, ...],
+    threshold: int,
+    recovery: tuple[str, ...],
+    recovery_threshold: int,
+) -> Answer:
+    """Say publicly which keys release in NAMESPACE, so that they can be replaced later.
+
+    Readers who pinned a key before accept this if that key signs, too.
+    """
+    from memcube_signing.authority.document import Quorum
+
+    from memcube import namespace_keys
+
+    with open_client() as client:
+        place = _place(client.context, namespace)
+        signers = _signers(client.context, signing or ("default",))
+        quorum = Quorum.of([signer.public_key for signer in signers], threshold)
+        apart = _quorum(client.context, recovery, recovery_threshold)
+        made = namespace_keys.announce(client.context, place, quorum, signers, recovery=apart)
+    return _answer(made)
+
+
+@command(
+    "rotate",
+    "memcube keys rotate alice --to release-2027",
+    "memcube keys rotate acme --to ann --to dora.pub --threshold 2 --key ann --key ben",
+)
+@click.argument("namespace")
+@charge_options
+@signing_option
+def rotate(namespace: str, to: tuple[str, ...], threshold: int, signing: tuple[str, ...]) -> Answer:
+    """Put other keys in charge of NAMESPACE. A key named by --to that is not here is made.
+
+    The old keys sign, and the new ones, too. What the old keys released stays valid.
+    """
+    from memcube import namespace_keys
+
+    with open_client() as client:
+        place = _place(client.context, namespace)
+        quorum = _required(_quorum(client.context, to, threshold, make=True))
+        signers = _signers(client.context, (*(signing or ("default",)), *to))
+        changed = namespace_keys.rotated(quorum)
+        return _answer(namespace_keys.change(client.context, place, signers, changed))
+
+
+@command(
+    "revoke",
+    "memcube keys revoke alice 012a00ad… --since 2026-02-27 --to release-2027",
+    "memcube keys revoke acme 012a00ad… --since 2026-02-27T08:00:00Z --key ben --key cleo",
+)
+@click.argument("namespace")
+@click.argument("key_id")
+@click.option(
+    "--since",
+    type=_TIME,
+    required=True,
+    help="UTC. What was not logged before this time is not believed any more.",
+)
+@charge_options
+@signing_option
+def revoke(
+    namespace: str,
+    key_id: str,
+    since: datetime,
+    to: tuple[str, ...],
+    threshold: int,
+    signing: tuple[str, ...],
+) -> Answer:
+    """Declare the key KEY_ID stolen since a time, and take it out of charge of NAMESPACE.
+
+    Name its replacement with --to, unless enough other keys stay in charge.
+    """
+    from memcube import namespace_keys
+
+    with open_client() as client:
+        place = _place(client.context, namespace)
+        instead = _quorum(client.context, to, threshold, make=True)
+        signers = _signers(client.context, (*(signing or ("default",)), *to))
+        changed = namespace_keys.revoked(key_id, since.replace(tzinfo=UTC), instead=instead)
+        return _answer(namespace_keys.change(client.context, place, signers, changed))
+
+
+@command(
+    "delegate",
+    "memcube keys delegate acme research 'research-*' --to team.pub",
+    "memcube keys delegate acme research/eve research-birds --to eve.pub --key team",
+    "memcube keys delegate acme research --end",
+)
+@click.argument("namespace")
+@click.argument("role")
+@click.argument("patterns", nargs=-1)
+@charge_options
+@signing_option
+@click.option("--end", is_flag=True, help="End the role, and those below it.")
+def delegate(
+    namespace: str,
+    role: str,
+    patterns: tuple[str, ...],
+    to: tuple[str, ...],
+    threshold: int,
+    signing: tuple[str, ...],
+    end: bool,
+) -> Answer:
+    """Let the ROLE release the cubes of NAMESPACE that PATTERNS name: a name, or its start and *.
+
+    A role such as research/eve belongs to research, whose keys may change it.
+    """
+    from memcube import namespace_keys
+
+    with open_client() as client:
+        place = _place(client.context, namespace)
+        quorum = None if end else _required(_quorum(client.context, to, threshold))
+        signers = _signers(client.context, signing or ("default",))
+        changed = namespace_keys.delegated(role, patterns, quorum)
+        return _answer(namespace_keys.change(client.context, place, signers, changed))
+
+
+@command(
+    "recover",
+    "memcube keys recover alice --to new --key safe",
+    "memcube keys recover acme --to new --key safe1 --key safe2 --overrules 4 "
+    "--stolen 012a00ad… --since 2026-02-27",
+)
+@click.argument("namespace")
+@charge_options
+@signing_option
+@click.option("--overrules", type=click.IntRange(2), help="Void the documents from this number on.")
+@click.option("--stolen", metavar="KEY_ID", help="Revoke this key as well.")
+@click.option("--since", type=_TIME, help="Since when it is not believed. Default: ever.")
+def recover(
+    namespace: str,
+    to: tuple[str, ...],
+    threshold: int,
+    signing: tuple[str, ...],
+    overrules: int | None,
+    stolen: str | None,
+    since: datetime | None,
+) -> Answer:
+    """Take NAMESPACE back with its recovery keys, after a theft, a loss, or a fork."""
+    from memcube import namespace_keys
+
+    with open_client() as client:
+        place = _place(client.context, namespace)
+        quorum = _required(_quorum(client.context, to, threshold, make=True))
+        signers = _signers(client.context, (*signing, *to))
+        moment = (since or datetime(1970, 1, 1)).replace(tzinfo=UTC)  # noqa: DTZ001
+        changed = (
+            namespace_keys.revoked(stolen, moment, instead=quorum)
+            if stolen
+            else namespace_keys.rotated(quorum)
+        )
+        made = namespace_keys.recover(client.context, place, signers, changed, overrules=overrules)
+    return _answer(made)
+
+
+@command("history", "memcube keys history alice", "memcube keys history alice --json")
+@click.argument("namespace")
+def history(namespace: str) -> Answer:
+    """Show who is, and was, in charge of NAMESPACE."""
+    from memcube_protocol.errors import NotFoundError
+
+    from memcube import namespace_keys
+
+    with open_client() as client:
+        place = _place(client.context, namespace)
+        found = namespace_keys.refresh(client.context, place)
+    if found is None:
+        raise NotFoundError(
+            f"{place} has no key documents",
+            hint=f"whoever owns it can begin: memcube keys announce {namespace}",
+        )
+    return _answer(found, *found.documents[:-1])
+
+
+def _answer(found: Authority, *before: KeyDocument) -> Answer:
+    documents = [*before, found.current]
+    value = {"authority": found.name, "documents": [_value(one) for one in documents]}
+    lines = [line for one in documents for line in _lines(one)]
+    return Answer(value, "\n".join(lines), str(found.current.digest))
+
+
+def _value(document: KeyDocument) -> dict[str, Any]:
+    return {"digest": str(document.digest), **document.to_statement().predicate}
+
+
+def _lines(document: KeyDocument) -> list[str]:
+    lines = [f"{document.authority}, key document {document.seq}, {document.created_at}"]
+    lines += _quorum_lines("in charge", document.quorum)
+    if document.recovery:
+        lines += _quorum_lines("recovery", document.recovery)
+    for role in document.delegations:
+        lines += _quorum_lines(f"{role.role} ({', '.join(role.patterns)})", role.quorum)
+    lines += [f"  revoked: {one.key_id} since {one.compromised_since}" for one in document.revoked]
+    return lines
+
+
+def _quorum_lines(what: str, quorum: Quorum) -> list[str]:
+    head = f"  {what}: {quorum.threshold} of {len(quorum.keys)}"
+    return [head, *(f"    {key.id}" for key in quorum.keys)]
+
+
+def _place(context: Context, namespace: str) -> Reference:
+    """`namespace` at its registry: `alice`, or `registry.example/alice`."""
+    from memcube_protocol.reference import Reference
+    from memcube_signing.authority.carrier import NAME
+
+    from memcube.namespace_keys import namespace_of
+
+    return namespace_of(context.at_registry(Reference.parse(f"{namespace}/{NAME}")))
+
+
+def _signers(context: Context, names: Sequence[str]) -> list[Signer]:
+    """The keys of this machine among `names`, each once; PEM files hold no private key."""
+    unique = dict.fromkeys(name for name in names if not Path(name).is_file())
+    return [context.keys.signer(name).key for name in unique]
+
+
+def _quorum(
+    context: Context, names: Sequence[str], threshold: int, *, make: bool = False
+) -> Quorum | None:
+    from memcube_signing.authority.document import Quorum
+
+    if not names:
+        return None
+    return Quorum.of([_key(context, name, make=make) for name in names], threshold)
+
+
+def _key(context: Context, name: str, *, make: bool) -> PublicKey:
+    """The public key in the file `name`, or of the key called so here."""
+    from memcube_protocol.errors import NotFoundError
+    from memcube_signing.keys import PublicKey
+
+    if Path(name).is_file():
+        return PublicKey.from_pem(Path(name).read_text("ascii"))
+    try:
+        return context.keys.entry(name).public_key
+    except NotFoundError:
+        if not make:
+            raise
+    return context.keys.make(name).entry.public_key
+
+
+def _required(quorum: Quorum | None) -> Quorum:
+    if quorum is None:
+        raise click.UsageError("name at least one key that takes charge: --to KEY")
+    return quorum
