@@ -13,7 +13,7 @@ from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
-from memcube import accounts, consume, copying, holdings, publish
+from memcube import accounts, consume, copying, holdings, proofs, publish
 from memcube.consume import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.credentials import Credentials
@@ -162,6 +162,22 @@ class Client:
         found = consume.look_at(self.context, _reference(reference))
         keys = (verdict.publisher,) if verdict.publisher else ()
         return statements_of(found.manifest, found.attestations, keys)
+
+    def verify_proof(
+        self, path: Path | str, reference: Name | None = None, *, trust: Trust = NORMAL_TRUST
+    ) -> tuple[Verdict, tuple[Claim, ...]]:
+        """The verdict on the cube at `reference` by a `.memproof` file alone, and its statements.
+
+        Without `reference` the file names its cube. No connection is opened.
+
+        Raises:
+            NotFoundError, InvalidProofError, DigestMismatchError: there is no such proof.
+        """
+        proof = proofs.read(Path(path))
+        wanted = _reference(reference) if reference is not None else None
+        verdict = proofs.judge(self.context, proof, reference=wanted, trust=trust)
+        keys = (verdict.publisher,) if verdict.publisher else ()
+        return verdict, statements_of(proof.manifest, proof.attestations, keys)
 
     def inspect(self, reference: Name) -> consume.Found:
         """Manifest, config and attestations of a cube, from the store or its registry, unjudged."""

@@ -12,6 +12,7 @@ MemcubeError
 │   ├── InvalidTensorsError        a safetensors file is hostile, damaged or of another shape
 │   ├── InvalidStatementError      a signed statement, bundle or key is malformed
 │   ├── InvalidSettingError        a setting is unknown or has a wrong value
+│   ├── InvalidProofError          not a .memproof file, or one in another form
 │   ├── InvalidPolicyError         memcube-trust.toml breaks its format
 │   ├── InvalidRequestError        an HTTP request breaks the protocol
 │   ├── UnsafePathError            a file name leaves its folder, or collides with another
@@ -149,6 +150,12 @@ class InvalidSettingError(InvalidError):
     """A setting that is unknown or has a wrong value."""
 
     code = "invalid-setting"
+
+
+class InvalidProofError(InvalidError):
+    """Not a proof (`.memproof`), or one in another form than the canonical one."""
+
+    code = "invalid-proof"
 
 
 class InvalidPolicyError(InvalidError):
@@ -435,6 +442,7 @@ OUTCOMES: dict[str, Outcome] = {
     "invalid-tensors": Outcome(400, EXIT_INVALID),
     "invalid-statement": Outcome(400, EXIT_INVALID),
     "invalid-setting": Outcome(400, EXIT_USAGE),
+    "invalid-proof": Outcome(400, EXIT_INVALID),
     "invalid-policy": Outcome(400, EXIT_USAGE),
     "invalid-request": Outcome(400, EXIT_INVALID),
     "unsafe-path": Outcome(400, EXIT_INVALID),

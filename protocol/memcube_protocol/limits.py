@@ -34,6 +34,8 @@ STATEMENT_BYTES: Final = 1 * MIB
 """A signed statement."""
 BUNDLE_BYTES: Final = 2 * MIB
 """A bundle: a statement with its signature."""
+PROOF_BYTES: Final = 64 * MIB
+"""A `.memproof` file."""
 CARD_BYTES: Final = 4 * MIB
 """The card of a cube."""
 JSON_DEPTH: Final = 64

@@ -19,6 +19,8 @@ CONFIG: Final = "application/vnd.memcube.config.v1+json"
 """Config of a cube."""
 KEYS: Final = "application/vnd.memcube.keys.v1+json"
 """`artifactType` of the key documents of a namespace."""
+PROOF: Final = "application/vnd.memcube.proof.v1+json"
+"""A `.memproof` file: the evidence about a cube, for verification without a network."""
 BUILD_CONFIG: Final = "application/vnd.memcube.build.config.v1+json"
 """Config of a build."""
 

@@ -37,6 +37,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "path": Place("path:path", "Print the folder of one memory, for tools that load files."),
         "verify": Place("verify:verify", "Check bytes, structure and signatures of a cube."),
         "provenance": Place("provenance:provenance", "Show where a cube comes from, as a tree."),
+        "proof": Place("proof:proof", "Take the evidence about a cube along, for offline use."),
         "inspect": Place("inspect:inspect", "Show what a cube says of itself."),
         "mount": Place("mount:mount", "Make a cube usable by a model and ask it."),
     },

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from memcube_protocol.errors import EXIT_OK, outcome_of
@@ -14,13 +15,27 @@ from memcube.cli.options import offline_option, open_client, trust_of, trust_opt
 if TYPE_CHECKING:
     from memcube.trust.attested import Claim
 
+PROOF_SUFFIX: Final = ".memproof"
 
-@command("verify", "memcube verify alice/notes:1.0.0", "memcube verify alice/notes --json")
+
+@command(
+    "verify",
+    "memcube verify alice/notes:1.0.0",
+    "memcube verify alice/notes --json",
+    "memcube verify --offline notes.memproof",
+    "memcube verify alice/notes:1.0.0 --proof notes.memproof",
+)
 @click.argument("reference")
+@click.option(
+    "--proof",
+    type=click.Path(path_type=Path),
+    help="Judge REFERENCE by this .memproof file alone; no connection is opened.",
+)
 @offline_option
 @trust_options
 def verify(
     reference: str,
+    proof: Path | None,
     offline: bool,
     trust_mode: str,
     accept_publisher: str | None,
@@ -29,13 +44,18 @@ def verify(
 ) -> Answer:
     """Check the cube REFERENCE rule by rule and say why it may be used or not.
 
-    Everything that the local store holds of it is hashed anew. The exit code is that of the first
-    rule that failed.
+    Everything that the local store holds of it is hashed anew. REFERENCE may also be a .memproof file,
+    which tells its own name. The exit code is that of the first rule that failed.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
-    with open_client(offline=offline) as client:
-        verdict = client.verify(reference, trust=trust)
-        claims = client.statements(reference, verdict)
+    by_file = proof or (Path(reference) if reference.endswith(PROOF_SUFFIX) else None)
+    with open_client(offline=offline or by_file is not None) as client:
+        if by_file is not None:
+            wanted = reference if proof else None
+            verdict, claims = client.verify_proof(by_file, wanted, trust=trust)
+        else:
+            verdict = client.verify(reference, trust=trust)
+            claims = client.statements(reference, verdict)
     lines = [f"{rule.outcome.value:>9}  {rule.rule:<10} {rule.detail}" for rule in verdict.rules]
     lines += [claim_line(claim) for claim in claims]
     lines.append(f"{verdict.standing.value}: {verdict.location}@{verdict.digest}")
