@@ -15,14 +15,16 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, NotFoundError, TrustError
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
-from memcube_signing.keys import Signer
+from memcube_signing.keys import PublicKey, Signer
 from memcube_signing.release import Parent
+from memcube_signing.transparency.entry import LOGGED, LogPolicy
 
 from memcube import namespace_keys
 from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
 from memcube.remote import Registry
+from memcube.remote.log import RemoteLog, find_log
 from memcube.transfer import EarlySender, push_blobs
 from memcube.trust import (
     Pins,
@@ -33,6 +35,7 @@ from memcube.trust import (
     releases_of,
     sign_cube,
     tagged,
+    with_entry,
 )
 
 LATEST = "latest"
@@ -133,10 +136,12 @@ def _publish(
     trust: Trust,
     early: EarlySender | None,
 ) -> Published:
-    signed = _sign(context, registry, place, cube, signer, trust)
+    log = find_log(registry) if signer.public_key.algorithm in LOGGED else None
+    signed = _sign(context, registry, place, cube, signer, trust, log)
     followers = _following_tags(registry, place)
     with context.store.session():
         sent = _push_manifest(context, registry, place.name, cube.manifest, early)
+        signed = _logged(signed, place.name, signer.public_key, log)
         sent += _attach(context, registry, place.name, signed)
         registry.put_tags(place.name, cube.manifest, (place.target, *followers))
         for tag in (place.target, *followers):
@@ -192,6 +197,7 @@ def _sign(
     cube: Cube,
     signer: Signer,
     trust: Trust,
+    log: RemoteLog | None,
 ) -> SignedCube:
     pins = context.pins.load()
     governance = cube.config.governance
@@ -211,7 +217,21 @@ def _sign(
         published=_published_before(registry, place, pins),
         accept=trust.accept,
         authority=namespace_keys.refresh(context, namespace_keys.namespace_of(place)),
+        logged=log.places(place.name) if log else (),
     )
+
+
+def _logged(signed: SignedCube, name: str, key: PublicKey, log: RemoteLog | None) -> SignedCube:
+    """The release with its place in the registry's log, where that keeps one.
+
+    Raises:
+        ConflictError: another machine released at the same time.
+        SignatureInvalidError: the log's proof does not hold.
+    """
+    if log is None:
+        return signed
+    entry = log.submit(name, signed.bundle.envelope, key)
+    return with_entry(signed, key, entry, LogPolicy(log.key))
 
 
 def _published_before(registry: Registry, place: Reference, pins: Pins) -> tuple[Signed, ...]:

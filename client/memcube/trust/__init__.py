@@ -29,7 +29,14 @@ from memcube.trust.authorities import AuthorityStore
 from memcube.trust.decision import RULES, judge_cube, verify_cube
 from memcube.trust.keystore import KeyEntry, KeyStore, Protection, SigningKey
 from memcube.trust.pins import Observation, Pin, Pins, PinStore, Place, Seen
-from memcube.trust.publishing import Publication, SignedCube, releases_of, sign_cube, tagged
+from memcube.trust.publishing import (
+    Publication,
+    SignedCube,
+    releases_of,
+    sign_cube,
+    tagged,
+    with_entry,
+)
 from memcube.trust.question import Acceptance, Attestation, Question, Signed, location_of
 from memcube.trust.verdict import Mode, Outcome, RuleResult, Scope, Standing, Verdict
 
@@ -64,4 +71,5 @@ __all__ = [
     "sign_cube",
     "tagged",
     "verify_cube",
+    "with_entry",
 ]

@@ -28,6 +28,9 @@ from memcube_signing.release import (
     sign_release,
     verify_release,
 )
+from memcube_signing.transparency import bundled
+from memcube_signing.transparency.entry import LogPolicy, TlogEntry
+from memcube_signing.transparency.places import TakenPlace, history_of
 
 from memcube.trust.pins import Observation, Pins, Seen
 from memcube.trust.question import (
@@ -83,12 +86,13 @@ def sign_cube(
     published: Collection[Signed] = (),
     accept: Acceptance = NOTHING_ACCEPTED,
     authority: Authority | None = None,
+    logged: Collection[TakenPlace] = (),
 ) -> SignedCube:
     """`manifest` signed as the next release of the origin `reference` (its host and name).
 
     Where the namespace has key documents (`authority`), they decide who may sign; else the pin does.
-    What came before is taken from the pins and from `published`, read from the registry by
-    `releases_of`. The version that is already released with the same manifest is signed anew in its
+    What came before is taken from the pins, from `published`, read from the registry by
+    `releases_of`, and from the places that are taken in its log (`logged`). The version that is already released with the same manifest is signed anew in its
     old place, so that an interrupted publication can be run again.
 
     Raises:
@@ -116,7 +120,14 @@ def sign_cube(
         for signed in before
         if signed.key in own or _counts(signed, origin, pins, key, accept)
     ]
-    seq, previous = _place(_past(origin, pins, counted), publication.version, manifest.digest)
+    history = history_of(publishers)
+    taken = {
+        place.seq: place.manifest
+        for place in logged
+        if (place.origin, place.history) == (origin, history)
+    }
+    past = _past(origin, pins, counted)
+    seq, previous = _place(past, taken, publication.version, manifest.digest)
     release = Release(
         subject=manifest.digest,
         origin=origin,
@@ -136,6 +147,23 @@ def sign_cube(
     known = pinned.publishers if pinned else (key,)
     observation = Observation(origin, None, release, known, replaces=accept.publisher == key.id)
     return SignedCube(release, bundle, attached, observation)
+
+
+def with_entry(
+    signed: SignedCube, key: PublicKey, entry: TlogEntry, policy: LogPolicy
+) -> SignedCube:
+    """`signed`, whose bundle carries its log entry: verified first, so that nobody publishes a broken one.
+
+    Raises:
+        SignatureInvalidError: the log's proof does not hold.
+    """
+    bundle = bundled.attach(signed.bundle, [entry])
+    bundled.verify_logged(bundle, key, policy)
+    subject = signed.manifest.subject
+    assert subject is not None, "a release is attached to its cube"
+    return replace(
+        signed, bundle=bundle, manifest=referrer.write(bundle, PREDICATE_TYPE, subject, key)
+    )
 
 
 def releases_of(manifest: oci.Manifest, attestations: Sequence[Attestation]) -> tuple[Signed, ...]:
@@ -207,16 +235,21 @@ def _past(origin: str, pins: Pins, published: Collection[Release]) -> dict[str, 
     return past
 
 
-def _place(past: dict[str, Seen], version: str, manifest: Digest) -> tuple[int, Digest | None]:
-    """`seq` of the release and the manifest of the one before."""
-    by_seq = {seen.seq: seen.manifest for seen in past.values()}
-    if (known := past.get(version)) is not None:
-        if known.manifest != manifest:
-            raise ConflictError(
-                f"version {version} is released already, with other content ({known.manifest})",
-                hint="a version never changes: raise the version in memcube.toml and push again",
-            )
-        if known.seq == 1 or known.seq - 1 in by_seq:
-            return known.seq, by_seq.get(known.seq - 1)
+def _place(
+    past: dict[str, Seen], taken: dict[int, Digest], version: str, manifest: Digest
+) -> tuple[int, Digest | None]:
+    """`seq` of the release and the manifest of the one before; `taken` are places in the log."""
+    by_seq = taken | {seen.seq: seen.manifest for seen in past.values()}
+    known = past.get(version)
+    if known is not None and known.manifest != manifest:
+        raise ConflictError(
+            f"version {version} is released already, with other content ({known.manifest})",
+            hint="a version never changes: raise the version in memcube.toml and push again",
+        )
+    # The publication that was interrupted after it was logged is finished in its place.
+    had = [known.seq] if known else [seq for seq, held in taken.items() if held == manifest]
+    for seq in had:
+        if seq == 1 or seq - 1 in by_seq:
+            return seq, by_seq.get(seq - 1)
     last = max(by_seq, default=0)
     return last + 1, by_seq.get(last)

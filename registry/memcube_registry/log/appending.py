@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import Checkpoint, NoteKey, SignedCheckpoint
 from memcube_signing.transparency.entry import TlogEntry
+from memcube_signing.transparency.places import history_of
 from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
@@ -138,11 +138,6 @@ def read_tile(session: Session, level: int, number: int) -> bytes:
     return session.exec(query).one_or_none() or b""
 
 
-def history_of(release: Release) -> str:
-    """Names the history that a release belongs to, beside its origin: its publishers' keys."""
-    return hashlib.sha256(" ".join(release.publishers).encode()).hexdigest()
-
-
 def _tile_reader(session: Session) -> tiles.ReadTile:
     return lambda level, number: read_tile(session, level, number)
 
@@ -162,7 +157,7 @@ def _take_place(session: Session, release: Release | None, number: int) -> Confl
     """Compare and swap: the place of a release in its history, unless another manifest has it."""
     if release is None:
         return None
-    place = (release.origin, history_of(release), release.seq)
+    place = (release.origin, history_of(release.publishers), release.seq)
     taken = session.get(LoggedRelease, place)
     if taken is None:
         origin, publishers, seq = place

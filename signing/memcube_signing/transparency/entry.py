@@ -26,6 +26,8 @@ from memcube_signing.transparency.checkpoint import Cosigned, NoteKey, SignedChe
 KIND: Final = "hashedrekord"
 VERSION: Final = "0.0.2"
 KEY_DETAILS: Final = "PKIX_ECDSA_P256_SHA_256"
+LOGGED: Final = frozenset({Algorithm.ECDSA_P256_SHA256})
+"""What signs a hash, so that the hash can stand for the statement."""
 _FIELDS: Final = {
     *("logIndex", "logId", "kindVersion", "inclusionProof", "canonicalizedBody"),
     *("integratedTime", "inclusionPromise"),
@@ -132,7 +134,7 @@ def leaf(signed: bytes, signature: bytes, key: PublicKey) -> bytes:
     Raises:
         InvalidStatementError: not an ECDSA P-256 key: only what signs a hash can be logged by its hash.
     """
-    if key.algorithm is not Algorithm.ECDSA_P256_SHA256:
+    if key.algorithm not in LOGGED:
         raise _invalid(f"it is signed with {key.algorithm}", "unsupported-algorithm")
     return canonical_json.dump(
         {

@@ -1,0 +1,123 @@
+"""A registry's transparency log as a client sees it: its key, submissions, places of releases, tiles.
+
+What comes is parsed here, and believed by nobody: `memcube_signing.transparency` verifies.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any, Final
+
+from memcube_protocol import canonical_json, limits
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import (
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnsupportedError,
+)
+from memcube_signing.dsse import Envelope
+from memcube_signing.keys import PublicKey
+from memcube_signing.transparency import checkpoint as checkpoints
+from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
+from memcube_signing.transparency.entry import TlogEntry
+from memcube_signing.transparency.places import TakenPlace
+from memcube_signing.transparency.tiles import Tile
+
+from memcube.http import Request
+from memcube.remote import Registry
+from memcube.remote.connection import nonsense
+
+_ENTRY_BYTES: Final = 256 * limits.KIB
+_TILE_BYTES: Final = 17 * limits.MIB
+_LIST_BYTES: Final = 16 * limits.MIB
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteLog:
+    """The log of `registry`. `key` is what the registry itself says: pinned or not is policy."""
+
+    registry: Registry
+    key: NoteKey
+
+    def submit(self, repository: str, envelope: Envelope, key: PublicKey) -> TlogEntry:
+        """The entry of a signed statement about `repository`; the same again has the same one.
+
+        Raises:
+            ConflictError: another manifest has the place of this release.
+            ForbiddenError, UnauthenticatedError, NotFoundError: not a cube of this user's.
+        """
+        body = canonical_json.dump(
+            {
+                "repository": repository,
+                "envelope": envelope.to_json(),
+                "publicKey": base64.b64encode(key.der).decode(),
+            }
+        )
+        url = f"{self.registry.endpoint.url}/api/v1/log/entries"
+        request = Request("POST", url, _JSON, body, repeatable=True)
+        with self.registry.http.send(request, (201,)) as response:
+            return TlogEntry.from_json(canonical_json.parse(response.content(_ENTRY_BYTES)))
+
+    def entry(self, leaf_hash: bytes) -> TlogEntry:
+        """The entry with this leaf, proved against the newest checkpoint.
+
+        Raises:
+            NotFoundError: the log has none.
+        """
+        content = self._get(f"/api/v1/log/entries/{leaf_hash.hex()}", _ENTRY_BYTES)
+        return TlogEntry.from_json(canonical_json.parse(content))
+
+    def places(self, repository: str) -> tuple[TakenPlace, ...]:
+        """Places that releases of this user's `repository` have taken."""
+        try:
+            found = canonical_json.parse(
+                self._get(f"/api/v1/log/releases/{repository}", _LIST_BYTES)
+            )
+        except NotFoundError:
+            return ()
+        if not isinstance(found, list):
+            raise nonsense(self.registry.host, "something else than a list of releases")
+        return tuple(self._place(item) for item in found)
+
+    def checkpoint(self) -> SignedCheckpoint:
+        """The newest checkpoint; not verified."""
+        text = self._get("/log/checkpoint", checkpoints.NOTE_BYTES)
+        return checkpoints.parse(text.decode("utf-8", "replace"))
+
+    def tile(self, tile: Tile) -> bytes:
+        """What the path of `tile` holds; not verified."""
+        return self._get(f"/log/tile/{tile.path}", _TILE_BYTES)
+
+    def _get(self, path: str, limit: int) -> bytes:
+        request = Request("GET", f"{self.registry.endpoint.url}{path}")
+        with self.registry.http.send(request, (200,)) as response:
+            return response.content(limit)
+
+    def _place(self, item: Any) -> TakenPlace:
+        try:
+            manifest = Digest.parse(item["manifest"])
+            return TakenPlace(item["origin"], item["publishers"], int(item["seq"]), manifest)
+        except (TypeError, KeyError, ValueError, InvalidError):
+            raise nonsense(self.registry.host, "a malformed list of releases") from None
+
+
+def find_log(registry: Registry) -> RemoteLog | None:
+    """The log that `registry` says it keeps; None where it keeps none, or is of another kind.
+
+    Raises:
+        NetworkError: no answer.
+    """
+    url = f"{registry.endpoint.url}/.well-known/memcube.json"
+    try:
+        with registry.http.send(Request("GET", url), (200,)) as response:
+            fields = canonical_json.parse_object(response.content(limits.MIB), what="registry")
+        key = fields["features"]["log"]["key"]
+        return RemoteLog(registry, NoteKey.parse(key)) if isinstance(key, str) else None
+    except (NotFoundError, UnsupportedError, UnauthenticatedError, ForbiddenError):
+        return None
+    except (InvalidError, KeyError, TypeError):
+        return None  # it has such a page, but not of ours
