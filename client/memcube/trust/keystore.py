@@ -24,12 +24,13 @@ from memcube_protocol.errors import (
     PassphraseMissingError,
     SigningKeyError,
 )
-from memcube_signing.keys import Algorithm, PrivateKey, PublicKey
+from memcube_signing.keys import Algorithm, PrivateKey, PublicKey, Signer
 
 from memcube.settings import Settings
 from memcube.store.files import read_file, replace_file
 from memcube.store.locks import hold_lock
 from memcube.trust._passphrases import Ask, Secrets, keyring_secrets, terminal
+from memcube.trust.hardware import SCHEME, TokenSigner, TokenUri
 
 DEFAULT_KEY: Final = "default"
 PASSPHRASE_VARIABLE: Final = "MEMCUBE_KEY_PASSPHRASE"
@@ -46,12 +47,14 @@ class Protection(StrEnum):
     KEYRING = "keyring"
     PASSPHRASE = "passphrase"
     NONE = "none"
+    TOKEN = "token"
 
 
 _PROTECTED_BY: Final = {
     Protection.KEYRING: "encrypted; the keyring opens it",
     Protection.PASSPHRASE: "encrypted with your passphrase",
     Protection.NONE: f"NOT encrypted, as {UNENCRYPTED_VARIABLE}=1 asked",
+    Protection.TOKEN: "in a token, which it never leaves",
 }
 
 
@@ -69,7 +72,7 @@ class KeyEntry:
 class SigningKey:
     """An opened key, and whether it was made just now."""
 
-    key: PrivateKey
+    key: Signer
     entry: KeyEntry
     created: bool
 
@@ -113,11 +116,15 @@ class KeyStore:
     def signer(self, name: str = DEFAULT_KEY) -> SigningKey:
         """The key called `name`, opened; the default key is made when it is first needed.
 
+        A name that starts with `pkcs11:` is the URI of a key in a token (see `trust.hardware`).
+
         Raises:
             NotFoundError: no key of this name (never for the default).
             WrongPassphraseError, PassphraseMissingError, SigningKeyError: it cannot be opened or made.
             StorageError: the folder cannot be read or written.
         """
+        if name.startswith(SCHEME):
+            return self._open_token(name)
         if name == DEFAULT_KEY and not self._path(name).exists():
             try:
                 return self.make(name)
@@ -166,16 +173,29 @@ class KeyStore:
         return tuple(self.entry(name) for name in names if _NAME.fullmatch(name))
 
     def entry(self, name: str = DEFAULT_KEY) -> KeyEntry:
-        """The key called `name`, as it is listed.
+        """The key called `name`, as it is listed; one in a token is opened for it.
 
         Raises:
             NotFoundError: no key of this name, or its public half is gone.
             StorageError, InvalidStatementError: as `entries`.
         """
+        if name.startswith(SCHEME):
+            return self._open_token(name).entry
         path = self._path(name)
         public = self._read(path.with_suffix(".pub"), name)
         public_key = PublicKey.from_pem(public)
         return KeyEntry(name, public_key, self._protection(name, public_key), path)
+
+    def _open_token(self, name: str) -> SigningKey:
+        uri = TokenUri.parse(name)
+        pin = self._environ.get(PASSPHRASE_VARIABLE)
+        if not pin:
+            if self._ask is None:
+                raise _nobody_to_ask()
+            pin = self._ask(f"PIN of the token {uri.token!r}: ")
+        key = TokenSigner.open(uri, pin)
+        entry = KeyEntry(name, key.public_key, Protection.TOKEN, Path(uri.module))
+        return SigningKey(key, entry, created=False)
 
     def _open(self, name: str) -> SigningKey:
         entry = self.entry(name)
