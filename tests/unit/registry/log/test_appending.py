@@ -1,0 +1,119 @@
+"""Appending: many at once, two processes' worth of logs on one database, and the tree stays right."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from memcube_protocol.errors import ConflictError, InvalidSettingError
+from memcube_registry.database import Database
+from memcube_registry.log import witnesses
+from memcube_registry.log.service import TransparencyLog
+from memcube_registry.log.submission import Submission
+from memcube_signing.bundle import sign
+from memcube_signing.release import sign_release
+from memcube_signing.statement import Statement
+from memcube_signing.transparency import checkpoint, entry, merkle, tiles
+from memcube_signing.transparency.entry import LogPolicy, TlogEntry
+from memcube_signing.transparency.tiles import Tile
+from support.postgres import postgres_url
+from support.signing import ALICE, manifest, release
+
+SEED = b"\x07" * 32
+KEY = ALICE.public_key
+
+
+def submission(number: int) -> Submission:
+    said = Statement(
+        "cube", manifest(str(number)).digest, "https://example.org/test", {"n": number}
+    )
+    return Submission("alice/notes", sign(said, ALICE).envelope, KEY)
+
+
+def log_on(database: Database, origin: str = "log.example", **more) -> TransparencyLog:
+    return TransparencyLog(database, SEED, origin, witnesses.parse(""), **more)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'log.db'}" if request.param == "sqlite" else postgres_url()
+    made = Database(url)
+    made.migrate()
+    yield made
+    made.close()
+
+
+def verify(log: TransparencyLog, one: Submission, found: TlogEntry) -> None:
+    signature = one.envelope.signatures[0].value
+    policy = LogPolicy(log.key)
+    entry.verify(found, signed=one.envelope.signed, signature=signature, key=KEY, policy=policy)
+
+
+def leaves_of(log: TransparencyLog) -> list[bytes]:
+    size = log.checkpoint().checkpoint.size
+    widths = [min(256, size - first) for first in range(0, size, 256)]
+    bundles = [log.tile(Tile(None, at, width, "entries")) for at, width in enumerate(widths)]
+    return [merkle.leaf_hash(body) for one in bundles for body in tiles.parse_entries(one)]
+
+
+def test_threads_and_processes_append_to_one_tree_without_losing_an_entry(shared: Database) -> None:
+    logs = [log_on(shared), log_on(shared)]
+    wanted = [submission(number) for number in range(60)]
+    with ThreadPoolExecutor(12) as pool:
+        work = [pool.submit(logs[at % 2].add, one) for at, one in enumerate(wanted)]
+        entries = [future.result(60) for future in work]
+    for one, found in zip(wanted, entries, strict=True):
+        verify(logs[0], one, found)
+    assert sorted(found.index for found in entries) == list(range(60))
+    leaves = leaves_of(logs[1])
+    assert [leaves[found.index] for found in entries] == [one.leaf_hash for one in wanted]
+
+
+def test_batches_over_the_borders_of_tiles_give_the_tree_of_all_leaves(database: Database) -> None:
+    log, wanted = log_on(database), [submission(number) for number in range(600)]
+    seen = []
+    for start, end in ((0, 255), (255, 256), (256, 257), (257, 511), (511, 600)):
+        outcomes = log.add_all(wanted[start:end])
+        assert all(isinstance(found, TlogEntry) for found in outcomes)
+        verify(log, wanted[end - 1], outcomes[-1])
+        seen.append(log.checkpoint().checkpoint)
+    hashes = [one.leaf_hash for one in wanted]
+    assert leaves_of(log) == hashes
+    for state in seen:
+        _, hash_at = tiles.appended(0, {}, hashes[: state.size])
+        assert merkle.root(state.size, hash_at) == state.root
+    for number in (0, 255, 256, 300, 599):
+        verify(log, wanted[number], log.entry(hashes[number]))
+
+
+def test_the_same_statement_twice_in_one_batch_is_one_entry(database: Database) -> None:
+    log = log_on(database)
+    first, again = log.add_all([submission(1), submission(1)])
+    assert first == again
+    assert log.checkpoint().checkpoint.size == 1
+
+
+def test_one_refused_release_leaves_the_others_of_its_batch(database: Database) -> None:
+    log = log_on(database)
+    rivals = [
+        Submission("alice/notes", sign_release(one, ALICE).envelope, KEY)
+        for one in (release(), release(subject=manifest("two").digest))
+    ]
+    outcomes = log.add_all([submission(1), *rivals, submission(2)])
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [TlogEntry, TlogEntry, ConflictError, TlogEntry]
+    assert log.checkpoint().checkpoint.size == 3
+
+
+def test_a_log_keeps_the_name_that_it_began_with(database: Database) -> None:
+    log_on(database, "first.example").add(submission(1))
+    moved = log_on(database, "second.example")
+    assert moved.key.name == "first.example"
+    moved.add(submission(2))
+    assert checkpoint.verify(moved.checkpoint(), moved.key).size == 2
+    with pytest.raises(InvalidSettingError):
+        log_on(database, "second.example", fixed=True).checkpoint()
+
+
+def test_an_empty_log_has_a_signed_checkpoint(database: Database) -> None:
+    log = log_on(database)
+    assert checkpoint.verify(log.checkpoint(), log.key).root == merkle.EMPTY_ROOT
