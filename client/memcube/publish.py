@@ -15,7 +15,9 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, NotFoundError, TrustError
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
+from memcube_signing.authority.document import authority_of
 from memcube_signing.keys import PublicKey, Signer
+from memcube_signing.predicates.scan import Scan
 from memcube_signing.release import Parent
 from memcube_signing.transparency.entry import LOGGED, LogPolicy
 
@@ -45,7 +47,8 @@ LATEST = "latest"
 class Published:
     """A cube that a registry holds now. `tags` lead to it, the version's own first.
 
-    `unchanged` says that it was there already, with signature and tags; `sent_bytes` counts blobs.
+    `unchanged` says that it was there already, with signature and tags; `sent_bytes` counts blobs;
+    `scan` is what was found before.
     """
 
     reference: Reference
@@ -54,6 +57,8 @@ class Published:
     unchanged: bool
     sent_bytes: int = 0
     key_id: str | None = None
+    scan: Scan | None = None
+    lacking: int = 0
 
 
 def publish(
@@ -115,7 +120,7 @@ def _released_by(
 def _adopt(context: Context, registry: Registry, cube: Cube, found: Verified) -> Published:
     """Make this machine know a release of its own, and finish its tags; nothing is signed again."""
     place = found.reference
-    tags = (place.target, *_following_tags(registry, place))
+    tags = (place.target, *following_tags(registry, place))
     registry.put_tags(place.name, cube.manifest, tags)
     attached = tuple(attestation.referrer.digest for attestation in found.attestations)
     with context.store.session():
@@ -138,11 +143,18 @@ def _publish(
 ) -> Published:
     log = find_log(registry) if signer.public_key.algorithm in LOGGED else None
     signed = _sign(context, registry, place, cube, signer, trust, log)
-    followers = _following_tags(registry, place)
+    authority = context.authorities.load(authority_of(signed.release.origin))
+    key_id = signer.public_key.id
+    lacking = authority.lacking(signed.release.origin, {key_id}) if authority else 0
+    followers = following_tags(registry, place)
     with context.store.session():
         sent = _push_manifest(context, registry, place.name, cube.manifest, early)
-        signed = _logged(signed, place.name, signer.public_key, log)
-        sent += _attach(context, registry, place.name, signed)
+        signed = logged_release(signed, place.name, signer.public_key, log)
+        sent += attach(context, registry, place.name, signed)
+        if lacking:
+            # A tag never leads to what too few have signed: the last who signs sets it.
+            untagged = Reference(place.host, place.name).with_digest(cube.digest)
+            return Published(untagged, cube, (), False, sent, key_id, lacking=lacking)
         registry.put_tags(place.name, cube.manifest, (place.target, *followers))
         for tag in (place.target, *followers):
             context.store.put_ref(
@@ -152,7 +164,7 @@ def _publish(
     for tag in followers:
         context.pins.record(tagged(signed.observation, tag))
     tags = (place.target, *followers)
-    return Published(place, cube, tags, False, sent, signer.public_key.id)
+    return Published(place, cube, tags, False, sent, key_id)
 
 
 def _as_released(context: Context, registry: Registry, place: Reference, cube: Cube) -> Cube:
@@ -221,7 +233,9 @@ def _sign(
     )
 
 
-def _logged(signed: SignedCube, name: str, key: PublicKey, log: RemoteLog | None) -> SignedCube:
+def logged_release(
+    signed: SignedCube, name: str, key: PublicKey, log: RemoteLog | None
+) -> SignedCube:
     """The release with its place in the registry's log, where that keeps one.
 
     Raises:
@@ -313,7 +327,8 @@ def _push_blobs(
     return report.moved_bytes
 
 
-def _attach(context: Context, registry: Registry, name: str, signed: SignedCube) -> int:
+def attach(context: Context, registry: Registry, name: str, signed: SignedCube) -> int:
+    """Push the signature's blobs, and the referrer that attaches it; bytes sent."""
     for content in signed.blobs:
         context.store.blobs.add(content)
     context.store.blobs.add(signed.manifest.raw)
@@ -322,7 +337,7 @@ def _attach(context: Context, registry: Registry, name: str, signed: SignedCube)
     return sent
 
 
-def _following_tags(registry: Registry, place: Reference) -> tuple[str, ...]:
+def following_tags(registry: Registry, place: Reference) -> tuple[str, ...]:
     """The moving tags that lead to this version from now on: none where a newer one has them."""
     version = _numbers(place.target)
     if version is None:

@@ -12,11 +12,13 @@ import pytest
 from conftest import Person
 from memcube import namespace_keys
 from memcube.client import Client
+from memcube.cosigning import cosign
 from memcube.settings import Settings
 from memcube_protocol.errors import (
     EXIT_TRUST,
     KeyNotAuthorisedError,
     MemcubeError,
+    NotFoundError,
     PublisherChangedError,
 )
 from memcube_protocol.reference import Reference
@@ -217,3 +219,33 @@ def test_the_command_line_tells_the_whole_story(new_person, bob: Person, tmp_pat
     assert [document["seq"] for document in history["documents"]] == [1, 2]
     assert history["documents"][1]["revoked"][0]["keyId"] == stolen
     assert reader.run("pull", name).returncode == EXIT_TRUST
+
+
+class TestThresholds:
+    """Two of three keys release; each alone does not."""
+
+    def test_the_second_signature_sets_the_tags(self, story) -> None:
+        story.announce("default", "ben", "cleo", of=2)
+        pushed = story.push("1.0.0")
+        assert (pushed.tags, pushed.lacking) == ((), 1)
+        with pytest.raises(NotFoundError):
+            story.pull()
+        whole = str(pushed.reference)
+        with machine(story.folder / "reader", story.reader) as client:
+            assert refused(client.pull, whole) == "threshold-not-met"
+        with story.at_publisher() as client:
+            again = cosign(client.context, pushed.reference)
+            assert (again.lacking, again.tags) == (1, ())
+            done = cosign(client.context, pushed.reference, key="ben")
+        assert (done.lacking, done.tags) == (0, ("1.0.0", "1.0", "1", "latest"))
+        assert story.pull().standing == "first-use"
+        assert story.pull("1.0.0").standing == "trusted"
+
+    def test_a_stranger_cannot_complete_it(self, story) -> None:
+        story.announce("default", "ben", of=2)
+        pushed = story.push("1.0.0")
+        story.key("mallory")
+        with story.at_publisher() as client:
+            assert refused(cosign, client.context, pushed.reference, key="mallory") == (
+                "key-not-authorised"
+            )

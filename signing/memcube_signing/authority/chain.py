@@ -79,6 +79,11 @@ class Authority:
         """
         return judging.judge(self.documents, origin, signers, created_at)
 
+    def lacking(self, origin: str, key_ids: Collection[str]) -> int:
+        """How many more keys have to sign a release of `origin` that `key_ids` have signed."""
+        quorums = self.current.quorums_for(origin)
+        return min(max(0, one.threshold - len(one.ids & set(key_ids))) for one in quorums)
+
     def is_rooted_in(self, keys: Collection[PublicKey]) -> bool:
         """Whether one of `keys`, trusted before, signed a document of this chain."""
         return any(_signer(bundle, keys, self.name) for bundle in self.bundles)
