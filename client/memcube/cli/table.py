@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 from memcube_protocol.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP: Final = "memcube.commands"
 
@@ -23,8 +25,10 @@ class Place(NamedTuple):
 _SECTIONS: Final[dict[str, dict[str, Place]]] = {
     "Publish": {
         "init": Place("init:init", "Write a folder that packs as it is."),
+        "scan": Place("scan:scan", "Look for secrets, personal data, injections and programs."),
         "pack": Place("pack:pack", "Pack a folder into a cube in the local store."),
         "push": Place("push:push", "Pack, sign and publish a cube."),
+        "cosign": Place("cosign:cosign", "Add a signature to a release that needs several."),
         "tag": Place("tag:tag", "Give a published cube one more tag."),
         "cp": Place("cp:cp", "Copy a cube with its signatures to another name or registry."),
         "attest": Place("attest:attest", "Sign a further statement about a published cube."),
@@ -99,7 +103,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the closest name suggested for one that does not exist."""
         name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in self.list_commands(ctx):
+        unknown = _place(name) is None and name not in self.list_commands(ctx)
+        if name and not name.startswith("-") and unknown:
             import difflib
 
             close = difflib.get_close_matches(name, self.list_commands(ctx), 1)
@@ -139,7 +144,12 @@ def _place(name: str) -> Place | None:
 
 
 def _contributed() -> dict[str, EntryPoint]:
-    """Commands of other parts and packages, by name; reading the list imports none of them."""
+    """Commands of other parts and packages, by name; reading the list imports none of them.
+
+    It reads the metadata of every installed package, so only what needs the list asks for it.
+    """
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
