@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 from dataclasses import dataclass, field
 
 from memcube_protocol import canonical_json, media_types
@@ -60,13 +61,12 @@ class Submission:
     @property
     def preimage(self) -> bytes:
         """The envelope and its key as they are served to those who may read the cube."""
-        return canonical_json.dump(
-            {
-                "repository": self.repository,
-                "envelope": self.envelope.to_json(),
-                "publicKey": base64.b64encode(self.key.der).decode(),
-            }
-        )
+        shown = {
+            "repository": self.repository,
+            "envelope": self.envelope.to_json(),
+            "publicKey": base64.b64encode(self.key.der).decode(),
+        }
+        return json.dumps(shown, separators=(",", ":")).encode()
 
     @property
     def namespace(self) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
 
 from memcube_signing.dsse import known_fields
@@ -25,7 +24,12 @@ from memcube_signing.transparency.checkpoint import Cosigned, NoteKey, SignedChe
 
 KIND: Final = "hashedrekord"
 VERSION: Final = "0.0.2"
-KEY_DETAILS: Final = "PKIX_ECDSA_P256_SHA_256"
+_LEAF: Final = (
+    b'{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{'
+    b'"data":{"algorithm":"SHA2_256","digest":"%b"},"signature":{"content":"%b",'
+    b'"verifier":{"keyDetails":"PKIX_ECDSA_P256_SHA_256","publicKey":{"rawBytes":"%b"}}}}}}'
+)
+"""A leaf in canonical JSON; what is put in is base64."""
 LOGGED: Final = frozenset({Algorithm.ECDSA_P256_SHA256})
 """What signs a hash, so that the hash can stand for the statement."""
 _FIELDS: Final = {
@@ -136,27 +140,8 @@ def leaf(signed: bytes, signature: bytes, key: PublicKey) -> bytes:
     """
     if key.algorithm not in LOGGED:
         raise _invalid(f"it is signed with {key.algorithm}", "unsupported-algorithm")
-    return canonical_json.dump(
-        {
-            "apiVersion": VERSION,
-            "kind": KIND,
-            "spec": {
-                "hashedRekordV002": {
-                    "data": {
-                        "algorithm": "SHA2_256",
-                        "digest": _encode(hashlib.sha256(signed).digest()),
-                    },
-                    "signature": {
-                        "content": _encode(signature),
-                        "verifier": {
-                            "keyDetails": KEY_DETAILS,
-                            "publicKey": {"rawBytes": _encode(key.der)},
-                        },
-                    },
-                }
-            },
-        }
-    )
+    digest = base64.b64encode(hashlib.sha256(signed).digest())
+    return _LEAF % (digest, base64.b64encode(signature), base64.b64encode(key.der))
 
 
 def verify(

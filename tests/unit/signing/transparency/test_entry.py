@@ -1,10 +1,12 @@
 """Checkpoints, cosignatures and entries: written, read, verified, and refused."""
 
+import base64
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
 from memcube_signing.transparency import checkpoint, entry
 from memcube_signing.transparency.checkpoint import NoteKey
@@ -47,6 +49,14 @@ def test_what_is_not_proved_is_refused(found, changes, reason):
     with pytest.raises(SignatureInvalidError) as caught:
         verify(found, **changes)
     assert caught.value.reason == reason
+
+
+def test_a_leaf_is_canonical_json_of_a_hashedrekord():
+    value = canonical_json.parse_object(logged().body)
+    assert canonical_json.dump(value) == logged().body
+    assert value["spec"]["hashedRekordV002"]["signature"]["verifier"]["publicKey"] == {
+        "rawBytes": base64.b64encode(KEY.der).decode()
+    }
 
 
 def test_a_witness_counts_once_and_only_with_its_own_signature():
