@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,8 +123,12 @@ def attach(
     bundle: Bundle,
     predicate_type: str,
     signer: Signer,
+    *,
+    held: Container[Digest] = (),
 ) -> Made:
     """Push `bundle` as a referrer of the cube `found`, and keep it beside the cube in the store.
+
+    `held` are blobs that the repository is known to hold.
 
     Raises:
         ForbiddenError, NetworkError: as the registry answers.
@@ -134,7 +138,7 @@ def attach(
     with context.store.session():
         for content in (b"{}", bundle.raw, manifest.raw):
             context.store.blobs.add(content)
-        push_blobs(registry, place.name, manifest.blobs, context.store)
+        push_blobs(registry, place.name, manifest.blobs, context.store, held=held)
         registry.put_manifest(place.name, manifest)
         _remember(context, found, Attestation(manifest, bundle.raw))
     return Made(place, found.manifest.digest, predicate_type, bundle.digest, key.id)

@@ -9,11 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from memcube_protocol.cube import Cube
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
+from memcube_signing.predicates.scan import Scan
 
-from memcube import accounts, consume, copying, holdings, proofs, publish
+from memcube import accounts, consume, copying, holdings, proofs, publish, vetting
 from memcube.consume import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.credentials import Credentials
@@ -25,6 +27,7 @@ from memcube.store import Pruned
 from memcube.transfer import Progress
 from memcube.trust import Verdict, judge_cube
 from memcube.trust.attested import Claim, statements_of
+from memcube.vetting import THOROUGH, Vetting, publish_vetted
 from memcube.visibility import Visibility, set_visibility
 
 if TYPE_CHECKING:
@@ -60,25 +63,31 @@ class Client:
         key: str | None = None,
         public: bool | None = None,
         trust: Trust = NORMAL_TRUST,
+        vet: Vetting = THOROUGH,
     ) -> publish.Published:
         """Pack, sign and publish the folder `source`, or publish a cube packed before by its name.
 
         Without `reference` the name in `memcube.toml` decides; one without a namespace goes into
         the account's own. `public` says who may read the cube at our registry; None leaves that as
-        it is, and a new cube private. See `publish.publish` for what it raises.
+        it is, and a new cube private. `vet` says what is looked for before, and attached after.
+        See `publish.publish` for what else it raises.
+
+        Raises:
+            FindingsError: a scan found secrets or programs, and `vet` does not allow them.
         """
         wanted = _reference(reference) if reference is not None else None
         if Path(source).is_dir():
-            published = self._push_folder(Path(source), wanted, key, trust)
+            published = self._push_folder(Path(source), wanted, key, trust, vet)
         else:
-            published = self._push_packed(Reference.parse(os.fspath(source)), wanted, key, trust)
+            packed = Reference.parse(os.fspath(source))
+            published = self._push_packed(packed, wanted, key, trust, vet)
         if public is not None:
             visibility = Visibility.PUBLIC if public else Visibility.PRIVATE
             set_visibility(self.context, published.reference, visibility)
         return published
 
     def _push_folder(
-        self, folder: Path, wanted: Reference | None, key: str | None, trust: Trust
+        self, folder: Path, wanted: Reference | None, key: str | None, trust: Trust, vet: Vetting
     ) -> publish.Published:
         """Pack and publish; large files are sent while others are still being packed."""
         name = wanted.name if wanted else None
@@ -87,10 +96,16 @@ class Client:
         place = self._in_namespace(Reference(named.host, named.name, named.tag))
         early = publish.early_sender(self.context, place)
         packed = pack_folder(folder, self.context.store, name=name, version=version, kept=early)
-        return publish.publish(self.context, packed.cube, place, key=key, trust=trust, early=early)
+        cube = packed.cube
+        return publish_vetted(self.context, cube, place, vet=vet, key=key, trust=trust, early=early)
 
     def _push_packed(
-        self, source: Reference, wanted: Reference | None, key: str | None, trust: Trust
+        self,
+        source: Reference,
+        wanted: Reference | None,
+        key: str | None,
+        trust: Trust,
+        vet: Vetting,
     ) -> publish.Published:
         ref = consume.find_ref(self.context, source)
         if ref is None or ref.reference.host:
@@ -100,7 +115,11 @@ class Client:
             )
         cube, named = read_cube(self.context.store, ref.digest), wanted or ref.reference
         place = self._in_namespace(Reference(named.host, named.name, named.tag))
-        return publish.publish(self.context, cube, place, key=key, trust=trust)
+        return publish_vetted(self.context, cube, place, vet=vet, key=key, trust=trust)
+
+    def scan(self, cube: Cube) -> Scan:
+        """What the rules find in a cube that the local store holds; see `vetting.scan`."""
+        return vetting.scan(self.context, cube, cube.config.name)
 
     def pull(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST

@@ -16,6 +16,7 @@ MemcubeError
 │   ├── InvalidPolicyError         memcube-trust.toml breaks its format
 │   ├── InvalidRequestError        an HTTP request breaks the protocol
 │   ├── UnsafePathError            a file name leaves its folder, or collides with another
+│   ├── FindingsError              a scan found what must not be published by accident
 │   └── ForbiddenMediaTypeError    content of a kind that is never loaded (pickles first of all)
 ├── LimitExceededError         larger than a named limit
 │   ├── QuotaExceededError         the account's storage is full
@@ -180,6 +181,12 @@ class ForbiddenMediaTypeError(InvalidError):
     """Content of a kind that memcube never loads."""
 
     code = "forbidden-media-type"
+
+
+class FindingsError(InvalidError):
+    """A scan found secrets or programs in what was about to be published."""
+
+    code = "findings"
 
 
 class LimitExceededError(MemcubeError):
@@ -447,6 +454,7 @@ OUTCOMES: dict[str, Outcome] = {
     "invalid-request": Outcome(400, EXIT_INVALID),
     "unsafe-path": Outcome(400, EXIT_INVALID),
     "forbidden-media-type": Outcome(400, EXIT_INVALID),
+    "findings": Outcome(422, EXIT_INVALID),
     "limit-exceeded": Outcome(413, EXIT_LIMIT),
     "quota-exceeded": Outcome(413, EXIT_LIMIT),
     "rate-limited": Outcome(429, EXIT_LIMIT),

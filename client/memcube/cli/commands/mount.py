@@ -97,15 +97,22 @@ def _answer(memory: MountedCube, question: str, max_new_tokens: int) -> str:
 
 
 def _told(memory: MountedCube, answers: list[tuple[str, str]]) -> Answer:
+    from memcube.vetting import attested_scan, scan_lines
+
+    found = attested_scan(memory.verified)
     value = {
         "digest": str(memory.verified.cube.digest),
+        "scan": dict(found.to_statement().predicate) if found else None,
         "steps": [
             {"memory": step.memory, "kind": step.kind, "step": str(step.step), "why": step.why}
             for step in memory.steps
         ],
         "answers": [{"question": question, "answer": answer} for question, answer in answers],
     }
-    lines = [table_text([(str(s.step), s.kind, s.memory, s.why) for s in memory.steps])]
+    lines = [
+        *scan_lines(found),
+        table_text([(str(s.step), s.kind, s.memory, s.why) for s in memory.steps]),
+    ]
     for question, answer in answers:
         lines += ["", f"> {question}", answer]
     return Answer(value, "\n".join(lines), "\n".join(answer for _, answer in answers))

@@ -72,6 +72,7 @@ def lines_of(verified: Verified) -> list[str]:
     return [
         f"Verified {verified.reference}: {files}, {size}, {fetched} fetched",
         *standing_lines(verified),
+        *scanned_lines(verified),
         f"Digest: {verified.cube.digest}",
     ]
 
@@ -84,3 +85,10 @@ def standing_lines(verified: Verified) -> list[str]:
         first = " (first use: remembered)" if verdict.standing == "first-use" else ""
         lines.append(f"Signed by: {verdict.publisher.id}{first}")
     return lines
+
+
+def scanned_lines(verified: Verified) -> list[str]:
+    """What people read of the publisher's scan."""
+    from memcube.vetting import attested_scan, scan_lines
+
+    return scan_lines(attested_scan(verified)) if verified.verdict.publisher else []

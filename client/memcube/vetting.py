@@ -1,0 +1,166 @@
+"""Scanning at both ends: what a publisher is told before pushing, what a consumer before mounting.
+
+A push refuses what nobody wants to publish by accident (secrets, programs) unless it is told otherwise,
+and attaches the scan, signed, together with the model signature over the files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Final
+
+from memcube_protocol import oci
+from memcube_protocol.cube import Cube
+from memcube_protocol.errors import FindingsError
+from memcube_protocol.reference import Reference
+from memcube_signing.keys import Algorithm
+from memcube_signing.predicates import attest, model_signature
+from memcube_signing.predicates import scan as scans
+from memcube_signing.predicates.scan import SEVERITIES, Finding, Scan
+
+from memcube.attesting import attach
+from memcube.consume import Found, Verified
+from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.publish import Published, publish
+from memcube.scanning import scan_cube
+from memcube.transfer import EarlySender
+from memcube.trust import Scope
+from memcube.trust.attested import values_of
+
+_STOPPING: Final = frozenset({"secrets", "unsafe-files"})
+_SHOWN: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Vetting:
+    """What a push looks for. With `allow_findings` it publishes secrets and programs that it finds."""
+
+    scan: bool = True
+    allow_findings: bool = False
+
+
+THOROUGH: Final = Vetting()
+
+
+def publish_vetted(
+    context: Context,
+    cube: Cube,
+    reference: Reference,
+    *,
+    vet: Vetting = THOROUGH,
+    key: str | None = None,
+    trust: Trust = NORMAL_TRUST,
+    early: EarlySender | None = None,
+) -> Published:
+    """`publish` after a scan, with the scan and the model signature attached.
+
+    Raises:
+        FindingsError: secrets or programs were found, and `vet` does not allow them.
+        …: as `publish`.
+    """
+    found = scan(context, cube, cube.config.name) if vet.scan else None
+    if found and not vet.allow_findings:
+        require_publishable(found)
+    published = publish(context, cube, reference, key=key, trust=trust, early=early)
+    if not published.unchanged:
+        attest_published(context, published, found, key=key)
+    return replace(published, scan=found)
+
+
+def scan(context: Context, cube: Cube, name: str) -> Scan:
+    """What the rules of this memcube find in `cube`, whose layers the store holds.
+
+    Raises:
+        NotFoundError: a layer is not there.
+        IntegrityError, InvalidRecordError: a layer is damaged.
+    """
+    with context.store.session():
+        return scan_cube(
+            cube, context.store, name=name, version=version("memcube"), now=context.now()
+        )
+
+
+def require_publishable(found: Scan) -> None:
+    """Refuse to publish secrets and programs by accident.
+
+    Raises:
+        FindingsError: there are some, with the places where they are.
+    """
+    stopping = [
+        finding
+        for finding in found.findings
+        if finding.check in _STOPPING and finding.severity == "high"
+    ]
+    if stopping:
+        places = "; ".join(place_of(finding) for finding in stopping[:_SHOWN])
+        more = f" and {len(stopping) - _SHOWN} more" if len(stopping) > _SHOWN else ""
+        raise FindingsError(
+            f"this would be published: {places}{more}",
+            hint="take it out (and change a secret that was ever shared), or repeat with --allow-findings",
+        )
+
+
+def attest_published(
+    context: Context, published: Published, found: Scan | None, *, key: str | None = None
+) -> None:
+    """Attach the scan and the model signature to a cube that was published just now.
+
+    Raises:
+        SigningKeyError: the key cannot be used.
+        ForbiddenError, NetworkError: as the registry answers.
+    """
+    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    registry = context.registry(published.reference.host)
+    cube = published.cube
+    at = Found(published.reference, cube.manifest, cube.config.write(), (), Scope.REMOTE)
+    held = (oci.EMPTY.digest,)  # the release's referrer brought it
+    if found is not None:
+        bundle = attest(found, signer)
+        attach(context, registry, at, bundle, scans.PREDICATE_TYPE, signer, held=held)
+    if signer.public_key.algorithm is Algorithm.ECDSA_P256_SHA256 and cube.files:
+        folder = published.reference.name.rpartition("/")[2]
+        signature = model_signature.of_manifest(cube.manifest, folder)
+        bundle = model_signature.sign(signature, signer)
+        attach(context, registry, at, bundle, model_signature.PREDICATE_TYPE, signer, held=held)
+
+
+def attested_scan(verified: Verified) -> Scan | None:
+    """The latest scan of a verified cube by its publisher; None where there is none."""
+    publisher = verified.verdict.publisher
+    if publisher is None:
+        return None
+    found = values_of(scans.KIND, verified.attestations, verified.cube.digest, (publisher,))
+    return max((one.value for one in found), key=lambda scan: scan.scanned_at, default=None)
+
+
+def scan_lines(found: Scan | None) -> list[str]:
+    """What people read of a scan: one line, and one for each kind of finding that is not minor."""
+    if found is None:
+        return ["Scanned: no, as far as its publisher says"]
+    total = sum(found.counts.values())
+    by = f"{found.scanner} {found.scanner_version}, rules {found.rules_version}"
+    if not total:
+        return [f"Scanned: nothing found ({by})"]
+    counts = ", ".join(f"{check} {count}" for check, count in sorted(found.counts.items()) if count)
+    return [f"Scanned: {counts} ({by})", *_worst(found.findings)]
+
+
+def place_of(finding: Finding) -> str:
+    """A finding as people read it, without what was found."""
+    where = f"{finding.path}, {finding.place}" if finding.place else finding.path
+    return f"{finding.rule} in {where}"
+
+
+def _worst(findings: Sequence[Finding]) -> list[str]:
+    """A warning for every rule of medium or high severity."""
+    serious = [finding for finding in findings if SEVERITIES.index(finding.severity) >= 2]
+    rules = Counter((finding.severity, finding.check, finding.rule) for finding in serious)
+    first = {finding.rule: place_of(finding) for finding in reversed(serious)}
+    return [
+        f"warning: {severity} {check}: {first[rule]}"
+        + (f" (and {count - 1} more)" if count > 1 else "")
+        for (severity, check, rule), count in sorted(rules.items())
+    ]
