@@ -31,6 +31,7 @@ from memcube_signing.authority.document import authority_of
 
 from memcube import namespace_keys
 from memcube.context import EVERYTHING, NORMAL_TRUST, Context, Trust
+from memcube.log_watch import follow
 from memcube.remote import Registry
 from memcube.store import Ref, Store
 from memcube.transfer import pull_blobs
@@ -86,7 +87,7 @@ def pull(
     reference = context.at_registry(reference)
     registry = context.registry(reference.host)
     with context.store.session():
-        found = resolve_unjudged(registry, reference)
+        found = look_up(context, reference)
         verified = _verified(context, found, trust)
         files = selection.of(verified.cube)
         report = pull_blobs(
@@ -110,7 +111,7 @@ def resolve(context: Context, reference: Reference, *, trust: Trust = NORMAL_TRU
         NotFoundError, TrustError, IntegrityError, NetworkError: as `pull`.
     """
     reference = context.at_registry(reference)
-    found = resolve_unjudged(context.registry(reference.host), reference)
+    found = look_up(context, reference)
     verified = _verified(context, found, trust)
     if verified.verdict.observation:
         context.pins.record(verified.verdict.observation)
@@ -180,7 +181,7 @@ def look_at(context: Context, reference: Reference) -> Found:
     if found is not None:
         return found
     reference = context.at_registry(reference)
-    return resolve_unjudged(context.registry(reference.host), reference)
+    return look_up(context, reference)
 
 
 def find_ref(context: Context, reference: Reference) -> Ref | None:
@@ -223,6 +224,7 @@ def question(
         scope=found.scope,
         policy=context.policy if policy is None else policy,
         known_at=found.known_at,
+        logs=context.logs.load(),
         accept=trust.accept,
     )
     return asked if found.scope is Scope.LOCAL else _with_authority(context, asked, found)
@@ -250,6 +252,18 @@ def _verified(context: Context, found: Found, trust: Trust) -> Verified:
         context.authorities.add(asked.authority.name, bundles)
     cube = Cube.read(found.manifest, found.config)
     return Verified(found.reference, cube, verdict, (), found.attestations)
+
+
+def look_up(context: Context, reference: Reference) -> Found:
+    """What the registry of `reference` has there, unjudged, after its log was followed.
+
+    Raises:
+        NotFoundError, InvalidManifestError: as `resolve_unjudged`.
+        LogError, SignatureInvalidError: its transparency log is not the one that was seen before.
+    """
+    found = resolve_unjudged(context.registry(reference.host), reference)
+    follow(context, reference.host, found.attestations)
+    return found
 
 
 def resolve_unjudged(registry: Registry, reference: Reference) -> Found:

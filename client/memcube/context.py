@@ -15,6 +15,7 @@ from memcube.settings import Settings
 from memcube.store import Store
 from memcube.transfer import Progress, Silent
 from memcube.trust import Acceptance, AuthorityStore, KeyStore, Mode, PinStore
+from memcube.trust.log_state import LogStore
 from memcube.trust.policy import Policy
 from memcube.trust.policy_file import load_effective
 
@@ -39,6 +40,7 @@ class Context:
         self.progress = progress or Silent()
         self.store = Store(settings.store_path)
         self.pins = PinStore(settings.home / "trust")
+        self.logs = LogStore(settings.home / "trust")
         self.authorities = AuthorityStore(settings.home / "trust")
         self.keys = KeyStore.of(settings)
         self._http = HttpClient(settings)

@@ -96,7 +96,7 @@ def _documents(context: Context, found: Found) -> tuple[bytes, ...]:
 def _found(context: Context, reference: Reference) -> Found:
     if not context.settings.offline:
         place = context.at_registry(reference)
-        return consume.resolve_unjudged(context.registry(place.host), place)
+        return consume.look_up(context, place)
     found = consume.look_at(context, reference)
     if found.scope is Scope.LOCAL:
         raise NotFoundError(

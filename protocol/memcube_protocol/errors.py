@@ -35,6 +35,7 @@ MemcubeError
 │   ├── ReleaseExpiredError        the release is outside its time of validity
 │   ├── YankedError                the publisher withdrew the release
 │   ├── PolicyRefusedError         the consumer's policy demands more than the cube has
+│   ├── LogError                   a transparency log lacks an entry, shrank, forked or stands still
 │   └── StaleKnowledgeError        what is known of the cube is too old, or from the future
 ├── SigningKeyError            the own signing key cannot be used
 │   ├── WrongPassphraseError       the passphrase does not open the key
@@ -293,6 +294,12 @@ class PolicyRefusedError(TrustError):
     code = "policy-refused"
 
 
+class LogError(TrustError):
+    """A transparency log that lacks an entry, shrank, forked, or stands still."""
+
+    code = "log"
+
+
 class StaleKnowledgeError(TrustError):
     """What is known of a cube is older than the policy allows, or the clock was set back."""
 
@@ -472,6 +479,7 @@ OUTCOMES: dict[str, Outcome] = {
     "release-expired": Outcome(422, EXIT_TRUST),
     "release-yanked": Outcome(422, EXIT_TRUST),
     "policy-refused": Outcome(422, EXIT_TRUST),
+    "log": Outcome(422, EXIT_TRUST),
     "stale": Outcome(422, EXIT_TRUST),
     "signing-key": Outcome(500, EXIT_AUTH),
     "wrong-passphrase": Outcome(500, EXIT_AUTH),

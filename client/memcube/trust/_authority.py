@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from memcube_protocol.errors import KeyNotAuthorisedError, PublisherChangedError
 from memcube_signing.keys import PublicKey
 
+from memcube.trust import _log_rules
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Outcome, RuleResult
 
@@ -23,7 +25,7 @@ def keys(question: Question, releases: Sequence[Signed], signed: Signed) -> Rule
         return RuleResult("keys", Outcome.SKIPPED, "no key documents are known of its namespace")
     require_rooted(question, (signed.key,) if question.accept.publisher else ())
     judgement = authority.judge(
-        signed.release.origin, signers_of(releases, signed), signed.release.created_at
+        signed.release.origin, signers_of(question, releases, signed), signed.release.created_at
     )
     then = ", which was in force then" if judgement.retired else ""
     detail = (
@@ -39,15 +41,23 @@ def is_authorised(question: Question, releases: Sequence[Signed], signed: Signed
         return True
     release = signed.release
     try:
-        question.authority.judge(release.origin, signers_of(releases, signed), release.created_at)
+        question.authority.judge(
+            release.origin, signers_of(question, releases, signed), release.created_at
+        )
     except KeyNotAuthorisedError:
         return False
     return True
 
 
-def signers_of(releases: Sequence[Signed], signed: Signed) -> dict[str, None]:
-    """The ids of all keys that signed the very same release."""
-    return {one.key.id: None for one in releases if one.release == signed.release}
+def signers_of(
+    question: Question, releases: Sequence[Signed], signed: Signed
+) -> dict[str, datetime | None]:
+    """The ids of all keys that signed the very same release, each with when it was logged, if it was."""
+    return {
+        one.key.id: _log_rules.logged_at(question, one)
+        for one in releases
+        if one.release == signed.release
+    }
 
 
 def require_rooted(question: Question, accepted: tuple[PublicKey, ...] = ()) -> None:

@@ -139,7 +139,8 @@ def _release(
         return None
     candidates = keys if isinstance(keys, tuple) else _offered(about.offered_key, keys)
     release = verify_release(attestation.bundle, keys=candidates, subject=subject)
-    return Signed(release, next(key for key in candidates if key.id == parsed.key_hint))
+    key = next(key for key in candidates if key.id == parsed.key_hint)
+    return Signed(release, key, attestation.bundle)
 
 
 def _offered(key: PublicKey | None, wanted: str | None) -> tuple[PublicKey, ...]:

@@ -14,6 +14,7 @@ else from the pins; only at first use from the referrer, and they are pinned the
     version       a tag that is a version, or the start of one, agrees with the release
     history       no older release through the same tag, no second history of the origin
     validity      created and expires, give or take five minutes
+    log           the log of its origin's registry includes it, seen by the witnesses demanded
     attestations  every attestation that the policy demands is there and well signed
     freshness     what is known of the cube is not older than the policy allows
     status        neither yanked nor deprecated by its publisher
@@ -32,7 +33,7 @@ from memcube_protocol.errors import (
 )
 from memcube_signing.keys import PublicKey
 
-from memcube.trust import _authority, _policy_rules, _rules, _signatures, _status
+from memcube.trust import _authority, _log_rules, _policy_rules, _rules, _signatures, _status
 from memcube.trust.pins import Observation
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Outcome, RuleResult, Scope, Standing, Verdict
@@ -43,6 +44,7 @@ _ABOUT_RELEASE: Final[dict[str, Callable[[Question, Signed], RuleResult]]] = {
     "version": _rules.version,
     "history": _rules.history,
     "validity": _rules.validity,
+    "log": _log_rules.log,
     "attestations": _policy_rules.attestations,
     "freshness": _policy_rules.freshness,
     "status": _status.status,

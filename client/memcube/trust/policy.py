@@ -12,11 +12,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from enum import StrEnum
 from typing import Final
 
 from memcube_protocol.errors import InvalidPolicyError
 from memcube_protocol.reference import is_host, is_name
 from memcube_signing.keys import PublicKey
+from memcube_signing.transparency.checkpoint import NoteKey
 
 from memcube.trust.verdict import Mode
 
@@ -94,6 +96,14 @@ class Required:
     where: Mapping[str, str | int | bool] = field(default_factory=dict[str, str | int | bool])
 
 
+class LogDemand(StrEnum):
+    """Whether a release must be in its registry's log; each demands more than the one before."""
+
+    OFF = "off"
+    OFFERED = "offered"
+    REQUIRED = "required"
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What is demanded of the cubes of one scope. None leaves the matter to the usual rules.
@@ -102,6 +112,8 @@ class Terms:
     them first use pins. `media_types` are lists of what layers may be, each of which has to agree; a
     type ending in `*` stands for its kin. `origin` says whose cubes lie at the names of the scope, as
     copies. `max_staleness` is how old what is known of a cube may be. A `mode` goes before the user's.
+    `log` says whether a release must be in its registry's log, and `witness_threshold` how many of
+    `witnesses` must have seen it there.
     """
 
     scope: str = DEFAULT_SCOPE
@@ -112,6 +124,9 @@ class Terms:
     max_staleness: timedelta | None = None
     mode: Mode | None = None
     origin: str | None = None
+    log: LogDemand = LogDemand.OFFERED
+    witnesses: frozenset[NoteKey] = frozenset()
+    witness_threshold: int = 0
 
     def allows_media_type(self, media_type: str) -> bool:
         """Whether a layer of `media_type` may be loaded."""
@@ -128,6 +143,7 @@ class Terms:
         """The terms that demand what both demand: those of a copy, found under another name."""
         if self.scope == other.scope:
             return self
+        demands = tuple(LogDemand)
         modes = {self.mode, other.mode} - {None}
         ages = [age for age in (self.max_staleness, other.max_staleness) if age is not None]
         return replace(
@@ -138,6 +154,9 @@ class Terms:
             attestations=self.attestations + other.attestations,
             media_types=self.media_types + other.media_types,
             max_staleness=min(ages, default=None),
+            log=max(self.log, other.log, key=demands.index),
+            witnesses=self.witnesses | other.witnesses,
+            witness_threshold=max(self.witness_threshold, other.witness_threshold),
             mode=Mode.ENFORCE if Mode.ENFORCE in modes else next(iter(modes), None),
         )
 
@@ -163,6 +182,7 @@ class Policy:
     tests: tuple[Expected, ...] = ()
     source: str = "built in"
     above: Policy | None = None
+    logs: Mapping[str, NoteKey] = field(default_factory=dict[str, NoteKey])
 
     def __post_init__(self) -> None:
         for terms in self.scopes:
@@ -172,6 +192,10 @@ class Policy:
     def terms_of(self, name: str) -> Terms:
         """The terms that decide about `name`."""
         return self.decides(name)[1]
+
+    def log_of(self, host: str) -> NoteKey | None:
+        """The key of the log of the registry at `host`, where a policy tells it."""
+        return (self.above.log_of(host) if self.above else None) or self.logs.get(host)
 
     def decides(self, name: str) -> tuple[Policy, Terms]:
         """The policy, this one or one above, and those of its terms that decide about `name`."""

@@ -7,19 +7,22 @@ import binascii
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from memcube_protocol.errors import InvalidStatementError, NotFoundError
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import require_origin
+from memcube_signing.transparency.checkpoint import NoteKey
 
 from memcube.store.files import read_file
 from memcube.trust.policy import (
     DEFAULT_SCOPE,
     POLICY_FILE,
     Expected,
+    LogDemand,
     Pattern,
     Policy,
     Required,
@@ -29,14 +32,22 @@ from memcube.trust.policy import (
 from memcube.trust.verdict import Mode
 
 Value = TypeVar("Value")
-Keys = Mapping[str, PublicKey]
+
+
+class Named(NamedTuple):
+    """What the scopes of a policy refer to by name."""
+
+    keys: Mapping[str, PublicKey]
+    witnesses: Mapping[str, NoteKey]
+
 
 ORGANISATION_FILE: Final = Path("/etc/memcube") / POLICY_FILE
 _FILE_BYTES: Final = 4 * 1024 * 1024
 _FORMAT: Final = 1
-_TOP: Final = {"format", "keys", "default", "scopes", "tests"}
+_TOP: Final = {"format", "keys", "default", "scopes", "tests", "logs", "witnesses"}
 _TERMS: Final = {
     *("publishers", "threshold", "attestations", "media_types", "max_staleness", "mode", "origin"),
+    *("log", "witnesses", "witness_threshold"),
 }
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
@@ -68,7 +79,7 @@ def load_effective(home: Path, organisation: Path = ORGANISATION_FILE) -> Policy
     *above, last = found
     if not above:
         return last
-    return Policy(last.scopes, last.default, last.tests, last.source, above[0])
+    return replace(last, above=above[0])
 
 
 def parse(content: bytes, *, source: str = POLICY_FILE) -> Policy:
@@ -84,26 +95,36 @@ def parse(content: bytes, *, source: str = POLICY_FILE) -> Policy:
     _require_known(value, _TOP, source)
     if value.get("format") != _FORMAT or value["format"] is True:
         raise invalid(f"{source} does not begin with `format = {_FORMAT}`")
-    keys = {name: _key(name, text) for name, text in _table(value, "keys").items()}
+    known = Named(
+        {name: _key(name, text) for name, text in _table(value, "keys").items()},
+        {
+            name: _note_key(name, text, cosigns=True)
+            for name, text in _table(value, "witnesses").items()
+        },
+    )
     default = value.get("default")
     return Policy(
         tuple(
-            _terms(Pattern(pattern).text, terms, keys)
+            _terms(Pattern(pattern).text, terms, known)
             for pattern, terms in _table(value, "scopes").items()
         ),
-        _terms(DEFAULT_SCOPE, default, keys) if default is not None else None,
+        _terms(DEFAULT_SCOPE, default, known) if default is not None else None,
         tuple(_test(test) for test in _list(value, "tests")),
         source,
+        logs={
+            host: _note_key(host, text, cosigns=False)
+            for host, text in _table(value, "logs").items()
+        },
     )
 
 
-def _terms(scope: str, value: object, keys: Keys) -> Terms:
+def _terms(scope: str, value: object, known: Named) -> Terms:
     fields = _object(value, scope)
     _require_known(fields, _TERMS, scope)
     publishers = fields.get("publishers")
     if scope == DEFAULT_SCOPE and "origin" in fields:
         raise invalid("`origin` belongs into a scope")
-    named = _named(publishers, keys, scope) if publishers is not None else None
+    named = _named(publishers, known, scope) if publishers is not None else None
     threshold = _one(fields, "threshold", _count, 1)
     if threshold > 1 and threshold > len({key.id for key in named or ()}):
         raise invalid(f"{scope}: threshold {threshold} asks for more publishers than it names")
@@ -111,19 +132,48 @@ def _terms(scope: str, value: object, keys: Keys) -> Terms:
         scope,
         named,
         threshold,
-        tuple(_required(one, keys, scope) for one in _list(fields, "attestations")),
+        tuple(_required(one, known, scope) for one in _list(fields, "attestations")),
         (tuple(_texts(fields["media_types"], scope)),) if "media_types" in fields else (),
         _one(fields, "max_staleness", _duration, None),
         _one(fields, "mode", _mode, None),
         _one(fields, "origin", _origin, None),
+        _one(fields, "log", _demand, LogDemand.OFFERED),
+        *_witnesses(fields, known, scope),
     )
 
 
-def _required(value: object, keys: Keys, scope: str) -> Required:
+def _witnesses(
+    fields: Mapping[str, Any], known: Named, scope: str
+) -> tuple[frozenset[NoteKey], int]:
+    """The witnesses of a scope, and how many of them must have seen an entry: all, if it does not say."""
+    names = _texts(fields.get("witnesses", []), scope)
+    if unknown := [name for name in names if name not in known.witnesses]:
+        raise invalid(f"{scope} names {unknown[0]!r}, which [witnesses] does not hold")
+    found = frozenset(known.witnesses[name] for name in names)
+    wanted = _one(fields, "witness_threshold", _count, len(found))
+    if wanted > len({key.key.id for key in found}):
+        raise invalid(f"{scope}: witness_threshold {wanted} asks for more witnesses than it names")
+    return found, wanted
+
+
+def _note_key(name: str, value: object, *, cosigns: bool) -> NoteKey:
+    """The key of a log or a witness, as a C2SP verifier key `name+hash+key`."""
+    try:
+        key = NoteKey.parse(_text(value, name))
+    except InvalidStatementError as error:
+        raise invalid(f"{name}: {error}") from None
+    if key.cosigns != cosigns:
+        raise invalid(
+            f"{name}: a witness cosigns with a time, a log does not; this is the other one"
+        )
+    return key
+
+
+def _required(value: object, known: Named, scope: str) -> Required:
     fields = _object(value, f"{scope}: an attestation")
     _require_known(fields, {"type", "keys", "where"}, f"{scope}: an attestation")
     kind = _text(fields.get("type"), f"{scope}: the type of an attestation")
-    named = _named(fields["keys"], keys, scope) if "keys" in fields else None
+    named = _named(fields["keys"], known, scope) if "keys" in fields else None
     where = _object(fields.get("where", {}), f"{scope}: where")
     if not all(isinstance(wanted, str | int | bool) for wanted in where.values()):
         raise invalid(f"{scope}: `where` compares with texts, whole numbers and true or false only")
@@ -147,11 +197,11 @@ def _key(name: str, value: object) -> PublicKey:
         raise invalid(f"key {name}: {error}") from None
 
 
-def _named(value: object, keys: Keys, scope: str) -> tuple[PublicKey, ...]:
+def _named(value: object, known: Named, scope: str) -> tuple[PublicKey, ...]:
     names = _texts(value, scope)
-    if unknown := [name for name in names if name not in keys]:
+    if unknown := [name for name in names if name not in known.keys]:
         raise invalid(f"{scope} names the key {unknown[0]!r}, which [keys] does not hold")
-    return tuple(keys[name] for name in names)
+    return tuple(known.keys[name] for name in names)
 
 
 def _origin(value: object, what: str) -> str:
@@ -159,6 +209,12 @@ def _origin(value: object, what: str) -> str:
         return require_origin(_text(value, what))
     except InvalidStatementError as error:
         raise invalid(str(error)) from None
+
+
+def _demand(value: object, what: str) -> LogDemand:
+    if not isinstance(value, str) or value not in tuple(LogDemand):
+        raise invalid(f"{what} is neither required nor offered nor off")
+    return LogDemand(value)
 
 
 def _mode(value: object, what: str) -> Mode:

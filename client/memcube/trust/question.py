@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +13,9 @@ from memcube_protocol.reference import Reference, is_immutable_tag
 from memcube_signing.authority.chain import Authority
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release
+from memcube_signing.transparency.entry import LogPolicy
 
+from memcube.trust.log_state import NO_LOGS, Logs
 from memcube.trust.pins import Pin, Pins, Place
 from memcube.trust.policy import NO_POLICY, Policy, Terms
 from memcube.trust.verdict import Mode, Scope
@@ -33,6 +35,8 @@ class Signed:
 
     release: Release
     key: PublicKey
+    bundle: bytes = field(default=b"", repr=False, compare=False)
+    """The exact bytes of the bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Question:
     scope: Scope = Scope.REMOTE
     policy: Policy = NO_POLICY
     known_at: datetime | None = None
+    logs: Logs = NO_LOGS
     accept: Acceptance = NOTHING_ACCEPTED
     authority: Authority | None = None
     authority_is_known: bool = False
@@ -111,6 +116,16 @@ class Question:
         """What the policy demands: of the location, and of the origin that it is a copy of."""
         here = self.policy.terms_of(self.location)
         return here.joined(self.policy.terms_of(self.origin))
+
+    @property
+    def log_policy(self) -> LogPolicy | None:
+        """The log of the origin's registry, by policy or as it was met first, and its witnesses."""
+        host = self.origin.partition("/")[0]
+        key = self.policy.log_of(host)
+        if key is None and (known := self.logs.of(host)):
+            key = known.key
+        terms = self.terms
+        return LogPolicy(key, terms.witnesses, terms.witness_threshold) if key else None
 
     @property
     def enforced(self) -> bool:

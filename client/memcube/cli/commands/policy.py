@@ -141,6 +141,9 @@ def _terms(terms: Terms) -> dict[str, Any]:
         "maxStalenessSeconds": None if age is None else int(age.total_seconds()),
         "mode": None if terms.mode is None else str(terms.mode),
         "origin": terms.origin,
+        "log": str(terms.log),
+        "witnesses": sorted(str(witness) for witness in terms.witnesses),
+        "witnessThreshold": terms.witness_threshold,
     }
 
 

@@ -6,22 +6,25 @@ import ast
 import re
 from pathlib import Path
 
+import memcube.log_watch
 import memcube.trust
 import memcube_signing
+import memcube_signing.transparency
 from memcube_protocol.errors import TrustError
 
 CODE = re.compile(r"[a-z]+(-[a-z0-9]+)+")
-NO_REASONS = {"model-signature", "dsse-envelope", "first-use", "memcube-signing-key"}
+NO_REASONS = {"model-signature", "dsse-envelope", "first-use", "memcube-signing-key", "module-path"}
 SPEC = Path(__file__).parents[4] / "docs" / "spec" / "statements.md"
 
 
 def reasons_in_code() -> set[str]:
     found: set[str] = set()
-    for package in (memcube.trust, memcube_signing):
-        for path in Path(package.__path__[0]).glob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found |= {node.value} if CODE.fullmatch(node.value) else set()
+    packages = (memcube.trust, memcube_signing, memcube_signing.transparency)
+    paths = [path for package in packages for path in Path(package.__path__[0]).glob("*.py")]
+    for path in (*paths, Path(memcube.log_watch.__file__)):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= {node.value} if CODE.fullmatch(node.value) else set()
     return (found | {kind.code for kind in TrustError.__subclasses__()}) - NO_REASONS
 
 

@@ -1,0 +1,176 @@
+"""Watching transparency logs: at every pull the newest checkpoint, checked against the highest one seen.
+
+`follow` refuses a log that shrinks, forks, changes its key or stands still; `audit` computes the whole
+tree anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from memcube_protocol.errors import LogError, MemcubeError
+from memcube_signing.transparency import checkpoint as checkpoints
+from memcube_signing.transparency import merkle, tiles
+from memcube_signing.transparency.checkpoint import Checkpoint
+from memcube_signing.transparency.entry import TlogEntry
+from memcube_signing.transparency.tiles import Tile
+
+from memcube.context import Context
+from memcube.remote.log import RemoteLog, find_log
+from memcube.trust import Attestation
+from memcube.trust.log_state import KnownLog, advanced
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """A log whose every entry was hashed: its checkpoint, and the bytes that were fetched."""
+
+    origin: str
+    checkpoint: Checkpoint
+    fetched_bytes: int
+
+
+def follow(
+    context: Context, host: str, attestations: Iterable[Attestation] = ()
+) -> KnownLog | None:
+    """The log of the registry at `host` as it is now, kept as the highest state seen; None where it keeps none.
+
+    The trees that the log entries of `attestations` were proved against must be the start of it.
+
+    Raises:
+        LogError: it vanished, has another key, shrank, forked, or stands still.
+        SignatureInvalidError: what it shows is not signed or not proved.
+        NetworkError: no answer.
+    """
+    known, remote = context.logs.load().of(host.lower()), find_log(context.registry(host))
+    if remote is None:
+        if known is not None:
+            raise _alarm(
+                f"{host} kept the log {known.key.name}, and shows none now", "log-vanished"
+            )
+        return None
+    _require_policys(context, host.lower(), remote)
+    note = remote.checkpoint()
+    hash_at = tiles.reader(note.checkpoint.size, _reader(remote, note.checkpoint.size))
+    before = known.state if known else None
+    proof: tuple[bytes, ...] = ()
+    if before is not None and before.size < note.checkpoint.size:
+        proof = merkle.consistency_proof(before.size, note.checkpoint.size, hash_at)
+    log = advanced(known, remote.key, note, proof, context.now())
+    for state in _states_in(attestations, log):
+        _require_start(log.state, state, hash_at)
+    if known is None or known.state != log.state:
+        context.logs.keep(host.lower(), log)
+    return log
+
+
+def audit(context: Context, host: str) -> Audited:
+    """The log of the registry at `host`, every entry fetched and hashed, and the root compared.
+
+    Raises:
+        LogError: it keeps none, or the entries are not those of its checkpoint.
+        NetworkError: no answer.
+    """
+    follow(context, host)
+    remote = find_log(context.registry(host))
+    if remote is None:
+        raise _alarm(f"{host} keeps no log", "log-unknown")
+    state = checkpoints.verify(remote.checkpoint(), remote.key)
+    fetched, tree = 0, Frontier()
+    for content, entries in bundles_of(remote, 0, state.size):
+        fetched += len(content)
+        tree.extend(merkle.leaf_hash(entry) for entry in entries)
+    if tree.size != state.size or tree.root() != state.root:
+        raise _alarm(
+            f"the entries of {state.origin} are not those that its checkpoint commits to",
+            "log-forked",
+        )
+    return Audited(state.origin, state, fetched)
+
+
+def bundles_of(
+    remote: RemoteLog, start: int, size: int
+) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+    """The bundles of entries from the one that holds entry `start` on, as fetched and parsed.
+
+    Raises:
+        LogError: a bundle holds another number of entries.
+    """
+    for number in range(start // tiles.WIDTH, -(-size // tiles.WIDTH)):
+        width = min(tiles.WIDTH, size - number * tiles.WIDTH)
+        content = remote.tile(Tile(None, number, width, tiles.ENTRIES))
+        entries = tiles.parse_entries(content)
+        if len(entries) != width:
+            raise _alarm(f"bundle {number} holds {len(entries)} entries, not {width}", "log-forked")
+        yield content, entries
+
+
+class Frontier:
+    """The root of a growing tree, from the roots of its complete subtrees: as many as its size has bits."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._roots: list[bytes] = []
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add leaf hashes."""
+        for leaf in leaves:
+            carried, size = leaf, self.size
+            while size & 1:
+                carried, size = merkle.node_hash(self._roots.pop(), carried), size >> 1
+            self._roots.append(carried)
+            self.size += 1
+
+    def root(self) -> bytes:
+        """The root over all leaves so far."""
+        if not self._roots:
+            return merkle.EMPTY_ROOT
+        *others, root = self._roots
+        for left in reversed(others):
+            root = merkle.node_hash(left, root)
+        return root
+
+
+def _require_policys(context: Context, host: str, remote: RemoteLog) -> None:
+    wanted = context.policy.log_of(host)
+    if wanted is not None and wanted != remote.key:
+        raise _alarm(f"{host} shows another log than your policy names", "log-key-changed")
+
+
+def _reader(remote: RemoteLog, size: int) -> tiles.ReadTile:
+    def read(level: int, number: int) -> bytes:
+        return remote.tile(Tile(level, number, tiles.width_at(level, number, size)))
+
+    return read
+
+
+def _states_in(attestations: Iterable[Attestation], log: KnownLog) -> set[Checkpoint]:
+    """Checkpoints in the log entries of bundles, as far as this log signed them."""
+    from memcube_signing import bundle as bundles
+
+    states: set[Checkpoint] = set()
+    for attestation in attestations:
+        try:
+            for value in bundles.parse(attestation.bundle).log_entries:
+                entry = TlogEntry.from_json(value)
+                states.add(checkpoints.verify(entry.checkpoint, log.key))
+        except MemcubeError:
+            continue  # the decision says what is wrong with it
+    return states
+
+
+def _require_start(state: Checkpoint, earlier: Checkpoint, hash_at: merkle.HashAt) -> None:
+    """A tree that the log signed somewhere else is the start of the one that it shows here."""
+    proof: tuple[bytes, ...] = ()
+    if 0 < earlier.size < state.size:
+        proof = merkle.consistency_proof(earlier.size, state.size, hash_at)
+    merkle.verify_consistency(earlier.size, earlier.root, state.size, state.root, proof)
+
+
+def _alarm(why: str, reason: str) -> LogError:
+    return LogError(
+        f"the transparency log is not accepted: {why}",
+        hint="do not use what it proves; ask the registry's operator, and compare with others",
+        reason=reason,
+    )
