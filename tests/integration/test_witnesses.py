@@ -21,7 +21,7 @@ from memcube_signing.statement import Statement
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
 from memcube_signing.transparency.entry import LogPolicy
-from support.log import LOG, WITNESS
+from support.logged import LOG, WITNESS
 from support.servers import free_port, wait_for_port
 from support.signing import ALICE, manifest
 from support.witness import Witness, serving

@@ -8,7 +8,7 @@ from memcube_signing.release import verify_release
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
 from memcube_signing.transparency.entry import LogPolicy
-from support.log import AT, BUNDLE, KEY, LOG_KEY, OTHER_LOG, logged
+from support.logged import AT, BUNDLE, KEY, LOG_KEY, OTHER_LOG, logged
 from support.signing import manifest, release
 
 POLICY = LogPolicy(LOG_KEY)

@@ -11,7 +11,17 @@ from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
 from memcube_signing.transparency import checkpoint, entry
 from memcube_signing.transparency.checkpoint import NoteKey
 from memcube_signing.transparency.entry import LogPolicy, TlogEntry
-from support.log import AT, KEY, LOG_KEY, OTHER_LOG, SIGNATURE, SIGNED, WITNESS, WITNESS_KEY, logged
+from support.logged import (
+    AT,
+    KEY,
+    LOG_KEY,
+    OTHER_LOG,
+    SIGNATURE,
+    SIGNED,
+    WITNESS,
+    WITNESS_KEY,
+    logged,
+)
 from support.signing import MALLORY
 
 POLICY = LogPolicy(LOG_KEY)
