@@ -1,13 +1,11 @@
 """Watching transparency logs: at every pull the newest checkpoint, checked against the highest one seen.
 
-`follow` refuses a log that shrinks, forks, changes its key or stands still; `audit` computes the whole
-tree anew.
+`follow` refuses a log that shrinks, forks, changes its key or stands still.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from memcube_protocol.errors import LogError, MemcubeError
 from memcube_signing.transparency import checkpoint as checkpoints
@@ -20,15 +18,6 @@ from memcube.context import Context
 from memcube.remote.log import RemoteLog, find_log
 from memcube.trust import Attestation
 from memcube.trust.log_state import KnownLog, advanced
-
-
-@dataclass(frozen=True, slots=True)
-class Audited:
-    """A log whose every entry was hashed: its checkpoint, and the bytes that were fetched."""
-
-    origin: str
-    checkpoint: Checkpoint
-    fetched_bytes: int
 
 
 def follow(
@@ -63,73 +52,6 @@ def follow(
     if known is None or known.state != log.state:
         context.logs.keep(host.lower(), log)
     return log
-
-
-def audit(context: Context, host: str) -> Audited:
-    """The log of the registry at `host`, every entry fetched and hashed, and the root compared.
-
-    Raises:
-        LogError: it keeps none, or the entries are not those of its checkpoint.
-        NetworkError: no answer.
-    """
-    follow(context, host)
-    remote = find_log(context.registry(host))
-    if remote is None:
-        raise _alarm(f"{host} keeps no log", "log-unknown")
-    state = checkpoints.verify(remote.checkpoint(), remote.key)
-    fetched, tree = 0, Frontier()
-    for content, entries in bundles_of(remote, 0, state.size):
-        fetched += len(content)
-        tree.extend(merkle.leaf_hash(entry) for entry in entries)
-    if tree.size != state.size or tree.root() != state.root:
-        raise _alarm(
-            f"the entries of {state.origin} are not those that its checkpoint commits to",
-            "log-forked",
-        )
-    return Audited(state.origin, state, fetched)
-
-
-def bundles_of(
-    remote: RemoteLog, start: int, size: int
-) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
-    """The bundles of entries from the one that holds entry `start` on, as fetched and parsed.
-
-    Raises:
-        LogError: a bundle holds another number of entries.
-    """
-    for number in range(start // tiles.WIDTH, -(-size // tiles.WIDTH)):
-        width = min(tiles.WIDTH, size - number * tiles.WIDTH)
-        content = remote.tile(Tile(None, number, width, tiles.ENTRIES))
-        entries = tiles.parse_entries(content)
-        if len(entries) != width:
-            raise _alarm(f"bundle {number} holds {len(entries)} entries, not {width}", "log-forked")
-        yield content, entries
-
-
-class Frontier:
-    """The root of a growing tree, from the roots of its complete subtrees: as many as its size has bits."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._roots: list[bytes] = []
-
-    def extend(self, leaves: Iterable[bytes]) -> None:
-        """Add leaf hashes."""
-        for leaf in leaves:
-            carried, size = leaf, self.size
-            while size & 1:
-                carried, size = merkle.node_hash(self._roots.pop(), carried), size >> 1
-            self._roots.append(carried)
-            self.size += 1
-
-    def root(self) -> bytes:
-        """The root over all leaves so far."""
-        if not self._roots:
-            return merkle.EMPTY_ROOT
-        *others, root = self._roots
-        for left in reversed(others):
-            root = merkle.node_hash(left, root)
-        return root
 
 
 def _require_policys(context: Context, host: str, remote: RemoteLog) -> None:

@@ -54,6 +54,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "login": Place("login:login", "Keep a token for a registry."),
         "logout": Place("logout:logout", "Forget the token for a registry."),
         "whoami": Place("whoami:whoami", "Say who a registry takes you for."),
+        "log": Place("log:log", "Watch the transparency log of a registry."),
         "policy": Place("policy:policy", "Explain and try trust policies."),
         "keys": Place(
             "keys:keys", "Make and show signing keys; replace, revoke and delegate them."

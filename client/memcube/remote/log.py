@@ -6,6 +6,7 @@ What comes is parsed here, and believed by nobody: `memcube_signing.transparency
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,6 +83,27 @@ class RemoteLog:
         if not isinstance(found, list):
             raise nonsense(self.registry.host, "something else than a list of releases")
         return tuple(self._place(item) for item in found)
+
+    def preimage(self, digest: str) -> dict[str, Any]:
+        """The statement whose signed bytes have this SHA-256, as it was submitted; not verified.
+
+        Raises:
+            NotFoundError: there is none, or this user may not read it.
+        """
+        content = self._get(f"/api/v1/log/preimages/{digest}", _ENTRY_BYTES * 16)
+        return canonical_json.parse_object(content, what="preimage")
+
+    def namespace_key(self, namespace: str) -> bytes:
+        """The key by which this user finds the entries of an own `namespace`.
+
+        Raises:
+            NotFoundError: it is not this user's.
+        """
+        content = self._get(f"/api/v1/log/namespaces/{namespace}", limits.MIB)
+        key = canonical_json.parse_object(content, what="namespace").get("key")
+        if not isinstance(key, str) or not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise nonsense(self.registry.host, "a malformed key of a namespace")
+        return bytes.fromhex(key)
 
     def checkpoint(self) -> SignedCheckpoint:
         """The newest checkpoint; not verified."""

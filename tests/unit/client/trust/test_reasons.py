@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import memcube.log_monitor
 import memcube.log_watch
 import memcube.trust
 import memcube_signing
@@ -21,7 +22,8 @@ def reasons_in_code() -> set[str]:
     found: set[str] = set()
     packages = (memcube.trust, memcube_signing, memcube_signing.transparency)
     paths = [path for package in packages for path in Path(package.__path__[0]).glob("*.py")]
-    for path in (*paths, Path(memcube.log_watch.__file__)):
+    watching = [Path(module.__file__) for module in (memcube.log_watch, memcube.log_monitor)]
+    for path in (*paths, *watching):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= {node.value} if CODE.fullmatch(node.value) else set()

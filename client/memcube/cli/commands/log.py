@@ -1,0 +1,106 @@
+"""`memcube log`: the transparency log, for those who sign and those who doubt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from memcube_protocol.errors import EXIT_OK, EXIT_TRUST
+
+from memcube.cli.answer import Answer
+from memcube.cli.command import command
+from memcube.cli.options import open_client
+from memcube.cli.words import bytes_text, count_text
+
+if TYPE_CHECKING:
+    from memcube.log_monitor import Sighting
+
+
+@click.group("log")
+def log() -> None:
+    """Watch the transparency log of a registry.
+
+    Every pull checks that the log only grows. These commands look at its entries themselves.
+    """
+
+
+@command("monitor", "memcube log monitor alice", "memcube log monitor alice --since 1200 --json")
+@click.argument("namespace")
+@click.option("--host", default="", help="Registry; the default one without.")
+@click.option("--since", default=0, show_default=True, help="First entry to look at.")
+def monitor(namespace: str, host: str, since: int) -> Answer:
+    """Show what is signed in the name of NAMESPACE, which is yours.
+
+    Run it again with --since and the number that it ends with. The exit code is 13 where a key signed
+    that is not known here: not one of this machine's, pinned, or in charge of the namespace.
+    """
+    from memcube_protocol.reference import Reference
+
+    from memcube import log_monitor
+
+    with open_client() as client:
+        place = Reference(host or client.context.settings.endpoint.host, namespace)
+        seen = log_monitor.monitor(client.context, place, since=since)
+    size, read = seen.audited.checkpoint.size, seen.audited.fetched_bytes
+    value = {
+        "origin": seen.audited.checkpoint.origin,
+        "size": size,
+        "fetchedBytes": read,
+        "entries": [_value(sighting) for sighting in seen.sightings],
+        "strangers": len(seen.strangers),
+    }
+    lines = [_line(sighting) for sighting in seen.sightings]
+    lines.append(
+        f"{count_text(len(seen.sightings), 'statement')} of {size} in the log, "
+        f"{len(seen.strangers)} by unknown keys; {bytes_text(read)} read; go on with --since {size}"
+    )
+    code = EXIT_TRUST if seen.strangers else EXIT_OK
+    return Answer(value, "\n".join(lines), str(size), code)
+
+
+@command("audit", "memcube log audit", "memcube log audit registry.example")
+@click.argument("host", default="")
+def audit(host: str) -> Answer:
+    """Fetch every entry of the log of HOST and compute its tree anew."""
+    from memcube import log_monitor
+
+    with open_client() as client:
+        place = host or client.context.settings.endpoint.host
+        audited = log_monitor.audit(client.context, place)
+    state = audited.checkpoint
+    value = {
+        "origin": state.origin,
+        "size": state.size,
+        "root": state.root.hex(),
+        "fetchedBytes": audited.fetched_bytes,
+    }
+    text = (
+        f"{state.origin}: {state.size} entries are those that its checkpoint commits to\n"
+        f"root {state.root.hex()}, {bytes_text(audited.fetched_bytes)} read"
+    )
+    return Answer(value, text, state.root.hex())
+
+
+def _value(sighting: Sighting) -> dict[str, Any]:
+    said = sighting.said
+    return {
+        "index": sighting.index,
+        "keyId": sighting.key_id,
+        "known": sighting.known,
+        "predicateType": said.predicate_type if said else None,
+        "name": said.name if said else None,
+        "subject": str(said.subject) if said else None,
+        "version": said.predicate.get("version") if said else None,
+    }
+
+
+def _line(sighting: Sighting) -> str:
+    who = "known  " if sighting.known else "UNKNOWN"
+    said = sighting.said
+    what = f"{said.name} {said.predicate_type}" if said else "a statement that is not shown"
+    version = f" {said.predicate['version']}" if said and "version" in said.predicate else ""
+    return f"{sighting.index:>9}  {who} key {sighting.key_id}: {what}{version}"
+
+
+for one in (monitor, audit):
+    log.add_command(one)
