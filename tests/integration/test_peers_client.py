@@ -72,7 +72,8 @@ class TestOnDockerRegistry:
         repository = Repository(Wire(reference_registry), name)
         fallback = repository.get_manifest(str(pushed["digest"]).replace(":", "-"))
         assert fallback.status == 200
-        assert len(fallback.json()["manifests"]) == 1
+        release_scan_and_files = 3
+        assert len(fallback.json()["manifests"]) == release_scan_and_files
 
     def test_a_cube_without_its_signature_is_refused(
         self, publisher: Machine, reader: Machine, reference_registry: str, tmp_path: Path
@@ -176,7 +177,7 @@ def test_an_unchanged_cube_is_pushed_with_three_requests_at_most(tmp_path: Path)
             folder = make_cube(publisher, tmp_path / "cube", "ada/cube")
             publisher.json("push", folder)
             puts = [line for line in counter.requests if line.startswith("PUT /v2/ada/cube/man")]
-            assert len(puts) == 3, "the cube, its signature, and all tags at once"
+            assert len(puts) == 5, "the cube, its release, scan and files, and all tags at once"
             counter.reset()
             assert publisher.json("push", folder)["unchanged"]
             assert len(counter.without_tokens()) <= 3, counter.requests
