@@ -320,9 +320,38 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("origin", "publishers", "seq", name=op.f("pk_logged_release")),
     )
+    op.create_table(
+        "trusted_publisher",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("repository", sa.String(255), nullable=False),
+        sa.Column("member_id", sa.Integer(), nullable=False),
+        sa.Column("issuer", sa.String(255), nullable=False),
+        sa.Column("claims", sa.String(16384), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["member_id"], ["account.id"], name=op.f("fk_trusted_publisher_member_id_account")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trusted_publisher")),
+    )
+    with op.batch_alter_table("trusted_publisher", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_trusted_publisher_repository"), ["repository"], unique=False
+        )
+
+    op.create_table(
+        "spent_identity",
+        sa.Column("token_sha256", sa.String(64), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("token_sha256", name=op.f("pk_spent_identity")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("spent_identity")
+    with op.batch_alter_table("trusted_publisher", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_trusted_publisher_repository"))
+
+    op.drop_table("trusted_publisher")
     op.drop_table("logged_release")
     op.drop_table("log_witness")
     op.drop_table("log_tile")

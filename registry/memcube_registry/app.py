@@ -25,10 +25,11 @@ from memcube_protocol.errors import (
 )
 
 from memcube_registry import operations, problems
-from memcube_registry.accounts import handshake_routes
+from memcube_registry.accounts import handshake_routes, publisher_routes
 from memcube_registry.accounts import routes as accounts_routes
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer, load_key
+from memcube_registry.accounts.identity_tokens import IdentityTokens
 from memcube_registry.asgi import Application, Receive, Scope, Send
 from memcube_registry.catalog import routes as catalog_routes
 from memcube_registry.database import Database
@@ -63,6 +64,7 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             handshake_routes.get_token,
             handshake_routes.post_token,
             accounts_routes.router,
+            publisher_routes.router,
             catalog_routes.router,
             log_routes.get_checkpoint,
             log_routes.get_tile,
@@ -164,6 +166,7 @@ def _services(settings: Settings) -> Services:
         issuer=issuer,
         authenticator=Authenticator(database, issuer, settings.anonymous_pull),
         metrics=Metrics(),
+        identities=IdentityTokens(settings.oidc_issuers, settings.service),
         log=_log(settings, database),
     )
 

@@ -5,6 +5,7 @@ Settings reach the workers through the environment, so that they need nothing of
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import http.client
 import os
@@ -100,6 +101,8 @@ def serve(settings: Settings) -> None:
         prepare(settings)
         server = _server(settings)
         server.on_startup(lambda: _drain_first(settings))
+        # A worker that is forked while the announcer imports this codec could never import it.
+        codecs.lookup("idna")
         announcer = threading.Thread(target=_announce, args=(settings,), daemon=True)
         server.on_startup(announcer.start)
         server.serve()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer
+from memcube_registry.accounts.identity_tokens import IdentityTokens
 from memcube_registry.database import Database
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.metrics import Metrics
@@ -28,6 +29,7 @@ class Services:
     authenticator: Authenticator
     metrics: Metrics
     log: TransparencyLog
+    identities: IdentityTokens
 
 
 def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:

@@ -68,6 +68,9 @@ class Settings:
     log_witnesses: str = _setting(
         "", "Witnesses asked for cosignatures, each `URL KEY`, divided by commas."
     )
+    oidc_issuers: str = _setting(
+        "", "Issuers of identity tokens for trusted publishing, by URL, divided by commas."
+    )
     workers: int = _setting(1, "Processes that answer requests.", low=1)
     anonymous_pull: bool = _setting(True, "Whether public cubes can be read without a login.")
     default_quota_bytes: int = _setting(

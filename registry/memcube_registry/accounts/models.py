@@ -74,3 +74,26 @@ class ApiToken(SQLModel, table=True):
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class TrustedPublisher(SQLModel, table=True):
+    """That CI jobs with certain claims may push to one repository, in the name of a member."""
+
+    __tablename__: ClassVar[Any] = "trusted_publisher"
+
+    id: int = Field(default=None, primary_key=True)
+    repository: str = Field(max_length=255, index=True)
+    member_id: int = Field(foreign_key="account.id")
+    issuer: str = Field(max_length=255)
+    claims: str = Field(max_length=16384)
+    """Claims that an identity token must have, each equal: a JSON object."""
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class SpentIdentity(SQLModel, table=True):
+    """An identity token that was exchanged, until it expires by itself."""
+
+    __tablename__: ClassVar[Any] = "spent_identity"
+
+    token_sha256: str = Field(max_length=64, primary_key=True)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
