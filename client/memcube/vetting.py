@@ -16,13 +16,15 @@ from memcube_protocol import oci
 from memcube_protocol.cube import Cube
 from memcube_protocol.errors import FindingsError
 from memcube_protocol.reference import Reference
-from memcube_signing.keys import Algorithm
+from memcube_signing import referrer
+from memcube_signing.bundle import Bundle
+from memcube_signing.keys import Algorithm, Signer
 from memcube_signing.predicates import attest, model_signature
 from memcube_signing.predicates import scan as scans
 from memcube_signing.predicates.scan import SEVERITIES, Finding, Scan
 
 from memcube.attesting import attach
-from memcube.consume import Found, Verified
+from memcube.consume import Found, Verified, found_in_store
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.publish import Published, publish
 from memcube.scanning import scan_cube
@@ -65,8 +67,7 @@ def publish_vetted(
     if found and not vet.allow_findings:
         require_publishable(found)
     published = publish(context, cube, reference, key=key, trust=trust, early=early)
-    if not published.unchanged:
-        attest_published(context, published, found, key=key)
+    attest_published(context, published, found, key=key)
     return replace(published, scan=found)
 
 
@@ -106,25 +107,45 @@ def require_publishable(found: Scan) -> None:
 def attest_published(
     context: Context, published: Published, found: Scan | None, *, key: str | None = None
 ) -> None:
-    """Attach the scan and the model signature to a cube that was published just now.
+    """Attach the scan and the model signature to a published cube, each where it is not there yet.
+
+    So a push that broke off after the release is finished by running it again.
 
     Raises:
         SigningKeyError: the key cannot be used.
         ForbiddenError, NetworkError: as the registry answers.
     """
+    present = _attached(context, published)
     signer = (context.keys.signer(key) if key else context.keys.signer()).key
-    registry = context.registry(published.reference.host)
-    cube = published.cube
+    bundles: dict[str, Bundle] = {}
+    if found is not None and scans.PREDICATE_TYPE not in present:
+        bundles[scans.PREDICATE_TYPE] = attest(found, signer)
+    if _can_sign_files(signer, published) and model_signature.PREDICATE_TYPE not in present:
+        folder = published.reference.name.rpartition("/")[2]
+        files = model_signature.of_manifest(published.cube.manifest, folder)
+        bundles[model_signature.PREDICATE_TYPE] = model_signature.sign(files, signer)
+    registry, cube = context.registry(published.reference.host), published.cube
     at = Found(published.reference, cube.manifest, cube.config.write(), (), Scope.REMOTE)
     held = (oci.EMPTY.digest,)  # the release's referrer brought it
-    if found is not None:
-        bundle = attest(found, signer)
-        attach(context, registry, at, bundle, scans.PREDICATE_TYPE, signer, held=held)
-    if signer.public_key.algorithm is Algorithm.ECDSA_P256_SHA256 and cube.files:
-        folder = published.reference.name.rpartition("/")[2]
-        signature = model_signature.of_manifest(cube.manifest, folder)
-        bundle = model_signature.sign(signature, signer)
-        attach(context, registry, at, bundle, model_signature.PREDICATE_TYPE, signer, held=held)
+    for predicate_type, bundle in bundles.items():
+        attach(context, registry, at, bundle, predicate_type, signer, held=held)
+
+
+def _attached(context: Context, published: Published) -> set[str | None]:
+    """Predicate types of what the store knows to be attached to the cube at its place."""
+    ref = context.store.ref(published.reference)
+    known = found_in_store(context.store, ref) if ref else None
+    if known is None or known.manifest.digest != published.cube.digest:
+        return set()
+    return {
+        referrer.read(attestation.referrer).predicate_type for attestation in known.attestations
+    }
+
+
+def _can_sign_files(signer: Signer, published: Published) -> bool:
+    """OpenSSF model signing takes P-256 keys, and a folder with a file."""
+    is_p256 = signer.public_key.algorithm is Algorithm.ECDSA_P256_SHA256
+    return is_p256 and bool(published.cube.files)
 
 
 def attested_scan(verified: Verified) -> Scan | None:

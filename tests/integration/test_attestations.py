@@ -123,6 +123,18 @@ class TestScanning:
         assert reader.run("scan", name, "--fail-on", "high").returncode == EXIT_INVALID
         assert reader.run("scan", folder).returncode == 0
 
+    def test_a_push_that_broke_off_after_the_release_is_finished_by_the_next(
+        self, ada, publisher, tmp_path, monkeypatch
+    ):
+        name = f"{ada.name}/{fresh('broken')}"
+        folder = self.folder(tmp_path, publisher, name, "harmless")
+        with monkeypatch.context() as patched:
+            patched.setattr("memcube.vetting.attach", lambda *_, **__: 1 / 0)
+            assert publisher.run("push", folder).returncode != 0
+        digest = publisher.ok("push", folder, "-q").strip()
+        publisher.ok("push", folder)
+        assert len(ada.repository(name.partition("/")[2]).referrers(digest)) == 3
+
     def test_a_push_signs_release_scan_and_files(self, name, reader):
         reader.ok("pull", name)
         told = json.loads(reader.run("verify", name, "--json").stdout)
