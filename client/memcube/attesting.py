@@ -19,6 +19,7 @@ from memcube_signing.statement import Statement
 from memcube.consume import Found, resolve_unjudged
 from memcube.context import Context
 from memcube.remote import Registry
+from memcube.remote.log import logged
 from memcube.transfer import push_blobs
 from memcube.trust import Attestation, Signed, releases_of
 from memcube.trust.attested import KINDS, NAMES
@@ -126,7 +127,7 @@ def attach(
     *,
     held: Container[Digest] = (),
 ) -> Made:
-    """Push `bundle` as a referrer of the cube `found`, and keep it beside the cube in the store.
+    """Log `bundle` and push it as a referrer of the cube `found`; keep it beside the cube in the store.
 
     `held` are blobs that the repository is known to hold.
 
@@ -134,6 +135,8 @@ def attach(
         ForbiddenError, NetworkError: as the registry answers.
     """
     key, place = signer.public_key, found.reference
+    if predicate_type != model_signature.PREDICATE_TYPE:  # its verifiers expect the bare bundle
+        bundle = logged(registry, place.name, bundle, key)
     manifest = referrer.write(bundle, predicate_type, found.manifest.descriptor(), key)
     with context.store.session():
         for content in (b"{}", bundle.raw, manifest.raw):

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
+from memcube.attesting import attest
 from memcube.client import Client
 from memcube.remote.log import find_log
 from memcube.settings import Settings
 from memcube_protocol import oci
 from memcube_protocol.errors import ConflictError
+from memcube_protocol.reference import Reference
 from memcube_signing import bundle as bundles
 from memcube_signing.release import PREDICATE_TYPE
 from memcube_signing.transparency import bundled, checkpoint, merkle, tiles
@@ -64,15 +66,15 @@ class Logged:
     def repository(self):
         return self.person.repository(self.name.partition("/")[2])
 
-    def bundle(self, version: str) -> bundles.Bundle:
+    def bundle(self, version: str, kind: str = PREDICATE_TYPE) -> bundles.Bundle:
         digest = self.repository.get_manifest(version).headers["docker-content-digest"]
         for entry in self.repository.referrers(digest):
             manifest = oci.parse(self.repository.get_manifest(entry["digest"]).body)
             assert isinstance(manifest, oci.Manifest)
             raw = self.repository.get_blob(manifest.layers[0].digest).body
-            if manifest.annotations.get("dev.sigstore.bundle.predicateType") == PREDICATE_TYPE:
+            if manifest.annotations.get("dev.sigstore.bundle.predicateType") == kind:
                 return bundles.parse(raw)
-        raise AssertionError("there is no release")
+        raise AssertionError(f"there is no {kind}")
 
     @contextmanager
     def log(self):
@@ -182,3 +184,13 @@ def test_cosign_accepts_a_pushed_cube_with_the_log_required(cube, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "transparency log" in done.stderr
+
+
+def test_what_is_attested_later_is_in_the_log_too(cube):
+    cube.push("1.0.0")
+    with machine(cube.folder / "publisher", cube.person) as client:
+        kind = "https://example.org/review/v1"
+        attest(client.context, Reference.parse(f"{cube.name}:1.0.0"), kind, {"verdict": "good"})
+    with cube.log() as log:
+        bundle = cube.bundle("1.0.0", kind)
+        assert bundled.verify_logged(bundle, cube.publisher(), LogPolicy(log.key)).index >= 1

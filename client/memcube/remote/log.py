@@ -19,11 +19,13 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
     UnsupportedError,
 )
+from memcube_signing.bundle import Bundle
 from memcube_signing.dsse import Envelope
 from memcube_signing.keys import PublicKey
+from memcube_signing.transparency import bundled
 from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
-from memcube_signing.transparency.entry import TlogEntry
+from memcube_signing.transparency.entry import LOGGED, LogPolicy, TlogEntry
 from memcube_signing.transparency.places import TakenPlace
 from memcube_signing.transparency.tiles import Tile
 
@@ -125,6 +127,21 @@ class RemoteLog:
             return TakenPlace(item["origin"], item["publishers"], int(item["seq"]), manifest)
         except (TypeError, KeyError, ValueError, InvalidError):
             raise nonsense(self.registry.host, "a malformed list of releases") from None
+
+
+def logged(registry: Registry, repository: str, bundle: Bundle, key: PublicKey) -> Bundle:
+    """`bundle`, signed by `key`, with its place in the registry's log, where that keeps one.
+
+    Raises:
+        SignatureInvalidError: the log's proof does not hold.
+        ForbiddenError, UnauthenticatedError, NotFoundError: not a cube of this user's.
+    """
+    log = find_log(registry) if key.algorithm in LOGGED else None
+    if log is None:
+        return bundle
+    found = bundled.attach(bundle, [log.submit(repository, bundle.envelope, key)])
+    bundled.verify_logged(found, key, LogPolicy(log.key))
+    return found
 
 
 def find_log(registry: Registry) -> RemoteLog | None:
