@@ -148,11 +148,22 @@ def test_a_revocation_is_remembered_when_the_registry_hides_it(story) -> None:
     story.pull()
     old = story.key("default").public_key.id
     instead = story.quorum("next")
-    story.change(namespace_keys.revoked(old, now(), instead=instead), "default", "next")
+    since = now() - timedelta(days=1)
+    story.change(namespace_keys.revoked(old, since, instead=instead), "default", "next")
     assert refused(story.pull) == "key-revoked"
     story.publisher.repository("memcube-keys").delete_manifest("latest")
     assert refused(story.pull) == "key-revoked"
     assert refused(lambda: story.pull(home="reader")) == "key-revoked"
+
+
+def test_what_was_logged_before_the_compromise_stays_valid(story) -> None:
+    story.push("1.0.0")
+    story.announce("default")
+    story.pull()
+    old = story.key("default").public_key.id
+    since, instead = now() + timedelta(minutes=1), story.quorum("next")
+    story.change(namespace_keys.revoked(old, since, instead=instead), "default", "next")
+    assert story.pull("1.0.0").standing == "trusted"
 
 
 def test_a_registry_cannot_invent_key_documents_for_a_pinned_publisher(story) -> None:
