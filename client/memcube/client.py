@@ -10,24 +10,30 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from memcube_protocol.cube import Cube
-from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.errors import (
+    ConflictError,
+    FindingsError,
+    ForbiddenError,
+    NotFoundError,
+    TrustError,
+)
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 from memcube_signing.predicates.scan import Scan
 
-from memcube import accounts, consume, copying, holdings, proofs, publish, vetting
+from memcube import accounts, consume, copying, holdings, proofs, pushing, vetting
 from memcube.consume import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.credentials import Credentials
-from memcube.packing.kinds import open_folder
-from memcube.packing.pack import Packed, local_reference, pack_folder, read_cube
+from memcube.packing.pack import Packed, pack_folder
 from memcube.packing.unpack import unpack_files
+from memcube.publish import Published
 from memcube.settings import Settings
 from memcube.store import Pruned
 from memcube.transfer import Progress
 from memcube.trust import Verdict, judge_cube
 from memcube.trust.attested import Claim, statements_of
-from memcube.vetting import THOROUGH, Vetting, publish_vetted
+from memcube.vetting import THOROUGH, Vetting
 from memcube.visibility import Visibility, set_visibility
 
 if TYPE_CHECKING:
@@ -64,58 +70,25 @@ class Client:
         public: bool | None = None,
         trust: Trust = NORMAL_TRUST,
         vet: Vetting = THOROUGH,
-    ) -> publish.Published:
+        expose: bool = False,
+    ) -> Published:
         """Pack, sign and publish the folder `source`, or publish a cube packed before by its name.
 
         Without `reference` the name in `memcube.toml` decides; one without a namespace goes into
         the account's own. `public` says who may read the cube at our registry; None leaves that as
         it is, and a new cube private. `vet` says what is looked for before, and attached after.
+        `expose` lets a cube become public that its governance calls confidential or personal.
         See `publish.publish` for what else it raises.
 
         Raises:
+            ConflictError: a folder without a version of its own, where newer ones are released; or
+                its governance speaks against making it public.
             FindingsError: a scan found secrets or programs, and `vet` does not allow them.
         """
         wanted = _reference(reference) if reference is not None else None
-        if Path(source).is_dir():
-            published = self._push_folder(Path(source), wanted, key, trust, vet)
-        else:
-            packed = Reference.parse(os.fspath(source))
-            published = self._push_packed(packed, wanted, key, trust, vet)
-        if public is not None:
-            visibility = Visibility.PUBLIC if public else Visibility.PRIVATE
-            set_visibility(self.context, published.reference, visibility)
-        return published
-
-    def _push_folder(
-        self, folder: Path, wanted: Reference | None, key: str | None, trust: Trust, vet: Vetting
-    ) -> publish.Published:
-        """Pack and publish; large files are sent while others are still being packed."""
-        name = wanted.name if wanted else None
-        version = _version(wanted.tag if wanted else None)
-        named = wanted or local_reference(open_folder(folder, name=name, version=version).draft)
-        place = self._in_namespace(Reference(named.host, named.name, named.tag))
-        early = publish.early_sender(self.context, place)
-        packed = pack_folder(folder, self.context.store, name=name, version=version, kept=early)
-        cube = packed.cube
-        return publish_vetted(self.context, cube, place, vet=vet, key=key, trust=trust, early=early)
-
-    def _push_packed(
-        self,
-        source: Reference,
-        wanted: Reference | None,
-        key: str | None,
-        trust: Trust,
-        vet: Vetting,
-    ) -> publish.Published:
-        ref = consume.find_ref(self.context, source)
-        if ref is None or ref.reference.host:
-            raise NotFoundError(
-                f"{source} is neither a folder nor a cube packed here",
-                hint="name a folder, or see memcube ls",
-            )
-        cube, named = read_cube(self.context.store, ref.digest), wanted or ref.reference
-        place = self._in_namespace(Reference(named.host, named.name, named.tag))
-        return publish_vetted(self.context, cube, place, vet=vet, key=key, trust=trust)
+        return pushing.push(
+            self.context, source, wanted, pushing.Terms(key, public, trust, vet, expose)
+        )
 
     def scan(self, cube: Cube) -> Scan:
         """What the rules find in a cube that the local store holds; see `vetting.scan`."""
@@ -230,9 +203,12 @@ class Client:
         """Who the registry at `host` takes us for."""
         return accounts.whoami(self.context, host)
 
-    def tag(self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST) -> Reference:
+    def tag(
+        self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
+    ) -> Reference:
         """Let the moving `tag` lead to a published cube; see `copying.add_tag`."""
-        return copying.add_tag(self.context, _reference(reference), tag, trust=trust)
+        wanted = _reference(reference)
+        return copying.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
 
     def cp(self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> copying.Copied:
         """Copy a cube with everything attached to it; see `copying.copy`."""
@@ -277,23 +253,6 @@ class Client:
     ) -> None:
         self.close()
 
-    def _in_namespace(self, place: Reference) -> Reference:
-        """`place`, its name below the account's own where it has no namespace."""
-        if "/" in place.name:
-            return place
-        identity = self.whoami(place.host)
-        if identity.name is None:
-            raise ConflictError(
-                f"{place.name} has no namespace, and {identity.host} does not tell one",
-                hint=f"name it in full: {identity.host}/NAMESPACE/{place.name}",
-            )
-        return Reference(place.host, f"{identity.name}/{place.name}", place.tag)
-
 
 def _reference(reference: Name) -> Reference:
     return Reference.parse(reference) if isinstance(reference, str) else reference
-
-
-def _version(tag: str | None) -> str | None:
-    """The version whose tag is `tag`."""
-    return tag.replace("_", "+", 1) if tag else None

@@ -3,7 +3,8 @@
     reference → manifest → attestations → verdict → only the wanted layers → the store names them
 
 What the store names was verified when it came and is judged again, against the pins of now, each
-time it is used. A cube that this user packed is local: it needs no signature.
+time it is used. A cube that this user packed is local: it needs no signature, and never stands in
+for a name that was released.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from memcube.log_watch import follow
 from memcube.remote import Registry
 from memcube.store import Ref, Store
 from memcube.transfer import pull_blobs
-from memcube.trust import Attestation, Question, Scope, Verdict, verify_cube
+from memcube.trust import Attestation, Question, Scope, Verdict, location_of, verify_cube
 from memcube.trust.policy import Policy
+from memcube.trust.verdict import Standing
 
 _ATTESTATIONS = 64
 
@@ -51,6 +53,11 @@ class Verified:
     files: tuple[CubeFile, ...]
     attestations: tuple[Attestation, ...] = ()
     fetched_bytes: int = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this user packed it: nobody signed it, and no registry is known to hold it."""
+        return self.verdict.standing is Standing.LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +169,7 @@ def open_cube(
     if held is not None:
         return held
     if context.settings.offline:
-        raise NotFoundError(
-            f"the local store does not hold all that is wanted of {reference}",
-            hint=f"pull it while online: memcube pull {reference}",
-        )
+        raise _not_held(context, reference)
     return pull(context, reference, selection=selection, trust=trust)
 
 
@@ -173,24 +177,30 @@ def look_at(context: Context, reference: Reference) -> Found:
     """The manifest, config and attestations at `reference`, from the store or its registry, unjudged.
 
     Raises:
-        NotFoundError: there is no such cube.
+        NotFoundError: there is no such cube, or the store lacks it and memcube is offline.
         NetworkError: no answer.
     """
     ref = find_ref(context, reference)
     found = found_in_store(context.store, ref) if ref else None
     if found is not None:
         return found
+    if context.settings.offline:
+        raise _not_held(context, reference)
     reference = context.at_registry(reference)
     return look_up(context, reference)
 
 
 def find_ref(context: Context, reference: Reference) -> Ref | None:
-    """The ref of the store that `reference` means: pulled first, then packed by this user."""
+    """The ref of the store that `reference` means: pulled, or packed by this user.
+
+    A pack is meant where this machine knows of no release under the name, or by its own digest:
+    what was packed under a released name is not the release.
+    """
     ref = context.store.ref(replace(context.at_registry(reference), digest=None))
     if ref is None and reference.digest and not reference.tag:
         ref = _ref_by_digest(context.store, context.at_registry(reference))
-    if ref is None and not reference.host:
-        ref = _packed(context.store, reference)
+    if ref is None and (reference.digest or not _is_released(context, reference)):
+        ref = find_packed(context.store, reference)
     if ref and reference.digest not in (None, ref.digest):
         return None
     return ref
@@ -337,13 +347,35 @@ def _ref_by_digest(store: Store, reference: Reference) -> Ref | None:
     return None
 
 
-def _packed(store: Store, reference: Reference) -> Ref | None:
-    """A cube that this user packed: by its version, or the one packed last."""
+def find_packed(store: Store, reference: Reference) -> Ref | None:
+    """A cube that this user packed: by its digest, by its version, or the one packed last."""
     packs = [
         ref
         for ref in store.refs()
-        if not ref.reference.host and ref.reference.name == reference.name
+        if not (ref.reference.host or reference.host) and ref.reference.name == reference.name
     ]
+    if reference.digest:
+        packs = [ref for ref in packs if ref.digest == reference.digest]
     if reference.tag and reference.tag != "latest":
         packs = [ref for ref in packs if ref.reference.tag == reference.tag]
     return max(packs, key=lambda ref: ref.used_at, default=None)
+
+
+def _is_released(context: Context, reference: Reference) -> bool:
+    """Whether this machine knows of a release at the location: from its pins, or from the store."""
+    place = context.at_registry(reference)
+    location, pins = location_of(place), context.pins.load()
+    if pins.at(location) or pins.of(location):
+        return True
+    return any(ref.reference.location == place.location for ref in context.store.refs())
+
+
+def _not_held(context: Context, reference: Reference) -> NotFoundError:
+    """Why a cube cannot be had offline; a pack that is not the release is named."""
+    hint = f"pull it while online: memcube pull {reference}"
+    if pack := find_packed(context.store, reference):
+        named = pack.reference.with_digest(pack.digest)
+        hint += f"; what was packed here is not the release, its own name is {named}"
+    return NotFoundError(
+        f"the local store does not hold all that is wanted of {reference}", hint=hint
+    )

@@ -59,6 +59,18 @@ def forget(context: Context, reference: Reference) -> Reference:
     return ref.reference
 
 
+def restore_pack(context: Context, packed: Reference, before: Ref | None) -> None:
+    """Let `packed` name what it named `before`, or nothing.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    if before is None:
+        context.store.remove_ref(packed)
+    else:
+        context.store.put_ref(packed, before.digest, kept=before.kept, related=before.related)
+
+
 def prune(context: Context, *, older_than_days: float | None, max_bytes: int | None) -> Pruned:
     """Free space: see `store.Store.prune`; folders made by `memory_folder` go with their cubes.
 

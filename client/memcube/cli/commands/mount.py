@@ -99,9 +99,14 @@ def _answer(memory: MountedCube, question: str, max_new_tokens: int) -> str:
 def _told(memory: MountedCube, answers: list[tuple[str, str]]) -> Answer:
     from memcube.vetting import attested_scan, scan_lines
 
-    found = attested_scan(memory.verified)
+    verified = memory.verified
+    found = attested_scan(verified)
+    local = [f"Packed here, unsigned: {verified.reference}"]
     value = {
-        "digest": str(memory.verified.cube.digest),
+        "reference": str(verified.reference),
+        "digest": str(verified.cube.digest),
+        "packedHere": verified.is_local,
+        "standing": str(verified.verdict.standing),
         "scan": dict(found.to_statement().predicate) if found else None,
         "steps": [
             {"memory": step.memory, "kind": step.kind, "step": str(step.step), "why": step.why}
@@ -110,7 +115,7 @@ def _told(memory: MountedCube, answers: list[tuple[str, str]]) -> Answer:
         "answers": [{"question": question, "answer": answer} for question, answer in answers],
     }
     lines = [
-        *scan_lines(found),
+        *(local if verified.is_local else scan_lines(found)),
         table_text([(str(s.step), s.kind, s.memory, s.why) for s in memory.steps]),
     ]
     for question, answer in answers:

@@ -58,6 +58,7 @@ def value_of(verified: Verified) -> dict[str, Any]:
     return {
         "reference": str(verified.reference),
         "digest": str(verified.cube.digest),
+        "packedHere": verified.is_local,
         "files": [file.path for file in verified.files],
         "fetchedBytes": verified.fetched_bytes,
         "verdict": verified.verdict.to_json(),
@@ -69,8 +70,9 @@ def lines_of(verified: Verified) -> list[str]:
     files = count_text(len(verified.files), "file")
     size = bytes_text(sum(file.size for file in verified.files))
     fetched = bytes_text(verified.fetched_bytes)
+    told = "Packed here, unsigned:" if verified.is_local else "Verified"
     return [
-        f"Verified {verified.reference}: {files}, {size}, {fetched} fetched",
+        f"{told} {verified.reference}: {files}, {size}, {fetched} fetched",
         *standing_lines(verified),
         *scanned_lines(verified),
         f"Digest: {verified.cube.digest}",
