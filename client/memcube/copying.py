@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from memcube_protocol import limits, oci
 from memcube_protocol.content import Expected, stream_verified
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError
+from memcube_protocol.errors import ConflictError, InvalidReferenceError
 from memcube_protocol.reference import Reference, is_immutable_tag, is_tag, tag_of_version
 
-from memcube.consume import pull, resolve
+from memcube.consume import Verified, pull, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.remote import Registry
 from memcube.transfer import pull_blobs, push_blobs
-from memcube.trust import location_of
+from memcube.trust import location_of, releases_of
 
 _DEPTH = 4
 _ATTACHED = 1000
@@ -67,23 +67,53 @@ def copy(
 
 
 def add_tag(
-    context: Context, reference: Reference, tag: str, *, trust: Trust = NORMAL_TRUST
+    context: Context,
+    reference: Reference,
+    tag: str,
+    *,
+    trust: Trust = NORMAL_TRUST,
+    backwards: bool = False,
 ) -> Reference:
     """Let the moving `tag` lead to the published cube `reference`, which is verified before.
 
     Raises:
-        ConflictError: `tag` is a full version, which only a release makes.
+        InvalidReferenceError: `tag` is no tag.
+        ConflictError: `tag` is a full version, which only a release makes; or it leads to a later
+            release now, and `backwards` does not allow that.
         TrustError: the cube's provenance cannot be established.
     """
-    if not is_tag(tag) or is_immutable_tag(tag):
+    if not is_tag(tag):
+        raise InvalidReferenceError(
+            f"{tag[:140]!r} is no tag",
+            hint="use a word such as stable: 128 letters, digits, _ . - at most",
+        )
+    if is_immutable_tag(tag):
         raise ConflictError(
             f"{tag[:140]!r} is not a moving tag",
             hint="use a word such as stable; versions are made by memcube push",
         )
     verified = resolve(context, reference, trust=trust)
     place = replace(verified.reference, tag=tag, digest=None)
+    if not backwards:
+        _require_forwards(context, place, verified)
     context.registry(place.host).put_manifest(place.name, verified.cube.manifest, tag)
     return place
+
+
+def _require_forwards(context: Context, place: Reference, wanted: Verified) -> None:
+    """Refuse to lead readers from a later release of the same origin to an earlier one."""
+    registry, release = context.registry(place.host), wanted.verdict.release
+    present = registry.manifest_descriptor(place.name, place.target)
+    if release is None or present is None or present.digest == wanted.cube.digest:
+        return
+    found = resolve_unjudged(registry, place)
+    for signed in releases_of(found.manifest, found.attestations):
+        if signed.release.origin == release.origin and signed.release.seq > release.seq:
+            raise ConflictError(
+                f"{place} leads to {signed.release.version}, released after {release.version}",
+                hint="moving it back stops everybody who pulled through it with a rollback alarm; "
+                "repeat with --yes if that is meant, or yank the later release",
+            )
 
 
 def _tags(target: Reference, version: str) -> tuple[str, ...]:

@@ -39,10 +39,13 @@ def push(
     key: str | None = None,
     public: bool | None = None,
     trust: Trust = NORMAL_TRUST,
+    expose: bool = False,
 ) -> Published:
     """See `Client.push`."""
     with Client() as client:
-        return client.push(source, reference, key=key, public=public, trust=trust)
+        return client.push(
+            source, reference, key=key, public=public, trust=trust, expose=expose
+        )
 
 
 def pull(reference: Name, *, filters: Iterable[str] = (), trust: Trust = NORMAL_TRUST) -> Verified:
@@ -118,10 +121,12 @@ def whoami(host: str = "") -> Identity:
         return client.whoami(host)
 
 
-def tag(reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST) -> Reference:
+def tag(
+    reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
+) -> Reference:
     """See `Client.tag`."""
     with Client() as client:
-        return client.tag(reference, tag, trust=trust)
+        return client.tag(reference, tag, trust=trust, backwards=backwards)
 
 
 def cp(source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> Copied:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -334,7 +335,17 @@ def test_a_flipped_byte_in_the_local_store_is_found(
 
 def test_an_absent_registry_is_a_network_error(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "home", "http://127.0.0.1:9")
-    machine.fails(EXIT_NETWORK, "pull", "alice/notes")
+    began_s = time.monotonic()
+    told = machine.fails(EXIT_NETWORK, "pull", "alice/notes")
+    assert time.monotonic() - began_s < 1, "nothing is tried again where nothing listens"
+    assert told.startswith("error: nothing listens at http://127.0.0.1:9\n")
+    assert "memcube serve" in told
+
+
+def test_a_host_that_does_not_exist_cannot_be_found(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "home", "https://registry.invalid")
+    told = machine.fails(EXIT_NETWORK, "pull", "alice/notes")
+    assert told.startswith("error: registry.invalid cannot be found\n")
 
 
 def test_the_doctor_finds_a_healthy_machine(publisher: Machine) -> None:
@@ -445,6 +456,8 @@ def test_the_doctor_names_what_is_wrong(tmp_path: Path) -> None:
     assert done.returncode == EXIT_ERROR
     assert states["registry"] == "problem"
     assert states["store"] == "ok"
+    assert states["clock"] == "note"
+    assert machine.run("doctor").stdout.count("hint: ") == 1
 
 
 def test_a_folder_made_for_tools_goes_with_its_cube(
@@ -458,3 +471,57 @@ def test_a_folder_made_for_tools_goes_with_its_cube(
     reader.ok("rm", name)
     assert reader.json("prune", "--older-than", "0", "--yes")["freedBytes"] > 0
     assert not place.exists()
+
+
+def test_what_was_packed_here_never_stands_in_for_a_release(
+    cube: tuple[Path, str], publisher: Machine, tmp_path: Path
+) -> None:
+    folder, name = cube
+    released = publisher.json("push", folder)["digest"]
+    (folder / "README.md").write_text("# Changed\n")
+    publisher.fails(EXIT_CONFLICT, "push", folder)
+    assert [c["digest"] for c in publisher.json("ls")["cubes"] if c["packed"]] == [released]
+    changed = publisher.json("pack", folder)["digest"]
+    publisher.ok("rm", f"{name}:0.1.0")
+    for command_line in (("mount",), ("pull",), ("verify",)):
+        told = publisher.fails(EXIT_NOT_FOUND, *command_line, f"{name}:0.1.0", "--offline")
+        assert "memcube pull" in told
+        assert changed in told, "the pack is named, and not used"
+    own = publisher.json("mount", f"{name}:0.1.0@{changed}", "--offline")
+    assert (own["digest"], own["packedHere"], own["standing"]) == (changed, True, "local")
+    assert publisher.json("mount", f"{name}:0.1.0")["digest"] == released
+
+
+def test_a_pack_says_that_nobody_signed_it(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "home", "http://127.0.0.1:9")
+    machine.ok("init", tmp_path / "cube", "--name", "my-notes")
+    machine.ok("pack", tmp_path / "cube")
+    assert machine.ok("mount", "my-notes").startswith("Packed here, unsigned: my-notes:0.1.0")
+    assert "Verified" not in machine.ok("pull", "my-notes", "--offline")
+    assert machine.json("pull", "my-notes", "--offline")["packedHere"]
+
+
+def test_a_refused_push_leaves_no_pack_behind(
+    cube: tuple[Path, str], publisher: Machine, tmp_path: Path
+) -> None:
+    folder, _ = cube
+    publisher.ok("push", folder)
+    other = Machine(tmp_path / "other", publisher.url, publisher.token)
+    (folder / "README.md").write_text("# Changed\n")
+    other.fails(EXIT_CONFLICT, "push", folder)
+    assert other.json("ls")["cubes"] == []
+
+
+def test_a_moving_tag_goes_back_only_when_that_is_meant(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    bump(folder, "0.2.0")
+    newer = publisher.json("push", folder)["digest"]
+    told = publisher.fails(EXIT_CONFLICT, "tag", f"{name}:0.1.0", "latest")
+    assert "rollback alarm" in told
+    assert publisher.json("pull", name)["digest"] == newer
+    publisher.ok("tag", f"{name}:0.2.0", "latest")
+    publisher.ok("tag", f"{name}:0.1.0", "latest", "--yes")
+    assert "is no tag" in publisher.fails(EXIT_INVALID, "tag", f"{name}:0.1.0", "bad tag")

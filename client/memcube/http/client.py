@@ -22,9 +22,10 @@ from urllib3.exceptions import HTTPError, SSLError
 from memcube.credentials import Credentials, CredentialStore
 from memcube.http.authorization import Authenticator
 from memcube.http.bodies import FileBody
-from memcube.http.failures import ERROR_BODY_BYTES, error_of, harmless
+from memcube.http.failures import ERROR_BODY_BYTES, error_of
 from memcube.http.origins import Origin, Reach, Resolve, deepest_from, follow, resolve
 from memcube.http.pools import Pools
+from memcube.http.reaching import may_pass, unanswered
 from memcube.http.retry import RETRIED_STATUSES, RetryPolicy, retry_after_s
 from memcube.settings import Settings
 from memcube.store.files import PIECE_BYTES
@@ -93,7 +94,7 @@ class Response:
             try:
                 piece = self._raw.read1(PIECE_BYTES, decode_content=False)
             except HTTPError as error:
-                raise _broken(self._what, error) from None
+                raise unanswered(self._what, error) from None
             if not piece:
                 return
             spent_s, taken = spent_s + time.monotonic() - began_s, taken + len(piece)
@@ -187,8 +188,10 @@ class HttpClient:
             try:
                 response = self._send_once(request)
             except HTTPError as error:
-                problem = _broken(str(request), error)
-                transient = not isinstance(error, SSLError)
+                problem = unanswered(str(request), error, request.url)
+                transient = not isinstance(error, SSLError) and may_pass(
+                    error, request.url, failures
+                )
             else:
                 if response.status in accepted:
                     return response
@@ -285,12 +288,6 @@ class HttpClient:
             raise type(error)(
                 f"the registry refused the credentials ({error})", hint="log in: memcube login"
             ) from None
-
-
-def _broken(what: str, error: HTTPError) -> NetworkError:
-    return NetworkError(
-        f"{what}: {harmless(str(error))}", hint="check the address and the connection, then retry"
-    )
 
 
 def _stalled(what: str) -> NetworkError:

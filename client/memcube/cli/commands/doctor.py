@@ -13,7 +13,7 @@ from memcube_protocol.errors import EXIT_ERROR, EXIT_OK, MemcubeError
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, table_text
+from memcube.cli.words import bytes_text, count_text, table_text
 
 if TYPE_CHECKING:
     from memcube.context import Context
@@ -35,6 +35,9 @@ class Finding(NamedTuple):
     hint: str | None = None
 
 
+_UNKNOWN_TIME: Final = Finding("clock", "note", "not compared: no registry answers")
+
+
 @command("doctor", "memcube doctor", "memcube doctor --json")
 def doctor() -> Answer:
     """Check settings, local store, default registry, clock and optional packages.
@@ -45,7 +48,8 @@ def doctor() -> Answer:
         context = client.context
         checks: tuple[Callable[[Context], Finding], ...] = (_settings, _store, _keys, _registry)
         findings = [_looked_at(check, context) for check in checks]
-        findings.append(_looked_at(_clock, context))
+        answers = findings[-1].state == "ok"
+        findings.append(_looked_at(_clock, context) if answers else _UNKNOWN_TIME)
     findings += [_part(part, packages) for part, packages in _PARTS.items()]
     value = {"findings": [finding._asdict() for finding in findings]}
     rows = [(finding.state, finding.what, finding.found) for finding in findings]
@@ -70,7 +74,7 @@ def _settings(context: Context) -> Finding:
 
 def _store(context: Context) -> Finding:
     refs, damaged = context.store.refs(), context.store.damaged()
-    held = f"{len(refs)} cubes, {bytes_text(context.store.size_bytes())}"
+    held = f"{count_text(len({ref.digest for ref in refs}), 'cube')}, {bytes_text(context.store.size_bytes())}"
     if damaged:
         return Finding(
             "store",

@@ -12,10 +12,12 @@ from memcube.cli.options import open_client, trust_of, trust_options
 @command("tag", "memcube tag alice/notes:1.0.0 stable")
 @click.argument("reference")
 @click.argument("tag", metavar="TAG")
+@click.option("-y", "--yes", is_flag=True, help="Move TAG back to an earlier release.")
 @trust_options
 def tag(
     reference: str,
     tag: str,
+    yes: bool,
     trust_mode: str,
     accept_publisher: str | None,
     accept_origin: str | None,
@@ -23,9 +25,10 @@ def tag(
 ) -> Answer:
     """Let TAG lead to the published cube REFERENCE, which is verified first.
 
-    Full versions such as 1.4.0 never move; only `memcube push` makes them.
+    Full versions such as 1.4.0 never move; only `memcube push` makes them. A tag that leads to a
+    later release moves back only with --yes: readers take that for an attack.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client() as client:
-        place = client.tag(reference, tag, trust=trust)
+        place = client.tag(reference, tag, trust=trust, backwards=yes)
     return Answer({"reference": str(place)}, f"{place} now leads to {reference}", str(place))

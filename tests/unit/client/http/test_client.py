@@ -103,14 +103,21 @@ def test_answers_that_will_not_change_are_not_retried() -> None:
         assert len(server.received) == 1
 
 
-def test_nobody_listening_is_a_network_error_after_the_retries() -> None:
+def test_where_nothing_listens_on_this_machine_nothing_is_tried_again() -> None:
     waits = Waits(attempts=3)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        with pytest.raises(NetworkError) as caught:
-            client(waits).send(Request("GET", f"http://127.0.0.1:{unused.getsockname()[1]}/"))
-    assert len(waits.seconds) == 2
-    assert caught.value.hint
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(NetworkError, match=f"nothing listens at {url}$"):
+            client(waits).send(Request("GET", f"{url}/v2/"))
+    assert waits.seconds == []
+
+
+def test_a_host_that_is_not_found_is_tried_twice() -> None:
+    waits = Waits()
+    with pytest.raises(NetworkError, match=r"^registry\.invalid cannot be found$"):
+        client(waits).send(Request("GET", "https://registry.invalid/v2/"))
+    assert len(waits.seconds) == 1
 
 
 def test_offline_opens_no_connection() -> None:
