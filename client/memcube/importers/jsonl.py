@@ -7,7 +7,7 @@ text where there is none, and fields without a place go under `extensions.jsonl`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,15 +22,18 @@ _TEXTS: Final = ("text", "content", "memory")
 _TIMES: Final = ("created_at", "updated_at", "valid_from", "valid_to", "recorded_at", "expires_at")
 
 
-def read_jsonl(path: Path) -> Imported:
+def read_jsonl(path: Path, chosen: Sequence[Path] | None = None) -> Imported:
     """Records of the file `path`, or of every `*.jsonl` below the folder `path`, in order of names.
+
+    `chosen` are files below `path` to read instead, whatever they are called.
 
     Raises:
         NotFoundError: there is no such file, or none in the folder.
         InvalidRecordError: a line holds no record and cannot become one; it names the line.
         LimitExceededError: a line of more than 1 MiB.
     """
-    files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+    found = chosen if chosen is not None else path.rglob("*.jsonl")
+    files = sorted(found) if path.is_dir() else [path]
     files = [file for file in files if file.is_file() and not file.is_symlink()]
     if not files:
         raise NotFoundError(f"{path} holds no .jsonl file", hint="look at the path")

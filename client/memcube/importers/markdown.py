@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,8 +38,10 @@ class Section:
     body: str
 
 
-def read_markdown_folder(path: Path) -> Imported:
+def read_markdown_folder(path: Path, chosen: Sequence[Path] | None = None) -> Imported:
     """Records of every `*.md` below the folder `path` (or of that one file), in order of names.
+
+    `chosen` are files below `path` to read instead, whatever they are called.
 
     Hidden files and links are left out.
 
@@ -47,7 +49,8 @@ def read_markdown_folder(path: Path) -> Imported:
         NotFoundError: there is no Markdown file.
     """
     root = path if path.is_dir() else path.parent
-    files = sorted(path.rglob("*.md")) if path.is_dir() else [path]
+    found = chosen if chosen is not None else path.rglob("*.md")
+    files = sorted(found) if path.is_dir() else [path]
     files = [file for file in files if _is_wanted(file.relative_to(root), root)]
     if not files:
         raise NotFoundError(f"{path} holds no Markdown file", hint="look at the path")

@@ -5,14 +5,16 @@
 | memcube.toml | cube folder | what the file and the layout say |
 | adapter_config.json | PEFT | one parametric memory |
 | config.json of MemOS, or textual_memory.json | MemOS | its plaintext memory |
-| only JSON Lines and Markdown | notes | one plaintext memory |
+| JSON Lines, Markdown or plain text | notes | one plaintext memory; other files stay behind |
+
+Notes may have a memcube.toml as well, and then attachments/.
 """
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -31,25 +33,31 @@ from memcube.importers import (
 )
 from memcube.packing.contents import Contents
 from memcube.packing.draft import FILE_NAME, Draft
-from memcube.packing.layout import CARD, PARAMETRIC_FILES, Layout
+from memcube.packing.layout import CARD, PARAMETRIC_FILES, Layout, require_attachment
 from memcube.packing.scan import FoundFile, open_plain, refuse_pickle, scan
 from memcube.packing.sorting import RecordSorter
 
 DEFAULT_VERSION: Final = "0.1.0"
 _PICKLED_ADAPTER: Final = "adapter_model.bin"
-_NOTES: Final = frozenset((".jsonl", ".md"))
+_TEXTS: Final = frozenset((".md", ".txt"))
+_NOTES: Final = _TEXTS | {".jsonl"}
+_PLACES: Final = ("plaintext", "activation", "parametric")
+_ATTACHED: Final = "attachments/"
+_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A folder about to be packed: its draft, and what fills a cube's contents from it.
 
-    `notes` tell the user what was left out and why, once the contents are filled.
+    `notes` tell the user what was left out and why, once the contents are filled. `is_written` says
+    that a memcube.toml holds the draft; else its version, too, may be a default.
     """
 
     draft: Draft
     fill: Callable[[Contents, Reuse], None]
     notes: Callable[[], tuple[str, ...]]
+    is_written: bool = False
 
 
 def open_folder(path: Path, *, name: str | None = None, version: str | None = None) -> Folder:
@@ -69,12 +77,14 @@ def open_folder(path: Path, *, name: str | None = None, version: str | None = No
         return _peft_folder(path, draft)
     if is_memos(path):
         return _imported(path, draft, (read_memos(path),))
-    suffixes = _suffixes(path)
-    if suffixes and suffixes <= _NOTES:
-        return _imported(path, draft, _notes(path))
+    files = scan(path)
+    if any(_suffix(file) in _NOTES for file in files):
+        left_out = [file.path for file in files if _suffix(file) not in _NOTES]
+        return _imported(path, draft, _notes(path, files), _left_behind(left_out))
+    holds = f"holds {files[0].path}, but no notes" if files else "is empty"
     raise InvalidConfigError(
-        f"{path} has no {FILE_NAME} and is neither a PEFT folder, a MemOS cube nor notes",
-        hint=f"write one with: memcube init {path}",
+        f"{path} {holds} (.md, .txt, .jsonl), no {FILE_NAME}, and is no PEFT folder or MemOS cube",
+        hint=f"add notes, or write a {FILE_NAME} with: memcube init {path}",
     )
 
 
@@ -89,8 +99,51 @@ def _cube_folder(path: Path, name: str | None, version: str | None) -> Folder:
         content = stream.read(limits.CONFIG_BYTES + 1)
     draft = Draft.parse(content)
     draft = replace(draft, name=name or draft.name, version=version or draft.version)
-    layout = Layout.of(scan(path, ignore=draft.ignore))
-    return _laid_out(draft, layout)
+    files = scan(path, ignore=draft.ignore)
+    if _are_notes(files):
+        return replace(_notes_with_config(path, draft, files), is_written=True)
+    layout = Layout.of(files)
+    return replace(_laid_out(draft, layout, _promised(path, layout)), is_written=True)
+
+
+def _are_notes(files: Sequence[FoundFile]) -> bool:
+    """Whether files beside a memcube.toml are notes as people write them, none in a cube's places."""
+    placed = any(file.path.partition("/")[0] in _PLACES for file in files)
+    return not placed and any(
+        _suffix(file) in _TEXTS and file.path != CARD and not file.path.startswith(_ATTACHED)
+        for file in files
+    )
+
+
+def _notes_with_config(path: Path, draft: Draft, files: Sequence[FoundFile]) -> Folder:
+    attached = [file for file in files if file.path.startswith(_ATTACHED)]
+    others = [file for file in files if file not in attached and file.path != FILE_NAME]
+    notes = [file for file in others if _suffix(file) in _NOTES]
+    left_out = [file.path for file in others if _suffix(file) not in _NOTES]
+    for file in attached:
+        require_attachment(file.path)
+    return _imported(path, draft, _notes(path, notes), _left_behind(left_out), attached)
+
+
+def _promised(path: Path, layout: Layout) -> tuple[str, ...]:
+    """Notes on the folders for memories that are there and empty, as templates make them."""
+    return tuple(
+        f"warning: {folder}/ is empty: the cube has no {folder} memory yet (see {CARD})"
+        for folder, memories in (
+            ("activation", layout.activation),
+            ("parametric", layout.parametric),
+        )
+        if not memories and (path / folder).is_dir()
+    )
+
+
+def _left_behind(left_out: Sequence[str]) -> tuple[str, ...]:
+    lines = [
+        f"left out {name}: put it under {_ATTACHED} of a folder with {FILE_NAME}"
+        for name in left_out[:_NAMED]
+    ]
+    more = len(left_out) - _NAMED
+    return (*lines, f"left out {more} more files") if more > 0 else tuple(lines)
 
 
 def _peft_folder(path: Path, draft: Draft) -> Folder:
@@ -114,17 +167,23 @@ def _peft_folder(path: Path, draft: Draft) -> Folder:
     return _laid_out(draft, layout)
 
 
-def _laid_out(draft: Draft, layout: Layout) -> Folder:
-    notes = tuple(f"left out: {path}" for path in layout.left_out)
+def _laid_out(draft: Draft, layout: Layout, warnings: tuple[str, ...] = ()) -> Folder:
+    notes = (*warnings, *(f"left out: {path}" for path in layout.left_out))
     return Folder(draft, lambda contents, reuse: contents.add_folder(layout, reuse), lambda: notes)
 
 
-def _imported(path: Path, draft: Draft, imports: Iterable[Imported]) -> Folder:
+def _imported(
+    path: Path,
+    draft: Draft,
+    imports: Iterable[Imported],
+    left_out: tuple[str, ...] = (),
+    attached: Sequence[FoundFile] = (),
+) -> Folder:
     """A folder whose records are read by importers; its README.md is the card as well."""
     imports = tuple(imports)
 
     def fill(contents: Contents, reuse: Reuse) -> None:
-        contents.add_folder(Layout(card=_card(path)), reuse)
+        contents.add_folder(Layout(card=_card(path), attachments=list(attached)), reuse)
         contents.add_records(sort, reuse)
 
     def sort(sorter: RecordSorter) -> None:
@@ -132,17 +191,17 @@ def _imported(path: Path, draft: Draft, imports: Iterable[Imported]) -> Folder:
             sorter.add(imported.records, origin=str(path))
 
     def notes() -> tuple[str, ...]:
-        return tuple(line for imported in imports for line in _lines(imported.report))
+        read = (line for imported in imports for line in _lines(imported.report))
+        return (*left_out, *read)
 
     return Folder(draft, fill, notes)
 
 
-def _notes(path: Path) -> Iterator[Imported]:
-    suffixes = _suffixes(path)
-    if ".jsonl" in suffixes:
-        yield read_jsonl(path)
-    if ".md" in suffixes:
-        yield read_markdown_folder(path)
+def _notes(path: Path, files: Sequence[FoundFile]) -> Iterator[Imported]:
+    if lines := [file.location for file in files if _suffix(file) == ".jsonl"]:
+        yield read_jsonl(path, lines)
+    if texts := [file.location for file in files if _suffix(file) in _TEXTS]:
+        yield read_markdown_folder(path, texts)
 
 
 def _lines(report: ImportReport) -> Iterator[str]:
@@ -165,5 +224,5 @@ def _card(path: Path) -> FoundFile | None:
     return FoundFile(CARD, card, card.stat().st_size)
 
 
-def _suffixes(path: Path) -> set[str]:
-    return {PurePosixPath(file.path).suffix.lower() for file in scan(path)}
+def _suffix(file: FoundFile) -> str:
+    return PurePosixPath(file.path).suffix.lower()

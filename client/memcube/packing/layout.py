@@ -151,6 +151,8 @@ def _homeless(path: str) -> InvalidConfigError:
     first = path.partition("/")[0]
     close = difflib.get_close_matches(first, _FOLDERS, 1)
     meant = f"did you mean the folder {close[0]!r}? " if close and close[0] != first else ""
+    if not meant and path.endswith(".jsonl"):
+        meant = "move records into plaintext/; "
     return InvalidConfigError(
         f"{path} has no place in a cube",
         hint=f"{meant}move it into attachments/, or add it to `ignore` in {FILE_NAME}",

@@ -17,7 +17,12 @@ from memcube_protocol import media_types, oci
 from memcube_protocol.content import read_verified
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import InvalidSettingError, MemcubeError, NotFoundError
+from memcube_protocol.errors import (
+    InvalidConfigError,
+    InvalidSettingError,
+    MemcubeError,
+    NotFoundError,
+)
 from memcube_protocol.reference import Reference, tag_of_version
 
 from memcube.packing.contents import Contents
@@ -26,6 +31,7 @@ from memcube.packing.kinds import Folder, open_folder
 from memcube.store import Store
 
 EPOCH_VARIABLE: Final = "SOURCE_DATE_EPOCH"
+_NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,22 @@ def pack_folder(
     with store.session():
         contents = Contents(store.blobs, opened.draft.titles, earlier.sizes, kept=kept)
         opened.fill(contents, earlier.compressed)
+        _require_memory(folder, opened, contents)
         cube = _assemble(opened, contents, fixed, previous)
         keep_cube(store, cube)
         store.put_ref(reference, cube.digest, kept=True)
     unchanged = previous is not None and previous.digest == cube.digest
     return Packed(cube, reference, unchanged, opened.notes())
+
+
+def _require_memory(folder: Path, opened: Folder, contents: Contents) -> None:
+    """Refuse a cube of which nobody could remember anything; the error says what was skipped."""
+    if all(memory.records == 0 for memory in contents.memories):
+        why = "".join(f"; {note}" for note in opened.notes()[:_NAMED])
+        raise InvalidConfigError(
+            f"{folder} yields no memory: no record was found{why}",
+            hint="write notes as text in UTF-8 (.md, .txt) or records into plaintext/records.jsonl",
+        )
 
 
 def local_reference(draft: Draft) -> Reference:

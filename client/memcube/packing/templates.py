@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,11 +16,15 @@ from memcube.store.files import storage_errors
 
 
 class Template(NamedTuple):
-    """What a new folder is for: its title, its records, and the next steps on its card."""
+    """What a new folder is for: its title, its records, and the next steps on its card.
+
+    `promises` is a folder that is made empty for the memory still to come.
+    """
 
     title: str
     records: tuple[Mapping[str, object], ...]
     steps: str
+    promises: str | None = None
 
 
 TEMPLATES: Final[Mapping[str, Template]] = {
@@ -71,6 +76,7 @@ TEMPLATES: Final[Mapping[str, Template]] = {
         ),
         "Compute the cache with memcube.dump_kv(model, tokenizer, text=..., folder=...), into\n"
         "activation/<id>: manifest.json, tokens.u32 and kv.safetensors.",
+        promises="activation",
     ),
     "lora": Template(
         "What a model was trained to know",
@@ -83,6 +89,7 @@ TEMPLATES: Final[Mapping[str, Template]] = {
         ),
         "Save the adapter with model.save_pretrained('parametric/<id>'): it writes\n"
         "adapter_config.json and adapter_model.safetensors there.",
+        promises="parametric",
     ),
 }
 
@@ -111,17 +118,24 @@ title = "Records"
 def write_template(folder: Path, template: str, name: str) -> tuple[str, ...]:
     """Write the folder of `template` for the cube `name`; the paths written.
 
+    A folder that holds something gets a memcube.toml and nothing else.
+
     Raises:
-        ConflictError: `folder` holds something already.
+        ConflictError: `folder` holds a memcube.toml already.
         InvalidConfigError: `name` is not a cube's name.
         StorageError: it cannot be written.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    is_filled = folder.is_dir() and any(folder.iterdir())
+    if is_filled and os.path.lexists(folder / FILE_NAME):
         raise ConflictError(
-            f"{folder} holds something already",
-            hint="name a new folder; a folder of JSON Lines or Markdown packs without `init`",
+            f"{folder} holds a {FILE_NAME} already", hint="edit that file, or name a new folder"
         )
     contents = _contents(TEMPLATES[template], template, name)
+    if is_filled:
+        toml = contents[FILE_NAME].partition("\n[memories.")[0]
+        contents = {
+            FILE_NAME: toml.replace(json.dumps(TEMPLATES[template].title), json.dumps(name))
+        }
     Draft.parse(contents[FILE_NAME].encode())
     with storage_errors(f"{folder} cannot be written"):
         for path, text in contents.items():
@@ -129,6 +143,8 @@ def write_template(folder: Path, template: str, name: str) -> tuple[str, ...]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("x", encoding="utf-8", newline="\n") as stream:
                 stream.write(text)
+        if (promised := TEMPLATES[template].promises) and not is_filled:
+            (folder / promised).mkdir()
     return tuple(contents)
 
 

@@ -25,6 +25,7 @@ _TEMPLATES = ("expert", "agent", "kv", "lora")
 def init(folder: Path, template: str, name: str | None) -> Answer:
     """Write a folder that packs as it is: memcube.toml, a card and a few records.
 
+    A folder that holds something already gets a memcube.toml, and nothing in it is changed.
     Edit the files, then publish them with `memcube push`.
     """
     from memcube.packing.kinds import name_of_folder

@@ -201,6 +201,69 @@ def test_a_folder_without_memories_is_refused(store: Store, folder: Path) -> Non
         pack_folder(folder, store)
 
 
+def test_notes_that_yield_no_record_are_refused_by_name(store: Store, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "latin.md").write_bytes("# Café\n\nau lait".encode("latin-1"))
+    with pytest.raises(InvalidConfigError, match=r"no memory.*latin\.md: not text in UTF-8"):
+        pack_folder(notes, store)
+    (notes / "good.md").write_text("A note.")
+    assert pack_folder(notes, store).notes == ("skipped: latin.md: not text in UTF-8",)
+
+
+def test_records_without_a_single_line_are_refused(store: Store, folder: Path) -> None:
+    (folder / "plaintext" / "records.jsonl").write_text("")
+    with pytest.raises(InvalidConfigError, match="no memory"):
+        pack_folder(folder, store)
+
+
+def test_notes_pack_and_each_other_file_is_named(store: Store, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    (notes / "deep").mkdir(parents=True)
+    (notes / "deep" / "a.txt").write_text("Plain text.")
+    (notes / "UPPER.MD").write_text("# Loud\n\nText.")
+    (notes / "b.png").write_bytes(b"\x89PNG")
+    packed = pack_folder(notes, store)
+    ids = [record.id for record in records_in(store, packed.cube)]
+    assert ids == ["UPPER.MD#loud", "deep/a.txt"]
+    assert packed.notes == (
+        "left out b.png: put it under attachments/ of a folder with memcube.toml",
+    )
+
+
+def test_notes_with_a_written_config_pack_with_their_attachments(
+    store: Store, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    (notes / "attachments").mkdir(parents=True)
+    (notes / "a.md").write_text("A note.")
+    (notes / "attachments" / "b.png").write_bytes(b"\x89PNG")
+    assert write_template(notes, "expert", "alice/notes") == ("memcube.toml",)
+    packed = pack_folder(notes, store)
+    assert str(packed.reference) == "alice/notes:0.1.0"
+    assert [file.path for file in packed.cube.files if file.path.startswith("att")] == [
+        "attachments/b.png"
+    ]
+    assert packed.notes == ()
+
+
+def test_a_pickle_among_notes_stays_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("A note.")
+    (tmp_path / "notes" / "b.pkl").write_bytes(b"")
+    with pytest.raises(ForbiddenMediaTypeError, match=r"b\.pkl"):
+        pack_folder(tmp_path / "notes", store)
+
+
+@pytest.mark.parametrize(("template", "place"), [("kv", "activation"), ("lora", "parametric")])
+def test_a_template_warns_while_its_memory_is_missing(
+    store: Store, tmp_path: Path, template: str, place: str
+) -> None:
+    write_template(tmp_path / "cube", template, "alice/notes")
+    (note,) = pack_folder(tmp_path / "cube", store).notes
+    assert note.startswith(f"warning: {place}/ is empty")
+
+
 def test_two_memories_of_one_name_are_refused(store: Store, folder: Path) -> None:
     for path in ("manifest.json", "tokens.u32", "kv.safetensors"):
         (folder / "activation" / "plaintext").mkdir(parents=True, exist_ok=True)
