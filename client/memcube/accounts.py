@@ -61,7 +61,7 @@ def whoami(context: Context, host: str) -> Identity:
     registry = context.registry(host)
     if CredentialStore(context.settings).find(registry.host) is None:
         raise UnauthenticatedError(
-            f"nobody is logged in to {registry.host}", hint=f"memcube login {registry.host}"
+            f"you are not logged in to {registry.host}", hint=f"memcube login {registry.host}"
         )
     registry.ping()
     return _identity(registry)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from memcube_protocol.cube import Cube
 from memcube_protocol.errors import (
-    ConflictError,
-    FindingsError,
-    ForbiddenError,
     NotFoundError,
-    TrustError,
 )
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
@@ -31,10 +26,9 @@ from memcube.publish import Published
 from memcube.settings import Settings
 from memcube.store import Pruned
 from memcube.transfer import Progress
-from memcube.trust import Verdict, judge_cube
+from memcube.trust import KeyStore, Verdict, judge_cube
 from memcube.trust.attested import Claim, statements_of
 from memcube.vetting import THOROUGH, Vetting
-from memcube.visibility import Visibility, set_visibility
 
 if TYPE_CHECKING:
     from memcube.loader import MountedCube
@@ -44,16 +38,20 @@ Filters = Iterable[str]
 
 
 class Client:
-    """One user's client; a context manager. `progress` hears of transfers.
+    """One user's client; a context manager. `progress` hears of transfers; `keys` are those to sign with.
 
     References are values or text; a short one means the default registry of the settings. Filters
     are written as for `--filter`: `kind=plaintext`, `memory=ID`, `model=NAME`.
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, progress: Progress | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        progress: Progress | None = None,
+        keys: KeyStore | None = None,
     ) -> None:
-        self.context = Context(settings or Settings.load(), progress=progress)
+        self.context = Context(settings or Settings.load(), progress=progress, keys=keys)
 
     def pack(
         self, folder: Path | str, *, name: str | None = None, version: str | None = None

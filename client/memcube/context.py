@@ -35,14 +35,20 @@ EVERYTHING: Final = Selection()
 class Context:
     """The places of one user. Connections are opened when a registry is first asked."""
 
-    def __init__(self, settings: Settings, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        progress: Progress | None = None,
+        keys: KeyStore | None = None,
+    ) -> None:
         self.settings = settings
         self.progress = progress or Silent()
         self.store = Store(settings.store_path)
         self.pins = PinStore(settings.home / "trust")
         self.logs = LogStore(settings.home / "trust")
         self.authorities = AuthorityStore(settings.home / "trust")
-        self.keys = KeyStore.of(settings)
+        self.keys = keys or KeyStore.of(settings)
         self._http = HttpClient(settings)
         self._policy: Policy | None = None
 

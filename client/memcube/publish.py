@@ -39,6 +39,8 @@ from memcube.trust import (
     tagged,
     with_entry,
 )
+from memcube.trust.publishing import RAISE_VERSION
+from memcube.visibility import Visibility
 
 LATEST = "latest"
 
@@ -48,7 +50,8 @@ class Published:
     """A cube that a registry holds now. `tags` lead to it, the version's own first.
 
     `unchanged` says that it was there already, with signature and tags; `sent_bytes` counts blobs;
-    `scan` is what was found before.
+    `scan` is what was found before, `notes` what packing left out and why; `visibility` is who may
+    read it, where that was set.
     """
 
     reference: Reference
@@ -59,6 +62,8 @@ class Published:
     key_id: str | None = None
     scan: Scan | None = None
     lacking: int = 0
+    notes: tuple[str, ...] = ()
+    visibility: Visibility | None = None
 
 
 def publish(
@@ -182,7 +187,7 @@ def _as_released(context: Context, registry: Registry, place: Reference, cube: C
     if same.digest != released.manifest.digest:
         raise ConflictError(
             f"{place} is released already with other content ({released.manifest.digest})",
-            hint="a version never changes: raise the version in memcube.toml and push again",
+            hint=RAISE_VERSION,
         )
     with context.store.session():
         keep_cube(context.store, same)
@@ -349,6 +354,12 @@ def following_tags(registry: Registry, place: Reference) -> tuple[str, ...]:
         for depth in (2, 1, 0)
         if not any(other[:depth] == version[:depth] for other in newer)
     )
+
+
+def newest_release(registry: Registry, place: Reference) -> tuple[int, int, int] | None:
+    """The highest version released at `place`, pre-releases aside."""
+    found = (_numbers(tag) for tag in _tags(registry, place))
+    return max((numbers for numbers in found if numbers), default=None)
 
 
 def _numbers(tag: str) -> tuple[int, int, int] | None:

@@ -43,9 +43,7 @@ def push(
 ) -> Published:
     """See `Client.push`."""
     with Client() as client:
-        return client.push(
-            source, reference, key=key, public=public, trust=trust, expose=expose
-        )
+        return client.push(source, reference, key=key, public=public, trust=trust, expose=expose)
 
 
 def pull(reference: Name, *, filters: Iterable[str] = (), trust: Trust = NORMAL_TRUST) -> Verified:

@@ -201,6 +201,89 @@ def test_another_key_stops_the_publisher_and_the_reader(
     assert reader.json("verify", name)["standing"] == "trusted"
 
 
+def test_push_says_what_pack_says_of_a_folder(publisher: Machine, tmp_path: Path) -> None:
+    notes = tmp_path / fresh("notes")
+    notes.mkdir()
+    (notes / "a.md").write_text("A note.")
+    (notes / "b.png").write_bytes(b"\x89PNG")
+    (notes / "c.jsonl").write_text('{"text": "Key.", "api_key": "hidden-value"}')
+    packed = publisher.json("pack", notes)["notes"]
+    assert any("b.png" in note for note in packed)
+    assert any(note.startswith("secret dropped") for note in packed)
+    told = publisher.ok("push", notes)
+    assert all(note in told for note in packed)
+    assert publisher.json("push", notes)["notes"] == packed
+
+
+def test_a_folder_without_a_version_never_falls_behind_its_releases(
+    publisher: Machine, ada: Person, tmp_path: Path
+) -> None:
+    notes, name = tmp_path / "notes", f"{ada.name}/{fresh('notes')}"
+    notes.mkdir()
+    (notes / "a.md").write_text("First.")
+    assert publisher.json("push", notes, name)["tags"][0] == "0.1.0"
+    assert publisher.json("push", notes, name)["unchanged"]
+    (notes / "a.md").write_text("Second.")
+    told = publisher.fails(EXIT_CONFLICT, "push", notes, name)
+    assert f"memcube push {notes} {name}:0.1.1" in told
+    publisher.ok("push", notes, f"{name}:1.1.0")
+    for given in (name, f"{name}:1.1.0"):
+        (notes / "a.md").write_text(f"Third, as {given}.")
+        told = publisher.fails(EXIT_CONFLICT, "push", notes, given)
+        assert f"memcube push {notes} {name}:1.1.1" in told
+
+
+@pytest.mark.parametrize(("tag", "meant"), [("v1.2", "1.2.0"), ("1", "1.0.0"), ("new", "1.2.0")])
+def test_a_version_cut_short_is_written_in_full(
+    cube: tuple[Path, str], publisher: Machine, tag: str, meant: str
+) -> None:
+    folder, name = cube
+    told = publisher.fails(EXIT_INVALID, "push", folder, f"{name}:{tag}")
+    assert f"hint: write {name}:{meant}" in told
+
+
+def test_a_push_by_nobody_says_how_to_log_in(cube: tuple[Path, str], publisher: Machine) -> None:
+    folder, _ = cube
+    publisher.token = None
+    told = publisher.fails(EXIT_AUTH, "push", folder)
+    host = publisher.url.removeprefix("http://")
+    assert f"you are not logged in to {host}" in told
+    assert f"hint: memcube login {host}" in told
+
+
+def test_the_first_push_says_which_key_it_made(cube: tuple[Path, str], publisher: Machine) -> None:
+    folder, _ = cube
+    first = publisher.run("push", folder, "--json")
+    assert "made a new signing key" in first.stderr
+    assert "NOT encrypted" in first.stderr
+    assert "default.pem" in first.stderr
+    assert "keep a copy" in first.stderr
+    assert json.loads(first.stdout)["keyId"]
+    assert publisher.run("push", folder).stderr == ""
+
+
+def test_who_may_read_a_cube_is_said_where_it_is_set(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, _ = cube
+    assert "; private\n" in publisher.ok("push", folder, "--private")
+    assert "; now public\n" in publisher.ok("push", folder, "--public")
+    assert publisher.json("push", folder, "--private")["visibility"] == "private"
+    assert publisher.json("push", folder)["visibility"] is None
+
+
+def test_personal_memory_becomes_public_only_when_meant(
+    publisher: Machine, ada: Person, tmp_path: Path
+) -> None:
+    folder = tmp_path / "agent"
+    publisher.ok("init", folder, "--template", "agent", "--name", f"{ada.name}/{fresh('agent')}")
+    told = publisher.fails(EXIT_CONFLICT, "push", folder, "--public")
+    assert "sensitivity confidential and personal_data personal" in told
+    assert "--yes" in told
+    publisher.ok("push", folder)
+    assert publisher.json("push", folder, "--public", "--yes")["visibility"] == "public"
+
+
 def test_a_private_cube_is_absent_for_strangers(
     cube: tuple[Path, str], publisher: Machine, reader: Machine, tmp_path: Path
 ) -> None:

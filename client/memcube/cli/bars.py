@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from memcube_protocol import media_types
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 _LEAST_BYTES = 256 * 1024
 
 
+Pause = Callable[[], AbstractContextManager[object]]
+"""Takes the bars away while a person is asked."""
+
+
 @contextmanager
-def progress_for(mode: Mode) -> Iterator[Progress]:
-    """Bars for a person at a terminal, nothing for anybody else."""
+def progress_for(mode: Mode) -> Iterator[tuple[Progress, Pause]]:
+    """Bars for a person at a terminal, nothing for anybody else; and what pauses them."""
     if mode.quiet or mode.as_json or not sys.stderr.isatty():
-        yield Silent()
+        yield Silent(), nullcontext
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
@@ -36,7 +40,16 @@ def progress_for(mode: Mode) -> Iterator[Progress]:
         TransferSpeedColumn(),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as rich:
-        yield Bars(rich)
+        yield Bars(rich), lambda: _stopped(rich)
+
+
+@contextmanager
+def _stopped(rich: RichProgress) -> Iterator[None]:
+    rich.stop()
+    try:
+        yield
+    finally:
+        rich.start()
 
 
 class Bars:

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from memcube.cli.answer import Mode
 
 if TYPE_CHECKING:
+    from memcube.cli.bars import Pause
     from memcube.client import Client
     from memcube.context import Trust
+    from memcube.trust import SigningKey
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class KeyId(click.ParamType[str]):
+    """The id of a public key: 64 hexadecimal digits."""
+
+    name = "key id"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """`value` itself, if it has the form."""
+        text = str(value)
+        if _KEY_ID.fullmatch(text) is None:
+            self.fail(f"{text[:80]!r} is not a key id: 64 hexadecimal digits", param, ctx)
+        return text
 
 
 @contextmanager
@@ -25,13 +45,43 @@ def open_client(*, offline: bool = False) -> Iterator[Client]:
     from memcube.cli.bars import progress_for
     from memcube.client import Client
     from memcube.settings import Settings
+    from memcube.trust import KeyStore
 
     settings = Settings.load()
     if offline:
         settings = replace(settings, offline=True)
     mode = click.get_current_context().find_object(Mode) or Mode()
-    with progress_for(mode) as progress, Client(settings, progress=progress) as client:
-        yield client
+    with progress_for(mode) as (progress, pause):
+        keys = KeyStore.of(settings, ask=_asking(pause), tell=_tell_of_new_key)
+        with Client(settings, progress=progress, keys=keys) as client:
+            yield client
+
+
+def _asking(pause: Pause) -> Callable[[str], str] | None:
+    """The terminal, without bars that would run over a question."""
+    from memcube.trust import terminal
+
+    ask = terminal()
+    if ask is None:
+        return None
+
+    def asked(question: str) -> str:
+        with pause():
+            return ask(question)
+
+    return asked
+
+
+def _tell_of_new_key(made: SigningKey) -> None:
+    from memcube.cli.answer import sanitised
+
+    path = made.entry.path
+    sys.stderr.write(sanitised(f"{made.message}\n"))
+    sys.stderr.write(
+        sanitised(
+            f"keep a copy of both files, {path.name} and {path.stem}.pub: readers pin this key\n"
+        )
+    )
 
 
 def offline_option(function: Function) -> Function:
@@ -86,7 +136,10 @@ def trust_options(function: Function) -> Function:
             "--accept-origin", metavar="NAME", help="Accept a copy of the cube NAME here."
         ),
         click.option(
-            "--accept-publisher", metavar="KEY_ID", help="Accept this key instead of the pinned."
+            "--accept-publisher",
+            type=KeyId(),
+            metavar="KEY_ID",
+            help="Accept this key instead of the pinned.",
         ),
         click.option(
             "--trust",

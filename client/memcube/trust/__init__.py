@@ -25,6 +25,7 @@ The flags that hints name: `--trust enforce|warn`, `--accept-publisher KEY_ID`, 
 `--accept-rollback`.
 """
 
+from memcube.trust._passphrases import terminal
 from memcube.trust.authorities import AuthorityStore
 from memcube.trust.decision import RULES, judge_cube, verify_cube
 from memcube.trust.keystore import KeyEntry, KeyStore, Protection, SigningKey
@@ -70,6 +71,7 @@ __all__ = [
     "releases_of",
     "sign_cube",
     "tagged",
+    "terminal",
     "verify_cube",
     "with_entry",
 ]

@@ -11,7 +11,7 @@ import os
 import re
 import secrets as randomness
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -87,7 +87,8 @@ class SigningKey:
 class KeyStore:
     """The signing keys in one folder.
 
-    `ask` reaches a person, `secrets` a keyring; each is None where there is none.
+    `ask` reaches a person, `secrets` a keyring; each is None where there is none. `tell` hears of a
+    key that was made because it was needed.
     """
 
     def __init__(
@@ -97,20 +98,30 @@ class KeyStore:
         environ: Mapping[str, str],
         ask: Ask | None = None,
         secrets: Secrets | None = None,
+        tell: Callable[[SigningKey], None] = lambda _: None,
     ) -> None:
         self._folder = folder
         self._environ = environ
         self._ask = ask
         self._secrets = secrets
+        self._tell = tell
 
     @classmethod
-    def of(cls, settings: Settings, environ: Mapping[str, str] | None = None) -> Self:
-        """The keys of this user, with the terminal and the keyring of this process."""
+    def of(
+        cls,
+        settings: Settings,
+        environ: Mapping[str, str] | None = None,
+        *,
+        ask: Ask | None = None,
+        tell: Callable[[SigningKey], None] = lambda _: None,
+    ) -> Self:
+        """The keys of this user, with the keyring of this process, and its terminal or `ask`."""
         return cls(
             settings.home / "keys",
             environ=os.environ if environ is None else environ,
-            ask=terminal(),
+            ask=ask or terminal(),
             secrets=keyring_secrets() if settings.keyring else None,
+            tell=tell,
         )
 
     def signer(self, name: str = DEFAULT_KEY) -> SigningKey:
@@ -127,9 +138,12 @@ class KeyStore:
             return self._open_token(name)
         if name == DEFAULT_KEY and not self._path(name).exists():
             try:
-                return self.make(name)
+                made = self.make(name)
             except ConflictError:
                 pass  # another process made it in this moment
+            else:
+                self._tell(made)
+                return made
         return self._open(name)
 
     def make(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
@@ -40,6 +41,8 @@ from memcube.trust.question import (
     Signed,
     location_of,
 )
+
+RAISE_VERSION: Final = "a version never changes: raise the version in memcube.toml and push again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +247,7 @@ def _place(
     if known is not None and known.manifest != manifest:
         raise ConflictError(
             f"version {version} is released already, with other content ({known.manifest})",
-            hint="a version never changes: raise the version in memcube.toml and push again",
+            hint=RAISE_VERSION,
         )
     # The publication that was interrupted after it was logged is finished in its place.
     had = [known.seq] if known else [seq for seq, held in taken.items() if held == manifest]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client, trust_of, trust_options
 from memcube.cli.words import bytes_text
+
+if TYPE_CHECKING:
+    from memcube.publish import Published
 
 
 @command(
@@ -29,6 +34,11 @@ from memcube.cli.words import bytes_text
 @click.option(
     "--allow-findings", is_flag=True, help="Publish although secrets or programs were found."
 )
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Make it public although its governance says confidential or personal.",
+)
 @trust_options
 def push(
     source: str,
@@ -37,6 +47,7 @@ def push(
     public: bool | None,
     no_scan: bool,
     allow_findings: bool,
+    yes: bool,
     trust_mode: str,
     accept_publisher: str | None,
     accept_origin: str | None,
@@ -48,7 +59,7 @@ def push(
     tags are set last: the full version, then 1.4, 1 and latest where no newer version has them.
     Pushing the same again changes nothing; an interrupted push goes on where it stopped.
     """
-    from memcube.vetting import Vetting, scan_lines
+    from memcube.vetting import Vetting
 
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client() as client:
@@ -59,10 +70,11 @@ def push(
             public=public,
             trust=trust,
             vet=Vetting(not no_scan, allow_findings),
+            expose=yes,
         )
-    cube, place = published.cube, published.reference
+    cube = published.cube
     value = {
-        "reference": str(place),
+        "reference": str(published.reference),
         "digest": str(cube.digest),
         "tags": list(published.tags),
         "unchanged": published.unchanged,
@@ -71,18 +83,35 @@ def push(
         "keyId": published.key_id,
         "lacking": published.lacking,
         "findings": dict(published.scan.counts) if published.scan else None,
+        "notes": list(published.notes),
+        "visibility": published.visibility,
     }
-    if published.lacking:
-        text = (
-            f"Attached 1 signature: {published.lacking} more have to sign before a tag is set\n"
-            f"Next: memcube cosign {place}"
-        )
-    elif published.unchanged:
-        text = f"Unchanged {place}: nothing was sent"
-    else:
-        sent = f"{bytes_text(published.sent_bytes)} sent of {bytes_text(cube.size)}"
-        tags = ", ".join(published.tags)
-        text = f"Published {place}: {sent}\nTags: {tags}\nSigned by: {published.key_id}"
+    return Answer(value, "\n".join(lines_of(published)), str(cube.digest))
+
+
+def lines_of(published: Published) -> list[str]:
+    """What people read of a push."""
+    from memcube.vetting import scan_lines
+
+    lines = [*_outcome(published), *(f"  {note}" for note in published.notes)]
     if published.scan and not published.unchanged:
-        text = "\n".join([text, *scan_lines(published.scan)])
-    return Answer(value, f"{text}\nDigest: {cube.digest}", str(cube.digest))
+        lines += scan_lines(published.scan)
+    return [*lines, f"Digest: {published.cube.digest}"]
+
+
+def _outcome(published: Published) -> list[str]:
+    place, shown = published.reference, published.visibility
+    if published.lacking:
+        missing = f"{published.lacking} more have to sign before a tag is set"
+        lines = [f"Attached 1 signature: {missing}", f"Next: memcube cosign {place}"]
+        return lines + [f"Now {shown}"] * bool(shown)
+    if published.unchanged:
+        return [f"Unchanged {place}: nothing was sent" + (f"; now {shown}" if shown else "")]
+    # Signatures are sent as well: what was sent is no part of the cube's own size.
+    sent = f"{bytes_text(published.sent_bytes)} sent with signatures"
+    size = f"the cube has {bytes_text(published.cube.size)}"
+    return [
+        f"Published {place}: {sent}, {size}" + (f"; {shown}" if shown else ""),
+        f"Tags: {', '.join(published.tags)}",
+        f"Signed by: {published.key_id}",
+    ]

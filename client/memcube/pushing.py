@@ -1,0 +1,189 @@
+"""`push`: from a folder, or a cube packed before, to a published one, with what its owner should know.
+
+Guards what cannot be taken back: a default version beside real ones, and the publicity of what its
+own governance calls confidential or personal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol.errors import (
+    ConflictError,
+    FindingsError,
+    ForbiddenError,
+    InvalidReferenceError,
+    NotFoundError,
+    TrustError,
+    UnauthenticatedError,
+)
+from memcube_protocol.governance import Governance
+from memcube_protocol.reference import Reference, is_immutable_tag
+
+from memcube import accounts, consume, holdings, publish
+from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.credentials import CredentialStore
+from memcube.packing.kinds import Folder, open_folder
+from memcube.packing.pack import local_reference, pack_folder, read_cube
+from memcube.publish import Published
+from memcube.trust.publishing import RAISE_VERSION
+from memcube.vetting import THOROUGH, Vetting, publish_vetted
+from memcube.visibility import Visibility, set_visibility
+
+_CLOSED: Final = frozenset({"confidential", "restricted"})
+_PERSONAL: Final = frozenset({"personal", "special-category"})
+_SHORT_VERSION: Final = re.compile(r"[vV]?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How to publish: the key's name, who may read it, what is accepted and looked for.
+
+    `expose` lets a cube become public that its governance calls confidential or personal.
+    """
+
+    key: str | None = None
+    public: bool | None = None
+    trust: Trust = NORMAL_TRUST
+    vet: Vetting = THOROUGH
+    expose: bool = False
+
+
+def push(context: Context, source: Path | str, wanted: Reference | None, terms: Terms) -> Published:
+    """Publish `source` at `wanted` (see `Client.push`).
+
+    Raises:
+        ConflictError: its default version would stand beside real ones, or its governance speaks
+            against making it public.
+        UnauthenticatedError: nobody is logged in.
+        …: as `vetting.publish_vetted`.
+    """
+    try:
+        if Path(source).is_dir():
+            published = _push_folder(context, Path(source), wanted, terms)
+        else:
+            packed = Reference.parse(os.fspath(source))
+            published = _push_packed(context, packed, wanted, terms)
+        if terms.public is None:
+            return published
+        visibility = Visibility.PUBLIC if terms.public else Visibility.PRIVATE
+        set_visibility(context, published.reference, visibility)
+        return replace(published, visibility=visibility)
+    except UnauthenticatedError:
+        host = (wanted.host if wanted else "") or context.settings.endpoint.host
+        if CredentialStore(context.settings).find(host):
+            raise
+        raise UnauthenticatedError(
+            f"you are not logged in to {host}", hint=f"memcube login {host}"
+        ) from None
+
+
+def _push_folder(
+    context: Context, folder: Path, wanted: Reference | None, terms: Terms
+) -> Published:
+    """Pack and publish; large files are sent while others are still being packed."""
+    name = wanted.name if wanted else None
+    version = _version(wanted)
+    opened = open_folder(folder, name=name, version=version)
+    _require_publishable(opened.draft.governance, terms)
+    named = wanted or local_reference(opened.draft)
+    place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    if not opened.is_written and version is None:
+        _require_first(context, folder, place, opened)
+    packed_as = local_reference(opened.draft)
+    before = context.store.ref(packed_as)
+    early = publish.early_sender(context, place)
+    packed = pack_folder(folder, context.store, name=name, version=version, kept=early)
+    key, trust, vet = terms.key, terms.trust, terms.vet
+    try:
+        published = publish_vetted(
+            context, packed.cube, place, vet=vet, key=key, trust=trust, early=early
+        )
+    except (ConflictError, FindingsError, ForbiddenError, TrustError) as error:
+        # What was refused is no release: it does not stay behind under the release's name.
+        holdings.restore_pack(context, packed_as, before)
+        if not opened.is_written and error.hint == RAISE_VERSION:
+            error.hint = f"a version never changes: {_next(context, folder, place)}"
+        raise
+    return replace(published, notes=packed.notes)
+
+
+def _push_packed(
+    context: Context, source: Reference, wanted: Reference | None, terms: Terms
+) -> Published:
+    ref = consume.find_packed(context.store, source)
+    if ref is None:
+        raise NotFoundError(
+            f"{source} is neither a folder nor a cube packed here",
+            hint="name a folder, or see memcube ls",
+        )
+    cube, named = read_cube(context.store, ref.digest), wanted or ref.reference
+    _require_publishable(cube.config.governance, terms)
+    place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    return publish_vetted(context, cube, place, vet=terms.vet, key=terms.key, trust=terms.trust)
+
+
+def _require_publishable(governance: Governance, terms: Terms) -> None:
+    """Stop what its owner called confidential from becoming public by one word."""
+    if not terms.public or terms.expose:
+        return
+    said: list[str] = []
+    if governance.sensitivity in _CLOSED:
+        said.append(f"sensitivity {governance.sensitivity}")
+    if governance.personal_data in _PERSONAL:
+        said.append(f"personal_data {governance.personal_data}")
+    if said:
+        raise ConflictError(
+            f"its governance says {' and '.join(said)}: nothing was made public",
+            hint="correct governance in memcube.toml, leave --public away, or repeat with --yes",
+        )
+
+
+def _require_first(context: Context, folder: Path, place: Reference, opened: Folder) -> None:
+    """Refuse a default version where a newer one was released: nobody would get it as latest."""
+    newest = publish.newest_release(context.registry(place.host), context.at_registry(place))
+    if newest and newest > tuple(map(int, opened.draft.version.split("."))):
+        released = ".".join(map(str, newest))
+        raise ConflictError(
+            f"{place.location} is released up to {released}, and {folder} tells no version",
+            hint=_next(context, folder, place),
+        )
+
+
+def _next(context: Context, folder: Path, place: Reference) -> str:
+    """What to type for the version after the newest."""
+    newest = publish.newest_release(context.registry(place.host), context.at_registry(place))
+    major, minor, patch = newest or (0, 1, -1)
+    version = f"{major}.{minor}.{patch + 1}"
+    return f"name the next version: memcube push {folder} {place.location}:{version}"
+
+
+def _in_namespace(context: Context, place: Reference) -> Reference:
+    """`place`, its name below the account's own where it has no namespace."""
+    if "/" in place.name:
+        return place
+    identity = accounts.whoami(context, place.host)
+    if identity.name is None:
+        raise ConflictError(
+            f"{place.name} has no namespace, and {identity.host} does not tell one",
+            hint=f"name it in full: {identity.host}/NAMESPACE/{place.name}",
+        )
+    return Reference(place.host, f"{identity.name}/{place.name}", place.tag)
+
+
+def _version(wanted: Reference | None) -> str | None:
+    """The version that the tag of `wanted` stands for."""
+    if wanted is None or wanted.tag is None:
+        return None
+    if not is_immutable_tag(wanted.tag):
+        short = _SHORT_VERSION.fullmatch(wanted.tag)
+        whole = ".".join(str(int(number or 0)) for number in short.groups()) if short else "1.2.0"
+        raise InvalidReferenceError(
+            f"{wanted.tag!r} is not a full SemVer version",
+            hint=f"write {wanted.location}:{whole}",
+        )
+    return wanted.tag.replace("_", "+", 1)
