@@ -179,6 +179,10 @@ class Client:
 
     def rm(self, reference: Name) -> Reference:
         """Forget a cube; its bytes go with the next `prune`. Says what was forgotten."""
+        return self.forget(reference).reference
+
+    def forget(self, reference: Name) -> holdings.Forgotten:
+        """As `rm`; says also what went with it, and what still keeps the cube."""
         return holdings.forget(self.context, _reference(reference))
 
     def prune(
@@ -226,7 +230,10 @@ class Client:
         """Make the memories of a cube usable by `model`; see `loader.mount`."""
         from memcube.loader import mount
 
-        verified = self.open(reference, filters=filters, trust=trust)
+        selection = Selection.parse(filters)
+        wanted = _reference(reference)
+        verified = consume.open_cube(self.context, wanted, selection=selection, trust=trust)
+        _require_kinds(selection, verified.cube)
         return mount(
             self.context,
             verified,
@@ -250,6 +257,16 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _require_kinds(selection: Selection, cube: Cube) -> None:
+    """Refuse to mount a kind of which the cube has nothing."""
+    present = {memory.kind for memory in cube.config.memories}
+    if selection.kinds and not selection.kinds & present:
+        raise NotFoundError(
+            f"the cube has no {' or '.join(sorted(selection.kinds))} memory",
+            hint=f"it has: {', '.join(sorted(present)) or 'none'}",
+        )
 
 
 def _reference(reference: Name) -> Reference:

@@ -12,10 +12,10 @@ from memcube_protocol.content import Expected, stream_verified
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, NotFoundError
-from memcube_protocol.reference import Reference
+from memcube_protocol.reference import Reference, is_immutable_tag
 from memcube_protocol.selection import Selection
 
-from memcube.consume import Verified, find_ref, found_in_store
+from memcube.consume import Verified, find_packed, find_ref, found_in_store
 from memcube.context import Context
 from memcube.packing.unpack import unpack_files
 from memcube.store import Pruned, Ref
@@ -45,18 +45,45 @@ def held(context: Context) -> tuple[Held, ...]:
     return tuple(_held(context, ref) for ref in context.store.refs())
 
 
-def forget(context: Context, reference: Reference) -> Reference:
-    """Forget `reference`; its bytes go with the next pruning. Says what was forgotten.
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was forgotten of a cube: `reference`, the one asked for, and `also` others.
+
+    `left` are tags that still keep the cube.
+    """
+
+    reference: Reference
+    also: tuple[Reference, ...] = ()
+    left: tuple[Reference, ...] = ()
+
+
+def forget(context: Context, reference: Reference) -> Forgotten:
+    """Forget `reference`; what only it needed goes with the next pruning.
+
+    A full version or a digest stands for the cube: the moving tags that lead to it are forgotten
+    too. With the last name of a published cube goes the pack that it was made from.
 
     Raises:
         NotFoundError: the store does not hold it.
     """
-    ref = find_ref(context, reference)
-    if ref is None or not context.store.remove_ref(ref.reference):
+    store = context.store
+    ref = find_ref(context, reference) or find_packed(store, reference)
+    if ref is None:
         raise NotFoundError(
             f"the local store does not hold {reference}", hint="memcube ls shows what it holds"
         )
-    return ref.reference
+    others = [one for one in store.refs() if one.digest == ref.digest]
+    others = [one for one in others if one.reference != ref.reference]
+    same = [one for one in others if one.reference.location == ref.reference.location]
+    packs = [one for one in others if not one.reference.host]
+    whole = ref.reference.tag is None or is_immutable_tag(ref.reference.tag)
+    left = [] if whole else same
+    also = [] if left else [*same, *packs]
+    for one in dict.fromkeys((ref, *also)):
+        store.remove_ref(one.reference)
+        store.release(one)
+    names = dict.fromkeys(one.reference for one in also)
+    return Forgotten(ref.reference, tuple(names), tuple(one.reference for one in left))
 
 
 def restore_pack(context: Context, packed: Reference, before: Ref | None) -> None:

@@ -38,6 +38,8 @@ RESERVED_NAMESPACES: Final = frozenset(
 )
 """First path components that our registry never gives to an account."""
 
+_SCHEMES: Final = ("https://", "http://", "oci://")
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -83,6 +85,11 @@ class Reference:
         """
         if len(text) > _REFERENCE_CHARS:
             raise _invalid(f"a reference of {len(text)} characters is too long")
+        if text.startswith(_SCHEMES):
+            scheme = text.partition("//")[0] + "//"
+            raise InvalidReferenceError(
+                f"{text[:100]!r} is an address, not a reference", hint=f"leave out {scheme}"
+            )
         rest, at, digest_text = text.partition("@")
         digest = Digest.parse(digest_text) if at else None
         first, slash, remainder = rest.partition("/")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import select
 import subprocess
 import time
 from collections.abc import Callable
@@ -505,6 +506,44 @@ def test_an_interrupted_push_is_finished_by_the_next(
     assert reader.json("pull", name)["verdict"]["seq"] == 1
 
 
+def test_no_bar_runs_over_a_question_for_the_passphrase(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, _ = cube
+    environment = publisher.environment | {"TERM": "xterm", "COLUMNS": "80"}
+    del environment["MEMCUBE_KEY_UNENCRYPTED"]
+    ours, theirs = pty.openpty()
+    running = subprocess.Popen(
+        [command("memcube"), "push", folder],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        for question in (b"new signing key: ", b"again: "):
+            while not shown.endswith(question):
+                assert select.select([ours], [], [], 60)[0], shown
+                shown += os.read(ours, 4096)
+            assert not select.select([ours], [], [], 0.5)[0], "something was drawn meanwhile"
+            os.write(ours, b"correct horse\n")
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 4096):
+                shown += piece
+        answer, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
+        os.close(ours)
+    assert running.returncode == 0, shown
+    assert b"encrypted with your passphrase" in shown
+    assert b"correct horse" not in shown
+    assert answer.startswith(b"Published ")
+
+
 def test_bars_show_on_a_terminal_and_answers_stay_clean(
     cube: tuple[Path, str], publisher: Machine, reader: Machine
 ) -> None:
@@ -608,3 +647,61 @@ def test_a_moving_tag_goes_back_only_when_that_is_meant(
     publisher.ok("tag", f"{name}:0.2.0", "latest")
     publisher.ok("tag", f"{name}:0.1.0", "latest", "--yes")
     assert "is no tag" in publisher.fails(EXIT_INVALID, "tag", f"{name}:0.1.0", "bad tag")
+
+
+def test_the_refused_token_of_a_variable_is_named(tmp_path: Path, memcube: MemcubeServer) -> None:
+    machine = Machine(tmp_path / "home", memcube.url, "mct_wrong")
+    for words in (("whoami",), ("pull", "alice/notes")):
+        told = machine.fails(EXIT_AUTH, *words)
+        assert "MEMCUBE_TOKEN" in told
+        assert "mct_wrong" not in told
+
+
+def test_a_wrong_word_is_named_with_what_to_write(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    usage = publisher.run("pull", name, "--accept-publisher", "abc")
+    assert usage.returncode == 2
+    assert "'abc' is not a key id" in usage.stderr
+    assert "leave out https://" in publisher.fails(EXIT_INVALID, "pull", f"https://host/{name}")
+    absent = publisher.fails(EXIT_NOT_FOUND, "mount", name, "--model", "/nonexist")
+    assert "no such folder: /nonexist" in absent
+    lacking = publisher.fails(EXIT_NOT_FOUND, "mount", name, "--filter", "kind=parametric")
+    assert "the cube has no parametric memory" in lacking
+
+
+def test_a_list_has_one_row_for_each_cube_and_place(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    _, published, packed = publisher.ok("ls").splitlines()
+    assert f"{name}:0.1.0 (packed here)" in packed
+    assert f"{name}:0.1.0, 0.1, 0, latest" in published
+    assert len(publisher.json("ls")["cubes"]) == 5
+    assert "1 cube," in publisher.ok("doctor")
+
+
+def test_a_published_cube_is_forgotten_whole_and_its_space_is_freed(
+    cube: tuple[Path, str], publisher: Machine
+) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    assert publisher.ok("prune").startswith("Nothing to free")
+    assert "Still kept by: 0, 0.1, 0.1.0" in publisher.ok("rm", name)
+    told = publisher.ok("rm", f"{name}:0.1.0")
+    assert f"Forgot {name}:0.1.0 too, the same cube (packed here)" in told
+    assert publisher.json("ls")["cubes"] == []
+    assert publisher.json("prune")["removedBlobs"] > 0
+    blobs = (publisher.home / "store" / "blobs").rglob("*")
+    assert [path for path in blobs if path.is_file()] == []
+
+
+def test_a_verdict_stands_in_columns(cube: tuple[Path, str], publisher: Machine) -> None:
+    folder, name = cube
+    publisher.ok("push", folder)
+    rows = publisher.ok("verify", name).splitlines()[:-1]
+    ends = {len(row) - len(row.split(None, 2)[2]) for row in rows}
+    assert len(ends) == 1, rows

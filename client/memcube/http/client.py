@@ -166,6 +166,7 @@ class HttpClient:
     ) -> None:
         self.retry = retry or RetryPolicy()
         self._settings = settings
+        self._by_variable = find_credentials is None and settings.token is not None
         self._resolver = resolver
         self._pools = Pools(settings.parallel + 2)
         self._agent = f"memcube/{metadata.version('memcube')}"
@@ -196,7 +197,7 @@ class HttpClient:
                 if response.status in accepted:
                     return response
                 asked_s = retry_after_s(response.headers.get("retry-after"))
-                problem = response.failure()
+                problem = self._blamed(response.failure(), Origin.of(request.url))
                 transient = response.status in RETRIED_STATUSES
             failures += 1
             wait_s = self.retry.wait_s(failures, asked_s)
@@ -229,7 +230,7 @@ class HttpClient:
             refusal = response.failure()
             better = self._authenticator.answer(origin, request.scopes, challenge, header)
             if better is None:
-                raise refusal
+                raise self._blamed(refusal, origin)
             response = self._follow(request, origin, better)
         return response
 
@@ -285,9 +286,20 @@ class HttpClient:
             with self.send(request) as response:
                 return response.content(TOKEN_BYTES)
         except UnauthenticatedError as error:
-            raise type(error)(
-                f"the registry refused the credentials ({error})", hint="log in: memcube login"
-            ) from None
+            refused = f"the registry refused the credentials ({error})"
+            problem = type(error)(refused, hint="log in: memcube login")
+            raise self._blamed(problem, origin) from None
+
+    def _blamed(self, problem: MemcubeError, origin: Origin) -> MemcubeError:
+        """`problem`, told of the variable where its token was the one refused."""
+        if not (self._by_variable and isinstance(problem, UnauthenticatedError)):
+            return problem
+        if origin.authority != self._settings.endpoint.host:
+            return problem
+        return type(problem)(
+            f"the token in MEMCUBE_TOKEN is refused: {problem}",
+            hint="set MEMCUBE_TOKEN to a token that is valid, or unset it and log in: memcube login",
+        )
 
 
 def _stalled(what: str) -> NetworkError:

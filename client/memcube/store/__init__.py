@@ -16,7 +16,7 @@ Safe for several processes at once. Nothing here asks the network.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -114,6 +114,16 @@ class Store:
         """Forget `reference`; its blobs go with the next pruning. Says whether it was there."""
         return self._refs.remove(reference)
 
+    def release(self, ref: Ref) -> None:
+        """Let the next pruning take what only `ref`, a removed one, needed, however young it is.
+
+        Raises:
+            ReadOnlyError, StorageError: the store cannot be written.
+        """
+        needed = needed_by(self._roots(), self._manifest)
+        for digest in needed_by(ref.digests, self._manifest) - needed:
+            self.blobs.make_old(digest)
+
     def locations(self, host: str) -> dict[Digest, str]:
         """Repositories of `host` that are known to hold a blob, from the refs: for mounting."""
         known: dict[Digest, str] = {}
@@ -151,7 +161,7 @@ class Store:
         max_bytes: int | None = None,
         young: timedelta = _YOUNG,
     ) -> Pruned:
-        """Remove old refs, and every blob that no ref needs and that is older than `young`.
+        """Remove old refs, what only they needed, and other blobs without a ref older than `young`.
 
         Old are refs unused for `older_than`, then the least recently used ones until the rest fits
         into `max_bytes`. Kept refs, and what they need, stay.
@@ -170,21 +180,28 @@ class Store:
                 used_before=now - older_than if older_than is not None else None,
                 max_bytes=max_bytes,
             )
+            gone = needed_by((one for ref in stale for one in ref.digests), self._manifest)
             for ref in stale:
                 self._refs.remove(ref.reference)
-            freed, removed = self._remove_unneeded(looks, (now - young).timestamp())
+            freed, removed = self._remove_unneeded(looks, (now - young).timestamp(), gone)
             freed += self._remove_leftovers((now - _LEFTOVER).timestamp())
         return Pruned(tuple(stale), tuple(removed), freed)
 
     def _remove_unneeded(
-        self, looks: dict[Digest, os.stat_result], before_s: float
+        self, looks: dict[Digest, os.stat_result], before_s: float, gone: Set[Digest]
     ) -> tuple[int, list[Digest]]:
-        roots = [digest for ref in self._refs for digest in (ref.digest, *ref.related)]
-        needed = needed_by(roots, self._manifest)
-        removed = [d for d, look in looks.items() if d not in needed and look.st_mtime < before_s]
+        needed = needed_by(self._roots(), self._manifest)
+        removed = [
+            digest
+            for digest, look in looks.items()
+            if digest not in needed and (digest in gone or look.st_mtime < before_s)
+        ]
         for digest in removed:
             self.blobs.remove(digest)
         return sum(looks[digest].st_size for digest in removed), removed
+
+    def _roots(self) -> list[Digest]:
+        return [digest for ref in self._refs for digest in ref.digests]
 
     def _remove_leftovers(self, before_s: float) -> int:
         """Downloads and upload sessions that nobody went on with for a week."""

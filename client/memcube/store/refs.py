@@ -39,6 +39,11 @@ class Ref:
         if None in {moment.tzinfo for moment in (self.used_at, self.checked_at) if moment}:
             raise StorageError(f"ref {self.reference} has a time without a zone", hint="use UTC")
 
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """The manifests that this keeps."""
+        return (self.digest, *self.related)
+
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Ref held by a parsed file.

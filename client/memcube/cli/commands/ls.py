@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from memcube_protocol.reference import is_immutable_tag
+
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client
 from memcube.cli.words import bytes_text, table_text
+
+if TYPE_CHECKING:
+    from memcube.holdings import Held
 
 
 @command("ls", "memcube ls", "memcube ls --json")
@@ -26,15 +34,29 @@ def ls() -> Answer:
         for cube in cubes
     ]
     rows = [("REFERENCE", "DIGEST", "HELD", "OF", "USED")]
-    rows += [
-        (
-            f"{cube.reference}{' (packed here)' if cube.packed else ''}",
-            cube.digest.hex[:12],
-            bytes_text(cube.held_bytes),
-            bytes_text(cube.total_bytes) if cube.config else "damaged",
-            f"{cube.used_at:%Y-%m-%d}",
-        )
-        for cube in cubes
-    ]
+    rows += [_row(same) for same in _by_cube(cubes)]
     text = table_text(rows) if cubes else "The local store is empty."
     return Answer({"cubes": value}, text, "\n".join(str(cube.digest) for cube in cubes))
+
+
+def _by_cube(cubes: Iterable[Held]) -> list[list[Held]]:
+    """`cubes` with those together that are one cube at one place, under several tags."""
+    rows: dict[tuple[str, str], list[Held]] = {}
+    for cube in cubes:
+        rows.setdefault((cube.reference.location, str(cube.digest)), []).append(cube)
+    return list(rows.values())
+
+
+def _row(same: list[Held]) -> tuple[str, str, str, str, str]:
+    """One line of the table: full versions before the tags that move."""
+    cube = same[0]
+    tags = [one.reference.tag for one in same if one.reference.tag]
+    tags.sort(key=lambda tag: (not is_immutable_tag(tag), tag == "latest", -tag.count(".")))
+    named = f"{cube.reference.location}:{', '.join(tags)}" if tags else cube.reference.location
+    return (
+        f"{named}{' (packed here)' if cube.packed else ''}",
+        cube.digest.hex[:12],
+        bytes_text(cube.held_bytes),
+        bytes_text(cube.total_bytes) if cube.config else "damaged",
+        f"{max(one.used_at for one in same):%Y-%m-%d}",
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from memcube_protocol.errors import MissingDependencyError
+from memcube_protocol.errors import MissingDependencyError, NotFoundError
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -79,6 +80,10 @@ def mount(
 
 
 def _load(folder: str) -> tuple[Any, Any]:
+    if not Path(folder).is_dir():
+        raise NotFoundError(
+            f"no such folder: {folder[:200]}", hint="--model takes the folder of a checkpoint"
+        )
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ModuleNotFoundError as error:

@@ -54,6 +54,9 @@ def prune(older_than: float | None, keep: int | None, yes: bool) -> Answer:
         "freedBytes": pruned.freed_bytes,
     }
     lines = [f"Forgot {ref.reference}" for ref in pruned.refs]
-    freed = bytes_text(pruned.freed_bytes)
-    lines.append(f"Freed {freed}: {count_text(len(pruned.blobs), 'blob')} removed")
+    if pruned.freed_bytes:
+        what = count_text(len(pruned.blobs), "blob") if pruned.blobs else "folders and leftovers"
+        lines.append(f"Freed {bytes_text(pruned.freed_bytes)}: {what} removed")
+    else:
+        lines.append("Nothing to free: every blob is needed, or came within the last hour")
     return Answer(value, "\n".join(lines))

@@ -56,8 +56,10 @@ def verify(
         else:
             verdict = client.verify(reference, trust=trust)
             claims = client.statements(reference, verdict)
-    lines = [f"{rule.outcome.value:>9}  {rule.rule:<10} {rule.detail}" for rule in verdict.rules]
-    lines += [claim_line(claim) for claim in claims]
+    rows = [(rule.outcome.value, rule.rule, rule.detail) for rule in verdict.rules]
+    rows += [claim_row(claim) for claim in claims]
+    outcomes, names = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"{outcome:>{outcomes}}  {name:<{names}}  {why}" for outcome, name, why in rows]
     lines.append(f"{verdict.standing.value}: {verdict.location}@{verdict.digest}")
     if verdict.error:
         lines.append(f"hint: {verdict.error.hint}")
@@ -66,11 +68,11 @@ def verify(
     return Answer(value, "\n".join(lines), str(verdict.digest), code)
 
 
-def claim_line(claim: Claim) -> str:
-    """What people read of one statement: the kind, and whether it counts."""
+def claim_row(claim: Claim) -> tuple[str, str, str]:
+    """What people read of one statement: whether it counts, the kind, and by whom or why not."""
     if claim.key is None:
-        return f"{'unproven':>9}  {claim.name:<10} not counted: {claim.why}"
-    return f"{'attested':>9}  {claim.name:<10} by key {claim.key.id}"
+        return "unproven", claim.name, f"not counted: {claim.why}"
+    return "attested", claim.name, f"by key {claim.key.id}"
 
 
 def value_of(claim: Claim) -> dict[str, Any]:
