@@ -46,6 +46,14 @@ def test_the_default_key_is_made_at_first_use_and_found_after(tmp_path):
     assert made.key.public_key.algorithm is Algorithm.ECDSA_P256_SHA256
 
 
+def test_a_key_that_is_made_because_it_is_needed_is_told_once(tmp_path):
+    told = []
+    keys(tmp_path, tell=told.append).make("asked-for")
+    made = keys(tmp_path, tell=told.append).signer()
+    keys(tmp_path, tell=told.append).signer()
+    assert told == [made]
+
+
 def test_key_files_are_private_and_encrypted(tmp_path):
     made = keys(tmp_path).signer()
     assert stat.S_IMODE(made.entry.path.stat().st_mode) == 0o600
