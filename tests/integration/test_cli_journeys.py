@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import select
 import subprocess
 import time
 from collections.abc import Callable
@@ -504,44 +503,6 @@ def test_an_interrupted_push_is_finished_by_the_next(
     reader.fails(EXIT_NOT_FOUND, "pull", name)
     assert publisher.json("push", folder)["sentBytes"] < 10_000
     assert reader.json("pull", name)["verdict"]["seq"] == 1
-
-
-def test_no_bar_runs_over_a_question_for_the_passphrase(
-    cube: tuple[Path, str], publisher: Machine
-) -> None:
-    folder, _ = cube
-    environment = publisher.environment | {"TERM": "xterm", "COLUMNS": "80"}
-    del environment["MEMCUBE_KEY_UNENCRYPTED"]
-    ours, theirs = pty.openpty()
-    running = subprocess.Popen(
-        [command("memcube"), "push", folder],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=environment,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        for question in (b"new signing key: ", b"again: "):
-            while not shown.endswith(question):
-                assert select.select([ours], [], [], 60)[0], shown
-                shown += os.read(ours, 4096)
-            assert not select.select([ours], [], [], 0.5)[0], "something was drawn meanwhile"
-            os.write(ours, b"correct horse\n")
-        with contextlib.suppress(OSError):
-            while piece := os.read(ours, 4096):
-                shown += piece
-        answer, _ = running.communicate(timeout=60)
-    finally:
-        running.kill()
-        running.wait()
-        os.close(ours)
-    assert running.returncode == 0, shown
-    assert b"encrypted with your passphrase" in shown
-    assert b"correct horse" not in shown
-    assert answer.startswith(b"Published ")
 
 
 def test_bars_show_on_a_terminal_and_answers_stay_clean(
