@@ -12,7 +12,7 @@ import re
 import secrets as randomness
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
@@ -105,6 +105,7 @@ class KeyStore:
         self._ask = ask
         self._secrets = secrets
         self._tell = tell
+        self._opened: dict[str, SigningKey] = {}
 
     @classmethod
     def of(
@@ -127,6 +128,8 @@ class KeyStore:
     def signer(self, name: str = DEFAULT_KEY) -> SigningKey:
         """The key called `name`, opened; the default key is made when it is first needed.
 
+        It is opened once for the life of this object: nobody is asked for a passphrase twice.
+
         A name that starts with `pkcs11:` is the URI of a key in a token (see `trust.hardware`).
 
         Raises:
@@ -134,6 +137,13 @@ class KeyStore:
             WrongPassphraseError, PassphraseMissingError, SigningKeyError: it cannot be opened or made.
             StorageError: the folder cannot be read or written.
         """
+        if name in self._opened:
+            return self._opened[name]
+        found = self._found_or_made(name)
+        self._opened[name] = replace(found, created=False)
+        return found
+
+    def _found_or_made(self, name: str) -> SigningKey:
         if name.startswith(SCHEME):
             return self._open_token(name)
         if name == DEFAULT_KEY and not self._path(name).exists():

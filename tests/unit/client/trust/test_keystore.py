@@ -204,3 +204,16 @@ def test_processes_that_start_at_once_share_one_default_key(tmp_path):
 def test_a_kept_private_key_is_the_one_given(tmp_path):
     given = PrivateKey.generate()
     assert keys(tmp_path).keep(given, "given").key.public_key == given.public_key
+
+
+def test_nobody_is_asked_again_by_the_same_store(tmp_path):
+    keys(tmp_path, environ={}, ask=answers("typed", "typed")).signer()
+    asked_once = keys(tmp_path, environ={}, ask=answers("typed"))
+    assert asked_once.signer() is not None
+    assert asked_once.signer().key.public_key == asked_once.signer().key.public_key
+
+
+def test_a_key_made_in_the_middle_of_a_push_asks_only_when_it_is_made(tmp_path):
+    store = keys(tmp_path, environ={}, ask=answers("typed", "typed"))
+    assert store.signer().created
+    assert not store.signer().created
