@@ -66,7 +66,7 @@ def attest(
     said = Statement(name, found.manifest.digest, predicate_type, predicate)
     if kind := KINDS.get(predicate_type):
         kind.read(said)
-    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    signer = context.signer(key)
     return attach(context, registry, found, bundles.sign(said, signer), predicate_type, signer)
 
 
@@ -79,7 +79,7 @@ def sign_model(context: Context, reference: Reference, *, key: str | None = None
         SigningKeyError: the key cannot be used.
     """
     found, registry = at_registry(context, reference)
-    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    signer = context.signer(key)
     if signer.public_key.algorithm is not Algorithm.ECDSA_P256_SHA256:
         raise InvalidStatementError(
             "OpenSSF model signing takes no Ed25519 key",

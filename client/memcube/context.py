@@ -8,6 +8,7 @@ from typing import Final
 
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
+from memcube_signing.keys import Signer
 
 from memcube.http import HttpClient
 from memcube.remote import Registry
@@ -72,6 +73,10 @@ class Context:
         if self._policy is None:
             self._policy = load_effective(self.settings.home)
         return self._policy
+
+    def signer(self, key: str | None) -> Signer:
+        """The signing key called `key`, or the default one; see `KeyStore.signer`."""
+        return (self.keys.signer(key) if key else self.keys.signer()).key
 
     def now(self) -> datetime:
         """The time that signatures are made and judged at."""

@@ -63,7 +63,7 @@ def cosign(context: Context, reference: Reference, *, key: str | None = None) ->
         )
     found = resolve_unjudged(registry, place)
     Cube.read(found.manifest, found.config)
-    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    signer = context.signer(key)
     own = signer.public_key
     publishers_of(authority, location_of(place), own)
     before = _signed_before(found, authority, location_of(place))

@@ -96,7 +96,7 @@ def publish(
         attached = {entry.digest for entry in registry.referrers(place.name, cube.digest)}
         if attached.issuperset(known.related):
             return Published(place, cube, (place.target,), unchanged=True)
-    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    signer = context.signer(key)
     if present and (found := _released_by(context, place, signer, trust)):
         return _adopt(context, registry, cube, found)
     published = _publish(context, registry, place, cube, signer, trust, early)

@@ -116,7 +116,7 @@ def attest_published(
         ForbiddenError, NetworkError: as the registry answers.
     """
     present = _attached(context, published)
-    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    signer = context.signer(key)
     bundles: dict[str, Bundle] = {}
     if found is not None and scans.PREDICATE_TYPE not in present:
         bundles[scans.PREDICATE_TYPE] = attest(found, signer)

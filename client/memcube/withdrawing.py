@@ -49,7 +49,7 @@ def set_status(
         SigningKeyError: the key cannot be used.
     """
     found, registry = at_registry(context, reference)
-    signer = (context.keys.signer(key) if key else context.keys.signer()).key
+    signer = context.signer(key)
     release = own_release(found, signer.public_key).release
     status = Status(
         subject=found.manifest.digest,

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube.client import Client
 from memcube.copying import copy
 from memcube.remote import Registry
-from memcube.settings import Settings
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_protocol.reference import Reference
+from support.machine import client_on
 from support.repository import IMAGE
 
 SECRET = b"what only bob holds"
@@ -27,25 +25,13 @@ def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
 
 
-@contextmanager
-def machine(home: Path, person: Person) -> Iterator[Client]:
-    environ = {
-        "MEMCUBE_HOME": str(home),
-        "MEMCUBE_ENDPOINT": person.server.url,
-        "MEMCUBE_TOKEN": person.token,
-        "MEMCUBE_KEYRING": "0",
-    }
-    with Client(Settings.load(environ)) as client:
-        yield client
-
-
 @pytest.fixture
 def bait(ada: Person, tmp_path: Path) -> str:
     """A public cube of ada's."""
     source, name = tmp_path / "source", f"{ada.name}/{fresh('bait')}"
     (source / "plaintext").mkdir(parents=True)
     (source / "plaintext" / "notes.jsonl").write_text('{"id":"r1","text":"come and copy me"}\n')
-    with machine(tmp_path / "ada", ada) as client:
+    with client_on(tmp_path / "ada", ada) as client:
         client.push(source, f"{name}:1.0.0", public=True)
     return name
 
@@ -73,7 +59,7 @@ def test_a_referrer_does_not_take_along_what_only_the_copier_holds(
     secret = Digest.of(SECRET)
     attach_foreign(ada, bait, secret, len(SECRET))
     mirror = bob.repository()
-    with machine(tmp_path / "bob", bob) as client:
+    with client_on(tmp_path / "bob", bob) as client:
         client.context.store.blobs.add(SECRET)
         with pytest.raises(NotFoundError):
             copy(client.context, Reference("", bait, "1.0.0"), Reference("", mirror.name))
@@ -87,7 +73,7 @@ def test_a_registry_that_only_claims_to_hold_a_blob_gets_no_copy_of_it(
     """The store holds the layers of the cube from elsewhere; the source cannot send them."""
     real: Callable[..., object] = Registry.open_blob
     mirror = bob.repository()
-    with machine(tmp_path / "other", bob) as client:
+    with client_on(tmp_path / "other", bob) as client:
         pulled = client.pull(f"{bait}:1.0.0")
         layer = pulled.files[0].digest
         content = b"".join(client.context.store.read(layer))
@@ -100,7 +86,7 @@ def test_a_registry_that_only_claims_to_hold_a_blob_gets_no_copy_of_it(
     monkeypatch.setattr(Registry, "open_blob", without_the_layer)
     if lie == "says it is there":
         monkeypatch.setattr(Registry, "blob_size", lambda *_: len(content))
-    with machine(tmp_path / "bob", bob) as client:
+    with client_on(tmp_path / "bob", bob) as client:
         client.context.store.blobs.add(content)
         with pytest.raises(MemcubeError):
             copy(client.context, Reference("", bait, "1.0.0"), Reference("", mirror.name))
@@ -109,7 +95,7 @@ def test_a_registry_that_only_claims_to_hold_a_blob_gets_no_copy_of_it(
 
 def test_a_copy_of_what_was_pulled_before_is_whole(bob: Person, bait: str, tmp_path: Path) -> None:
     mirror = bob.repository()
-    with machine(tmp_path / "bob", bob) as client:
+    with client_on(tmp_path / "bob", bob) as client:
         pulled = client.pull(f"{bait}:1.0.0")
         made = copy(client.context, Reference("", bait, "1.0.0"), Reference("", mirror.name))
     assert made.digest == pulled.cube.digest

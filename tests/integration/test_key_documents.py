@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from conftest import Person
 from memcube import namespace_keys
-from memcube.client import Client
 from memcube.cosigning import cosign
-from memcube.settings import Settings
 from memcube_protocol.errors import (
     EXIT_TRUST,
     KeyNotAuthorisedError,
@@ -23,25 +19,12 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference
 from memcube_signing.authority.document import Quorum
-from support.machine import Machine
+from support.machine import Machine, client_on
 
 
 @pytest.fixture(autouse=True)
 def unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
-
-
-@contextmanager
-def machine(home: Path, person: Person) -> Iterator[Client]:
-    """The client of `person` on a machine of its own."""
-    environ = {
-        "MEMCUBE_HOME": str(home),
-        "MEMCUBE_ENDPOINT": person.server.url,
-        "MEMCUBE_TOKEN": person.token,
-        "MEMCUBE_KEYRING": "0",
-    }
-    with Client(Settings.load(environ)) as client:
-        yield client
 
 
 class Story:
@@ -55,7 +38,7 @@ class Story:
             self.namespace = Reference(self.namespace.host, publisher.name)
 
     def at_publisher(self):
-        return machine(self.folder / "publisher", self.publisher)
+        return client_on(self.folder / "publisher", self.publisher)
 
     def key(self, name: str):
         with self.at_publisher() as client:
@@ -87,7 +70,7 @@ class Story:
             return client.push(source, place, public=True, key=key, **more)
 
     def pull(self, tag: str = "latest", name: str = "", home: str = "reader", **more):
-        with machine(self.folder / home, self.reader) as client:
+        with client_on(self.folder / home, self.reader) as client:
             return client.pull(f"{name or self.name}:{tag}", **more).verdict
 
 
@@ -242,7 +225,7 @@ class TestThresholds:
         with pytest.raises(NotFoundError):
             story.pull()
         whole = str(pushed.reference)
-        with machine(story.folder / "reader", story.reader) as client:
+        with client_on(story.folder / "reader", story.reader) as client:
             assert refused(client.pull, whole) == "threshold-not-met"
         with story.at_publisher() as client:
             again = cosign(client.context, pushed.reference)

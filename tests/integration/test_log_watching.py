@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,30 +10,18 @@ from memcube import log_monitor, log_watch
 from memcube.client import Client
 from memcube.log_monitor import Frontier
 from memcube.remote.log import RemoteLog
-from memcube.settings import Settings
 from memcube.trust.log_state import KnownLog
 from memcube_protocol.errors import LogError, NotFoundError, TrustError
 from memcube_protocol.reference import Reference
 from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import SignedCheckpoint
 from support.log import Log
+from support.machine import client_on
 
 
 @pytest.fixture(autouse=True)
 def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
-
-
-@contextmanager
-def machine(home: Path, person: Person) -> Iterator[Client]:
-    environ = {
-        "MEMCUBE_HOME": str(home),
-        "MEMCUBE_ENDPOINT": person.server.url,
-        "MEMCUBE_TOKEN": person.token,
-        "MEMCUBE_KEYRING": "0",
-    }
-    with Client(Settings.load(environ)) as client:
-        yield client
 
 
 def push(client: Client, folder: Path, name: str, version: str = "1.0.0") -> str:
@@ -53,7 +39,7 @@ def host_of(person: Person) -> str:
 def test_a_monitor_shows_what_is_signed_in_ones_name_and_by_whom(ada, bob, tmp_path):
     name = f"{ada.name}/{fresh('notes')}"
     namespace = Reference(host_of(ada), ada.name)
-    with machine(tmp_path / "ada", ada) as client:
+    with client_on(tmp_path / "ada", ada) as client:
         push(client, tmp_path, name)
         seen = log_monitor.monitor(client.context, namespace)
         mine = [one for one in seen.sightings if one.said and one.said.name.endswith(name)]
@@ -61,18 +47,18 @@ def test_a_monitor_shows_what_is_signed_in_ones_name_and_by_whom(ada, bob, tmp_p
         since = seen.audited.checkpoint.size
         again = log_monitor.monitor(client.context, namespace, since=since)
         assert again.sightings == ()
-    with machine(tmp_path / "thief", ada) as thief:
+    with client_on(tmp_path / "thief", ada) as thief:
         push(thief, tmp_path, f"{ada.name}/{fresh('stolen')}")
-    with machine(tmp_path / "ada", ada) as client:
+    with client_on(tmp_path / "ada", ada) as client:
         later = log_monitor.monitor(client.context, namespace, since=since)
         assert [one.known for one in later.strangers] == [False, False]
         assert later.strangers[0].index >= since
-    with machine(tmp_path / "bob", bob) as client, pytest.raises(NotFoundError):
+    with client_on(tmp_path / "bob", bob) as client, pytest.raises(NotFoundError):
         log_monitor.monitor(client.context, namespace)
 
 
 def test_an_audit_computes_the_whole_tree(ada, tmp_path, monkeypatch):
-    with machine(tmp_path, ada) as client:
+    with client_on(tmp_path, ada) as client:
         push(client, tmp_path, f"{ada.name}/{fresh('notes')}")
         audited = log_monitor.audit(client.context, host_of(ada))
         assert audited.checkpoint.size > 0
@@ -101,9 +87,9 @@ def replaced(client: Client, host: str, log: Log) -> None:
 
 def test_a_registry_that_serves_another_log_is_refused_at_the_next_pull(ada, bob, tmp_path):
     name, host = f"{ada.name}/{fresh('notes')}", host_of(ada)
-    with machine(tmp_path / "ada", ada) as client:
+    with client_on(tmp_path / "ada", ada) as client:
         reference = push(client, tmp_path, name)
-    with machine(tmp_path / "bob", bob) as client:
+    with client_on(tmp_path / "bob", bob) as client:
         client.pull(reference)
         assert client.context.logs.load().of(host) is not None
         replaced(client, host, Log(leaves=[b"x"]))
@@ -115,7 +101,7 @@ def test_a_registry_that_serves_another_log_is_refused_at_the_next_pull(ada, bob
 @pytest.mark.parametrize("reason", ["log-shrank", "log-forked", "log-vanished", "log-stale"])
 def test_a_log_that_turns_back_is_refused(ada, tmp_path, monkeypatch, reason):
     name, host = f"{ada.name}/{fresh('notes')}", host_of(ada)
-    with machine(tmp_path, ada) as client:
+    with client_on(tmp_path, ada) as client:
         reference = push(client, tmp_path, name)
         found = log_watch.find_log(client.context.registry(host))
         assert found is not None

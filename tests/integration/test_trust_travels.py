@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube.client import Client
 from memcube.context import Trust
-from memcube.settings import Settings
 from memcube.trust import Acceptance, Mode, Standing
 from memcube_protocol.errors import (
     OriginMismatchError,
@@ -19,24 +15,12 @@ from memcube_protocol.errors import (
     SignatureInvalidError,
     SignatureMissingError,
 )
+from support.machine import client_on
 
 
 @pytest.fixture(autouse=True)
 def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
-
-
-@contextmanager
-def machine(home: Path, person: Person) -> Iterator[Client]:
-    """The client of `person` on a machine of its own."""
-    environ = {
-        "MEMCUBE_HOME": str(home),
-        "MEMCUBE_ENDPOINT": person.server.url,
-        "MEMCUBE_TOKEN": person.token,
-        "MEMCUBE_KEYRING": "0",
-    }
-    with Client(Settings.load(environ)) as client:
-        yield client
 
 
 class Story:
@@ -53,11 +37,11 @@ class Story:
         (source / "plaintext").mkdir(parents=True, exist_ok=True)
         line = f'{{"id":"r1","text":"note {version} {text}"}}\n'
         (source / "plaintext" / "notes.jsonl").write_text(line)
-        with machine(self.folder / home, self.ada) as client:
+        with client_on(self.folder / home, self.ada) as client:
             return client.push(source, f"{self.name}:{version}", public=True, **more)
 
     def pull(self, reader: Person, tag: str = "latest", home: str = "reader", **more):
-        with machine(self.folder / home, reader) as client:
+        with client_on(self.folder / home, reader) as client:
             return client.pull(f"{self.name}:{tag}", **more)
 
     def lose_signature_of(self, version: str) -> None:
@@ -149,10 +133,10 @@ def test_a_registry_that_serves_one_version_as_another_is_noticed(story, bob):
 def test_a_copy_is_known_to_who_made_it_and_named_by_who_accepts_it(story, ada, bob):
     story.push("publisher", "1.0.0")
     copied = f"{bob.name}/{fresh('copy')}"
-    with machine(story.folder / "reader", bob) as client:
+    with client_on(story.folder / "reader", bob) as client:
         client.cp(f"{story.name}:1.0.0", copied)
         assert client.pull(f"{copied}:1.0.0").verdict.standing is Standing.TRUSTED
-    with machine(story.folder / "other", bob) as client:
+    with client_on(story.folder / "other", bob) as client:
         with pytest.raises(OriginMismatchError):
             client.pull(f"{copied}:1.0.0")
         origin = f"{ada.server.url.partition('://')[2]}/{story.name}"

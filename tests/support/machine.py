@@ -7,14 +7,21 @@ import io
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from memcube.cli.run import run
+from memcube.client import Client
+from memcube.settings import Settings
 
 from support.servers import clean_environment, command
+
+if TYPE_CHECKING:
+    from conftest import Person
 
 
 @dataclass
@@ -85,3 +92,16 @@ class Machine:
         assert "Traceback" not in done.stderr
         assert "\nhint: " in done.stderr
         return done.stderr
+
+
+@contextmanager
+def client_on(home: Path, person: Person) -> Iterator[Client]:
+    """The client of `person` on a machine of its own, whose home is `home`."""
+    environ = {
+        "MEMCUBE_HOME": str(home),
+        "MEMCUBE_ENDPOINT": person.server.url,
+        "MEMCUBE_TOKEN": person.token,
+        "MEMCUBE_KEYRING": "0",
+    }
+    with Client(Settings.load(environ)) as client:
+        yield client
