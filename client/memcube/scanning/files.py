@@ -32,6 +32,9 @@ _ACTIVE_TEXT: Final = re.compile(
 )
 _MARKUP: Final = re.compile(rb"(?i)^\s*(?:<!doctype html|<html|<svg|<\?xml|%PDF-)")
 HEAD_BYTES: Final = 1024 * 1024
+"""How much of a text, an archive or a document is looked at."""
+SAMPLE_BYTES: Final = 16 * 1024
+"""How much of any other data."""
 
 
 def scan_file(path: str, head: bytes) -> Iterator[Finding]:
@@ -47,6 +50,11 @@ def scan_file(path: str, head: bytes) -> Iterator[Finding]:
         yield from _archive(path, head)
     if _MARKUP.match(head) and _ACTIVE_TEXT.search(head):
         yield Finding(_CHECK, "active-document", "medium", path)
+
+
+def needs_head(sample: bytes) -> bool:
+    """Whether more than the `sample` has to be seen: of archives, whose names lie apart, and documents."""
+    return sample.startswith(b"PK\x03\x04") or _MARKUP.match(sample) is not None
 
 
 def is_pickle(head: bytes) -> bool:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from memcube_protocol import limits, media_types
+from memcube_protocol import media_types
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.content import BlobReader, read_verified
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.shards import decompress
 from memcube_signing.predicates.reading import whole_seconds
-from memcube_signing.predicates.scan import CHECKS, FINDINGS, SEVERITIES, Finding, Scan
+from memcube_signing.predicates.scan import CHECKS, FINDINGS, SEVERITIES, Coverage, Finding, Scan
 
-from memcube.scanning.files import HEAD_BYTES, scan_file
-from memcube.scanning.text import Match, scan_lines, scan_text
+from memcube.scanning.encodings import decoded
+from memcube.scanning.files import HEAD_BYTES, SAMPLE_BYTES, needs_head, scan_file
+from memcube.scanning.text import Match, scan_lines, scan_sample, scan_text
 from memcube.scanning.versions import RULES_VERSION
 
 SCANNER: Final = "memcube"
@@ -25,8 +27,18 @@ _TEXTS: Final = {media_types.CARD, media_types.LORA_CONFIG}
 _PLACE_CHARS: Final = 200
 _PLACES: Final = 100
 """Places that are told of one rule in one file; all are counted."""
+WITHOUT_TEXT: Final = "cache-without-source-text"
+NOT_RECOMPUTED: Final = "cache-not-recomputed"
 Found = tuple[Finding, int]
 """A finding, and how many like it there are: 1, or those beyond the places that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What was found in one file, and how many of its bytes were read."""
+
+    found: Iterable[Found] = ()
+    read_bytes: int = 0
 
 
 def scan_cube(cube: Cube, blobs: BlobReader, *, name: str, version: str, now: datetime) -> Scan:
@@ -38,8 +50,11 @@ def scan_cube(cube: Cube, blobs: BlobReader, *, name: str, version: str, now: da
     """
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
+    read: list[tuple[CubeFile, int]] = []
     for file in cube.files:
-        for finding, count in _file(file, blobs):
+        looked = _file(file, blobs)
+        read.append((file, looked.read_bytes))
+        for finding, count in looked.found:
             counts[finding.check] += count
             findings.append(finding)
     findings.sort(key=lambda found: (-SEVERITIES.index(found.severity), found))
@@ -53,39 +68,57 @@ def scan_cube(cube: Cube, blobs: BlobReader, *, name: str, version: str, now: da
         checks=CHECKS,
         findings=tuple(findings[:FINDINGS]),
         counts={check: counts[check] for check in CHECKS},
+        coverage=_coverage(read),
     )
 
 
-def _file(file: CubeFile, blobs: BlobReader) -> Iterator[Found]:
+def _coverage(read: Sequence[tuple[CubeFile, int]]) -> Coverage:
+    return Coverage(
+        files=len(read),
+        sampled_files=sum(0 < count < file.size for file, count in read),
+        unread_files=sum(not count and bool(file.size) for file, count in read),
+        size_bytes=sum(file.size for file, _ in read),
+        read_bytes=sum(count for _, count in read),
+    )
+
+
+def _file(file: CubeFile, blobs: BlobReader) -> _Looked:
     if file.media_type == media_types.RECORDS:
         raw = decompress(blobs.read(file.digest), file.descriptor())
-        yield from _counted(scan_lines(raw), file.path)
-    elif file.media_type in _TEXTS:
+        return _Looked(_counted(scan_lines(raw), file.path), file.size)
+    if file.media_type in _TEXTS:
         text = read_verified(blobs, file.digest, file.size).decode("utf-8", "replace")
-        yield from _counted(scan_text(text), file.path)
-    elif file.media_type == media_types.KV_MANIFEST:
-        yield from _cache(file, read_verified(blobs, file.digest, file.size))
-    elif file.media_type == media_types.ATTACHMENT:
-        yield from _attachment(file, _head(blobs, file))
+        return _Looked(_counted(scan_text(text), file.path), file.size)
+    if file.media_type == media_types.KV_MANIFEST:
+        raw = read_verified(blobs, file.digest, file.size)
+        return _Looked(_cache(file, raw), file.size)
+    if file.media_type == media_types.ATTACHMENT:
+        return _attachment(file, blobs)
+    return _Looked()
 
 
-def _attachment(file: CubeFile, head: bytes) -> Iterator[Found]:
-    for finding in scan_file(file.path, head):
-        yield finding, 1
-    if b"\x00" not in head:
-        text = head.decode("utf-8", "replace")
-        yield from _counted(scan_text(text), file.path)
+def _attachment(file: CubeFile, blobs: BlobReader) -> _Looked:
+    """A text is read up to 1 MiB; of other data only a sample, for the rules are made for text."""
+    head = _head(blobs, file, SAMPLE_BYTES)
+    text = decoded(head)
+    if text is not None or needs_head(head):
+        head = _head(blobs, file, HEAD_BYTES)
+        text = decoded(head)
+    matches = scan_sample(head[:SAMPLE_BYTES]) if text is None else scan_text(text)
+    told = [(finding, 1) for finding in scan_file(file.path, head)]
+    return _Looked((*told, *_counted(matches, file.path)), len(head))
 
 
 def _cache(file: CubeFile, raw: bytes) -> Iterator[Found]:
-    """A KV cache: its text if it carries one, else a note that nobody can read what it says."""
+    """A KV cache: its text if it carries one; that the numbers say the same, nobody can read in them."""
     try:
         text = KvManifest.parse(raw).source.text
     except MemcubeError:
         text = None
     if text is None:
-        yield Finding("opaque-memory", "cache-without-source-text", "medium", file.path), 1
+        yield Finding("opaque-memory", WITHOUT_TEXT, "medium", file.path), 1
     else:
+        yield Finding("opaque-memory", NOT_RECOMPUTED, "info", file.path), 1
         yield from _counted(scan_text(text), file.path)
 
 
@@ -112,7 +145,7 @@ def _counted(matches: Iterable[Match], path: str) -> Iterator[Found]:
         yield Finding(check, name, severity, path), count
 
 
-def _head(blobs: BlobReader, file: CubeFile) -> bytes:
+def _head(blobs: BlobReader, file: CubeFile, size_bytes: int) -> bytes:
     """The first bytes of an attachment; the store hashed it when it came."""
-    stop = min(file.size, HEAD_BYTES)
-    return b"".join(blobs.read(file.digest, start=0, stop=stop))[: limits.MIB] if stop else b""
+    stop = min(file.size, size_bytes)
+    return b"".join(blobs.read(file.digest, start=0, stop=stop))[:stop] if stop else b""

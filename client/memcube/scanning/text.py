@@ -14,6 +14,13 @@ from memcube.scanning.rule import Rule, Span
 RULES: Final = (*secrets.RULES, *personal.RULES, *injection.RULES, *injection.MARKUP)
 _PLAIN: Final = tuple(rule for rule in RULES if not rule.folded)
 _FOLDED: Final = tuple(rule for rule in RULES if rule.folded)
+_TOKENS: Final = tuple(
+    rule
+    for rule in secrets.RULES
+    if rule.severity == "high" and min(map(len, rule.needles), default=0) >= 3
+)
+"""Rules that a search for a few letters decides: the others would cost more than what they find."""
+_LETTERS: Final = tuple(needle.encode() for rule in _TOKENS for needle in rule.needles)
 _DISGUISES: Final = re.compile("[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 PlaceOf = Callable[[int], str]
 """Names a line, counted from 0, for people."""
@@ -45,6 +52,13 @@ def scan_lines(raw: bytes) -> Iterator[Match]:
     if "\\u" in text:
         text = "\n".join(_unescaped(line) for line in text.split("\n"))
     return scan_text(text, _Records(text))
+
+
+def scan_sample(raw: bytes) -> Iterator[Match]:
+    """Secrets of known form in data that is no text, as in the metadata of an image."""
+    if not any(needle in raw for needle in _LETTERS):
+        return iter(())
+    return _each(_TOKENS, raw.decode("latin-1"), lambda _: "")
 
 
 def undisguised(text: str) -> str:

@@ -23,8 +23,10 @@ CHECKS: Final = ("secrets", "personal-data", "prompt-injection", "unsafe-files",
 SEVERITIES: Final = ("info", "low", "medium", "high")
 FINDINGS: Final = 1000
 _RULE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+RECOMPUTED: Final = 256
+_DECIMAL: Final = re.compile(r"(?:0|[1-9]\d{0,15})(?:\.\d{1,15})?(?:e[+-]\d{1,3})?|inf")
 _FIELDS: Final = {
-    *("scanner", "scannedAt", "checks", "findings", "counts"),
+    *("scanner", "scannedAt", "checks", "findings", "counts", "coverage", "recomputed"),
 }
 
 
@@ -59,11 +61,77 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much was looked at: of `files`, so many by a sample of their beginning, so many not at all.
+
+    What is not looked at are tensors and token ids, which the format itself checks. `read_bytes` of
+    the `size_bytes` that all files have in the cube were read.
+    """
+
+    files: int
+    sampled_files: int
+    unread_files: int
+    size_bytes: int
+    read_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.sampled_files + self.unread_files > self.files or self.read_bytes > self.size_bytes:
+            raise malformed("its coverage is more than there is")
+
+    def to_json(self) -> dict[str, int]:
+        """The JSON object of this coverage."""
+        return {
+            "files": self.files,
+            "sampledFiles": self.sampled_files,
+            "unreadFiles": self.unread_files,
+            "bytes": self.size_bytes,
+            "readBytes": self.read_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """A KV cache computed anew from its source text and compared, token by token.
+
+    `difference` is the largest distance of a token's row from the computed one, as a share of the mean
+    length of the rows of its tensor; the cache `agrees` if that is at most `tolerance`. Both are
+    decimal texts. `environment` is what it was computed with: program versions, device, attention.
+    """
+
+    path: str
+    base: str
+    difference: str
+    tolerance: str
+    environment: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for number in (self.difference, self.tolerance):
+            if not _DECIMAL.fullmatch(number):
+                raise malformed(f"{number[:40]!r} is not a decimal number from 0")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the cache says what its text says, within the tolerance."""
+        return float(self.difference) <= float(self.tolerance)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of this comparison."""
+        return {
+            "path": self.path,
+            "base": self.base,
+            "difference": self.difference,
+            "tolerance": self.tolerance,
+            "environment": dict(self.environment),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """What `scanner` (name and version), with the rules of `rules_version`, found in `subject`.
 
     `checks` are those that ran. `counts` says per check how many findings there were; `findings` may
-    hold only the worst 1 000 of them.
+    hold only the worst 1 000 of them. Of the KV caches only those in `recomputed` were compared with
+    their texts.
     """
 
     subject: Digest
@@ -75,8 +143,12 @@ class Scan:
     checks: tuple[str, ...]
     findings: tuple[Finding, ...]
     counts: Mapping[str, int]
+    coverage: Coverage | None = None
+    recomputed: tuple[Recomputed, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.recomputed) > RECOMPUTED:
+            raise malformed(f"it holds more than {RECOMPUTED} comparisons")
         if len(self.findings) > FINDINGS:
             raise malformed(f"it holds more than {FINDINGS} findings")
         if not self.checks or not set(self.checks) <= set(CHECKS):
@@ -107,6 +179,10 @@ class Scan:
             "counts": dict(self.counts),
             "findings": [finding.to_json() for finding in self.findings],
         }
+        if self.coverage:
+            predicate["coverage"] = self.coverage.to_json()
+        if self.recomputed:
+            predicate["recomputed"] = [one.to_json() for one in self.recomputed]
         return Statement(self.name, self.subject, PREDICATE_TYPE, predicate)
 
 
@@ -131,6 +207,24 @@ def read(said: Statement) -> Scan:
         checks=checks,
         findings=tuple(map(_finding, fields.tables("findings"))),
         counts={name: counts.integer(name) for name in fields.mapping("counts")},
+        coverage=_coverage(fields.table("coverage")) if fields.has("coverage") else None,
+        recomputed=tuple(map(_recomputed, fields.tables("recomputed"))),
+    )
+
+
+def _coverage(fields: Reader) -> Coverage:
+    names = ("files", "sampledFiles", "unreadFiles", "bytes", "readBytes")
+    fields.only(names)
+    return Coverage(*map(fields.integer, names))
+
+
+def _recomputed(fields: Reader) -> Recomputed:
+    names = ("path", "base", "difference", "tolerance")
+    fields.only((*names, "environment"))
+    environment = fields.table("environment")
+    return Recomputed(
+        *map(fields.text, names),
+        environment={name: environment.text(name) for name in fields.mapping("environment")},
     )
 
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 
 import pytest
 from memcube.scanning import RULES_VERSION, scan_cube
-from memcube.scanning.files import scan_file
+from memcube.scanning.encodings import decoded
+from memcube.scanning.files import HEAD_BYTES, SAMPLE_BYTES, scan_file
 from memcube_protocol import media_types
+from memcube_protocol.activation import encode_tokens
 from memcube_protocol.config import CubeConfig, Memory
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.cube import Cube, CubeFile
@@ -18,6 +20,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.records import Record
 from memcube_protocol.shards import compress, cut
 from memcube_signing.predicates import scan as scans
+from support.kv import IDS, kv_file, kv_manifest
 
 NOW = datetime(2026, 2, 1, 12, 0, 0, 5, tzinfo=UTC)
 KEY = "AKIA" + "QWERTYUIOPASDFGH"
@@ -128,3 +131,90 @@ def test_a_clean_cube_has_no_findings():
     assert found.findings == ()
     assert set(found.counts.values()) == {0}
     assert found.worst is None
+
+
+BINARY = bytes(range(1, 256)) * 64
+"""No text, though no byte of it is 0."""
+
+
+def test_a_text_is_told_from_other_data():
+    assert decoded("schön, 漢字".encode()) == "schön, 漢字"
+    assert decoded("Straße über Öl".encode("latin-1")) is not None
+    assert decoded("hidden".encode("utf-16")) == "hidden"
+    assert decoded(BINARY) is None
+    assert decoded(b"abc\x00") is None
+
+
+def test_a_text_of_two_bytes_a_character_hides_nothing():
+    found = scan("harmless", attachment=f"key {KEY}".encode("utf-16"))
+    assert [finding.rule for finding in found.findings] == ["aws-access-key"]
+
+
+def test_of_data_that_is_no_text_a_bounded_sample_is_read_and_the_statement_says_so():
+    packed, blobs = cube("harmless", attachment=BINARY * 256)
+    asked: list[int | None] = []
+
+    class Watched:
+        def read(self, digest, *, start=0, stop=None):
+            if digest == packed.files[-1].digest:
+                asked.append(stop)
+            return blobs.read(digest, start=start, stop=stop)
+
+    found = scan_cube(packed, Watched(), name="alice/notes", version="1", now=NOW)
+    assert max(stop or 1 << 40 for stop in asked) == SAMPLE_BYTES
+    assert found.findings == ()
+    records = packed.files[0].size
+    assert found.coverage == scans.Coverage(
+        2, 1, 0, records + len(BINARY) * 256, records + SAMPLE_BYTES
+    )
+    assert scans.read(found.to_statement()) == found
+
+
+def test_a_key_in_the_metadata_of_an_image_is_found_and_noise_is_not():
+    found = scan("harmless", attachment=BINARY * 2 + KEY.encode())
+    assert found.findings == ()
+    found = scan("harmless", attachment=BINARY[:255] + KEY.encode() + BINARY * 8)
+    assert [(f.rule, f.place) for f in found.findings] == [("aws-access-key", "")]
+
+
+def test_of_a_long_text_the_first_mebibyte_is_read_and_the_statement_says_so():
+    found = scan("harmless", attachment=b"plain words\n" * 100_000)
+    assert found.coverage is not None
+    assert found.coverage.sampled_files == 1
+    assert found.coverage.read_bytes <= HEAD_BYTES + 200
+
+
+def test_a_cache_is_labelled_as_what_nobody_can_read():
+    for text, rule, severity in (
+        (None, "cache-without-source-text", "medium"),
+        ("a text", "cache-not-recomputed", "info"),
+    ):
+        found = scan_of_cache(kv_manifest(text).to_bytes())
+        assert [(f.rule, f.severity) for f in found.findings] == [(rule, severity)]
+        assert found.coverage is not None
+        assert found.coverage.unread_files == 2
+
+
+def test_the_text_of_a_cache_is_scanned():
+    found = scan_of_cache(kv_manifest(f"the key is {KEY}").to_bytes())
+    assert {f.rule for f in found.findings} == {"cache-not-recomputed", "aws-access-key"}
+
+
+def scan_of_cache(manifest: bytes):
+    contents = [manifest, encode_tokens(IDS), kv_file()]
+    kinds = [media_types.KV_MANIFEST, media_types.KV_TOKENS, media_types.KV]
+    names = ["manifest.json", "tokens.u32", "kv.safetensors"]
+    files = [
+        CubeFile(f"activation/kv/{name}", kind, Digest.of(content), len(content), "kv")
+        for name, kind, content in zip(names, kinds, contents, strict=True)
+    ]
+    memory = Memory(
+        "kv",
+        "activation",
+        tuple(file.digest for file in files),
+        shape={"layers": 2, "tokens": len(IDS)},
+        compatibility=kv_manifest().key.to_json(),
+    )
+    config = CubeConfig("alice/notes", "1.0.0", NOW.replace(microsecond=0), memories=(memory,))
+    packed = Cube.write(config, files)
+    return scan_cube(packed, MemoryBlobs(contents), name="alice/notes", version="1", now=NOW)
