@@ -14,24 +14,24 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
-from memcube_signing.predicates.scan import Scan
 
-from memcube import accounts, consume, copying, holdings, proofs, pushing, vetting
+from memcube import consume
 from memcube.consume import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
-from memcube.credentials import Credentials
-from memcube.packing.pack import Packed, pack_folder
-from memcube.packing.unpack import unpack_files
-from memcube.publish import Published
 from memcube.settings import Settings
 from memcube.store import Pruned
-from memcube.transfer import Progress
 from memcube.trust import KeyStore, Verdict, judge_cube
 from memcube.trust.attested import Claim, statements_of
-from memcube.vetting import THOROUGH, Vetting
 
 if TYPE_CHECKING:
+    from memcube_signing.predicates.scan import Scan
+
+    from memcube import accounts, copying, holdings
     from memcube.loader import MountedCube
+    from memcube.packing.pack import Packed
+    from memcube.publish import Published
+    from memcube.transfer import Progress
+    from memcube.vetting import Vetting
 
 Name = Reference | str
 Filters = Iterable[str]
@@ -57,6 +57,8 @@ class Client:
         self, folder: Path | str, *, name: str | None = None, version: str | None = None
     ) -> Packed:
         """Pack `folder` into the local store; see `packing.pack.pack_folder`."""
+        from memcube.packing.pack import pack_folder
+
         return pack_folder(Path(folder), self.context.store, name=name, version=version)
 
     def push(
@@ -67,7 +69,7 @@ class Client:
         key: str | None = None,
         public: bool | None = None,
         trust: Trust = NORMAL_TRUST,
-        vet: Vetting = THOROUGH,
+        vet: Vetting | None = None,
         expose: bool = False,
     ) -> Published:
         """Pack, sign and publish the folder `source`, or publish a cube packed before by its name.
@@ -83,13 +85,18 @@ class Client:
                 its governance speaks against making it public.
             FindingsError: a scan found secrets or programs, and `vet` does not allow them.
         """
+        from memcube import pushing
+        from memcube.vetting import THOROUGH
+
         wanted = _reference(reference) if reference is not None else None
         return pushing.push(
-            self.context, source, wanted, pushing.Terms(key, public, trust, vet, expose)
+            self.context, source, wanted, pushing.Terms(key, public, trust, vet or THOROUGH, expose)
         )
 
     def scan(self, cube: Cube) -> Scan:
         """What the rules find in a cube that the local store holds; see `vetting.scan`."""
+        from memcube import vetting
+
         return vetting.scan(self.context, cube, cube.config.name)
 
     def pull(
@@ -120,6 +127,8 @@ class Client:
         trust: Trust = NORMAL_TRUST,
     ) -> Verified:
         """Write a verified cube as the plain folder `folder`; see `packing.unpack.unpack_files`."""
+        from memcube.packing.unpack import unpack_files
+
         verified = self.open(reference, filters=filters, trust=trust)
         with self.context.store.session():
             unpack_files(verified.files, self.context.store, Path(folder))
@@ -127,6 +136,8 @@ class Client:
 
     def path(self, reference: Name, memory: str, *, trust: Trust = NORMAL_TRUST) -> Path:
         """A folder with one verified memory, for tools that load files; see `memory_folder`."""
+        from memcube import holdings
+
         verified = self.open(reference, filters=(f"memory={memory}",), trust=trust)
         with self.context.store.session():
             return holdings.memory_folder(self.context, verified, memory)
@@ -163,6 +174,8 @@ class Client:
         Raises:
             NotFoundError, InvalidProofError, DigestMismatchError: there is no such proof.
         """
+        from memcube import proofs
+
         proof = proofs.read(Path(path))
         wanted = _reference(reference) if reference is not None else None
         verdict = proofs.judge(self.context, proof, reference=wanted, trust=trust)
@@ -175,6 +188,8 @@ class Client:
 
     def ls(self) -> tuple[holdings.Held, ...]:
         """The cubes in the local store."""
+        from memcube import holdings
+
         return holdings.held(self.context)
 
     def rm(self, reference: Name) -> Reference:
@@ -183,37 +198,52 @@ class Client:
 
     def forget(self, reference: Name) -> holdings.Forgotten:
         """As `rm`; says also what went with it, and what still keeps the cube."""
+        from memcube import holdings
+
         return holdings.forget(self.context, _reference(reference))
 
     def prune(
         self, *, older_than_days: float | None = None, max_bytes: int | None = None
     ) -> Pruned:
         """Free space in the local store; see `holdings.prune`."""
+        from memcube import holdings
+
         return holdings.prune(self.context, older_than_days=older_than_days, max_bytes=max_bytes)
 
     def login(
         self, token: str, host: str = "", *, username: str = ""
     ) -> tuple[accounts.Identity, str]:
         """Keep a token for the registry at `host` once it was taken; says also where it is kept."""
+        from memcube import accounts
+        from memcube.credentials import Credentials
+
         return accounts.login(self.context, host, Credentials(username, token))
 
     def logout(self, host: str = "") -> bool:
         """Forget the token for the registry at `host`; says whether there was one."""
+        from memcube import accounts
+
         return accounts.logout(self.context, host)
 
     def whoami(self, host: str = "") -> accounts.Identity:
         """Who the registry at `host` takes us for."""
+        from memcube import accounts
+
         return accounts.whoami(self.context, host)
 
     def tag(
         self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
     ) -> Reference:
         """Let the moving `tag` lead to a published cube; see `copying.add_tag`."""
+        from memcube import copying
+
         wanted = _reference(reference)
         return copying.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
 
     def cp(self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> copying.Copied:
         """Copy a cube with everything attached to it; see `copying.copy`."""
+        from memcube import copying
+
         return copying.copy(self.context, _reference(source), _reference(target), trust=trust)
 
     def mount(

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 from memcube_signing.keys import Signer
 
-from memcube.http import HttpClient
-from memcube.remote import Registry
 from memcube.settings import Settings
 from memcube.store import Store
-from memcube.transfer import Progress, Silent
 from memcube.trust import Acceptance, AuthorityStore, KeyStore, Mode, PinStore
 from memcube.trust.log_state import LogStore
 from memcube.trust.policy import Policy
 from memcube.trust.policy_file import load_effective
+
+if TYPE_CHECKING:
+    from memcube.http import HttpClient
+    from memcube.remote import Registry
+    from memcube.transfer import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +46,32 @@ class Context:
         keys: KeyStore | None = None,
     ) -> None:
         self.settings = settings
-        self.progress = progress or Silent()
+        self.progress = progress
         self.store = Store(settings.store_path)
         self.pins = PinStore(settings.home / "trust")
         self.logs = LogStore(settings.home / "trust")
         self.authorities = AuthorityStore(settings.home / "trust")
         self.keys = keys or KeyStore.of(settings)
-        self._http = HttpClient(settings)
+        self._http: HttpClient | None = None
         self._policy: Policy | None = None
 
     def registry(self, host: str) -> Registry:
         """The registry at `host`; empty: the default one."""
+        # Here and not above: what only reads the local store need not load an HTTP client.
+        from memcube.http import HttpClient
+        from memcube.remote import Registry
+
+        if self._http is None:
+            self._http = HttpClient(self.settings)
         return Registry(host, self._http, self.settings)
 
     def at_registry(self, reference: Reference) -> Reference:
-        """`reference` with the default registry where it names none, and `latest` without a target."""
+        """`reference` with the default registry where it names none, and `latest` without a target.
+
+        A registry has one name, whatever the spelling: another one would be outside of its policy.
+        """
         tag = reference.tag or (None if reference.digest else "latest")
-        host = reference.host or self.settings.endpoint.host
+        host = self.settings.endpoint_of(reference.host).host
         return Reference(host, reference.name, tag, reference.digest)
 
     @property
@@ -84,4 +95,5 @@ class Context:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._http.close()
+        if self._http is not None:
+            self._http.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Final
 
 from memcube_protocol import oci
@@ -21,16 +20,17 @@ from memcube_signing.bundle import Bundle
 from memcube_signing.keys import Algorithm, Signer
 from memcube_signing.predicates import attest, model_signature
 from memcube_signing.predicates import scan as scans
-from memcube_signing.predicates.scan import SEVERITIES, Finding, Scan
+from memcube_signing.predicates.scan import SEVERITIES, Coverage, Finding, Recomputed, Scan
 
 from memcube.attesting import attach
 from memcube.consume import Found, Verified, found_in_store
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.publish import Published, publish
-from memcube.scanning import scan_cube
+from memcube.scanning import NOT_RECOMPUTED, scan_cube
 from memcube.transfer import EarlySender
 from memcube.trust import Scope
 from memcube.trust.attested import values_of
+from memcube.version import VERSION
 
 _STOPPING: Final = frozenset({"secrets", "unsafe-files"})
 _SHOWN: Final = 10
@@ -79,9 +79,7 @@ def scan(context: Context, cube: Cube, name: str) -> Scan:
         IntegrityError, InvalidRecordError: a layer is damaged.
     """
     with context.store.session():
-        return scan_cube(
-            cube, context.store, name=name, version=version("memcube"), now=context.now()
-        )
+        return scan_cube(cube, context.store, name=name, version=VERSION, now=context.now())
 
 
 def require_publishable(found: Scan) -> None:
@@ -161,12 +159,34 @@ def scan_lines(found: Scan | None) -> list[str]:
     """What people read of a scan: one line, and one for each kind of finding that is not minor."""
     if found is None:
         return ["Scanned: no, as far as its publisher says"]
-    total = sum(found.counts.values())
     by = f"{found.scanner} {found.scanner_version}, rules {found.rules_version}"
-    if not total:
-        return [f"Scanned: nothing found ({by})"]
     counts = ", ".join(f"{check} {count}" for check, count in sorted(found.counts.items()) if count)
-    return [f"Scanned: {counts} ({by})", *_worst(found.findings)]
+    return [
+        f"Scanned: {counts or 'nothing found'} ({by})",
+        *_worst(found.findings),
+        *(_opaque_line(finding) for finding in found.findings if finding.rule == NOT_RECOMPUTED),
+        *map(recomputed_line, found.recomputed),
+    ]
+
+
+def coverage_line(covered: Coverage) -> str:
+    """What people read of how much a scan looked at."""
+    return (
+        f"Looked at {covered.read_bytes} of {covered.size_bytes} bytes: of {covered.files} files "
+        f"{covered.sampled_files} by a sample, {covered.unread_files} (tensors, token ids) not"
+    )
+
+
+def recomputed_line(one: Recomputed) -> str:
+    """What people read of a KV cache that was compared with its text."""
+    verdict = "agrees with its text" if one.agrees else "DIFFERS from its text"
+    how = ", ".join(f"{name} {value}" for name, value in sorted(one.environment.items()))
+    measured = f"difference {one.difference}, tolerance {one.tolerance}"
+    return f"Recomputed: {one.path} {verdict} ({measured}; {how})"
+
+
+def _opaque_line(finding: Finding) -> str:
+    return f"Opaque: {finding.path} was not compared with the text beside it"
 
 
 def place_of(finding: Finding) -> str:

@@ -1,4 +1,4 @@
-"""One HTTP exchange on raw ASGI: what came in, and the three kinds of answer.
+"""One HTTP exchange on raw ASGI: what came in, and the two kinds of answer.
 
 The distribution API bypasses the web framework, which would decode and normalise paths and costs
 more time than the work itself.
@@ -7,12 +7,11 @@ more time than the work itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -20,6 +19,7 @@ from memcube_protocol import limits
 from memcube_protocol.errors import InvalidRequestError, LimitExceededError, UnavailableError
 
 from memcube_registry.asgi import Receive, Scope, Send
+from memcube_registry.storage import Pieces
 
 Result = TypeVar("Result")
 
@@ -190,51 +190,37 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class FileAnswer:
-    """A whole file, which the server sends without Python touching its bytes."""
-
-    path: Path
-    size: int
-    headers: Headers
-
-    async def send(self, request: Request, send: Send) -> None:  # noqa: ARG002 - as every answer
-        """Send it. The server must have the `http.response.pathsend` extension."""
-        await _start(send, 200, [*self.headers, (b"content-length", b"%d" % self.size)])
-        await send({"type": "http.response.pathsend", "path": str(self.path)})
-
-
-@dataclass(frozen=True, slots=True)
 class StreamAnswer:
-    """Pieces that are read in a thread, one ahead of what is being sent."""
+    """Pieces of a blob. Those that are at hand are read here: a thread for each would cost more."""
 
     status: int
     headers: Headers
-    size: int
-    pieces: Iterator[bytes] = field(repr=False)
+    pieces: Pieces = field(repr=False)
 
     async def send(self, request: Request, send: Send) -> None:  # noqa: ARG002 - as every answer
         """Send it."""
-        await _start(send, self.status, [*self.headers, (b"content-length", b"%d" % self.size)])
-        pending = transfer(_next_of, self.pieces)
-        sent = 0
-        while (piece := await pending) is not None:
-            pending = transfer(_next_of, self.pieces)
-            sent += len(piece)
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        if sent != self.size:
+        size = self.pieces.size
+        with closing(self.pieces):
+            await _start(send, self.status, [*self.headers, (b"content-length", b"%d" % size)])
+            sent = 0
+            while (piece := await self._next()) is not None:
+                sent += len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if sent != size:
             # Ending the body here would pass a short file off as a whole one.
             raise UnavailableError(
-                f"the store returned {sent} of {self.size} bytes",
+                f"the store returned {sent} of {size} bytes",
                 hint="check the registry's blob store",
             )
         await send({"type": "http.response.body", "body": b""})
 
+    async def _next(self) -> bytes | None:
+        if self.pieces.at_hand():
+            return next(self.pieces, None)
+        return await transfer(next, self.pieces, None)
 
-Response = Answer | FileAnswer | StreamAnswer
 
-
-def _next_of(pieces: Iterator[bytes]) -> bytes | None:
-    return next(pieces, None)
+Response = Answer | StreamAnswer
 
 
 async def _start(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:

@@ -44,6 +44,24 @@ class BlobStoreContract:
         location = put(store, os.urandom(3 * PIECE_BYTES))
         assert max(map(len, store.read(location))) <= PIECE_BYTES
 
+    def test_says_how_many_bytes_come(self, store: BlobStore) -> None:
+        location = put(store, b"0123456789")
+        sizes = [
+            store.read(location, start=a, stop=b).size for a, b in ((0, None), (4, 6), (4, 99))
+        ]
+        assert sizes == [10, 2, 6]
+
+    def test_a_read_that_was_closed_gives_no_more(self, store: BlobStore) -> None:
+        pieces = store.read(put(store, b"0" * 3 * PIECE_BYTES))
+        next(pieces)
+        pieces.close()
+        pieces.close()
+        assert list(pieces) == []
+
+    def test_can_say_whether_the_next_piece_is_at_hand(self, store: BlobStore) -> None:
+        pieces = store.read(put(store, b"0" * 2 * PIECE_BYTES))
+        assert [pieces.at_hand() for _ in pieces][-1]
+
     @pytest.mark.parametrize(
         ("start", "stop"), [(0, 1), (5, 10), (10, None), (0, 99), (99, 200), (0, 0), (3, 3)]
     )
@@ -157,11 +175,6 @@ class BlobStoreContract:
         store.check()
         assert not list(store.objects())
         assert not list(store.uploads())
-
-    def test_a_direct_way_leads_to_the_same_bytes(self, store: BlobStore) -> None:
-        location = put(store, b"direct")
-        path = store.path(location)
-        assert path is None or path.read_bytes() == b"direct"
 
 
 class TestMemoryStore(BlobStoreContract):

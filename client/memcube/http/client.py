@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -29,6 +28,7 @@ from memcube.http.reaching import may_pass, unanswered
 from memcube.http.retry import RETRIED_STATUSES, RetryPolicy, retry_after_s
 from memcube.settings import Settings
 from memcube.store.files import PIECE_BYTES
+from memcube.version import VERSION
 
 TOKEN_BYTES: Final = limits.MIB
 _REDIRECTS: Final = 5
@@ -169,7 +169,7 @@ class HttpClient:
         self._by_variable = find_credentials is None and settings.token is not None
         self._resolver = resolver
         self._pools = Pools(settings.parallel + 2)
-        self._agent = f"memcube/{metadata.version('memcube')}"
+        self._agent = f"memcube/{VERSION}"
         self._authenticator = Authenticator(
             find_credentials or CredentialStore(settings).find, self._fetch_token, resolver=resolver
         )

@@ -12,7 +12,7 @@ from memcube_protocol.oci import Descriptor
 
 from memcube.remote import Registry
 from memcube.store import Store
-from memcube.transfer.progress import Progress
+from memcube.transfer.progress import Progress, Silent
 from memcube.transfer.upload import Sender
 from memcube.transfer.workers import Stop
 
@@ -25,10 +25,12 @@ class EarlySender:
     `sent` are the blobs that the repository holds now, `moved_bytes` what crossed the network.
     """
 
-    def __init__(self, registry: Registry, name: str, store: Store, progress: Progress) -> None:
+    def __init__(
+        self, registry: Registry, name: str, store: Store, progress: Progress | None
+    ) -> None:
         locations = functools.cache(lambda: store.locations(registry.host))
-        self._sender = Sender(registry, name, store, progress, locations)
-        self._progress = progress
+        self._progress = progress or Silent()
+        self._sender = Sender(registry, name, store, self._progress, locations)
         self._stop = Stop()
         self._lock = threading.Lock()
         self.sent: set[Digest] = set()

@@ -16,7 +16,6 @@ from memcube_registry.blobs.service import StoredBlob
 from memcube_registry.database import Database, utc_now
 from memcube_registry.exchange import (
     Answer,
-    FileAnswer,
     Request,
     Response,
     StreamAnswer,
@@ -25,7 +24,6 @@ from memcube_registry.exchange import (
 from memcube_registry.storage import BlobStore
 
 MEDIA_TYPE: Final = "application/octet-stream"
-PATHSEND: Final = "http.response.pathsend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class BlobRoutes:
         if url := self.store.url(blob.location, media_type=MEDIA_TYPE):
             return Answer(307, [(b"location", url.encode("ascii")), *_headers(blob)])
         span = _span(request, blob)
-        return await serve(self._content, request, blob, span)
+        return await serve(self._content, blob, span)
 
     async def head(self, request: Request, name: str, digest: Digest) -> Response:
         """The blob's length."""
@@ -64,21 +62,20 @@ class BlobRoutes:
         with self.database.read() as session:
             return service.find(session, principal, name, digest)
 
-    def _content(self, request: Request, blob: StoredBlob, span: Span | None) -> Response:
+    def _content(self, blob: StoredBlob, span: Span | None) -> Response:
         headers = _headers(blob)
-        if span is None:
-            path = self.store.path(blob.location)
-            if path and PATHSEND in (request.scope.get("extensions") or ()):
-                return FileAnswer(path, _require_whole(blob, path.stat().st_size), headers)
         start, stop = (span.start, span.stop) if span else (0, blob.size_bytes)
         try:
             pieces = self.store.read(blob.location, start=start, stop=stop)
         except NotFoundError as error:
             raise _lost(blob) from error
+        if pieces.size != stop - start:
+            pieces.close()
+            raise _lost(blob)
         if span:
             place = f"bytes {start}-{stop - 1}/{blob.size_bytes}"
             headers.append((b"content-range", place.encode()))
-        return StreamAnswer(206 if span else 200, headers, stop - start, pieces)
+        return StreamAnswer(206 if span else 200, headers, pieces)
 
 
 def is_known_to(request: Request, digest: Digest) -> bool:
@@ -111,12 +108,6 @@ def _headers(blob: StoredBlob) -> list[tuple[bytes, bytes]]:
         (b"cache-control", b"private, max-age=31536000, immutable"),
         (b"x-content-type-options", b"nosniff"),
     ]
-
-
-def _require_whole(blob: StoredBlob, size: int) -> int:
-    if size != blob.size_bytes:
-        raise _lost(blob)
-    return size
 
 
 def _lost(blob: StoredBlob) -> StorageError:

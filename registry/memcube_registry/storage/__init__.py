@@ -8,8 +8,8 @@ uploads/1234…    an upload in progress, under the id of its session
 
 from __future__ import annotations
 
-from memcube_registry.storage.interface import BlobStore, Object, Sink
+from memcube_registry.storage.interface import BlobStore, Object, Pieces, Sink
 from memcube_registry.storage.local import LocalFiles
 from memcube_registry.storage.memory import MemoryStore
 
-__all__ = ["BlobStore", "LocalFiles", "MemoryStore", "Object", "Sink"]
+__all__ = ["BlobStore", "LocalFiles", "MemoryStore", "Object", "Pieces", "Sink"]

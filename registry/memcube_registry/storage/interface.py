@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Final, Protocol
 
 from memcube_protocol import limits
 
-PIECE_BYTES: Final = limits.MIB
+PIECE_BYTES: Final = limits.MIB // 2
 """Reads come in pieces of at most this many bytes: smaller ones cost more than they carry."""
 
 
@@ -22,11 +21,32 @@ class Object:
     written_at: datetime
 
 
+class Pieces(Protocol):
+    """The bytes of a read, in order, in pieces of at most `PIECE_BYTES`."""
+
+    size: int
+    """How many bytes come in all."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes:
+        """The next piece; a read that fails raises `StorageError`."""
+        ...
+
+    def at_hand(self) -> bool:
+        """Whether the next piece comes without waiting for a disk or a network."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is read. Calling it again does nothing."""
+        ...
+
+
 class Reader(Protocol):
     """Reads finished objects."""
 
-    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Bytes `start` to `stop` of the object, in pieces of at most `PIECE_BYTES`.
+    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Pieces:
+        """Bytes `start` to `stop` of the object, fewer where it ends before.
 
         Raises:
             NotFoundError: there is no such object, said before the first piece.
@@ -36,11 +56,7 @@ class Reader(Protocol):
 
 
 class Direct(Protocol):
-    """Says how bytes can go out without passing through Python."""
-
-    def path(self, location: str) -> Path | None:
-        """The file that holds exactly the object's bytes, for the server to send by itself."""
-        ...
+    """Says whether a client can fetch bytes without this server between."""
 
     def url(self, location: str, *, media_type: str) -> str | None:
         """A URL, valid for a short time, from which the client may fetch the object."""

@@ -24,11 +24,12 @@ from memcube_protocol.errors import (
     StorageError,
 )
 
-from memcube_registry.storage.interface import PIECE_BYTES, Object, Sink
+from memcube_registry.storage.interface import PIECE_BYTES, Object, Pieces, Sink
 
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 _WRITEV_PIECES: Final = 1024
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_WAIT: Final = getattr(os, "RWF_NOWAIT", 0)  # Linux alone can ask the page cache
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -51,15 +52,11 @@ class LocalFiles:
             _sync_folder(self._objects)
             _sync_folder(folder)
 
-    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Pieces:
         """See `Reader.read`."""
         with _translated(f"object {location}"):
             handle = os.open(self._object(location), os.O_RDONLY | os.O_CLOEXEC)
-        return _pieces(handle, start, stop)
-
-    def path(self, location: str) -> Path | None:
-        """See `Direct.path`."""
-        return self._object(location)
+        return _FilePieces(handle, start, stop)
 
     def url(self, location: str, *, media_type: str) -> str | None:  # noqa: ARG002 - part of the interface
         """See `Direct.url`: files are sent by the server itself."""
@@ -88,7 +85,7 @@ class LocalFiles:
             handle = os.open(self._upload(upload), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return iter(())
-        return _pieces(handle, 0, None)
+        return _FilePieces(handle, 0, None)
 
     def abort(self, upload: str) -> None:
         """See `Uploads.abort`."""
@@ -232,19 +229,50 @@ def _require_size(handle: int, size: int) -> None:
         )
 
 
-def _pieces(handle: int, start: int, stop: int | None) -> Iterator[bytes]:
-    try:
-        position = start
-        while stop is None or position < stop:
-            wanted = PIECE_BYTES if stop is None else min(PIECE_BYTES, stop - position)
-            with _translated("an object"):
-                piece = os.pread(handle, wanted, position)
-            if not piece:
-                return
-            position += len(piece)
-            yield piece
-    finally:
-        os.close(handle)
+class _FilePieces:
+    """See `Pieces`. Owns `handle`."""
+
+    def __init__(self, handle: int, start: int, stop: int | None) -> None:
+        end = os.fstat(handle).st_size
+        self._handle: int | None = handle
+        self._position = start
+        self._stop = end if stop is None else min(stop, end)
+        self.size = max(0, self._stop - start)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        """See `Pieces`."""
+        wanted = min(PIECE_BYTES, self._stop - self._position)
+        if self._handle is None or wanted <= 0:
+            self.close()
+            raise StopIteration
+        with _translated("an object"):
+            piece = os.pread(self._handle, wanted, self._position)
+        if not piece:  # somebody cut the file meanwhile
+            self.close()
+            raise StopIteration
+        self._position += len(piece)
+        return piece
+
+    def at_hand(self) -> bool:
+        """Whether the piece's last byte lies in the page cache: reading ahead, the kernel comes to it last."""
+        last = min(self._position + PIECE_BYTES, self._stop) - 1
+        if self._handle is None or last < self._position:
+            return True
+        if not _NO_WAIT:
+            return False
+        try:
+            return os.preadv(self._handle, [bytearray(1)], last, _NO_WAIT) == 1
+        except OSError:  # not in the cache, or a file system that cannot say
+            return False
+
+    def close(self) -> None:
+        """See `Pieces.close`."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 def _listed(folder: Path) -> Iterator[Object]:

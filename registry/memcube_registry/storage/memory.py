@@ -6,7 +6,6 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from memcube_protocol.errors import (
     ConflictError,
@@ -15,7 +14,7 @@ from memcube_protocol.errors import (
     SizeMismatchError,
 )
 
-from memcube_registry.storage.interface import PIECE_BYTES, Object, Sink
+from memcube_registry.storage.interface import PIECE_BYTES, Object, Pieces, Sink
 
 
 class MemoryStore:
@@ -27,16 +26,12 @@ class MemoryStore:
         self._open: set[str] = set()
         self._lock = threading.Lock()
 
-    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Pieces:
         """See `Reader.read`."""
         held = self._objects.get(location)
         if held is None:
             raise NotFoundError(f"the store holds no object {location}", hint="push the blob again")
-        return _pieces(memoryview(held[0])[start:stop])
-
-    def path(self, location: str) -> Path | None:  # noqa: ARG002 - part of the interface
-        """See `Direct.path`: there are no files."""
-        return None
+        return _MemoryPieces(held[0][start:stop])
 
     def url(self, location: str, *, media_type: str) -> str | None:  # noqa: ARG002 - part of the interface
         """See `Direct.url`: there is no other server."""
@@ -64,7 +59,7 @@ class MemoryStore:
 
     def peek(self, upload: str) -> Iterator[bytes]:
         """See `Uploads.peek`."""
-        return _pieces(memoryview(bytes(self._uploads.get(upload, (b"",))[0])))
+        return _MemoryPieces(bytes(self._uploads.get(upload, (b"",))[0]))
 
     def abort(self, upload: str) -> None:
         """See `Uploads.abort`."""
@@ -131,5 +126,25 @@ class _MemorySink:
         self._store.release(self._upload)
 
 
-def _pieces(view: memoryview) -> Iterator[bytes]:
-    return (bytes(view[at : at + PIECE_BYTES]) for at in range(0, len(view), PIECE_BYTES))
+class _MemoryPieces:
+    def __init__(self, content: bytes) -> None:
+        self.size = len(content)
+        self._rest = memoryview(content)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        """See `Pieces`."""
+        if not self._rest:
+            raise StopIteration
+        piece, self._rest = bytes(self._rest[:PIECE_BYTES]), self._rest[PIECE_BYTES:]
+        return piece
+
+    def at_hand(self) -> bool:
+        """See `Pieces.at_hand`."""
+        return True
+
+    def close(self) -> None:
+        """See `Pieces.close`."""
+        self._rest = self._rest[:0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -14,6 +13,8 @@ def version() -> Answer:
     """Print the versions of memcube, of the protocol it speaks and of Python."""
     from memcube_protocol.config import MIP_VERSION
 
-    own, python = metadata.version("memcube"), platform.python_version()
-    value = {"memcube": own, "mip": MIP_VERSION, "python": python}
-    return Answer(value, f"memcube {own} (MIP {MIP_VERSION}, Python {python})", own)
+    from memcube.version import VERSION
+
+    python = platform.python_version()
+    value = {"memcube": VERSION, "mip": MIP_VERSION, "python": python}
+    return Answer(value, f"memcube {VERSION} (MIP {MIP_VERSION}, Python {python})", VERSION)
