@@ -255,6 +255,23 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "countersigning",
+        sa.Column("repository_id", sa.Integer(), nullable=False),
+        sa.Column("referrer", sa.String(160), nullable=False),
+        sa.Column("is_due", sa.Boolean(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=True),
+        sa.Column("made", sa.String(160), nullable=True),
+        sa.Column("refused", sa.String(64), nullable=True),
+        sa.Column("noted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id"], ["repository.id"], name=op.f("fk_countersigning_repository_id")
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "referrer", name=op.f("pk_countersigning")),
+    )
+    with op.batch_alter_table("countersigning", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_countersigning_is_due"), ["is_due"], unique=False)
+
+    op.create_table(
         "tag",
         sa.Column("repository_id", sa.Integer(), nullable=False),
         sa.Column(
@@ -365,6 +382,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_tag_manifest_id"))
 
     op.drop_table("tag")
+    with op.batch_alter_table("countersigning", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_countersigning_is_due"))
+
+    op.drop_table("countersigning")
     with op.batch_alter_table("manifest_child", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_manifest_child_child_digest"))
 

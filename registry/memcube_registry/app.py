@@ -32,6 +32,8 @@ from memcube_registry.accounts.handshake import Issuer, load_key
 from memcube_registry.accounts.identity_tokens import IdentityTokens
 from memcube_registry.asgi import Application, Receive, Scope, Send
 from memcube_registry.catalog import routes as catalog_routes
+from memcube_registry.countersigning.key import signer_of
+from memcube_registry.countersigning.service import Countersigner, settle_periodically
 from memcube_registry.database import Database
 from memcube_registry.distribution import Distribution
 from memcube_registry.gate import Gate, Limits, Realm
@@ -61,6 +63,8 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             operations.readyz,
             operations.metrics,
             operations.well_known,
+            operations.registry_key,
+            operations.countersigning_rules,
             handshake_routes.get_token,
             handshake_routes.post_token,
             accounts_routes.router,
@@ -113,28 +117,26 @@ async def _collecting(services: Services) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _running(app: Litestar) -> AsyncIterator[None]:
-    """Collects garbage beside the requests, and closes the database after the last one."""
-    services: Services = app.state["services"]
-    settings = services.settings
-    collecting = None
-    if settings.gc_interval_s:
-        collecting = asyncio.create_task(
-            collect_periodically(
-                services.database,
-                services.blobs,
-                interval=timedelta(seconds=settings.gc_interval_s),
-                grace=timedelta(seconds=settings.gc_grace_s),
-                upload_life=timedelta(seconds=settings.upload_expiry_s),
-            )
-        )
+async def _countersigning(services: Services) -> AsyncIterator[None]:
+    """What was left undone is countersigned for as long as this lasts, and what runs at the end is waited for."""
+    stopped = asyncio.Event()
+    task = asyncio.create_task(settle_periodically(services.countersigner, stopped))
     try:
         yield
     finally:
-        if collecting is not None:
-            collecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await collecting
+        stopped.set()
+        services.countersigner.stop()
+        await task
+
+
+@asynccontextmanager
+async def _running(app: Litestar) -> AsyncIterator[None]:
+    """Does what has to be done beside the requests, and closes the database after the last one."""
+    services: Services = app.state["services"]
+    try:
+        async with _collecting(services), _countersigning(services):
+            yield
+    finally:
         services.database.close()
 
 
@@ -159,15 +161,18 @@ def _services(settings: Settings) -> Services:
     database = Database(settings.database_url)
     lifetime = timedelta(seconds=settings.handshake_token_s)
     issuer = Issuer(load_key(settings.token_key_file), settings.service, lifetime)
+    blobs, log = LocalFiles(settings.data_dir / "blobs"), _log(settings, database)
+    signer = signer_of(load_key(settings.countersigning_key_file))
     return Services(
         settings=settings,
         database=database,
-        blobs=LocalFiles(settings.data_dir / "blobs"),
+        blobs=blobs,
         issuer=issuer,
         authenticator=Authenticator(database, issuer, settings.anonymous_pull),
         metrics=Metrics(),
         identities=IdentityTokens(settings.oidc_issuers, settings.service),
-        log=_log(settings, database),
+        log=log,
+        countersigner=Countersigner(database, blobs, log, signer, settings.url),
     )
 
 
@@ -193,7 +198,7 @@ def _guarded(app: ASGIApp, services: Services, buckets: Buckets) -> ASGIApp:
         failures=Rate(settings.failed_logins_per_minute / 60),
     )
     realm = Realm(settings.url, settings.service)
-    distribution = Distribution(services.database, services.blobs)
+    distribution = Distribution(services.database, services.blobs, services.countersigner.settle)
     both = _either(distribution, cast(Application, app))
     gate = Gate(both, services.authenticator, buckets, limits, realm, settings.proxy_networks())
     observed = Observed(gate, services.metrics, body_timeout_s=settings.body_timeout_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -120,10 +120,16 @@ def parse_path(raw: bytes) -> Target:
 class Distribution:
     """The ASGI application. The gate before it has put the principal into the scope."""
 
-    def __init__(self, database: Database, store: BlobStore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        settle: Callable[[int, Digest], None] | None = None,
+    ) -> None:
+        """`settle` countersigns a release that was just attached."""
         self._blobs = BlobRoutes(database, store)
         self._uploads = UploadRoutes(database, store)
-        self._manifests = ManifestRoutes(database)
+        self._manifests = ManifestRoutes(database, settle)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import Any, Final
 
@@ -11,12 +12,14 @@ from memcube_protocol.errors import UnavailableError
 from sqlmodel import func, select, text
 
 from memcube_registry.blobs.models import Upload
+from memcube_registry.countersigning import rules
 from memcube_registry.metrics import CONTENT_TYPE
 from memcube_registry.services import Services, services_of
 from memcube_registry.settings import DRAIN_VARIABLE
 
 MIP_VERSIONS: Final = ("1.0",)
 _NO_STORE: Final = {"cache-control": "no-store"}
+_SHORT: Final = {"cache-control": "public, max-age=300"}
 
 
 @get("/healthz", sync_to_thread=False, include_in_schema=False)
@@ -64,6 +67,7 @@ def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
             "anonymousPull": settings.anonymous_pull,
             "api": f"{settings.url}/api/v1",
             "log": _log_of(services),
+            "countersignatures": _countersignatures_of(services),
             "openapi": f"{settings.url}/api/v1/openapi.json",
         },
         "limits": {
@@ -74,7 +78,7 @@ def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
             "tagChars": limits.TAG_CHARS,
         },
     }
-    return Response(document, headers={"cache-control": "public, max-age=300"})
+    return Response(document, headers=_SHORT)
 
 
 def _log_of(services: Services) -> dict[str, str]:
@@ -85,6 +89,28 @@ def _log_of(services: Services) -> dict[str, str]:
         "key": str(key),
         "trustedRoot": f"{services.settings.url}/.well-known/trusted_root.json",
     }
+
+
+def _countersignatures_of(services: Services) -> dict[str, str]:
+    """The registry's own key, as clients pin it, and the rules by which it signs."""
+    return {
+        "key": base64.b64encode(services.countersigner.key.der).decode(),
+        "keyUrl": f"{services.settings.url}{rules.KEY_PATH}",
+        "rules": f"{services.settings.url}{rules.PATH}",
+    }
+
+
+@get(rules.KEY_PATH, sync_to_thread=False, include_in_schema=False)
+def registry_key(request: Request[Any, Any, Any]) -> Response[str]:
+    """The key of countersignatures, as cosign and openssl read it."""
+    key = services_of(request).countersigner.key
+    return Response(key.to_pem(), media_type="application/x-pem-file", headers=_SHORT)
+
+
+@get(rules.PATH, sync_to_thread=False, include_in_schema=False)
+def countersigning_rules() -> Response[str]:
+    """The rules that countersignatures name by their digest."""
+    return Response(rules.TEXT, media_type="text/plain; charset=utf-8", headers=_SHORT)
 
 
 def is_draining() -> bool:

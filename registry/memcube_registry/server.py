@@ -63,7 +63,7 @@ def _keep_freed_memory() -> None:
 
 
 def prepare(settings: Settings) -> None:
-    """Make the data folder, the token key and the database's tables where they are missing.
+    """Make the data folder, the keys and the database's tables where they are missing.
 
     Raises:
         StorageError: the data folder cannot be made.
@@ -81,6 +81,7 @@ def prepare(settings: Settings) -> None:
         ) from error
     load_key(settings.token_key_file)
     load_key(settings.log_key_file)
+    load_key(settings.countersigning_key_file)
     with closing(Database(settings.database_url)) as database:
         database.migrate()
 

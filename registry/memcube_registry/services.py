@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer
 from memcube_registry.accounts.identity_tokens import IdentityTokens
+from memcube_registry.countersigning.service import Countersigner
 from memcube_registry.database import Database
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.metrics import Metrics
@@ -29,6 +30,7 @@ class Services:
     authenticator: Authenticator
     metrics: Metrics
     log: TransparencyLog
+    countersigner: Countersigner
     identities: IdentityTokens
 
 

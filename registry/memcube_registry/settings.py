@@ -62,6 +62,11 @@ class Settings:
         "File with the 32-byte key of the transparency log, the same for every replica; "
         "empty: log.key in the data folder, made at the first start.",
     )
+    countersigning_key_file: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
+        Path(),
+        "File with the 32-byte key of countersignatures, the same for every replica; "
+        "empty: countersigning.key in the data folder, made at the first start.",
+    )
     log_origin: str = _setting(
         "", "Name of the transparency log, for ever; empty: the host of the URL at the first start."
     )
@@ -118,6 +123,10 @@ class Settings:
             object.__setattr__(self, "token_key_file", self.data_dir / "token.key")
         if self.log_key_file == Path():
             object.__setattr__(self, "log_key_file", self.data_dir / "log.key")
+        if self.countersigning_key_file == Path():
+            object.__setattr__(
+                self, "countersigning_key_file", self.data_dir / "countersigning.key"
+            )
 
     @property
     def url(self) -> str:

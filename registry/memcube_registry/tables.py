@@ -5,7 +5,8 @@ from __future__ import annotations
 from memcube_registry.accounts import models as accounts
 from memcube_registry.blobs import models as blobs
 from memcube_registry.catalog import models as catalog
+from memcube_registry.countersigning import models as countersigning
 from memcube_registry.log import models as log
 from memcube_registry.manifests import models as manifests
 
-__all__ = ["accounts", "blobs", "catalog", "log", "manifests"]
+__all__ = ["accounts", "blobs", "catalog", "countersigning", "log", "manifests"]

@@ -150,7 +150,7 @@ def load_key(path: Path) -> bytes:
     except OSError as error:
         raise StorageError(
             f"the key {path} cannot be read or made: {error}",
-            hint="set token_key_file or log_key_file to a file that the registry may read",
+            hint="set token_key_file, log_key_file or countersigning_key_file to a file it may read",
         ) from error
 
 

@@ -16,6 +16,7 @@ from memcube_registry.accounts.service import add_usage
 from memcube_registry.blobs import service as blobs
 from memcube_registry.blobs.models import Blob, BlobLink, Upload
 from memcube_registry.catalog.models import Repository, Visibility
+from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.delivery.service import authorize
 from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, RetiredTag, Tag
 
@@ -96,6 +97,7 @@ def delete_cube(session: Session, principal: Principal, name: str) -> list[str]:
     held = select(Blob).join(BlobLink).where(BlobLink.repository_id == row.id)
     for blob in session.exec(held).all():
         blobs.unlink(session, row, blob)
+    session.execute(delete(Countersigning).where(col(Countersigning.repository_id) == row.id))
     uploads = list(session.exec(select(Upload.id).where(Upload.repository_id == row.id)))
     session.execute(delete(Upload).where(col(Upload.repository_id) == row.id))
     row.visibility = Visibility.PRIVATE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -31,6 +32,8 @@ class ManifestRoutes:
     """Answers requests for manifests, tags and referrers."""
 
     database: Database
+    settle: Callable[[int, Digest], None] | None = None
+    """Countersigns the release that a manifest attaches, once it is visible."""
 
     async def get(self, request: Request, name: str, reference: str) -> Response:
         """The manifest, byte for byte; 304 where the client has it already."""
@@ -67,7 +70,11 @@ class ManifestRoutes:
         def put() -> Push:
             push = service.read_push(raw, media_type, digest, names, expected)
             now = utc_now()
-            self.database.run(lambda session: service.put(session, principal, name, push, now))
+            due = self.database.run(
+                lambda session: service.put(session, principal, name, push, now)
+            )
+            if due is not None and self.settle:
+                self.settle(due, push.digest)
             return push
 
         push = await serve(put)

@@ -26,6 +26,7 @@ from memcube_registry.accounts.service import add_usage, require_quota
 from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.blobs.service import STALE
 from memcube_registry.catalog.models import Repository
+from memcube_registry.countersigning.queue import note
 from memcube_registry.database import Database, table_of
 from memcube_registry.delivery.service import Act, Part, authorize
 from memcube_registry.manifests import tags
@@ -114,8 +115,10 @@ def read_push(
     return Push(actual, oci.parse(raw, media_type), tuple(dict.fromkeys(names)), expected)
 
 
-def put(session: Session, principal: Principal, name: str, push: Push, now: datetime) -> None:
+def put(session: Session, principal: Principal, name: str, push: Push, now: datetime) -> int | None:
     """Make the manifest visible in the repository, and its tags point to it, in one transaction.
+
+    The repository's key where the registry's countersignature is due for it; else None.
 
     Raises:
         MissingContentError: the repository lacks a blob or manifest that it names.
@@ -127,20 +130,35 @@ def put(session: Session, principal: Principal, name: str, push: Push, now: date
     repository = authorize(
         session, principal, name, Act.WRITE, digest=push.digest, part=Part.DESCRIPTION
     )
+    assert principal.account_id is not None, "nobody may push without an account"
+    return keep(session, repository, principal.account_id, push, now)
+
+
+def keep(
+    session: Session, repository: Repository, account_id: int, push: Push, now: datetime
+) -> int | None:
+    """As `put`, for the account `account_id`, whose right to do so is not asked for.
+
+    Raises:
+        MissingContentError, InvalidManifestError, ConflictError, QuotaExceededError: as `put`.
+    """
     assert repository.id is not None
     blobs = _require_blobs(session, repository.id, push.manifest)
     children = _require_children(session, repository.id, push.manifest)
     row = _row(session, repository.id, str(push.digest))
+    is_new = row is None
     if row is None:
         require_quota(session, repository.account_id, len(push.manifest.raw))
-        row = _insert(session, principal, repository.id, push, now)
+        row = _insert(session, account_id, repository.id, push, now)
         add_usage(session, repository.account_id, row.size_bytes)
         _refer(session, row, blobs, children)
     row.used_at, row.condemned_at = now, None
     _renew_links(session, repository.id, blobs, now)
     for tag in push.tag_names:
         tags.point(session, repository.id, tag, row, push.expected, now)
+    is_due = note(session, repository.id, push.digest, push.manifest, now, is_new=is_new)
     session.flush()
+    return repository.id if is_due else None
 
 
 def get(
@@ -252,9 +270,8 @@ def _renew(session: Session, manifest_id: int, digest: str, now: datetime) -> No
 
 
 def _insert(
-    session: Session, principal: Principal, repository_id: int, push: Push, now: datetime
+    session: Session, account_id: int, repository_id: int, push: Push, now: datetime
 ) -> Manifest:
-    assert principal.account_id is not None, "nobody may push without an account"
     row = Manifest(
         repository_id=repository_id,
         digest=str(push.digest),
@@ -264,7 +281,7 @@ def _insert(
         size_bytes=len(push.manifest.raw),
         content=push.manifest.raw,
         subject_digest=str(push.subject) if push.subject else None,
-        account_id=principal.account_id,
+        account_id=account_id,
         created_at=now,
         used_at=now,
     )

@@ -2,13 +2,15 @@
 
 It says what the registry checked before it took the cube, against which policy, and when. It never
 stands in for the publisher's release: a cube with only a countersignature is unsigned.
+
+`memcube_publishers` and `memcube_log` are extension fields, named as SLSA wants those of a vendor.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 
@@ -22,7 +24,17 @@ PREDICATE_TYPE: Final = "https://slsa.dev/verification_summary/v1"
 SLSA_VERSION: Final = "1.1"
 LEVEL: Final = "MEMCUBE_PUBLISHER_VERIFIED"
 """The level of a cube whose release statement the registry verified."""
+LEVEL_LOGGED: Final = "MEMCUBE_RELEASE_LOGGED"
+"""The level of a cube whose release statement is in the registry's transparency log."""
 _RESULTS: Final = ("PASSED", "FAILED")
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlace:
+    """Where a release stands in a log: the log's origin and the number of the entry."""
+
+    origin: str
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +43,8 @@ class Countersignature:
 
     `resource` is `host/namespace/name`; `verifier` is the URI of the registry; `policy` is the URI of
     the rules, `policy_digest` that of their text; `inputs` are the digests of the bundles that were
-    checked; `levels` names what was established.
+    checked; `levels` names what was established. `publishers` are the ids of the keys whose signatures
+    counted, `log` is the place of the first input.
     """
 
     subject: Digest
@@ -43,6 +56,8 @@ class Countersignature:
     inputs: tuple[Digest, ...]
     levels: tuple[str, ...] = (LEVEL,)
     passed: bool = True
+    publishers: tuple[str, ...] = ()
+    log: LogPlace | None = None
 
     def __post_init__(self) -> None:
         if self.verified_at.tzinfo is None or self.verified_at.microsecond:
@@ -50,7 +65,7 @@ class Countersignature:
 
     def to_statement(self) -> Statement:
         """The in-toto statement of this summary."""
-        predicate = {
+        predicate: dict[str, Any] = {
             "verifier": {"id": self.verifier},
             "timeVerified": write_moment(self.verified_at),
             "resourceUri": self.resource,
@@ -60,6 +75,10 @@ class Countersignature:
             "verifiedLevels": list(self.levels),
             "slsaVersion": SLSA_VERSION,
         }
+        if self.publishers:
+            predicate["memcube_publishers"] = list(self.publishers)
+        if self.log:
+            predicate["memcube_log"] = {"origin": self.log.origin, "index": self.log.index}
         return Statement(self.resource, self.subject, PREDICATE_TYPE, predicate)
 
 
@@ -91,7 +110,13 @@ def read(said: Statement) -> Countersignature:
         inputs=tuple(item.digest_set() for item in fields.tables("inputAttestations")),
         levels=fields.texts("verifiedLevels"),
         passed=fields.choice("verificationResult", _RESULTS) == _RESULTS[0],
+        publishers=fields.texts("memcube_publishers"),
+        log=_place(fields.table("memcube_log")) if fields.has("memcube_log") else None,
     )
+
+
+def _place(fields: Reader) -> LogPlace:
+    return LogPlace(fields.text("origin"), fields.integer("index"))
 
 
 KIND: Final = Kind(PREDICATE_TYPE, read)

@@ -1,0 +1,108 @@
+"""Attaching a statement of the registry's own: bytes into the store, then one transaction shows all of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+
+from memcube_protocol import oci
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import ConflictError
+from sqlmodel import Session, col, select
+
+from memcube_registry.blobs.models import Blob
+from memcube_registry.blobs.service import link
+from memcube_registry.catalog.models import Repository
+from memcube_registry.countersigning.models import Countersigning
+from memcube_registry.database import Database
+from memcube_registry.manifests import service as manifests
+from memcube_registry.manifests.models import Manifest
+from memcube_registry.manifests.service import Push
+from memcube_registry.storage import BlobStore
+
+Key = tuple[int, str]
+
+
+def attach(
+    database: Database,
+    store: BlobStore,
+    key: Key,
+    manifest: oci.Manifest,
+    contents: Mapping[Digest, bytes],
+    now: datetime,
+) -> bool:
+    """Make `manifest` and its blobs visible, and the countersigning of `key` done; False: it was already.
+
+    Killed before the transaction, it leaves bytes that nobody knows, which garbage collection sweeps.
+
+    Raises:
+        QuotaExceededError, StorageError, ConflictError, UnavailableError: not now.
+    """
+    with database.read() as session:
+        absent = [digest for digest in contents if _blob(session, digest) is None]
+    locations = {digest: _written(store, contents[digest]) for digest in absent}
+
+    def show(session: Session) -> set[Digest]:
+        row = session.get_one(Countersigning, key)
+        if not row.is_due:
+            return set()
+        repository = session.get_one(Repository, key[0])
+        used = {
+            digest
+            for digest, content in contents.items()
+            if _link(session, repository, digest, locations.get(digest), len(content), now)
+        }
+        push = Push(manifest.digest, manifest)
+        manifests.keep(session, repository, repository.account_id, push, now)
+        row.is_due, row.made, row.refused = False, str(manifest.digest), None
+        session.add(row)
+        return used | {manifest.digest}
+
+    used = database.run(show)
+    for digest in locations.keys() - used:
+        store.delete(locations[digest])
+    return bool(used)
+
+
+def is_there(session: Session, repository_id: int, digest: str) -> bool:
+    """Whether the repository holds a manifest of that digest."""
+    query = select(col(Manifest.id)).where(
+        Manifest.repository_id == repository_id, Manifest.digest == digest
+    )
+    return session.exec(query).first() is not None
+
+
+def _blob(session: Session, digest: Digest) -> Blob | None:
+    return session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
+
+
+def _written(store: BlobStore, content: bytes) -> str:
+    upload = uuid.uuid4().hex
+    sink = store.open(upload, size=0)
+    try:
+        sink.write([content])
+    finally:
+        sink.close()
+    return store.finish(upload, size=len(content))
+
+
+def _link(
+    session: Session,
+    repository: Repository,
+    digest: Digest,
+    location: str | None,
+    size_bytes: int,
+    now: datetime,
+) -> bool:
+    """Let the repository hold the blob; whether `location` is where it lies from now on."""
+    row = _blob(session, digest)
+    is_new = row is None
+    if row is None:
+        if location is None:
+            raise ConflictError(f"the blob {digest} has just been collected", hint="try again")
+        row = Blob(digest=str(digest), size_bytes=size_bytes, location=location, created_at=now)
+        session.add(row)
+        session.flush()
+    link(session, repository, row, now)
+    return is_new
