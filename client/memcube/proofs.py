@@ -73,7 +73,7 @@ def judge(
 
     Judged is whether it proves the cube at `reference`; without one, at the name that it gives itself.
     """
-    wanted = context.at_registry(reference) if reference else proof.reference
+    wanted = context.at_registry(reference or proof.reference)
     found = Found(
         wanted,
         proof.manifest,

@@ -20,8 +20,10 @@ _NAME: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST: Final = re.compile(
-    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?"
+    rf"({_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?"
 )
+_NUMERIC: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+"""A last label that systems read as a number: `127.1` and `0x7f.1` are addresses to them."""
 _SEMVER_TAG: Final = re.compile(
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(?:-(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?"
@@ -139,11 +141,15 @@ def is_tag(text: str) -> bool:
 
 
 def is_host(text: str) -> bool:
-    """Whether `text` is a host name or bracketed IPv6 address, with an optional port up to 65535."""
-    if len(text) > limits.NAME_CHARS or not _HOST.fullmatch(text) or not _is_address(text):
+    """Whether `text` is a host name or an address, with an optional port up to 65535.
+
+    Ports and addresses have their one canonical spelling: another would be another name for policies.
+    """
+    parts = _HOST.fullmatch(text) if len(text) <= limits.NAME_CHARS else None
+    if parts is None or not _is_address(parts[1]):
         return False
-    port = text.rpartition(":")[2] if re.search(r":\d+$", text) else ""
-    return not port or int(port) <= 65535
+    port = parts[2] or "0"
+    return port == str(int(port)) and int(port) <= 65535
 
 
 def is_immutable_tag(tag: str) -> bool:
@@ -169,11 +175,12 @@ def _reads_as_host(component: str) -> bool:
 
 
 def _is_address(host: str) -> bool:
-    """Whether a bracketed host holds an IPv6 address; other hosts pass."""
-    if not host.startswith("["):
-        return True
+    """Whether what is or may be taken for an IP address is one in canonical spelling; others pass."""
     try:
-        ipaddress.IPv6Address(host[1:].partition("]")[0])
+        if host.startswith("["):
+            return ipaddress.IPv6Address(host[1:-1]).compressed == host[1:-1].lower()
+        if _NUMERIC.fullmatch(host.rpartition(".")[2]):
+            return str(ipaddress.IPv4Address(host)) == host
     except ValueError:
         return False
     return True

@@ -25,6 +25,8 @@ from memcube.trust.verdict import Mode
 DEFAULT_SCOPE: Final = "default"
 POLICY_FILE: Final = "memcube-trust.toml"
 _HINT: Final = "docs/spec/policy.md shows what a policy may hold"
+_USUAL_PORT: Final = ":443"
+"""Names are written without it (`Context.at_registry`)."""
 _ANY_HOST_BELOW: Final = re.compile(r"\*\.(.+)")
 
 
@@ -52,6 +54,8 @@ class Pattern:
         named = is_host(suffix[1] if suffix else host) or host == "*"
         if not named or host != host.lower() or not rest or not all(map(is_name, names)):
             raise invalid(f"{self.text[:140]!r} is not a pattern such as registry.example/alice/**")
+        if host.endswith(_USUAL_PORT):
+            raise invalid(f"{self.text[:140]!r} would fit no name: leave out {_USUAL_PORT}")
 
     @property
     def parts(self) -> tuple[str, ...]:
