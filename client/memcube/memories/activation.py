@@ -79,7 +79,7 @@ def dump_kv(
     base = base_identity or live_identity(model)
     key = model_key(model, tokenizer, base=base, tokens=raw_ids, special_tokens=policy)
     target = _new_folder(folder, memory_id)
-    _require_attention(model)
+    require_attention(model)
     cache = prefill(model, ids)
     partial = target.with_name(f".{memory_id}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -138,10 +138,10 @@ def mount_kv(
         NotFoundError: a file is missing.
         UnsupportedError: the model has layers that keep no keys and values.
     """
-    manifest, ids, storage = _open(folder)
-    _require_attention(model)
+    manifest, ids, storage = open_kv(folder)
+    require_attention(model)
     base = base_identity or live_identity(model)
-    mismatches = list(compare(manifest.key, _asked_key(manifest, ids, model, tokenizer, base)))
+    mismatches = list(compare(manifest.key, asked_key(manifest, ids, model, tokenizer, base)))
     mismatches += _id_mismatches(ids, expected_ids, prefix_tokens)
     if mismatches:
         raise incompatible(mismatches)
@@ -152,11 +152,11 @@ def mount_kv(
         )
     if verify_blocks:
         _verify_blocks(manifest, storage, count)
-    return MountedKv(manifest, ids[:count], model, tuple(_views(manifest, storage, count, model)))
+    return MountedKv(manifest, ids[:count], model, tuple(views(manifest, storage, count, model)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _LayerView:
+class LayerView:
     """Keys and values of one layer as the cache wants them: [1, heads, tokens, width], mapped."""
 
     keys: Any
@@ -171,12 +171,12 @@ class MountedKv:
         manifest: KvManifest,
         token_ids: tuple[int, ...],
         model: Any,
-        layers: tuple[_LayerView, ...],
+        layers: tuple[LayerView, ...],
     ) -> None:
         self.manifest = manifest
         self.token_ids = token_ids
         self._model = model
-        self._layers: tuple[_LayerView, ...] | None = layers
+        self._layers: tuple[LayerView, ...] | None = layers
         self._adapters = active_adapter_names(model)
 
     def new_cache(self) -> Any:
@@ -301,7 +301,7 @@ def _described(
     return replace(manifest, source=Source(kept_text, digest), information=information)
 
 
-def _open(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
+def open_kv(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
     """Manifest, ids and mapped bytes of a memory whose files agree."""
     import torch
 
@@ -316,7 +316,7 @@ def _open(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
     return manifest, activation.decode_tokens(raw_ids), storage
 
 
-def _asked_key(
+def asked_key(
     manifest: KvManifest, ids: Sequence[int], model: Any, tokenizer: Any, base: BaseIdentity
 ) -> CompatibilityKey:
     """The key that `model` asks for: the memory's own ids, or those of its text where it carries one."""
@@ -324,9 +324,14 @@ def _asked_key(
     if policy != _GIVEN:
         policy = special_tokens(tokenizer, added=policy != "bare")
     if manifest.source.text is not None and policy != _GIVEN:
-        ids = _ids(tokenizer, manifest.source.text, None, policy != "bare")
+        ids = ids_of_text(tokenizer, manifest.source.text, policy)
     raw = activation.encode_tokens(ids)
     return model_key(model, tokenizer, base=base, tokens=raw, special_tokens=policy)
+
+
+def ids_of_text(tokenizer: Any, text: str, policy: str) -> tuple[int, ...]:
+    """The token ids of `text` under the special-token `policy` of a key."""
+    return tuple(_ids(tokenizer, text, None, policy != "bare"))
 
 
 def _id_mismatches(
@@ -360,7 +365,7 @@ def _verify_blocks(manifest: KvManifest, storage: Any, tokens: int) -> None:
         blocks.verify(_bytes_of(storage, first, last), first)
 
 
-def _views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Iterator[_LayerView]:
+def views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Iterator[LayerView]:
     """The first `tokens` tokens of every layer, as views of `storage` on the model's device."""
     import torch
 
@@ -375,13 +380,13 @@ def _views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Itera
         return rows.to(model.device).transpose(0, 1)[None]
 
     for position, layer in enumerate(manifest.layers):
-        yield _LayerView(
+        yield LayerView(
             view(f"l{position}.k", layer.kv_heads, layer.key_dim),
             view(f"l{position}.v", layer.kv_heads, layer.value_dim),
         )
 
 
-def _require_attention(model: Any) -> None:
+def require_attention(model: Any) -> None:
     """Refuse a model with layers that keep a state which cannot be cut or laid out by token."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -391,7 +396,7 @@ def _require_attention(model: Any) -> None:
             raise _no_kv(layer)
 
 
-def _fill(layer: Any, view: _LayerView, tokens: int) -> None:
+def _fill(layer: Any, view: LayerView, tokens: int) -> None:
     """Point an empty cache layer at mapped tensors: `update` would copy, and attributes alone lose them."""
     layer.lazy_initialization(view.keys, view.values)
     start = 0

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from memcube_protocol.errors import MissingDependencyError, NotFoundError
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -80,19 +79,9 @@ def mount(
 
 
 def _load(folder: str) -> tuple[Any, Any]:
-    if not Path(folder).is_dir():
-        raise NotFoundError(
-            f"no such folder: {folder[:200]}", hint="--model takes the folder of a checkpoint"
-        )
-    try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"mounting on a model needs the package {error.name!r}",
-            hint="pip install 'memcube[torch]'",
-        ) from None
-    model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
-    return model, AutoTokenizer.from_pretrained(folder)
+    from memcube.memories.checkpoint import load_checkpoint
+
+    return load_checkpoint(Path(folder))
 
 
 def _answer(memory: MountedCube, question: str, max_new_tokens: int) -> str:

@@ -15,21 +15,57 @@ from memcube.cli.words import table_text
 if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
+    from memcube.client import Client
+    from memcube.consume import Verified
+
 SEVERITIES: Final = ("info", "low", "medium", "high")
+_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@command("scan", "memcube scan my-cube", "memcube scan alice/notes:1.0.0 --fail-on medium")
+@command(
+    "scan",
+    "memcube scan my-cube",
+    "memcube scan alice/notes:1.0.0 --fail-on medium",
+    "memcube scan alice/notes:1.0.0 --recompute --model ./Qwen3-0.6B --attest",
+)
 @click.argument("source")
 @click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES),
     help="Exit with 8 where a finding is this bad or worse.",
 )
+@click.option(
+    "--recompute", is_flag=True, help="Compute KV caches anew from their texts and compare."
+)
+@click.option("--model", type=_FOLDER, metavar="FOLDER", help="The model to recompute them with.")
+@click.option(
+    "--text",
+    "texts",
+    type=_FILE,
+    multiple=True,
+    metavar="FILE",
+    help="Text of a cache that carries only its digest; repeatable.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Largest difference of a token's row that counts as rounding. Default: by the dtype.",
+)
+@click.option("--attest", is_flag=True, help="Sign the result and attach it to the published cube.")
+@click.option("--key", metavar="NAME", help="Sign with this key instead of the default one.")
 @offline_option
 @trust_options
 def scan(
     source: str,
     fail_on: str | None,
+    recompute: bool,
+    model: Path | None,
+    texts: tuple[Path, ...],
+    tolerance: float | None,
+    attest: bool,
+    key: str | None,
     offline: bool,
     trust_mode: str,
     accept_publisher: str | None,
@@ -39,20 +75,69 @@ def scan(
     """Scan SOURCE, a folder or a cube: secrets, personal data, prompt injection, unsafe files.
 
     A finding names a rule and a place, never what was found. `memcube push` scans by itself, and
-    attaches the result as a signed statement.
+    attaches the result as a signed statement. A KV cache is opaque: with `--recompute` it is computed
+    anew from its text, and one that says something else is found.
     """
+    if recompute != (model is not None):
+        raise click.UsageError("--recompute and --model FOLDER are wanted together")
+    is_folder = Path(source).is_dir()
+    if attest and is_folder:
+        raise click.UsageError("--attest is about a published cube: push the folder first")
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client(offline=offline) as client:
-        if Path(source).is_dir():
-            cube = client.pack(Path(source)).cube
-        else:
-            cube = client.open(source, trust=trust).cube
-        found = client.scan(cube)
-    return _told(found, fail_on)
+        if is_folder:
+            packed = client.pack(Path(source))
+            source = str(packed.reference.with_digest(packed.cube.digest))
+        verified = client.open(source, trust=trust)
+        found, notes = client.scan(verified.cube), tuple[str, ...]()
+        if model:
+            found, notes = _recomputed(client, verified, found, model, texts, tolerance)
+        if attest:
+            notes += (_attested(client, source, found, key),)
+    return _told(found, fail_on, notes)
 
 
-def _told(found: Scan, fail_on: str | None) -> Answer:
+def _recomputed(
+    client: Client,
+    verified: Verified,
+    found: Scan,
+    folder: Path,
+    texts: tuple[Path, ...],
+    tolerance: float | None,
+) -> tuple[Scan, tuple[str, ...]]:
+    from memcube.memories.checkpoint import load_checkpoint
+    from memcube.recomputing import recompute_caches
+
+    model, tokenizer = load_checkpoint(folder)
+    done = recompute_caches(
+        client.context,
+        verified,
+        found,
+        model=model,
+        tokenizer=tokenizer,
+        tolerance=tolerance,
+        texts=[path.read_text("utf-8") for path in texts],
+    )
+    return done.scan, done.notes
+
+
+def _attested(client: Client, source: str, found: Scan, key: str | None) -> str:
+    from memcube_protocol.reference import Reference
+
+    from memcube import attesting
+
+    place = Reference.parse(source)
+    predicate = found.to_statement().predicate
+    made = attesting.attest(
+        client.context, place, found.to_statement().predicate_type, predicate, key=key
+    )
+    return f"Attested {made.reference}, signed by {made.key_id}"
+
+
+def _told(found: Scan, fail_on: str | None, notes: tuple[str, ...]) -> Answer:
     from memcube_protocol.errors import EXIT_INVALID, EXIT_OK
+
+    from memcube.vetting import coverage_line, recomputed_line
 
     rows = [
         (finding.severity, finding.check, finding.rule, finding.path, finding.place)
@@ -61,6 +146,8 @@ def _told(found: Scan, fail_on: str | None) -> Answer:
     counts = ", ".join(f"{check} {count}" for check, count in found.counts.items())
     lines = [table_text(rows)] if rows else []
     lines += [f"{counts} (rules {found.rules_version})"]
+    lines += [coverage_line(found.coverage)] if found.coverage else []
+    lines += [*map(recomputed_line, found.recomputed), *notes]
     failed = found.worst and fail_on and SEVERITIES.index(found.worst) >= SEVERITIES.index(fail_on)
     return Answer(
         dict(found.to_statement().predicate),
