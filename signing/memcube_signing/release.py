@@ -26,6 +26,7 @@ from memcube_protocol.reference import Reference, tag_of_version
 from memcube_signing import bundle as bundles
 from memcube_signing.bundle import ALL_ALGORITHMS, Bundle, Policy
 from memcube_signing.dsse import known_fields
+from memcube_signing.job import Job
 from memcube_signing.keys import Algorithm, PublicKey, Signer
 from memcube_signing.statement import Statement
 
@@ -40,7 +41,7 @@ _SPDX: Final = re.compile(r"(?=.{1,256}$)[A-Za-z0-9.+:()-]+(?: [A-Za-z0-9.+:()-]
 _RELATION: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
 _TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
-_OPTIONAL: Final = {"previous", "expiresAt"}
+_OPTIONAL: Final = {"previous", "expiresAt", "job"}
 _FIELDS: Final = {
     *("origin", "version", "seq", "licence", "lineage", "publisher", "createdAt"),
     *_OPTIONAL,
@@ -72,7 +73,8 @@ class Release:
     `subject` is the manifest's digest; `origin` is `host/namespace/name`; `version` is SemVer;
     `previous` is the manifest digest of the release `seq` - 1, None exactly for the first (`seq` 1);
     `licence` is an SPDX expression or NOASSERTION; `publishers` are the ids of the keys that may sign
-    it (a signature by another key means nothing); times are UTC in whole seconds.
+    it (a signature by another key means nothing); times are UTC in whole seconds. `job` is the CI job
+    that made it, which proves nothing unless the log of the origin's registry includes the release.
 
     Raises:
         InvalidStatementError: a field breaks its rule.
@@ -88,6 +90,7 @@ class Release:
     created_at: datetime
     expires_at: datetime | None = None
     lineage: tuple[Parent, ...] = ()
+    job: Job | None = None
 
     def __post_init__(self) -> None:
         require_origin(self.origin)
@@ -127,6 +130,8 @@ class Release:
             predicate["previous"] = str(self.previous)
         if self.expires_at:
             predicate["expiresAt"] = self.expires_at.strftime(_TIME)
+        if self.job:
+            predicate["job"] = self.job.to_json()
         return Statement(self.origin, self.subject, PREDICATE_TYPE, predicate)
 
 
@@ -191,6 +196,7 @@ def from_statement(said: Statement) -> Release:
         created_at=_time(fields["createdAt"]),
         expires_at=_time(fields["expiresAt"]) if "expiresAt" in fields else None,
         lineage=tuple(_parent(parent) for parent in _list(fields["lineage"])),
+        job=Job.from_json(fields["job"]) if "job" in fields else None,
     )
     if said.name != release.origin:
         raise _invalid("its subject is not named by its origin")

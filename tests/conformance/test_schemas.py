@@ -148,6 +148,11 @@ FULL_RELEASE: dict[str, Any] = {
     "publisher": {"keyIds": [ROOT]},
     "createdAt": "2026-11-20T09:30:00Z",
     "expiresAt": "2027-11-20T09:30:00Z",
+    "job": {
+        "issuer": "https://ci.example",
+        "subject": "repo:alice/notes:ref:refs/heads/main",
+        "claims": {"ref": "refs/heads/main", "sha": ROOT},
+    },
 }
 FULL_METADATA: dict[str, Any] = {
     "model": "acme/base",
@@ -223,7 +228,7 @@ ONLY_CODE = {
         *("size", "blake3", "l0.k", "l0.v", "layers", "computeDtype", "kvDtype"),
     },
     "adapter-metadata": set(),
-    "release": {"origin", "version", "createdAt", "expiresAt", "keyIds"},
+    "release": {"origin", "version", "createdAt", "expiresAt", "keyIds", "issuer", "subject", "ref", "sha"},
 }
 """Fields with rules that only code can judge: sums over several fields, Unicode, calendars, grammars."""
 

@@ -317,6 +317,17 @@ def release() -> Schema:
     keys = several(
         {"type": "string", "pattern": "^[0-9a-f]{64}$"}, 64, minItems=1, uniqueItems=True
     )
+    job = closed(
+        ["issuer", "subject", "claims"],
+        issuer=text(255, pattern=r"^https?://[!-~]*[!-.0-~]$"),
+        subject=line(512),
+        claims={
+            "type": "object",
+            "propertyNames": {"pattern": "^[a-z][a-z0-9_]{0,63}$", "not": {"const": "sub"}},
+            "additionalProperties": line(512),
+            "maxProperties": 32,
+        },
+    )
     schema = closed(
         ["origin", "version", "seq", "licence", "lineage", "publisher", "createdAt"],
         "The predicate of a release statement, in RFC 8785 form; keyIds are sorted.",
@@ -329,6 +340,7 @@ def release() -> Schema:
         publisher=closed(["keyIds"], keyIds=keys),
         createdAt=time,
         expiresAt=time,
+        job=job,
     )
     first = {"properties": {"seq": {"const": 1}}}
     chained = {"required": ["previous"]}

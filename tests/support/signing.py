@@ -14,6 +14,7 @@ from memcube_signing import bundle as bundles
 from memcube_signing import referrer
 from memcube_signing.bundle import Bundle
 from memcube_signing.dsse import Envelope, Signature, pae
+from memcube_signing.job import Job
 from memcube_signing.keys import PrivateKey
 from memcube_signing.release import PREDICATE_TYPE, Release, sign_release
 
@@ -24,6 +25,17 @@ EDDIE = PrivateKey(ed25519.Ed25519PrivateKey.from_private_bytes(b"\x0e" * 32))
 ORIGIN = "registry.example/alice/notes"
 NOW = datetime(2026, 2, 1, 12, 0, 0, tzinfo=UTC)
 CREATED = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+
+JOB = Job(
+    "https://token.actions.githubusercontent.com",
+    "repo:alice/memories:ref:refs/tags/v1.0.0",
+    (
+        ("ref", "refs/tags/v1.0.0"),
+        ("repository", "alice/memories"),
+        ("sha", "0123456789abcdef0123456789abcdef01234567"),
+        ("workflow_ref", "alice/memories/.github/workflows/release.yml@refs/tags/v1.0.0"),
+    ),
+)
 
 
 def manifest(text: str = "one") -> oci.Manifest:

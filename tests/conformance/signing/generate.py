@@ -20,6 +20,7 @@ from memcube_signing.release import Parent, Release
 from support.signing import (
     ALICE,
     EDDIE,
+    JOB,
     MALLORY,
     OTHER,
     attached,
@@ -125,11 +126,39 @@ def referrers() -> Json:
     }
 
 
+def jobs() -> Json:
+    """Patterns of jobs with the job of the vector `made by a CI job`: which fit, and what is none."""
+    ref, subject = dict(JOB.claims)["ref"], JOB.subject
+    fitting: list[tuple[Json, bool]] = [
+        ({"sub": subject}, True),
+        ({"ref": ref}, True),
+        ({"ref": "refs/tags/*", "repository": "alice/memories"}, True),
+        ({"sub": "repo:alice/memories:*"}, True),
+        ({"ref": "refs/heads/*"}, False),
+        ({"ref": ref[:-1]}, False),
+        ({"ref": f"{ref}/*"}, False),
+        ({"repository": "alice/memories/*"}, False),
+        ({"repository": "Alice/memories"}, False),
+        ({"environment": "release"}, False),
+        ({"ref": ref, "environment": "release"}, False),
+    ]
+    refused: list[Json] = [{}, {"repository": "alice/mem*"}, {"sub": "*"}, {"sub": "a/*/b/*"}, {"Sub": "a"}, {"sub": ""}]  # fmt: skip
+    return {
+        "about": "docs/spec/statements.md, Job",
+        "job": JOB.to_json(),
+        "patterns": [
+            {"issuer": JOB.issuer, "claims": claims, "fits": fits} for claims, fits in fitting
+        ],
+        "reject": [{"issuer": JOB.issuer, "claims": claims} for claims in refused],
+    }
+
+
 FILES: dict[str, Callable[[], Json]] = {
     "keys.json": keys,
     "pae.json": pae,
     "releases.json": releases,
     "referrers.json": referrers,
+    "jobs.json": jobs,
 }
 
 
@@ -148,6 +177,7 @@ def _good_releases() -> list[tuple[str, Release, Any]]:
         ), ALICE),
         ("version with build", release(version="1.0.0-rc.1+linux"), ALICE),
         ("ed25519", release(EDDIE), EDDIE),
+        ("made by a CI job", release(job=JOB), ALICE),
     ]  # fmt: skip
 
 
@@ -198,8 +228,24 @@ def _bad_bundles() -> list[tuple[str, bytes, str, str]]:
         ("first with previous", signed_predicate({"previous": str(OTHER)}), malformed, "malformed-release"),
         ("version not whole", signed_predicate({"version": "1.0"}), malformed, "malformed-release"),
         ("time with offset", signed_predicate({"createdAt": "2026-01-31T12:00:00+00:00"}), malformed, "malformed-release"),
+        *((f"job: {name}", signed_predicate({"job": job}), malformed, reason) for name, job, reason in _bad_jobs()),
         ("origin without host", signed_predicate({"origin": "alice/notes"}), malformed, "malformed-release"),
     ]  # fmt: skip
+
+
+def _bad_jobs() -> list[tuple[str, Any, str]]:
+    good, malformed = JOB.to_json(), "malformed-job"
+    return [
+        ("no object", "alice", "malformed-envelope"),
+        ("unknown field", good | {"more": 1}, "unknown-field"),
+        ("no subject", {"issuer": good["issuer"], "claims": {}}, malformed),
+        ("issuer without scheme", good | {"issuer": "ci.example"}, malformed),
+        ("issuer with a slash at its end", good | {"issuer": "https://ci.example/"}, malformed),
+        ("claim that is no text", good | {"claims": {"run_id": 1}}, malformed),
+        ("empty claim", good | {"claims": {"ref": ""}}, malformed),
+        ("control character", good | {"subject": "a\nb"}, malformed),
+        ("subject among the claims", good | {"claims": {"sub": "x"}}, malformed),
+    ]
 
 
 def _stray_bits(good: bytes) -> bytes:

@@ -12,6 +12,7 @@ from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_signing import dsse, referrer
+from memcube_signing.job import Job, JobPattern
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import verify_release
 
@@ -72,6 +73,21 @@ def test_a_bundle_is_refused(case):
             subject=Digest.parse(case["subject"]),
         )
     refused(case, caught.value)
+
+
+def test_a_job_fits_these_patterns_and_no_others():
+    vectors = json.loads((FOLDER / "jobs.json").read_text("utf-8"))
+    job = Job.from_json(vectors["job"])
+    for case in vectors["patterns"]:
+        pattern = JobPattern(case["issuer"], tuple(case["claims"].items()))
+        assert pattern.fits(job.issuer, job.all_claims) == case["fits"], case
+        assert not pattern.fits("https://other.example", job.all_claims)
+
+
+def test_a_pattern_that_could_mean_more_than_it_says_is_refused():
+    for case in json.loads((FOLDER / "jobs.json").read_text("utf-8"))["reject"]:
+        with pytest.raises(MemcubeError):
+            JobPattern(case["issuer"], tuple(case["claims"].items()))
 
 
 @pytest.mark.parametrize("case", cases("referrers.json", "accept"))

@@ -23,6 +23,7 @@ from memcube_signing import bundle as bundles
 from memcube_signing import dsse, referrer, statement
 from memcube_signing.bundle import Policy
 from memcube_signing.dsse import Envelope, Signature
+from memcube_signing.job import Job
 from memcube_signing.keys import Algorithm
 from memcube_signing.release import (
     PREDICATE_TYPE,
@@ -59,6 +60,12 @@ origins = st.builds(
     st.lists(component, min_size=1, max_size=3),
 )
 digests = st.binary(max_size=8).map(Digest.of)
+claims = st.text(min_size=1, max_size=20).filter(str.isprintable)
+jobs = st.builds(
+    lambda subject, found: Job("https://ci.example", subject, tuple(sorted(found.items()))),
+    claims,
+    st.dictionaries(st.sampled_from(["ref", "sha", "run_id"]), claims),
+)
 moments = st.integers(0, 4_000_000_000).map(lambda second: datetime.fromtimestamp(second, UTC))
 
 
@@ -77,6 +84,7 @@ def releases(draw) -> Release:
         created_at=created,
         expires_at=draw(st.none() | st.just(created + timedelta(days=1))),
         lineage=tuple(draw(st.lists(st.builds(Parent, origins, digests), max_size=2))),
+        job=draw(st.none() | jobs),
     )
 
 
