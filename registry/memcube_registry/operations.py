@@ -67,6 +67,7 @@ def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
             "anonymousPull": settings.anonymous_pull,
             "api": f"{settings.url}/api/v1",
             "log": _log_of(services),
+            "trustedPublishing": {"issuers": list(services.identities.issuers)},
             "countersignatures": _countersignatures_of(services),
             "openapi": f"{settings.url}/api/v1/openapi.json",
         },

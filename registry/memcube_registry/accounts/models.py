@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, Text
 from sqlmodel import Field, SQLModel
 
 from memcube_registry.database import UtcDateTime, choice, utc_now
@@ -74,6 +74,8 @@ class ApiToken(SQLModel, table=True):
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    job: str | None = Field(default=None, sa_type=Text)
+    """The CI job whose identity token bought this one, as releases name it: a JSON object."""
 
 
 class TrustedPublisher(SQLModel, table=True):
@@ -86,7 +88,7 @@ class TrustedPublisher(SQLModel, table=True):
     member_id: int = Field(foreign_key="account.id")
     issuer: str = Field(max_length=255)
     claims: str = Field(max_length=16384)
-    """Claims that an identity token must have, each equal: a JSON object."""
+    """Claims that an identity token must have, as `JobPattern` compares them: a JSON object."""
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 

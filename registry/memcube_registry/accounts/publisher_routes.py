@@ -9,13 +9,11 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, Router, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
-from memcube_protocol.errors import ForbiddenError, InvalidRequestError
+from memcube_protocol.errors import InvalidRequestError
 
 from memcube_registry.accounts import publishers
 from memcube_registry.accounts.authentication import principal_of
 from memcube_registry.accounts.models import TrustedPublisher
-from memcube_registry.accounts.principal import Principal
-from memcube_registry.accounts.scopes import Act, Scope
 from memcube_registry.database import utc_now
 from memcube_registry.services import services_of
 
@@ -23,7 +21,10 @@ Asked = Request[Any, Any, Any]
 
 
 class NewPublisher(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A CI job to trust: tokens of `issuer` with exactly these `claims` may push to `repository`."""
+    """A CI job to trust: tokens of `issuer` with these `claims` may push to `repository`.
+
+    A claim is equal, or ends in `*` after `/`, `:` or `@`: `refs/tags/*`.
+    """
 
     repository: str
     issuer: str
@@ -48,13 +49,12 @@ class PublisherView(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExchangedView(msgspec.Struct, frozen=True, rename="camel"):
-    """A token for a job; it is not shown again."""
+    """A token for a job; it is not shown again. `job` is what a release that it pushes has to name."""
 
     secret: str
     scopes: list[str]
     expires_at: datetime | None
-    issuer: str
-    subject: str
+    job: dict[str, Any]
 
 
 @get("/publishers", sync_to_thread=True, tags=["publishers"])
@@ -71,7 +71,7 @@ def list_publishers(request: Asked, repository: FromQuery[str]) -> list[Publishe
 @post("/publishers", sync_to_thread=True, tags=["publishers"])
 def add_publisher(request: Asked, data: JSONBody[NewPublisher]) -> PublisherView:
     """Trust a CI job to push to a repository in your name; needs a token of scope admin."""
-    principal, services = _require_admin(request, data.repository), services_of(request)
+    principal, services = principal_of(request), services_of(request)
     issuer = data.issuer.rstrip("/")
     if issuer not in services.identities.issuers:
         raise InvalidRequestError(
@@ -103,23 +103,10 @@ def exchange(request: Asked, data: JSONBody[Exchange]) -> ExchangedView:
     identity = services.identities.check(data.identity_token, now=now)
 
     def work(session: Any) -> ExchangedView:
-        secret, row = publishers.exchange(session, identity, data.repository, now=now)
-        return ExchangedView(
-            secret, row.scopes.split(), row.expires_at, identity.issuer, identity.subject
-        )
+        secret, row, job = publishers.exchange(session, identity, data.repository, now=now)
+        return ExchangedView(secret, row.scopes.split(), row.expires_at, job.to_json())
 
     return services.database.run(work)
-
-
-def _require_admin(request: Asked, repository: str) -> Principal:
-    """Who binds a job gives away the right to push for good: that takes more than a push token."""
-    principal = principal_of(request)
-    needed = Scope(Act.ADMIN, repository)
-    if not any(held.includes(needed) for held in principal.scopes):
-        raise ForbiddenError(
-            f"the token's scopes do not include {needed}", hint="use a token of scope admin"
-        )
-    return principal
 
 
 def _view(row: TrustedPublisher) -> PublisherView:

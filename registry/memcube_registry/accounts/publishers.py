@@ -2,7 +2,8 @@
 
 A member of the namespace binds an issuer and claims to a repository. A job whose identity token has these
 claims gets a token of that member for fifteen minutes, for that repository alone. What the member may not
-do, or not any more, the job may not either.
+do, or not any more, the job may not either. The token remembers the job: a release that it is used for
+has to name that very job (`require_own_job`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Final
 
 from memcube_protocol.errors import (
     ConflictError,
+    ForbiddenError,
     InvalidRequestError,
+    InvalidStatementError,
     NotFoundError,
     UnauthenticatedError,
 )
+from memcube_signing.job import Job, JobPattern
 from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
@@ -32,10 +36,11 @@ from memcube_registry.delivery.service import authorize
 LIFETIME: Final = timedelta(minutes=15)
 MAX_PER_REPOSITORY: Final = 50
 _CLAIMS: Final = 16
-_CHARS: Final = 512
 _NAME: Final = "trusted publisher: "
 _EVERYBODYS: Final = frozenset({"iss", "aud", "exp", "iat", "nbf", "jti"})
 """Claims that tell nobody from anybody else."""
+_LASTING: Final = ("repository_id", "repository_owner_id", "project_id", "namespace_id")
+"""Ids that an issuer gives once, while names can be given up and taken by somebody else."""
 
 
 def add_publisher(
@@ -51,11 +56,12 @@ def add_publisher(
 
     Raises:
         UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
-        InvalidRequestError: no claim that tells one job from another.
+        InvalidRequestError: no claim that tells one job from another, or a malformed one.
         ConflictError: the repository has too many.
     """
+    _require_admin(principal, repository)
     authorize(session, principal, repository, Act.WRITE)
-    _require_claims(claims)
+    _require_claims(issuer, claims)
     if len(_publishers(session, repository)) >= MAX_PER_REPOSITORY:
         raise ConflictError(
             f"{repository} has {MAX_PER_REPOSITORY} trusted publishers", hint="remove one first"
@@ -91,12 +97,13 @@ def remove_publisher(
     """Trust a publisher no more, and end the tokens that it has.
 
     Raises:
-        NotFoundError: there is none, or not for the caller.
+        NotFoundError, ForbiddenError: there is none, or not for the caller.
     """
     row = session.get(TrustedPublisher, publisher_id)
     if row is None:
         raise _no_publisher(publisher_id)
     authorize(session, principal, row.repository, Act.WRITE)
+    _require_admin(principal, row.repository)
     for token in session.exec(select(ApiToken).where(col(ApiToken.name) == _token_name(row))):
         token.revoked_at = token.revoked_at or now
     session.delete(row)
@@ -104,27 +111,67 @@ def remove_publisher(
 
 def exchange(
     session: Session, identity: Identity, repository: str, *, now: datetime
-) -> tuple[str, ApiToken]:
+) -> tuple[str, ApiToken, Job]:
     """A short token for the job that `identity` stands for; each identity token buys one.
+
+    The first one binds the publisher to the lasting ids of its source, so that whoever takes over a
+    name that was given up is somebody else.
 
     Raises:
         UnauthenticatedError: no publisher of the repository has these claims, or it was used before.
     """
     _spend(session, identity, now)
+    job = _job(identity)
     for row in _publishers(session, repository):
         wanted: dict[str, str] = json.loads(row.claims)
-        if row.issuer == identity.issuer and wanted.items() <= dict(identity.claims).items():
-            member = session.get_one(Account, row.member_id)
-            _forget_expired(session, member, now)
-            scopes = (Scope(Act.WRITE, repository),)
-            return tokens.create_token(
-                session, member, _token_name(row), scopes, now=now, lifetime=LIFETIME
-            )
+        if not JobPattern(row.issuer, tuple(wanted.items())).fits(identity.issuer, identity.claims):
+            continue
+        lasting = {name: identity.claims[name] for name in _LASTING if name in identity.claims}
+        row.claims = json.dumps(lasting | wanted, sort_keys=True)
+        member = session.get_one(Account, row.member_id)
+        _forget_expired(session, member, now)
+        scopes = (Scope(Act.WRITE, repository),)
+        secret, token = tokens.create_token(
+            session, member, _token_name(row), scopes, now=now, lifetime=LIFETIME
+        )
+        token.job = json.dumps(job.to_json())
+        return secret, token, job
     # The same answer whether the repository exists or not.
     raise UnauthenticatedError(
         f"no trusted publisher of {repository[:255]} has the claims of this identity token",
-        hint="bind issuer and claims to the repository first: POST /api/v1/publishers",
+        hint="let its owner trust this job first: memcube publisher add",
     )
+
+
+def require_own_job(session: Session, principal: Principal, job: Job | None) -> None:
+    """That a release may name `job`: exactly the one that `principal` is a job's token of, or none.
+
+    Raises:
+        ForbiddenError: it names another, or one although a person pushes, or none although a job does.
+    """
+    token = session.get(ApiToken, principal.token_id) if principal.token_id else None
+    own = Job.from_json(json.loads(token.job)) if token and token.job else None
+    if job == own:
+        return
+    if own is None:
+        raise ForbiddenError(
+            "the release names a CI job, and was not pushed by one",
+            hint="push it from the job itself (docs/guide/trusted-publishing.md)",
+        )
+    raise ForbiddenError(
+        f"the release does not name the job that pushes it, {own.subject}",
+        hint="let `memcube push` exchange the identity token itself; do not set MEMCUBE_TOKEN",
+    )
+
+
+def _job(identity: Identity) -> Job:
+    try:
+        return Job.of_claims(identity.issuer, identity.subject, identity.claims)
+    except InvalidStatementError as error:
+        raise UnauthenticatedError(
+            f"this identity token names no job that could be recorded: {error}",
+            hint="ask your CI for a subject of at most 512 printable characters",
+        ) from None
 
 
 def _spend(session: Session, identity: Identity, now: datetime) -> None:
@@ -159,13 +206,27 @@ def _token_name(row: TrustedPublisher) -> str:
     return f"{_NAME}{row.id}"
 
 
-def _require_claims(claims: Mapping[str, str]) -> None:
-    telling = claims.keys() - _EVERYBODYS
-    fits = all(1 <= len(name) <= 64 and 1 <= len(value) <= _CHARS for name, value in claims.items())
-    if not telling or telling != claims.keys() or len(claims) > _CLAIMS or not fits:
+def _require_admin(principal: Principal, repository: str) -> None:
+    """Who binds a job gives away the right to push for good: that takes more than a push token."""
+    needed = Scope(Act.ADMIN, repository)
+    if not any(held.includes(needed) for held in principal.scopes):
+        raise ForbiddenError(
+            f"the token's scopes do not include {needed}", hint="use a token of scope admin"
+        )
+
+
+def _require_claims(issuer: str, claims: Mapping[str, str]) -> None:
+    try:
+        JobPattern(issuer, tuple(claims.items()))
+    except InvalidStatementError as error:
+        raise InvalidRequestError(
+            f"this is no trusted publisher: {error}",
+            hint="a claim is equal, or ends in * after / : or @, as in refs/tags/*",
+        ) from None
+    if len(claims) > _CLAIMS or claims.keys() & _EVERYBODYS:
         raise InvalidRequestError(
             "a trusted publisher needs claims that tell its job from others",
-            hint="such as sub, or repository and workflow_ref; each must be equal",
+            hint="such as sub, or repository and workflow_ref",
         )
 
 
