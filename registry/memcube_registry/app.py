@@ -75,6 +75,7 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             log_routes.get_trusted_root,
             log_routes.router,
             web_routes.router,
+            web_routes.cube,
         ],
         lifespan=[_running],
         state=State({"services": services}),
