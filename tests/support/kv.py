@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from memcube_protocol import activation, limits, tensors
 from memcube_protocol.activation import KvManifest, LayerShape, Source
@@ -49,3 +50,17 @@ def kv_manifest(text: str | None = "three hundred tokens") -> KvManifest:
         blocks[tensor.name] = Blocks.of(file[start:stop], row * limits.KV_BLOCK_TOKENS, start)
     key = dataclasses.replace(KEY)
     return KvManifest("kv", key, LAYERS, activation.token_chain(IDS), blocks, Source(text))
+
+
+def with_text_of(one: Path, other: Path) -> None:
+    """Put text, tokens and key of the memory in `other` beside the numbers of `one`, all consistent."""
+    ours, theirs = (
+        KvManifest.parse((folder / activation.MANIFEST_FILE).read_bytes())
+        for folder in (one, other)
+    )
+    forged = dataclasses.replace(
+        ours, source=theirs.source, key=theirs.key, chain=theirs.chain, id=ours.id
+    )
+    (one / activation.MANIFEST_FILE).write_bytes(forged.to_bytes())
+    tokens = (other / activation.TOKENS_FILE).read_bytes()
+    (one / activation.TOKENS_FILE).write_bytes(tokens)
