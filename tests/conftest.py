@@ -43,8 +43,9 @@ def fresh(prefix: str) -> str:
 
 @pytest.fixture(scope="session")
 def memcube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemcubeServer]:
-    """Our registry, shared by all tests of this worker that do not harm it."""
-    with memcube_server(tmp_path_factory.mktemp("memcube"), NO_LIMITS) as server:
+    """Our registry, shared by all tests of this worker that do not harm it. Two processes answer."""
+    settings = NO_LIMITS | {"MEMCUBE_REGISTRY_WORKERS": "2"}
+    with memcube_server(tmp_path_factory.mktemp("memcube"), settings) as server:
         yield server
 
 

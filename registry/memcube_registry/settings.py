@@ -8,6 +8,7 @@ by name. Durations are seconds, sizes bytes.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ PREFIX: Final = "MEMCUBE_REGISTRY_"
 CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
 DRAIN_VARIABLE: Final = "MEMCUBE_INTERNAL_DRAIN_MARK"
 """Tells workers the name of a file whose presence says that the server is about to stop."""
+
+_WORKERS_AT_MOST: Final = 4
+"""By default: a registry on a large machine may have it to share."""
 
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB|TiB|)")
@@ -76,7 +80,9 @@ class Settings:
     oidc_issuers: str = _setting(
         "", "Issuers of identity tokens for trusted publishing, by URL, divided by commas."
     )
-    workers: int = _setting(1, "Processes that answer requests.", low=1)
+    workers: int = _setting(
+        0, "Processes that answer requests; 0: one for each core, at most four.", low=0
+    )
     anonymous_pull: bool = _setting(True, "Whether public cubes can be read without a login.")
     default_quota_bytes: int = _setting(
         100 << 30, "Storage of a new account, such as 100GiB; 0: unlimited."
@@ -115,6 +121,8 @@ class Settings:
             raise _wrong("port", self.port, "a number from 0 to 65535")
         _require_url(self.external_url)
         self.proxy_networks()
+        if not self.workers:
+            object.__setattr__(self, "workers", min(_cores(), _WORKERS_AT_MOST))
         if self.data_dir == Path():
             object.__setattr__(self, "data_dir", _platform_data_dir())
         if not self.database_url:
@@ -326,6 +334,13 @@ def _require_url(url: str) -> None:
         raise _wrong("external_url", url, expected)
     if not port_is_right:
         raise _wrong("external_url", url, expected)
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _platform_data_dir() -> Path:

@@ -15,7 +15,17 @@ import pytest
 from conftest import NO_LIMITS
 from memcube_protocol.digest import Digest
 from support.machine import Machine
-from support.measuring import GIB, MIB, Cost, alternate, measure, medians, report, write_random
+from support.measuring import (
+    AS_INSTALLED,
+    GIB,
+    MIB,
+    Cost,
+    alternate,
+    measure,
+    medians,
+    report,
+    write_random,
+)
 from support.proxy import Counter, counting_proxy
 from support.repository import IMAGE
 from support.samples import EMPTY_JSON, to_json
@@ -57,7 +67,7 @@ def fresh_machine(folder: Path) -> Iterator[tuple[Machine, int]]:
     """A user with an empty home, and the process of an empty server of ours."""
     folder.mkdir(parents=True)
     try:
-        with memcube_server(folder, NO_LIMITS) as server:
+        with memcube_server(folder, NO_LIMITS | AS_INSTALLED) as server:
             server.create_account("bench")
             token = server.create_token("bench", "pull", "push", "delete")
             assert server.process is not None
@@ -220,7 +230,7 @@ def counted_memcube(scratch: Path) -> Iterator[tuple[Machine, Counter]]:
     """A user of a server of ours who reaches it through a proxy that counts."""
     port = free_port()
     with counting_proxy(port) as counter:
-        settings = NO_LIMITS | {"MEMCUBE_REGISTRY_EXTERNAL_URL": counter.url}
+        settings = NO_LIMITS | AS_INSTALLED | {"MEMCUBE_REGISTRY_EXTERNAL_URL": counter.url}
         with memcube_server(scratch / "server", settings, port=port) as server:
             server.create_account("bench")
             token = server.create_token("bench", "pull", "push")

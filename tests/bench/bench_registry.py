@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import NO_LIMITS
 from memcube_protocol.digest import Digest
-from support.measuring import GIB, Cost, alternate, measure, report, write_random
+from support.measuring import AS_INSTALLED, GIB, Cost, alternate, measure, report, write_random
 from support.repository import ACCEPT, Repository, with_query
 from support.samples import one_image
 from support.servers import docker_registry, memcube_server
@@ -21,7 +21,7 @@ from support.wire import Wire
 ROUNDS = 5
 OURS, PEER = "memcube", "docker-registry"
 OURS_WITH_TOKEN = "memcube, with a token"
-OURS_TWICE = "memcube --workers 2"
+OURS_ALONE = "memcube --workers 1"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def contestants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         pytest.skip("docker-registry is not installed")
     folder = tmp_path_factory.mktemp("peer")
     with (
-        memcube_server(tmp_path_factory.mktemp("ours"), NO_LIMITS) as server,
+        memcube_server(tmp_path_factory.mktemp("ours"), NO_LIMITS | AS_INSTALLED) as server,
         docker_registry(folder) as (url, process),
     ):
         server.create_account("bench")
@@ -137,24 +137,24 @@ def requests_per_second(contestant: Contestant, reference: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contestant]:
-    settings = NO_LIMITS | {"MEMCUBE_REGISTRY_WORKERS": "2"}
-    with memcube_server(tmp_path_factory.mktemp("two"), settings) as server:
+def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contestant]:
+    settings = NO_LIMITS | {"MEMCUBE_REGISTRY_WORKERS": "1"}
+    with memcube_server(tmp_path_factory.mktemp("one"), settings) as server:
         server.create_account("bench")
         wire = server.wire.bearer(server.create_token("bench", "pull", "push"))
         assert server.process is not None
         yield Contestant(Repository(wire, "bench/cube"), server.process.pid)
 
 
-def test_manifests_a_second(contestants: dict[str, Contestant], two_workers: Contestant) -> None:
+def test_manifests_a_second(contestants: dict[str, Contestant], one_worker: Contestant) -> None:
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
     sample, ours = one_image("v1"), contestants[OURS]
-    for contestant in (*contestants.values(), two_workers):
+    for contestant in (*contestants.values(), one_worker):
         sample.push(contestant.repository)
     asked = {
         OURS: read_by_anybody(ours),
-        OURS_TWICE: read_by_anybody(two_workers),
+        OURS_ALONE: read_by_anybody(one_worker),
         PEER: contestants[PEER],
         OURS_WITH_TOKEN: ours,
     }

@@ -18,6 +18,8 @@ from statistics import median
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
+AS_INSTALLED = {"MEMCUBE_REGISTRY_WORKERS": "0"}
+"""As many processes as cores: what an operator gets who sets nothing."""
 GIB = 1 << 30
 MIB = 1 << 20
 

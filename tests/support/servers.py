@@ -34,9 +34,18 @@ def command(name: str) -> str:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without settings of memcube, plus `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMCUBE_")}
-    return kept | {"PYTHONUNBUFFERED": "1"} | more
+    """This process's environment without settings of memcube, plus `more`.
+
+    A registry runs one worker unless `more` says otherwise: each costs a start. Bytecode is kept, as
+    where memcube is installed: compiling every module takes longer than most commands.
+    """
+    dropped = "PYTHONDONTWRITEBYTECODE"
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MEMCUBE_") and name != dropped
+    }
+    return kept | {"PYTHONUNBUFFERED": "1", "MEMCUBE_REGISTRY_WORKERS": "1"} | more
 
 
 def free_port() -> int:

@@ -1,5 +1,6 @@
 """Settings: where they come from, and that a wrong one is refused by its name."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_the_clients_variables_are_none_of_the_servers() -> None:
         ("PORT", "-1"),
         ("PORT", "http"),
         ("PORT", ""),
-        ("WORKERS", "0"),
+        ("WORKERS", "-1"),
         ("ANONYMOUS_PULL", "perhaps"),
         ("DEFAULT_QUOTA_BYTES", "12 parsecs"),
         ("DEFAULT_QUOTA_BYTES", "1e9"),
@@ -124,3 +125,9 @@ def test_passwords_are_not_shown() -> None:
 def test_the_guide_lists_every_setting_as_the_code_has_it() -> None:
     guide = Path(__file__).parents[3] / "docs" / "guide" / "settings.md"
     assert guide.read_text(encoding="utf-8") == settings.guide(), "run `make docs`"
+
+
+def test_there_is_a_process_for_each_core_and_no_more_than_four() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert load({}).workers == min(cores, 4)
+    assert load({"MEMCUBE_REGISTRY_WORKERS": "7"}).workers == 7
