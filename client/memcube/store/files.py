@@ -135,6 +135,42 @@ def read_file(path: Path, limit: int) -> bytes | None:
     return content
 
 
+def read_own_file(path: Path, limit: int, *, folder: bool = True) -> bytes | None:
+    """As `read_file`, of a file that decides whom to trust: others must not be able to change it.
+
+    Its folder must not either, unless `folder` is false.
+
+    Raises:
+        StorageError: another user owns it, or everybody may write it; as `read_file`.
+    """
+    if folder:
+        _require_ours(path.parent)
+    _require_ours(path)
+    return read_file(path, limit)
+
+
+def _require_ours(path: Path) -> None:
+    """Root may own it too; and to root it does not matter in whose home it works."""
+    with storage_errors(f"{path} cannot be read"):
+        try:
+            looks = path.lstat()
+        except FileNotFoundError:
+            return
+    user = os.geteuid()
+    is_link = stat.S_ISLNK(looks.st_mode)  # its mode says nothing; who follows it refuses it
+    if user and looks.st_uid not in (user, 0):
+        raise _not_ours(path, "belongs to another user")
+    if looks.st_mode & stat.S_IWOTH and not is_link:
+        raise _not_ours(path, "can be written by everybody")
+
+
+def _not_ours(path: Path, why: str) -> StorageError:
+    return StorageError(
+        f"{path} decides whom you trust, and {why}",
+        hint=f"see what it holds; then make it yours alone: chmod o-w {path}",
+    )
+
+
 def sync_folder(path: Path) -> None:
     """Make renames in `path` durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

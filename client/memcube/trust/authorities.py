@@ -14,7 +14,7 @@ from memcube_protocol.errors import InvalidError, StorageError
 from memcube_signing.authority.chain import Authority, resolve
 from memcube_signing.authority.document import require_authority
 
-from memcube.store.files import read_file, replace_file
+from memcube.store.files import read_own_file, replace_file
 from memcube.store.locks import hold_lock
 
 FOLDER: Final = "authorities"
@@ -44,7 +44,7 @@ class AuthorityStore:
             StorageError: the file is damaged.
         """
         path = self._path(authority)
-        content = read_file(path, _FILE_BYTES)
+        content = read_own_file(path, _FILE_BYTES)
         if content is None:
             return ()
         try:

@@ -19,7 +19,7 @@ from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import merkle
 from memcube_signing.transparency.checkpoint import Checkpoint, NoteKey, SignedCheckpoint
 
-from memcube.store.files import make_folder, read_file, replace_file
+from memcube.store.files import make_folder, read_own_file, replace_file
 from memcube.store.locks import hold_lock
 
 LOGS_FILE: Final = "logs.json"
@@ -134,7 +134,7 @@ class LogStore:
         Raises:
             StorageError: the file is damaged or cannot be read.
         """
-        content = read_file(self._path, _FILE_BYTES)
+        content = read_own_file(self._path, _FILE_BYTES)
         return parse(content) if content is not None else NO_LOGS
 
     def keep(self, host: str, log: KnownLog) -> None:

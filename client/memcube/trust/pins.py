@@ -25,7 +25,7 @@ from memcube_protocol.errors import (
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release, require_origin
 
-from memcube.store.files import read_file, replace_file
+from memcube.store.files import read_file, read_own_file, replace_file
 from memcube.store.locks import hold_lock
 
 PINS_FILE: Final = "pins.json"
@@ -204,7 +204,7 @@ class PinStore:
         Raises:
             StorageError: the file is damaged or cannot be read.
         """
-        content = read_file(self._path, _FILE_BYTES)
+        content = read_own_file(self._path, _FILE_BYTES)
         return parse(content) if content is not None else Pins()
 
     def record(self, seen: Observation) -> None:

@@ -17,7 +17,7 @@ from memcube_signing.keys import PublicKey
 from memcube_signing.release import require_origin
 from memcube_signing.transparency.checkpoint import NoteKey
 
-from memcube.store.files import read_file
+from memcube.store.files import read_file, read_own_file
 from memcube.trust.policy import (
     DEFAULT_SCOPE,
     POLICY_FILE,
@@ -73,13 +73,20 @@ def load_effective(home: Path, organisation: Path = ORGANISATION_FILE) -> Policy
     Raises:
         InvalidPolicyError, StorageError: one of them cannot be obeyed; none is passed over.
     """
-    found = [load(path) for path in (organisation, home / POLICY_FILE) if path.is_file()]
+    places = (organisation, home / POLICY_FILE)
+    found = [policy for path in places if (policy := _obeyed(path)) is not None]
     if not found:
         return Policy()
     *above, last = found
     if not above:
         return last
     return replace(last, above=above[0])
+
+
+def _obeyed(path: Path) -> Policy | None:
+    """The policy at `path`, if there is one: what lies there and cannot be read is not absent."""
+    content = read_own_file(path, _FILE_BYTES, folder=False)
+    return None if content is None else parse(content, source=str(path))
 
 
 def parse(content: bytes, *, source: str = POLICY_FILE) -> Policy:

@@ -17,7 +17,7 @@ from memcube_protocol import canonical_json, limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError, StorageError
 
-from memcube.store.files import make_folder, read_file, replace_file
+from memcube.store.files import make_folder, read_own_file, replace_file
 from memcube.store.locks import hold_lock
 
 FOLDER: Final = "statuses"
@@ -39,7 +39,7 @@ class StatusStore:
         Raises:
             StorageError: the file is damaged: it is never read as "nothing said".
         """
-        content = read_file(self._path(subject), _FILE_BYTES)
+        content = read_own_file(self._path(subject), _FILE_BYTES)
         return () if content is None else self._parse(subject, content)
 
     def keep(self, subject: Digest, said: Iterable[bytes]) -> None:
