@@ -18,10 +18,13 @@ from memcube_registry.accounts.authentication import SCOPE_KEY, Authenticator
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.tokens import unknown_credentials
 from memcube_registry.asgi import Application, Message, Receive, Scope, Send
+from memcube_registry.batching import Batches
 from memcube_registry.database import utc_now
 from memcube_registry.observability import PROBES, request_id_of
 from memcube_registry.rate_limits import Buckets, Rate, whole_seconds
 
+AT_ONCE: Final = 64
+"""Credentials of so many requests are looked up together."""
 _CHALLENGE: Final = b"www-authenticate"
 _ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "pull,delete"}
 _REPOSITORY: Final = re.compile(
@@ -73,6 +76,7 @@ class Gate:
         self._limits = limits
         self._realm = realm
         self._proxies = proxies
+        self._asked: Batches[bytes, Principal] = Batches(self._identify_all, AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request through the application, or refuse it."""
@@ -94,9 +98,18 @@ class Gate:
         if len(headers) > 1:
             return unknown_credentials()
         try:
-            return await asyncio.to_thread(
-                self._authenticator.authenticate, headers[0], now=utc_now()
-            )
+            return await asyncio.wrap_future(self._asked.submit(bytes(headers[0])))
+        except MemcubeError as error:
+            return error
+
+    def _identify_all(self, batch: Sequence[bytes]) -> list[Principal | MemcubeError]:
+        """Whose each of the headers is; one that several requests brought is looked up once."""
+        found = {header: self._look_up(header) for header in dict.fromkeys(batch)}
+        return [found[header] for header in batch]
+
+    def _look_up(self, header: bytes) -> Principal | MemcubeError:
+        try:
+            return self._authenticator.authenticate(header, now=utc_now())
         except MemcubeError as error:
             return error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,14 +15,35 @@ from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import Checkpoint, NoteKey, SignedCheckpoint
 from memcube_signing.transparency.entry import TlogEntry
 from memcube_signing.transparency.places import history_of
-from sqlalchemy import insert
-from sqlmodel import Session, col, select
+from sqlalchemy import bindparam, insert, select, update
+from sqlmodel import Session
 
+from memcube_registry.database import table_of
 from memcube_registry.log.models import LogEntry, LoggedRelease, LogState, LogTile
 from memcube_registry.log.names import Names
 from memcube_registry.log.submission import Submission
 
 _KEYS_AT_ONCE: Final = 500
+
+# Built once, and without the rows as objects: a batch may be one entry.
+_ENTRIES: Final = table_of(LogEntry)
+_TILES: Final = table_of(LogTile)
+_AT: Final = (
+    _TILES.c.level == bindparam("at_level"),
+    _TILES.c.number == bindparam("at_number"),
+)
+_FIND_LEAVES: Final = select(_ENTRIES.c.leaf_hash, _ENTRIES.c.number).where(
+    _ENTRIES.c.leaf_hash.in_(bindparam("leaves", expanding=True))
+)
+_FIND_ENTRY: Final = select(_ENTRIES.c.number, _ENTRIES.c.body).where(
+    _ENTRIES.c.leaf_hash == bindparam("leaf")
+)
+_ADD_ENTRIES: Final = insert(_ENTRIES)
+_READ_TILE: Final = select(_TILES.c.hashes).where(*_AT)
+_ADD_TILE: Final = insert(_TILES).values(
+    level=bindparam("at_level"), number=bindparam("at_number"), hashes=bindparam("grown")
+)
+_GROW_TILE: Final = update(_TILES).where(*_AT).values(hashes=bindparam("grown"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +96,19 @@ class Appender:
         if not new:
             return self._note(state), tiles.reader(state.size, _tile_reader(session))
         edge = {key: read_tile(session, *key) for key in tiles.edge_keys(state.size)}
-        changed, hash_at = tiles.appended(state.size, edge, list(new))
+        changed, _ = tiles.appended(state.size, edge, list(new))
         rows = [self._row(one, state.size + at, now) for at, one in enumerate(new.values())]
-        session.execute(insert(LogEntry), rows)
-        for (level, number), hashes in changed.items():
-            session.merge(LogTile(level=level, number=number, hashes=hashes))
-        size = state.size + len(new)
+        session.execute(_ADD_ENTRIES, rows)
+        _write_tiles(session, edge, changed)
+        size, tree = state.size + len(new), {**edge, **changed}
+        hash_at = tiles.reader(size, lambda *key: tree.get(key) or read_tile(session, *key))
         note = checkpoints.sign(
             Checkpoint(self.origin, size, merkle.root(size, hash_at)), self.signer
         )
         state.size, state.note = size, note.text
         session.add(state)
         session.flush()
-        return note, tiles.reader(size, _tile_reader(session))
+        return note, hash_at
 
     def _row(self, one: Submission, number: int, now: datetime) -> dict[str, object]:
         return {
@@ -116,9 +137,7 @@ class Appender:
         Raises:
             NotFoundError: the log has no such entry.
         """
-        row = session.exec(
-            select(LogEntry.number, LogEntry.body).where(LogEntry.leaf_hash == leaf_hash)
-        ).one_or_none()
+        row = session.execute(_FIND_ENTRY, {"leaf": leaf_hash}).one_or_none()
         if row is None:
             raise NotFoundError("the log has no such entry", hint="check the hash of the leaf")
         note = self.checkpoint(session)
@@ -134,8 +153,22 @@ def current(session: Session, origin: str) -> LogState:
 
 def read_tile(session: Session, level: int, number: int) -> bytes:
     """The hashes that a tile holds now; none where there is no such tile."""
-    query = select(LogTile.hashes).where(LogTile.level == level, LogTile.number == number)
-    return session.exec(query).one_or_none() or b""
+    found = session.execute(_READ_TILE, {"at_level": level, "at_number": number})
+    return bytes(found.scalar_one_or_none() or b"")
+
+
+def _write_tiles(
+    session: Session, edge: Mapping[tiles.Key, bytes], changed: Mapping[tiles.Key, bytes]
+) -> None:
+    """Write the tiles that changed: those of `edge` are there already."""
+    for is_there, statement in ((True, _GROW_TILE), (False, _ADD_TILE)):
+        rows = [
+            {"at_level": level, "at_number": number, "grown": hashes}
+            for (level, number), hashes in changed.items()
+            if ((level, number) in edge) is is_there
+        ]
+        if rows:
+            session.execute(statement, rows)
 
 
 def _tile_reader(session: Session) -> tiles.ReadTile:
@@ -146,10 +179,8 @@ def _known(session: Session, hashes: Sequence[bytes]) -> dict[bytes, int]:
     """Numbers of the leaves that are in the log already."""
     known: dict[bytes, int] = {}
     for at in range(0, len(hashes), _KEYS_AT_ONCE):
-        query = select(LogEntry.leaf_hash, LogEntry.number).where(
-            col(LogEntry.leaf_hash).in_(hashes[at : at + _KEYS_AT_ONCE])
-        )
-        known.update({bytes(row[0]): row[1] for row in session.exec(query)})
+        found = session.execute(_FIND_LEAVES, {"leaves": list(hashes[at : at + _KEYS_AT_ONCE])})
+        known.update({bytes(row[0]): row[1] for row in found})
     return known
 
 

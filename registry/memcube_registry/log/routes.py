@@ -6,17 +6,16 @@ from typing import Any, Final
 
 from litestar import Request, Response, Router, get, post
 from litestar.params import FromPath
-from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidRequestError, MemcubeError, NotFoundError
 from memcube_signing.transparency import tiles, trusted_root
-from memcube_signing.transparency.entry import TlogEntry
 
 from memcube_registry.accounts.authentication import principal_of
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act
 from memcube_registry.database import utc_now
 from memcube_registry.delivery.service import Part, authorize, require_allowed, role_in
-from memcube_registry.log import service, submission
+from memcube_registry.log import service
+from memcube_registry.log.intake import Arrival
 from memcube_registry.services import Services, services_of
 
 Asked = Request[Any, Any, Any]
@@ -49,16 +48,16 @@ def get_trusted_root(request: Asked) -> Response[dict[str, Any]]:
 @post("/log/entries", tags=["log"], status_code=201)
 async def add_entry(request: Asked) -> Response[bytes]:
     """Log a signed statement about a cube that you may push to. The same again has the same entry."""
-    from litestar.concurrency import sync_to_thread
-
-    raw, principal = await request.body(), principal_of(request)
-    return await sync_to_thread(_add, services_of(request), principal, raw)
+    arrival = Arrival(principal_of(request), await request.body())
+    content = await services_of(request).log.take(arrival)
+    return Response(content, status_code=201, media_type=_JSON, headers=_NO_STORE)
 
 
 @get("/log/entries/{leaf_hash:str}", sync_to_thread=True, tags=["log"])
 def get_entry(request: Asked, leaf_hash: FromPath[str]) -> Response[bytes]:
     """The entry whose leaf has this SHA-256 (64 hex digits), proved against the newest checkpoint."""
-    return _shown(services_of(request).log.entry(_sha256(leaf_hash)), 200)
+    content = service.shown(services_of(request).log.entry(_sha256(leaf_hash)))
+    return Response(content, media_type=_JSON, headers=_NO_STORE)
 
 
 @get("/log/preimages/{digest:str}", sync_to_thread=True, tags=["log"])
@@ -105,15 +104,6 @@ def get_namespace(request: Asked, namespace: FromPath[str]) -> dict[str, str]:
     return {"namespace": namespace, "key": services.log.names.key(namespace).hex()}
 
 
-def _add(services: Services, principal: Principal, raw: bytes) -> Response[bytes]:
-    wanted = submission.parse(raw)
-    with services.database.read() as session:
-        row = require_allowed(session, principal, wanted.repository, Act.WRITE)
-    if row is None:
-        raise NotFoundError(f"there is no cube {wanted.repository} yet", hint="push it first")
-    return _shown(services.log.add(wanted), 201)
-
-
 def _may_read(services: Services, principal: Principal, repository: str) -> bool:
     try:
         with services.database.read() as session:
@@ -121,11 +111,6 @@ def _may_read(services: Services, principal: Principal, repository: str) -> bool
     except MemcubeError:
         return False
     return True
-
-
-def _shown(entry: TlogEntry, status: int) -> Response[bytes]:
-    content = canonical_json.dump(entry.to_json())
-    return Response(content, status_code=status, media_type=_JSON, headers=_NO_STORE)
 
 
 def _sha256(text: str) -> bytes:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from memcube_protocol.errors import ConflictError, InvalidSettingError, NotFoundError
+from memcube_protocol.errors import (
+    ConflictError,
+    InvalidSettingError,
+    MemcubeError,
+    NotFoundError,
+)
 from memcube_signing.keys import PrivateKey
 from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import tiles
@@ -18,9 +25,10 @@ from memcube_signing.transparency.entry import TlogEntry
 from memcube_signing.transparency.tiles import Tile
 from sqlmodel import Session, col, select
 
+from memcube_registry.batching import Batches
 from memcube_registry.database import Database, utc_now
 from memcube_registry.log.appending import Appender, current, read_tile
-from memcube_registry.log.batching import Batches
+from memcube_registry.log.intake import Arrival, admitted
 from memcube_registry.log.models import LogEntry, LoggedRelease
 from memcube_registry.log.names import Names
 from memcube_registry.log.submission import Submission
@@ -56,7 +64,8 @@ class TransparencyLog:
         self._witnesses = witnesses
         self._wanted, self._fixed = origin, fixed
         self._known: Appender | None = None
-        self._batches: Batches[Submission, TlogEntry] = Batches(self._write, BATCH)
+        self._adding: Batches[Submission, TlogEntry] = Batches(self.add_all, BATCH)
+        self._taking: Batches[Arrival, bytes] = Batches(self._take_all, BATCH)
 
     @property
     def key(self) -> NoteKey:
@@ -72,11 +81,31 @@ class TransparencyLog:
             ConflictError: another manifest has the place of this release.
             UnavailableError: the database did not answer.
         """
-        return self._timed(self._batches.submit(submission))
+        return self._adding.submit(submission).result()
+
+    async def take(self, arrival: Arrival) -> bytes:
+        """As `add`, for a request as it arrived; its entry as JSON.
+
+        Raises:
+            InvalidRequestError, InvalidJsonError, InvalidStatementError, SignatureInvalidError,
+                LimitExceededError: see `submission.parse`.
+            UnauthenticatedError, ForbiddenError, NotFoundError: not a cube that they may push to.
+            ConflictError, UnavailableError: as `add`.
+        """
+        return await asyncio.wrap_future(self._taking.submit(arrival))
 
     def add_all(self, batch: Sequence[Submission]) -> Sequence[TlogEntry | ConflictError]:
         """What becomes of each of `batch`, in one transaction."""
-        return self._write(batch)
+        now, appender = utc_now(), self._appender()
+        outcomes = self._database.run(lambda session: appender.append(session, batch, now))
+        entry = next((one for one in outcomes if isinstance(one, TlogEntry)), None)
+        if entry is None:
+            return outcomes
+        note = entry.checkpoint  # of all entries: they are proved against the tree after the batch
+        if self._witnesses:
+            note = self._witnesses.ask(self._database, note)
+        timed = note.with_lines([self._time(note)])
+        return [_seen(one, timed) if isinstance(one, TlogEntry) else one for one in outcomes]
 
     def checkpoint(self) -> SignedCheckpoint:
         """The newest checkpoint, cosigned by the log with the time of now."""
@@ -135,17 +164,12 @@ class TransparencyLog:
         with self._database.read() as session:
             return list(session.exec(query))
 
-    def _write(self, batch: Sequence[Submission]) -> Sequence[TlogEntry | ConflictError]:
-        now, appender = utc_now(), self._appender()
-        outcomes = self._database.run(lambda session: appender.append(session, batch, now))
-        entries = [outcome for outcome in outcomes if isinstance(outcome, TlogEntry)]
-        if not entries or not self._witnesses:
-            return outcomes
-        seen = self._witnesses.ask(self._database, entries[0].checkpoint)
-        return [
-            _seen(outcome, seen) if isinstance(outcome, TlogEntry) else outcome
-            for outcome in outcomes
-        ]
+    def _take_all(self, batch: Sequence[Arrival]) -> Sequence[bytes | MemcubeError]:
+        found = admitted(self._database, batch)
+        wanted = [one for one in found if isinstance(one, Submission)]
+        entries = iter(self.add_all(wanted) if wanted else ())
+        outcomes = (next(entries) if isinstance(one, Submission) else one for one in found)
+        return [shown(one) if isinstance(one, TlogEntry) else one for one in outcomes]
 
     def _appender(self) -> Appender:
         """What writes; the origin of a log that has begun stands in the database."""
@@ -182,6 +206,11 @@ def _column(session: Session, tile: Tile) -> list[bytes]:
         .order_by(col(LogEntry.number))
     )
     return [bytes(content) for content in session.exec(query)]
+
+
+def shown(entry: TlogEntry) -> bytes:
+    """`entry` as JSON."""
+    return json.dumps(entry.to_json(), separators=(",", ":")).encode()
 
 
 def _seen(entry: TlogEntry, note: SignedCheckpoint) -> TlogEntry:
