@@ -28,6 +28,7 @@ from memcube.holdings import memory_folder
 
 if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
+    from memcube_signing.predicates.scan import Scan
 
     from memcube.memories.activation import MountedKv
     from memcube.memories.plaintext import Hit, PlaintextIndex
@@ -139,13 +140,15 @@ class MemLoader:
         if self.model is None:
             return
         from memcube.memories.activation import mount_kv
+        from memcube.vetting import opacity_of
 
         def mount_one(memory: Memory) -> str:
             self.cache = mount_kv(
                 self._folder(memory), self.model, self.tokenizer, base_identity=self._base()
             )
             self.undo.callback(self.cache.unmount)
-            return f"{len(self.cache.token_ids)} tokens, every field of the key equal"
+            label = opacity_of(self.verified, memory.id, self.cache.manifest.source.text)
+            return f"{len(self.cache.token_ids)} tokens, every field of the key equal; {label}"
 
         try:
             self._mount_fitting(ACTIVATION, mount_one, only_one=True)
@@ -256,6 +259,13 @@ class MountedCube:
     def has_model(self) -> bool:
         """Whether there is a model to ask."""
         return self._loader.model is not None and self._loader.tokenizer is not None
+
+    @property
+    def scan(self) -> Scan | None:
+        """What the publisher's scan of the cube found; None where there is none."""
+        from memcube.vetting import attested_scan
+
+        return attested_scan(self.verified)
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:

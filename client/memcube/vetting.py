@@ -1,7 +1,8 @@
 """Scanning at both ends: what a publisher is told before pushing, what a consumer before mounting.
 
 A push refuses what nobody wants to publish by accident (secrets, programs) unless it is told otherwise,
-and attaches the scan, signed, together with the model signature over the files.
+and attaches the scan, signed, together with the model signature over the files and, for KV caches and
+adapters that memcube dumped, how they were made.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from memcube_protocol import oci
+from memcube_protocol.config import ACTIVATION, PLAINTEXT
 from memcube_protocol.cube import Cube
 from memcube_protocol.errors import FindingsError
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
 from memcube_signing.bundle import Bundle
-from memcube_signing.keys import Algorithm, Signer
+from memcube_signing.keys import Algorithm, PublicKey, Signer
 from memcube_signing.predicates import attest, model_signature
+from memcube_signing.predicates import provenance as provenances
 from memcube_signing.predicates import scan as scans
+from memcube_signing.predicates.provenance import Provenance
 from memcube_signing.predicates.scan import SEVERITIES, Coverage, Finding, Recomputed, Scan
 
 from memcube.attesting import attach
@@ -105,7 +109,7 @@ def require_publishable(found: Scan) -> None:
 def attest_published(
     context: Context, published: Published, found: Scan | None, *, key: str | None = None
 ) -> None:
-    """Attach the scan and the model signature to a published cube, each where it is not there yet.
+    """Attach scan, model signature and build provenance to a cube, each where it is not there yet.
 
     So a push that broke off after the release is finished by running it again.
 
@@ -113,31 +117,51 @@ def attest_published(
         SigningKeyError: the key cannot be used.
         ForbiddenError, NetworkError: as the registry answers.
     """
-    present = _attached(context, published)
     signer = context.signer(key)
-    bundles: dict[str, Bundle] = {}
+    present = _attached(context, published, signer.public_key)
+    bundles: list[tuple[str, Bundle]] = []
     if found is not None and scans.PREDICATE_TYPE not in present:
-        bundles[scans.PREDICATE_TYPE] = attest(found, signer)
+        bundles.append((scans.PREDICATE_TYPE, attest(found, signer)))
     if _can_sign_files(signer, published) and model_signature.PREDICATE_TYPE not in present:
         folder = published.reference.name.rpartition("/")[2]
         files = model_signature.of_manifest(published.cube.manifest, folder)
-        bundles[model_signature.PREDICATE_TYPE] = model_signature.sign(files, signer)
+        bundles.append((model_signature.PREDICATE_TYPE, model_signature.sign(files, signer)))
+    bundles += [
+        (provenances.PREDICATE_TYPE, attest(build, signer))
+        for build in _builds(context, published)
+        if build.build_type not in present
+    ]
     registry, cube = context.registry(published.reference.host), published.cube
     at = Found(published.reference, cube.manifest, cube.config.write(), (), Scope.REMOTE)
     held = (oci.EMPTY.digest,)  # the release's referrer brought it
-    for predicate_type, bundle in bundles.items():
+    for predicate_type, bundle in bundles:
         attach(context, registry, at, bundle, predicate_type, signer, held=held)
 
 
-def _attached(context: Context, published: Published) -> set[str | None]:
-    """Predicate types of what the store knows to be attached to the cube at its place."""
+def _builds(context: Context, published: Published) -> tuple[Provenance, ...]:
+    """How the memories were made that are not plain text."""
+    if all(memory.kind == PLAINTEXT for memory in published.cube.config.memories):
+        return ()
+    from memcube.provenance.builds import builds_of
+
+    place = published.reference
+    with context.store.session():
+        return builds_of(published.cube, context.store, name=f"{place.host}/{place.name}")
+
+
+def _attached(context: Context, published: Published, own: PublicKey) -> set[str | None]:
+    """Predicate and build types of what the store knows to be attached to the cube at its place."""
     ref = context.store.ref(published.reference)
     known = found_in_store(context.store, ref) if ref else None
     if known is None or known.manifest.digest != published.cube.digest:
         return set()
-    return {
+    types = {
         referrer.read(attestation.referrer).predicate_type for attestation in known.attestations
     }
+    if provenances.PREDICATE_TYPE not in types:
+        return types
+    built = values_of(provenances.KIND, known.attestations, published.cube.digest, (own,))
+    return types | {one.value.build_type for one in built}
 
 
 def _can_sign_files(signer: Signer, published: Published) -> bool:
@@ -153,6 +177,19 @@ def attested_scan(verified: Verified) -> Scan | None:
         return None
     found = values_of(scans.KIND, verified.attestations, verified.cube.digest, (publisher,))
     return max((one.value for one in found), key=lambda scan: scan.scanned_at, default=None)
+
+
+def opacity_of(verified: Verified, memory_id: str, text: str | None) -> str:
+    """What is known of a KV cache beyond its fit: `text` is the source text that it carries."""
+    path = f"{ACTIVATION}/{memory_id}/"
+    scan = attested_scan(verified)
+    for one in scan.recomputed if scan else ():
+        if one.path.startswith(path):
+            agrees = "its publisher computed it anew from its text"
+            return agrees if one.agrees else "warning: its publisher found that its text DIFFERS"
+    if text is None:
+        return "opaque: without its source text nobody can read what it says"
+    return "opaque: nobody compared it with the text beside it"
 
 
 def scan_lines(found: Scan | None) -> list[str]:

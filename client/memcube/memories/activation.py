@@ -32,6 +32,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.identity import BaseIdentity
 
+from memcube.memories import making
 from memcube.memories.activation_key import (
     active_adapter_names,
     model_key,
@@ -292,6 +293,7 @@ def _described(
     import transformers
 
     information = {
+        making.BUILDER: making.builder(),
         "attention": str(getattr(model.config, "_attn_implementation", None)),
         "device": model.device.type,
         "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 from memcube_protocol import limits, parametric, paths, tensors
@@ -27,6 +27,7 @@ from memcube_protocol.identity import BaseIdentity, TensorIdentity
 from memcube_protocol.parametric import Adapter, Base, Level, Verdict
 from memcube_protocol.tensors import Rejection
 
+from memcube.memories import making
 from memcube.memories.activation_key import adapter_tensors, weight_quantisation
 from memcube.memories.model_identity import (
     dtype_name,
@@ -58,17 +59,20 @@ def dump_lora(
     base_revision: str | None = None,
     adapter_name: str = "default",
     training: Mapping[str, Any] | None = None,
+    inputs: making.Inputs = MappingProxyType({}),
 ) -> Path:
     """The folder `parametric/<memory_id>` below `folder`, made from a PeftModel or from a PEFT folder.
 
     A PeftModel's base is hashed unless `base_identity` is given; a folder's is recorded only if it
     is given. Local paths in the config are cut to their last component. The header of the tensors
-    tells the base and `training`; the tensors' bytes are the adapter's own.
+    tells the base, `training`, the digests of `inputs` (what it was trained on: files, or digests) and
+    the versions of what wrote it; the tensors' bytes are the adapter's own.
 
     Raises:
         ConflictError: the memory exists already.
         ForbiddenMediaTypeError: the folder holds a pickle instead of safetensors.
         UnsupportedError, InvalidTensorsError, InvalidConfigError: no adapter that can be mounted.
+        StorageError: an input cannot be read.
     """
     if isinstance(source, str | Path):
         config, named, header = _from_folder(Path(source))
@@ -85,7 +89,7 @@ def dump_lora(
     target = folder / FOLDER / _file_name(memory_id)
     if target.exists():
         raise ConflictError(f"memory {memory_id!r} exists", hint="choose another id or remove it")
-    about = parametric.metadata(base, training or adapter.training)
+    about = parametric.metadata(base, _trained(training or adapter.training, inputs))
     _write(target, config, header, about, named)
     return target
 
@@ -356,6 +360,15 @@ def _write(
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _trained(training: Mapping[str, Any], inputs: making.Inputs) -> dict[str, Any]:
+    """`training` with how this dump was made; inputs that an earlier dump recorded stay."""
+    earlier = training.get(making.KEY)
+    known = earlier.get(making.INPUTS) if isinstance(earlier, dict) else None
+    digests = {**(known if isinstance(known, dict) else {}), **making.digests_of(inputs)}
+    made = {making.BUILDER: making.builder("peft", "torch", "transformers"), making.INPUTS: digests}
+    return {**training, making.KEY: made}
 
 
 def _file_name(memory_id: str) -> str:

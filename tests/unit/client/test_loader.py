@@ -86,6 +86,8 @@ def test_a_cache_that_fits_is_mounted_and_answers_as_the_text_would(
     filters = ["kind=activation"]
     with client.mount("alice/notes", model=model, tokenizer=tokenizer, filters=filters) as memory:
         assert len(memory.prefix_ids) == 20
+        assert "opaque: nobody compared it with the text" in memory.steps[0].why
+        assert memory.scan is None
         question = tokenizer(QUESTION)["input_ids"]
         expected = logits(model, [*memory.prefix_ids, *question])
         cache = memory._loader.cache.new_cache()  # type: ignore[union-attr]
