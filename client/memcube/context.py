@@ -19,6 +19,9 @@ from memcube.trust.policy_file import load_effective
 
 if TYPE_CHECKING:
     from memcube.http import HttpClient
+    from memcube_signing.job import Job
+
+    from memcube.credentials import Credentials
     from memcube.remote import Registry
     from memcube.transfer import Progress
 
@@ -56,6 +59,7 @@ class Context:
         self._policy: Policy | None = None
 
     def registry(self, host: str) -> Registry:
+        self._jobs: dict[str, tuple[Job, datetime]] = {}
         """The registry at `host`; empty: the default one."""
         # Here and not above: what only reads the local store need not load an HTTP client.
         from memcube.http import HttpClient
@@ -67,6 +71,29 @@ class Context:
 
     def at_registry(self, reference: Reference) -> Reference:
         """`reference` with the default registry where it names none, and `latest` without a target.
+    def act_as_job(
+        self, place: Reference, credentials: Credentials, job: Job, until: datetime
+    ) -> None:
+        """Use `credentials` at the registry of `place`, and name `job` in releases of that cube.
+
+        They are kept in memory only, and expire at `until`.
+        """
+        from memcube.credentials import CredentialStore
+        from memcube.http import HttpClient
+
+        at, find = self.at_registry(place), CredentialStore(self.settings).find
+        self.close()
+        self._http = HttpClient(
+            self.settings,
+            find_credentials=lambda asked: credentials if asked == at.host else find(asked),
+        )
+        self._jobs = {at.location: (job, until)}
+
+    def job_at(self, place: Reference) -> Job | None:
+        """The CI job that releases the cube at `place`; None: a person does."""
+        job, until = self._jobs.get(self.at_registry(place).location, (None, self.now()))
+        return job if self.now() < until else None
+
 
         A registry has one name, whatever the spelling: another one would be outside of its policy.
         """

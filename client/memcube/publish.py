@@ -13,9 +13,10 @@ from memcube_protocol import oci
 from memcube_protocol.config import CubeConfig, Lineage
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, NotFoundError, TrustError
+from memcube_protocol.errors import ConflictError, NotFoundError, SigningKeyError, TrustError
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
 from memcube_signing.authority.document import authority_of
+from memcube_signing.job import Job
 from memcube_signing.keys import PublicKey, Signer
 from memcube_signing.predicates.scan import Scan
 from memcube_signing.release import Parent
@@ -51,7 +52,7 @@ class Published:
 
     `unchanged` says that it was there already, with signature and tags; `sent_bytes` counts blobs;
     `scan` is what was found before, `notes` what packing left out and why; `visibility` is who may
-    read it, where that was set.
+    read it, where that was set; `job` the CI job that the release names.
     """
 
     reference: Reference
@@ -64,6 +65,7 @@ class Published:
     lacking: int = 0
     notes: tuple[str, ...] = ()
     visibility: Visibility | None = None
+    job: Job | None = None
 
 
 def publish(
@@ -159,7 +161,8 @@ def _publish(
         if lacking:
             # A tag never leads to what too few have signed: the last who signs sets it.
             untagged = Reference(place.host, place.name).with_digest(cube.digest)
-            return Published(untagged, cube, (), False, sent, key_id, lacking=lacking)
+            job = signed.release.job
+            return Published(untagged, cube, (), False, sent, key_id, lacking=lacking, job=job)
         registry.put_tags(place.name, cube.manifest, (place.target, *followers))
         for tag in (place.target, *followers):
             context.store.put_ref(
@@ -169,7 +172,7 @@ def _publish(
     for tag in followers:
         context.pins.record(tagged(signed.observation, tag))
     tags = (place.target, *followers)
-    return Published(place, cube, tags, False, sent, key_id)
+    return Published(place, cube, tags, False, sent, key_id, job=signed.release.job)
 
 
 def _as_released(context: Context, registry: Registry, place: Reference, cube: Cube) -> Cube:
@@ -223,7 +226,13 @@ def _sign(
         governance.licence,
         _parents(cube.config.lineage),
         governance.expires_at,
+        context.job_at(place),
     )
+    if publication.job and log is None:
+        raise SigningKeyError(
+            "what a CI job releases is logged, and this key cannot be",
+            hint="sign with an ECDSA P-256 key (--key NAME; memcube keys generate makes one)",
+        )
     return sign_cube(
         place,
         cube.manifest,

@@ -24,7 +24,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.governance import Governance
 from memcube_protocol.reference import Reference, is_immutable_tag
 
-from memcube import accounts, consume, holdings, publish
+from memcube import accounts, consume, holdings, identity_tokens, publish, publishers
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.credentials import CredentialStore
 from memcube.packing.kinds import Folder, open_folder
@@ -75,10 +75,12 @@ def push(context: Context, source: Path | str, wanted: Reference | None, terms: 
         return replace(published, visibility=visibility)
     except UnauthenticatedError:
         host = (wanted.host if wanted else "") or context.settings.endpoint.host
-        if CredentialStore(context.settings).find(host):
+        if CredentialStore(context.settings).find(host) or identity_tokens.is_at_hand(os.environ):
             raise
+        advice = identity_tokens.advice(os.environ)
         raise UnauthenticatedError(
-            f"you are not logged in to {host}", hint=f"memcube login {host}"
+            f"you are not logged in to {host}",
+            hint=f"memcube login {host}" + (f"; {advice}" if advice else ""),
         ) from None
 
 
@@ -92,6 +94,7 @@ def _push_folder(
     _require_publishable(opened.draft.governance, terms)
     named = wanted or local_reference(opened.draft)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    publishers.log_in_as_job(context, place)
     if not opened.is_written and version is None:
         _require_first(context, folder, place, opened)
     packed_as = local_reference(opened.draft)
@@ -124,6 +127,7 @@ def _push_packed(
     cube, named = read_cube(context.store, ref.digest), wanted or ref.reference
     _require_publishable(cube.config.governance, terms)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    publishers.log_in_as_job(context, place)
     return publish_vetted(context, cube, place, vet=terms.vet, key=terms.key, trust=terms.trust)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 from collections.abc import Iterator
 
 import pytest
 from conftest import NO_LIMITS, Person, fresh
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm
 from support.issuer import IdentityIssuer, identity_issuer
 from support.servers import memcube_server
 
@@ -35,10 +38,10 @@ def api(wire, method: str, path: str, **body):
     return getattr(wire, method)(f"/api/v1/{path}", body=json.dumps(body).encode(), headers=JSON)
 
 
-def bind(alice: Person, issuer: IdentityIssuer, repository: str, **claims: str):
+def bind(alice: Person, issuer: IdentityIssuer, place: str, /, **claims: str):
     claims = claims or {"repository": "alice/memories"}
     return api(
-        alice.wire, "post", "publishers", repository=repository, issuer=issuer.url, claims=claims
+        alice.wire, "post", "publishers", repository=place, issuer=issuer.url, claims=claims
     )
 
 
@@ -63,6 +66,9 @@ def test_a_job_gets_a_short_token_for_its_repository_alone(alice, issuer, reposi
     reply = exchange(alice, repository, issuer.token(audience(alice)))
     assert reply.status == 201
     said = reply.json()
+    assert said["job"]["subject"] == "repo:alice/memories:ref:refs/heads/main"
+    assert said["job"]["claims"]["run_id"] == "1002003"
+    assert "alice-the-person" not in json.dumps(said)
     assert said["scopes"] == [f"push:{repository}"]
     wire = alice.server.wire.bearer(said["secret"])
     assert wire.post(f"/v2/{repository}/blobs/uploads/").status == 202
@@ -87,12 +93,19 @@ def test_an_identity_token_buys_one_token(alice, issuer, repository) -> None:
         {"repository": "alice/memories2"},
         {"repository": ["alice/memories"]},
         {"repository": None},
+        {"repository_id": "666"},
+        {"aud": ["REGISTRY", "evil.example"]},
         {"jti": None},
         {"sub": None},
     ],
 )
 def test_other_claims_buy_nothing(alice, issuer, repository, claims) -> None:
-    token = issuer.token(claims.pop("aud", audience(alice)), **claims)
+    assert exchange(alice, repository, issuer.token(audience(alice))).status == 201
+    said = dict(claims)
+    wanted = said.pop("aud", "REGISTRY")
+    if isinstance(wanted, list):
+        wanted = [audience(alice) if one == "REGISTRY" else one for one in wanted]
+    token = issuer.token(audience(alice) if wanted == "REGISTRY" else wanted, **said)
     assert exchange(alice, repository, token).status == 401
 
 
@@ -109,20 +122,85 @@ def test_an_unknown_key_does_not_make_the_registry_ask_each_time(alice, issuer, 
     assert issuer.asked - before <= 2
 
 
+def encoded(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
 def test_no_algorithm_but_the_issuers_is_taken(alice, issuer, repository) -> None:
     head, body, _ = issuer.token(audience(alice)).split(".")
-
-    def encoded(value: object) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
+    kid = list(issuer.keys)[-1]
     for forged in (
-        f"{encoded({'alg': 'none', 'kid': 'one'})}.{body}.",
-        f"{encoded({'alg': 'HS256', 'kid': 'one'})}.{body}.AAAA",
+        f"{encoded({'alg': 'none', 'kid': kid})}.{body}.",
+        f"{encoded({'alg': 'None', 'kid': kid})}.{body}.",
         f"{head}.{body}.",
         "not a token",
         "a" * 20_000,
     ):
         assert exchange(alice, repository, forged).status == 401
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS512"])
+def test_the_issuers_public_key_is_no_shared_secret(alice, issuer, repository, algorithm) -> None:
+    """The classic confusion: an HMAC whose key is what everybody can read."""
+    kid, key = list(issuer.keys.items())[-1]
+    public = key.public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    jwk = ECAlgorithm.to_jwk(public).encode()
+    for secret in (pem, pem.strip(), der, jwk):
+        head = encoded({"alg": algorithm, "kid": kid, "typ": "JWT"})
+        body = encoded(issuer.said(audience(alice)))
+        mac = hmac.new(secret, f"{head}.{body}".encode(), algorithm.replace("HS", "sha")).digest()
+        sealed = base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+        assert exchange(alice, repository, f"{head}.{body}.{sealed}").status == 401
+
+
+def test_an_issuer_may_have_several_keys_and_change_them(alice, repository, tmp_path) -> None:
+    """A new key is asked for when a token names it; one that is withdrawn counts no more."""
+    with identity_issuer() as issuer:
+        settings = {**NO_LIMITS, "MEMCUBE_REGISTRY_OIDC_ISSUERS": issuer.url}
+        with memcube_server(tmp_path / "keys", settings) as server:
+            name = fresh("alice")
+            server.create_account(name)
+            person = Person(server, name, server.create_token(name, "admin"))
+            place, to = f"{name}/notes", server.wire.netloc
+            assert bind(person, issuer, place).status == 201
+            issuer.keys["rsa"] = rsa.generate_private_key(65537, 2048)
+            for kid, key in issuer.keys.items():
+                token = issuer.token(to, key=key, header={"kid": kid})
+                assert exchange(person, place, token).status == 201
+            # The right key under another's id, and the other kind of key under this id.
+            for kid, key in (("one", issuer.keys["rsa"]), ("rsa", issuer.keys["one"])):
+                token = issuer.token(to, key=key, header={"kid": kid})
+                assert exchange(person, place, token).status == 401
+            withdrawn = issuer.keys["one"]
+            issuer.rotate("two", keep=False)
+            server.stop()
+            server.start()
+            assert exchange(person, place, issuer.token(to)).status == 201
+            token = issuer.token(to, key=withdrawn, header={"kid": "one"})
+            assert exchange(person, place, token).status == 401
+
+
+def test_whoever_takes_over_a_name_is_somebody_else(alice, issuer) -> None:
+    """The first exchange binds the publisher to ids that are given once."""
+    name = f"{alice.name}/{fresh('notes')}"
+    assert bind(alice, issuer, name).status == 201
+    to = audience(alice)
+    assert exchange(alice, name, issuer.token(to)).status == 201
+    assert exchange(alice, name, issuer.token(to, repository_owner_id="43")).status == 401
+    assert exchange(alice, name, issuer.token(to, repository_id=None)).status == 401
+    (known,) = alice.wire.get(f"/api/v1/publishers?repository={name}").json()
+    assert known["claims"]["repository_owner_id"] == "42"
+
+
+def test_a_claim_may_end_openly_where_a_part_ends(alice, issuer) -> None:
+    name = f"{alice.name}/{fresh('notes')}"
+    assert bind(alice, issuer, name, ref="refs/tags/*", repository="alice/memories").status == 201
+    to = audience(alice)
+    assert exchange(alice, name, issuer.token(to, ref="refs/tags/v1")).status == 201
+    assert exchange(alice, name, issuer.token(to, ref="refs/heads/main")).status == 401
+    assert bind(alice, issuer, name, repository="alice/mem*").status == 400
 
 
 def test_a_repository_without_a_publisher_is_not_told_from_one_that_is_absent(alice, issuer):

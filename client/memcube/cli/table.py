@@ -55,6 +55,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "logout": Place("logout:logout", "Forget the token for a registry."),
         "whoami": Place("whoami:whoami", "Say who a registry takes you for."),
         "log": Place("log:log", "Watch the transparency log of a registry."),
+        "publisher": Place("publisher:publisher", "Let CI jobs push to a cube, and see which may."),
         "policy": Place("policy:policy", "Explain and try trust policies."),
         "keys": Place(
             "keys:keys", "Make and show signing keys; replace, revoke and delegate them."

@@ -20,6 +20,7 @@ from memcube_protocol.reference import Reference
 from memcube_signing import referrer
 from memcube_signing.authority.chain import Authority
 from memcube_signing.bundle import Bundle
+from memcube_signing.job import Job
 from memcube_signing.keys import PublicKey, Signer
 from memcube_signing.release import (
     NO_LICENCE,
@@ -47,12 +48,13 @@ RAISE_VERSION: Final = "a version never changes: raise the version in memcube.to
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What the publisher says of a cube when releasing it."""
+    """What the publisher says of a cube when releasing it; `job` is the CI job that does it."""
 
     version: str
     licence: str = NO_LICENCE
     lineage: tuple[Parent, ...] = ()
     expires_at: datetime | None = None
+    job: Job | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ def sign_cube(
         created_at=now.astimezone(UTC).replace(microsecond=0),
         expires_at=publication.expires_at,
         lineage=publication.lineage,
+        job=publication.job,
     )
     bundle = sign_release(release, signer)
     attached = referrer.write(bundle, PREDICATE_TYPE, manifest.descriptor(), key)

@@ -112,8 +112,11 @@ class IdentityTokens:
                 options=options,
             )
             ends, begins = float(claims["exp"]), float(claims.get("nbf", claims["iat"]))
+            alone = claims["aud"] in (self._audience, [self._audience])
         except (jwt.PyJWTError, TypeError, ValueError):
             raise _refused("its signature, audience or claims are wrong") from None
+        if not alone:
+            raise _refused("it is for others as well, who could have shown it here")
         if not begins - _CLOCK_SKEW_S <= now.timestamp() < ends + _CLOCK_SKEW_S:
             raise _refused("it has expired, or is not valid yet")
         texts = {name: value for name, value in claims.items() if isinstance(value, str)}
