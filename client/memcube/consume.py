@@ -27,10 +27,11 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
+from memcube_signing.authority.chain import about
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
 
-from memcube import namespace_keys
+from memcube import key_registry
 from memcube.context import EVERYTHING, NORMAL_TRUST, Context, Trust
 from memcube.log_watch import follow
 from memcube.remote import Registry
@@ -64,6 +65,7 @@ class Verified:
 class Found:
     """A manifest with its config and attestations as they were found: nothing is believed yet.
 
+    `key_documents` are those of its namespace, and those that a copy brought along.
     `known_at` is when the registry was asked for them; None: just now, or they are of this machine.
     """
 
@@ -243,7 +245,7 @@ def question(
 def _with_authority(context: Context, asked: Question, found: Found) -> Question:
     """`asked` with the key documents of the origin's namespace: known ones, and those served now."""
     name = authority_of(asked.origin)
-    served = found.key_documents if authority_of(asked.location) == name else ()
+    served = about(name, found.key_documents)
     authority = context.authorities.load(name)
     if authority is None:
         return replace(asked, authority=resolve_keys(name, served))
@@ -291,15 +293,25 @@ def resolve_unjudged(registry: Registry, reference: Reference) -> Found:
     require_cube(manifest)
     assert manifest.config
     config = registry.read_blob(reference.name, manifest.config, limits.CONFIG_BYTES)
-    attestations = tuple(attestations_of(registry, reference.name, manifest.digest))
-    documents = namespace_keys.fetch(registry, reference.name.partition("/")[0])
+    listed = registry.referrers(reference.name, manifest.digest)
+    attestations = tuple(_attestations(registry, reference.name, listed))
+    documents = (
+        *key_registry.fetch(registry, reference.name.partition("/")[0]),
+        *key_registry.carried(registry, reference.name, listed),
+    )
     return Found(reference, manifest, config, attestations, Scope.REMOTE, documents)
 
 
 def attestations_of(registry: Registry, name: str, subject: Digest) -> Iterable[Attestation]:
     """Bundles attached to `subject`. One that cannot be read proves nothing and is passed over."""
-    listed = registry.referrers(name, subject, media_types.SIGSTORE_BUNDLE)
-    for entry in listed[:_ATTESTATIONS]:
+    return _attestations(registry, name, registry.referrers(name, subject))
+
+
+def _attestations(
+    registry: Registry, name: str, listed: Iterable[oci.Descriptor]
+) -> Iterable[Attestation]:
+    bundles = [one for one in listed if one.artifact_type == media_types.SIGSTORE_BUNDLE]
+    for entry in bundles[:_ATTESTATIONS]:
         try:
             referrer = registry.manifest(name, str(entry.digest))
             if not isinstance(referrer, oci.Manifest) or len(referrer.layers) != 1:

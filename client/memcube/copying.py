@@ -8,9 +8,18 @@ from dataclasses import dataclass, replace
 from memcube_protocol import limits, oci
 from memcube_protocol.content import Expected, stream_verified
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, InvalidReferenceError
+from memcube_protocol.errors import (
+    ConflictError,
+    InvalidReferenceError,
+    KeyNotAuthorisedError,
+    YankedError,
+)
 from memcube_protocol.reference import Reference, is_immutable_tag, is_tag, tag_of_version
+from memcube_signing.authority.chain import about
+from memcube_signing.authority.chain import resolve as resolve_keys
+from memcube_signing.authority.document import authority_of
 
+from memcube import key_registry
 from memcube.consume import Verified, pull, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.remote import Registry
@@ -36,15 +45,22 @@ def copy(
 ) -> Copied:
     """Copy the cube `source` with signatures and builds to `target`, the tags last.
 
-    The copy keeps its origin: whoever pulls it sees whose cube it is. It gets the tag of its
-    version, and that of `target` where it names one.
+    The copy keeps its origin: whoever pulls it sees whose cube it is, and learns from the key documents
+    attached to it which keys were replaced or revoked. It gets the tag of its version, and that of
+    `target` where it names one. Of a cube that was withdrawn, or whose key was revoked, nothing is
+    copied; but an earlier copy is told.
 
     Raises:
         TrustError: the source's provenance cannot be established.
         ConflictError: an immutable tag of the target names another cube.
         UnauthenticatedError, ForbiddenError, NetworkError: as the registries answer.
     """
-    verified = resolve(context, source, trust=trust)
+    try:
+        verified = resolve(context, source, trust=trust)
+    except (YankedError, KeyNotAuthorisedError) as refusal:
+        if _tell(context, context.at_registry(source), context.at_registry(target)):
+            refusal.hint = f"{refusal.hint}; the copy at {target.location} was told"
+        raise
     source, cube = verified.reference, verified.cube
     tags = _tags(target, cube.config.version)
     target = context.at_registry(replace(target, tag=tags[-1], digest=None))
@@ -59,11 +75,36 @@ def copy(
                 _require_theirs(context, here, source.name, manifest, known)
             sent += _copy_one(context, here, there, source.name, target.name, manifest)
             attached += manifest.subject is not None
+        release = verified.verdict.release
+        keys = context.authorities.load(authority_of(release.origin)) if release else None
+        if (moved := key_registry.carry(context, target, cube.manifest, keys)) is not None:
+            sent, attached = sent + moved, attached + 1
         for tag in tags:
             there.put_manifest(target.name, cube.manifest, tag)
     if verified.verdict.release and target.location != source.location:
         context.pins.record_copy(location_of(target), verified.verdict.release.origin)
     return Copied(target, cube.digest, attached, sent)
+
+
+def _tell(context: Context, source: Reference, target: Reference) -> bool:
+    """Send what is attested to the cube `source` since, and its origin's key documents, to its copy.
+
+    Says whether there is one.
+    """
+    here, there = context.registry(source.host), context.registry(target.host)
+    found = resolve_unjudged(here, source)
+    manifest, known = found.manifest, frozenset(context.store.locations(source.host))
+    if there.manifest_descriptor(target.name, str(manifest.digest)) is None:
+        return False
+    with context.store.session():
+        for one in found.attestations:
+            _require_theirs(context, here, source.name, one.referrer, known)
+            _copy_one(context, here, there, source.name, target.name, one.referrer)
+        releases = releases_of(manifest, found.attestations)
+        for name in {authority_of(one.release.origin) for one in releases}:
+            said = (*context.authorities.bundles(name), *about(name, found.key_documents))
+            key_registry.carry(context, target, manifest, resolve_keys(name, said))
+    return True
 
 
 def add_tag(

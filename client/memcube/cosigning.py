@@ -18,7 +18,7 @@ from memcube_signing.keys import PublicKey
 from memcube_signing.release import PREDICATE_TYPE, Release, sign_release
 from memcube_signing.transparency.entry import LOGGED
 
-from memcube import namespace_keys
+from memcube import key_registry
 from memcube.consume import Found, resolve_unjudged
 from memcube.context import Context
 from memcube.publish import attach, following_tags, logged_release
@@ -55,7 +55,7 @@ def cosign(context: Context, reference: Reference, *, key: str | None = None) ->
             hint="memcube push printed the digest; look at it first: memcube inspect",
         )
     registry = context.registry(place.host)
-    authority = namespace_keys.refresh(context, namespace_keys.namespace_of(place))
+    authority = key_registry.refresh(context, key_registry.namespace_of(place))
     if authority is None:
         raise ConflictError(
             f"the namespace of {place} has no key documents: one signature is enough",

@@ -17,15 +17,16 @@ from memcube_protocol.errors import (
     InvalidError,
     LogError,
     NotFoundError,
+    SignatureInvalidError,
 )
 from memcube_protocol.reference import Reference
 from memcube_signing import statement
+from memcube_signing.authority.inclusion import keys_of
 from memcube_signing.dsse import Envelope
 from memcube_signing.keys import PublicKey
 from memcube_signing.statement import Statement
 from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import Checkpoint
-from memcube_signing.transparency.entry import leaf
 from memcube_signing.transparency.tiles import Tile
 
 from memcube.context import Context
@@ -127,13 +128,13 @@ def monitor(context: Context, namespace: Reference, *, since: int = 0) -> Monito
     tags = _Tags(remote, state.size)
 
     def look(index: int, entry: bytes) -> None:
-        key, digest = _signer_and_digest(entry)
+        key, signature, digest = _signed_in(entry)
         wanted = hmac.new(secret, merkle.leaf_hash(entry), hashlib.sha256).digest()
         tagged = hmac.compare_digest(tags.at(index), wanted)
         if index < since or not (tagged or key in own):
             return
-        said = _statement(remote, entry, key, digest)
-        if tagged or said is None or said.name.startswith(f"{namespace.location}/"):
+        said = _statement(remote, key, signature, digest)
+        if tagged or said is None or f"{said.name}/".startswith(f"{namespace.location}/"):
             found.append(Sighting(index, key.id if key else "unknown", key in own, said))
 
     audited = _walk(remote, state, min(since, state.size), look)
@@ -200,7 +201,7 @@ class _Tags:
 
 
 def _own_keys(context: Context, namespace: Reference) -> frozenset[PublicKey]:
-    """Keys of this machine, and those that are pinned or in charge for names of the namespace."""
+    """Keys of this machine, and those pinned for or in charge of the namespace; none that was revoked."""
     name = namespace.location.lower()
     own = {entry.public_key for entry in context.keys.entries()}
     for origin, pin in context.pins.load().origins.items():
@@ -208,33 +209,40 @@ def _own_keys(context: Context, namespace: Reference) -> frozenset[PublicKey]:
             own.update(pin.publishers)
     authority = context.authorities.load(name)
     if authority is not None:
-        own.update(authority.keys_for(f"{name}/any"))
+        own.update(keys_of(authority))
+        revoked = {one.key_id for one in authority.current.revoked}
+        own = {key for key in own if key.id not in revoked}
     return frozenset(own)
 
 
-def _signer_and_digest(entry: bytes) -> tuple[PublicKey | None, str]:
-    """Key and hash in a leaf; no key where it is not one of ours."""
+def _signed_in(entry: bytes) -> tuple[PublicKey | None, bytes, str]:
+    """Key, signature and hash in a leaf; no key where it is not one of ours."""
     try:
         spec = canonical_json.parse_object(entry, what="entry")["spec"]["hashedRekordV002"]
         der = base64.b64decode(spec["signature"]["verifier"]["publicKey"]["rawBytes"])
-        return PublicKey(der), base64.b64decode(spec["data"]["digest"]).hex()
+        signature = base64.b64decode(spec["signature"]["content"])
+        digest = base64.b64decode(spec["data"]["digest"]).hex()
+        key = PublicKey(der)
+        return key, signature, digest
     except (InvalidError, KeyError, TypeError, ValueError):
-        return None, ""
+        return None, b"", ""
 
 
 def _statement(
-    remote: RemoteLog, entry: bytes, key: PublicKey | None, digest: str
+    remote: RemoteLog, key: PublicKey | None, signature: bytes, digest: str
 ) -> Statement | None:
-    """What the entry states, once the statement behind it is the one that was signed."""
+    """What the entry states, once the statement behind it is the one that was signed.
+
+    Several keys may have signed the same statement, and the log shows it once: so the signature in the
+    leaf is looked at, not that of the envelope.
+    """
     if key is None:
         return None
     try:
         envelope = Envelope.from_json(remote.preimage(digest).get("envelope"))
-        signatures = [one.value for one in envelope.signatures]
-        if not any(leaf(envelope.signed, value, key) == entry for value in signatures):
-            return None
+        key.verify(signature, envelope.signed)
         return statement.parse(envelope.payload)
-    except (NotFoundError, InvalidError):
+    except (NotFoundError, InvalidError, SignatureInvalidError):
         return None
 
 

@@ -1,74 +1,75 @@
-"""The key documents of a namespace: found at its registry, changed and published by those in charge.
+"""The key documents of a namespace, changed by those in charge.
 
     memcube keys announce · rotate · revoke · delegate · recover · history
 
-Each act reads the current document, writes the next one, has it signed by keys of this machine, checks
-that the chain accepts it, and publishes the whole chain as one artifact (docs/spec/keys.md).
+Each act reads the current document, writes the next one, has it signed, by keys of this machine or of
+several (key_proposals.py), and publishes the whole chain (key_registry.py; docs/spec/keys.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from memcube_protocol import limits, oci
-from memcube_protocol.errors import (
-    ConflictError,
-    ForbiddenError,
-    KeyNotAuthorisedError,
-    NotFoundError,
-    UnauthenticatedError,
-    UnsupportedError,
-)
+from memcube_protocol.errors import ConflictError
 from memcube_protocol.reference import Reference
-from memcube_signing.authority import carrier
 from memcube_signing.authority.chain import Authority, resolve
-from memcube_signing.authority.document import (
-    Delegation,
-    KeyDocument,
-    Quorum,
-    Revocation,
-    sign_document,
-)
+from memcube_signing.authority.document import Delegation, KeyDocument, Quorum, Revocation
 from memcube_signing.keys import Signer
 
 from memcube.context import Context
-from memcube.remote import Registry
-from memcube.transfer import push_blobs
+from memcube.key_registry import found, no_chain, publish, refresh, signed
 from memcube.trust import location_of
-from memcube.visibility import Visibility, set_visibility
 
 Change = Callable[[KeyDocument], KeyDocument]
 
 
-def namespace_of(place: Reference) -> Reference:
-    """The namespace of the cube at `place`: host and first component."""
-    return Reference(place.host, place.name.partition("/")[0])
-
-
-def fetch(registry: Registry, namespace: str) -> tuple[bytes, ...]:
-    """The bundles of key documents that `registry` has for `namespace`: none where there are none.
+def first(
+    context: Context, namespace: Reference, quorum: Quorum, *, recovery: Quorum | None = None
+) -> KeyDocument:
+    """The document that begins the chain of `namespace`, where `quorum` decides from now on.
 
     Raises:
-        InvalidManifestError, IntegrityError, LimitExceededError: it answers nonsense.
-        NetworkError: no answer.
+        ConflictError: it has a chain already.
     """
-    name = f"{namespace}/{carrier.NAME}"
-    try:
-        manifest = registry.manifest(name, carrier.TAG)
-        layers = carrier.read(manifest)
-        return tuple(registry.read_blob(name, layer, limits.BUNDLE_BYTES) for layer in layers)
-    except (NotFoundError, UnauthenticatedError, ForbiddenError):
-        # Other registries say one of the latter of a repository that does not exist.
-        return ()
+    authority = location_of(namespace)
+    if refresh(context, namespace) is not None:
+        raise ConflictError(
+            f"{authority} has key documents already",
+            hint="see memcube keys history; change them with memcube keys rotate",
+        )
+    return KeyDocument(authority, 1, None, _now(context), quorum, recovery=recovery)
 
 
-def refresh(context: Context, namespace: Reference) -> Authority | None:
-    """What is known of `namespace` after asking its registry: kept from now on."""
-    registry = context.registry(namespace.host)
-    return context.authorities.add(location_of(namespace), fetch(registry, namespace.name))
+def following(context: Context, namespace: Reference, changed: Change) -> KeyDocument:
+    """The document that `changed` makes of the one in force.
+
+    Raises:
+        NotFoundError: the namespace has no chain yet.
+        InvalidStatementError: the new document breaks a rule.
+    """
+    known = refresh(context, namespace)
+    if known is None:
+        raise no_chain(namespace)
+    return changed(_following(context, known))
+
+
+def overruling(
+    context: Context, namespace: Reference, changed: Change, overrules: int | None = None
+) -> KeyDocument:
+    """As `following`, for recovery keys: the document number `overrules` and all after it are void.
+
+    It also settles a fork, whose number is then to be named.
+
+    Raises:
+        NotFoundError, InvalidStatementError: as `following`.
+    """
+    authority = location_of(namespace)
+    known = resolve(authority, found(context, namespace), stop_at=overrules)
+    if known is None:
+        raise no_chain(namespace)
+    return changed(_following(context, known))
 
 
 def announce(
@@ -85,15 +86,7 @@ def announce(
         ConflictError: it has a chain already.
         KeyNotAuthorisedError: too few of the keys signed.
     """
-    if refresh(context, namespace) is not None:
-        raise ConflictError(
-            f"{location_of(namespace)} has key documents already",
-            hint="see memcube keys history; change them with memcube keys rotate",
-        )
-    document = KeyDocument(
-        location_of(namespace), 1, None, _now(context), quorum, recovery=recovery
-    )
-    return _publish(context, namespace, document, signers)
+    return publish(context, *signed(first(context, namespace, quorum, recovery=recovery), signers))
 
 
 def change(
@@ -106,10 +99,7 @@ def change(
         KeyNotAuthorisedError: too few of those in charge signed.
         InvalidStatementError: the new document breaks a rule.
     """
-    known = refresh(context, namespace)
-    if known is None:
-        raise _no_chain(namespace)
-    return _publish(context, namespace, changed(_following(context, known)), signers)
+    return publish(context, *signed(following(context, namespace, changed), signers))
 
 
 def recover(
@@ -120,20 +110,13 @@ def recover(
     *,
     overrules: int | None = None,
 ) -> Authority:
-    """As `change`, by the recovery keys: the document number `overrules` and all after it are void.
-
-    It also settles a fork, whose number is then to be named.
+    """As `change`, by the recovery keys; see `overruling`.
 
     Raises:
         NotFoundError, KeyNotAuthorisedError, InvalidStatementError: as `change`.
     """
-    authority = location_of(namespace)
-    served = fetch(context.registry(namespace.host), namespace.name)
-    found = (*context.authorities.bundles(authority), *served)
-    known = resolve(authority, found, stop_at=overrules)
-    if known is None:
-        raise _no_chain(namespace)
-    return _publish(context, namespace, changed(_following(context, known)), signers, found)
+    document = overruling(context, namespace, changed, overrules)
+    return publish(context, *signed(document, signers))
 
 
 def rotated(quorum: Quorum, *, recovery: Quorum | None = None) -> Change:
@@ -193,54 +176,6 @@ def _following(context: Context, known: Authority) -> KeyDocument:
         previous=before.digest,
         created_at=max(_now(context), before.created_at),
     )
-
-
-def _no_chain(namespace: Reference) -> NotFoundError:
-    return NotFoundError(
-        f"{location_of(namespace)} has no key documents yet",
-        hint=f"begin with: memcube keys announce {namespace.name}",
-    )
-
-
-def _publish(
-    context: Context,
-    namespace: Reference,
-    document: KeyDocument,
-    signers: Sequence[Signer],
-    found: Sequence[bytes] = (),
-) -> Authority:
-    authority = document.authority
-    bundles = [*found, *(bundle.raw for bundle in sign_document(document, signers))]
-    known = context.authorities.bundles(authority)
-    made = resolve(authority, (*known, *bundles))
-    if made is None or made.current != document:
-        raise KeyNotAuthorisedError(
-            f"the keys that signed here may not change the keys of {authority}",
-            hint="sign with the keys in charge, or with the recovery keys, and with the new ones "
-            "(--key NAME, several times)",
-        )
-    _push(context, namespace, made)
-    kept = context.authorities.add(authority, bundles)
-    assert kept is not None
-    return kept
-
-
-def _push(context: Context, namespace: Reference, made: Authority) -> None:
-    """The whole chain at its place, which everybody may read where the registry knows such a thing."""
-    registry = context.registry(namespace.host)
-    place = Reference(namespace.host, f"{namespace.name}/{carrier.NAME}", carrier.TAG)
-    manifest = carrier.write(made.bundles)
-    with context.store.session():
-        for content in (b"{}", *(bundle.raw for bundle in made.bundles)):
-            context.store.blobs.add(content)
-        push_blobs(registry, place.name, _each_once(manifest), context.store)
-        registry.put_manifest(place.name, manifest, carrier.TAG)
-    with suppress(UnsupportedError):
-        set_visibility(context, place, Visibility.PUBLIC)
-
-
-def _each_once(manifest: oci.Manifest) -> list[oci.Descriptor]:
-    return list({blob.digest: blob for blob in manifest.blobs}.values())
 
 
 def _with_parents(delegations: tuple[Delegation, ...]) -> tuple[Delegation, ...]:

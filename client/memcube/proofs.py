@@ -9,13 +9,12 @@ from pathlib import Path
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.limits import PROOF_BYTES
 from memcube_protocol.reference import Reference
-from memcube_signing.authority.document import authority_of
 
 from memcube import consume
 from memcube.consume import Found
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.store.files import read_file, replace_file
-from memcube.trust import Scope, Verdict, judge_cube, location_of, verify_cube
+from memcube.trust import Scope, Verdict, judge_cube, verify_cube
 from memcube.trust.proof import Proof, parse
 
 
@@ -33,7 +32,8 @@ def export(
         StorageError: the file cannot be written.
     """
     found = _found(context, reference)
-    verdict = verify_cube(consume.question(context, found, trust))
+    asked = consume.question(context, found, trust)
+    verdict = verify_cube(asked)
     known_at = (found.known_at or context.now()).astimezone(UTC).replace(microsecond=0)
     proof = Proof(
         found.reference,
@@ -41,7 +41,7 @@ def export(
         found.config,
         found.attestations,
         known_at,
-        _documents(context, found),
+        tuple(bundle.raw for bundle in asked.authority.bundles) if asked.authority else (),
     )
     replace_file(path, proof.to_bytes())
     return proof, verdict
@@ -84,13 +84,6 @@ def judge(
         proof.checked_at,
     )
     return judge_cube(consume.question(context, found, trust))
-
-
-def _documents(context: Context, found: Found) -> tuple[bytes, ...]:
-    """The key documents of the cube's namespace: those served with it, or those kept here."""
-    return found.key_documents or context.authorities.bundles(
-        authority_of(location_of(found.reference))
-    )
 
 
 def _found(context: Context, reference: Reference) -> Found:

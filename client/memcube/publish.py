@@ -22,7 +22,7 @@ from memcube_signing.predicates.scan import Scan
 from memcube_signing.release import Parent
 from memcube_signing.transparency.entry import LOGGED, LogPolicy
 
-from memcube import namespace_keys
+from memcube import key_registry
 from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
@@ -242,7 +242,7 @@ def _sign(
         now=context.now(),
         published=_published_before(registry, place, pins),
         accept=trust.accept,
-        authority=namespace_keys.refresh(context, namespace_keys.namespace_of(place)),
+        authority=key_registry.refresh(context, key_registry.namespace_of(place)),
         logged=log.places(place.name) if log else (),
     )
 

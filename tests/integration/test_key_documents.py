@@ -8,17 +8,26 @@ from pathlib import Path
 
 import pytest
 from conftest import Person
-from memcube import namespace_keys
+from memcube import key_registry, namespace_keys
 from memcube.cosigning import cosign
+from memcube.log_monitor import monitor
+from memcube.remote.log import find_log
 from memcube_protocol.errors import (
     EXIT_TRUST,
     KeyNotAuthorisedError,
+    LogError,
     MemcubeError,
     NotFoundError,
     PublisherChangedError,
 )
 from memcube_protocol.reference import Reference
+from memcube_signing import bundle as bundles
+from memcube_signing.authority import document
 from memcube_signing.authority.document import Quorum
+from memcube_signing.authority.inclusion import keys_of
+from memcube_signing.bundle import Bundle
+from memcube_signing.transparency.bundled import verify_logged
+from memcube_signing.transparency.entry import LogPolicy
 from support.machine import Machine, client_on
 
 
@@ -213,6 +222,70 @@ def test_the_command_line_tells_the_whole_story(new_person, bob: Person, tmp_pat
     assert [document["seq"] for document in history["documents"]] == [1, 2]
     assert history["documents"][1]["revoked"][0]["keyId"] == stolen
     assert reader.run("pull", name).returncode == EXIT_TRUST
+
+
+class TestLog:
+    """Every change of keys is public knowledge, where the registry keeps a log."""
+
+    def published(self, story) -> list[tuple[Bundle, bool]]:
+        """The bundles that the registry serves, each with whether its log shows it."""
+        with story.at_publisher() as client:
+            registry = client.context.registry(story.namespace.host)
+            log = find_log(registry)
+            authority = key_registry.refresh(client.context, story.namespace)
+            keys = {key.id: key for key in keys_of(authority)}
+            found = [
+                bundles.parse(raw) for raw in key_registry.fetch(registry, story.namespace.name)
+            ]
+            shown = []
+            for bundle in found:
+                try:
+                    verify_logged(bundle, keys[bundle.key_hint], LogPolicy(log.key))
+                    shown.append((bundle, True))
+                except MemcubeError:
+                    shown.append((bundle, False))
+        return shown
+
+    def test_every_act_is_logged(self, story) -> None:
+        story.announce("default", recovery=story.quorum("safe"))
+        story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
+        story.change(namespace_keys.delegated("team", ["team-*"], story.quorum("team")), "next")
+        stolen, instead = story.key("next").public_key.id, story.quorum("spare")
+        story.change(namespace_keys.revoked(stolen, now(), instead=instead), "next", "spare")
+        with story.at_publisher() as client:
+            changed = namespace_keys.rotated(story.quorum("last"))
+            keys = [story.key(name) for name in ("safe", "last")]
+            namespace_keys.recover(client.context, story.namespace, keys, changed)
+        shown = self.published(story)
+        signatures_of_five_documents = 1 + 2 + 1 + 2 + 2
+        assert [logged for _, logged in shown] == [True] * signatures_of_five_documents
+        with story.at_publisher() as client:
+            seen = monitor(client.context, story.namespace)
+        kinds = [one.said.predicate_type for one in seen.sightings]
+        assert kinds.count(document.PREDICATE_TYPE) == signatures_of_five_documents
+        # What a key signed that was stolen later is shown as a stranger's, to be looked at.
+        assert {one.key_id for one in seen.strangers} == {stolen}
+
+    def test_what_was_changed_outside_the_log_is_refused_until_it_is_sent_there(
+        self, story, monkeypatch
+    ) -> None:
+        story.push("1.0.0")
+        story.announce("default")
+        story.pull()
+        with monkeypatch.context() as without:
+            without.setattr(key_registry, "find_log", lambda _: None)
+            story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
+        assert [logged for _, logged in self.published(story)] == [True, False, False]
+        story.push("1.1.0", key="next")
+        with pytest.raises(LogError) as refused:
+            story.pull()
+        assert refused.value.reason == "keys-not-logged"
+        machine = Machine(
+            story.folder / "publisher", story.publisher.server.url, story.publisher.token
+        )
+        machine.ok("keys", "publish", story.publisher.name)
+        assert all(logged for _, logged in self.published(story))
+        assert story.pull().release.version == "1.1.0"
 
 
 class TestThresholds:

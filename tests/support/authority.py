@@ -16,6 +16,8 @@ from memcube_signing.authority.document import (
 )
 from memcube_signing.keys import PrivateKey
 
+from support.log import Log
+
 ALICE_AT = "registry.example/alice"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -64,3 +66,12 @@ def resolved(*signed_documents: tuple[bytes, ...]) -> Authority:
     found = resolve(ALICE_AT, [raw for one in signed_documents for raw in one])
     assert found
     return found
+
+
+def logged(log: Log, document: KeyDocument, at: datetime, *keys: PrivateKey) -> tuple[bytes, ...]:
+    """Bundles of `document` by `keys`, taken into `log` at a time."""
+    bundles = sign_document(document, keys)
+    return tuple(
+        log.logged(bundle, key.public_key, at).raw
+        for bundle, key in zip(bundles, keys, strict=True)
+    )

@@ -1,4 +1,7 @@
-"""Key documents in a registry: one artifact in a repository of the namespace, one layer a bundle."""
+"""Key documents in a registry: one artifact in a repository of the namespace, one layer a bundle.
+
+A copy of a cube in another namespace brings those of its origin along: the same, attached to the cube.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,16 @@ def repository_of(authority: str) -> str:
     return f"{authority.partition('/')[2]}/{NAME}"
 
 
-def write(bundles: Sequence[Bundle]) -> oci.Manifest:
-    """The manifest that carries `bundles`; its blobs are `{}` and their exact bytes."""
+def write(bundles: Sequence[Bundle], *, subject: oci.Descriptor | None = None) -> oci.Manifest:
+    """The manifest that carries `bundles`; its blobs are `{}` and their exact bytes.
+
+    With a copied cube it is attached to that, its `subject`.
+    """
     return oci.write_manifest(
         artifact_type=media_types.KEYS,
         config=oci.EMPTY,
         layers=[oci.Descriptor.of(media_types.SIGSTORE_BUNDLE, bundle.raw) for bundle in bundles],
+        subject=subject,
     )
 
 

@@ -7,7 +7,7 @@ after it rotated. Two of equal rank are a fork, and nothing is decided on a fork
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -70,14 +70,30 @@ class Authority:
         return tuple(found[key_id] for key_id in sorted(found))
 
     def judge(
-        self, origin: str, signers: Mapping[str, datetime | None], created_at: datetime
+        self,
+        origin: str,
+        signers: Mapping[str, datetime | None],
+        created_at: datetime,
+        began_at: Callable[[int], datetime] | None = None,
     ) -> Judgement:
         """Why a release of `origin` by `signers` (key id: when it was logged, if it was) is valid.
+
+        `began_at` tells when the document at a place came into force; by default, what it says itself.
 
         Raises:
             KeyNotAuthorisedError: it is not; the reason says why.
         """
-        return judging.judge(self.documents, origin, signers, created_at)
+        return judging.judge(self.documents, origin, signers, created_at, began_at)
+
+    def may_speak(
+        self,
+        origin: str,
+        signers: Mapping[str, datetime | None],
+        stated_at: datetime,
+        began_at: Callable[[int], datetime] | None = None,
+    ) -> bool:
+        """Whether one of `signers` had a part in `origin` when it spoke, and is still believed."""
+        return judging.may_speak(self.documents, origin, signers, stated_at, began_at)
 
     def lacking(self, origin: str, key_ids: Collection[str]) -> int:
         """How many more keys have to sign a release of `origin` that `key_ids` have signed."""
@@ -86,7 +102,7 @@ class Authority:
 
     def is_rooted_in(self, keys: Collection[PublicKey]) -> bool:
         """Whether one of `keys`, trusted before, signed a document of this chain."""
-        return any(_signer(bundle, keys, self.name) for bundle in self.bundles)
+        return any(signer_of(bundle, keys, self.name) for bundle in self.bundles)
 
 
 def resolve(
@@ -117,6 +133,19 @@ def resolve(
     return Authority(tuple(one.document for one in chain), carried)
 
 
+def about(authority: str, found: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Those of the bundles `found` that state something about the namespace `authority`.
+
+    Raises:
+        InvalidStatementError, InvalidJsonError, LimitExceededError: one is malformed.
+    """
+    return tuple(
+        raw
+        for raw in found
+        if statement.parse(bundles.parse(raw).envelope.payload).name == authority
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """A document as found, with all bundles over its bytes."""
@@ -125,7 +154,7 @@ class _Candidate:
     bundles: tuple[Bundle, ...]
 
     def signers(self, keys: Collection[PublicKey]) -> frozenset[str]:
-        signers = (_signer(bundle, keys, self.document.authority) for bundle in self.bundles)
+        signers = (signer_of(bundle, keys, self.document.authority) for bundle in self.bundles)
         return frozenset(key.id for key in signers if key)
 
 
@@ -154,8 +183,8 @@ def _document(payload: bytes, authority: str) -> KeyDocument:
     return document
 
 
-def _signer(bundle: Bundle, keys: Collection[PublicKey], authority: str) -> PublicKey | None:
-    """The one of `keys` that well signed `bundle`."""
+def signer_of(bundle: Bundle, keys: Collection[PublicKey], authority: str) -> PublicKey | None:
+    """The one of `keys` that well signed `bundle`, a key document of `authority`."""
     try:
         return bundles.verify(bundle, Policy(keys, PREDICATE_TYPE, subject_of(authority)))[1]
     except SignatureInvalidError:

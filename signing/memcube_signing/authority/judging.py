@@ -2,12 +2,12 @@
 
 Time of a signature is when the log took it in. Where it was not logged, it is what the release says of
 itself, which only its signer vouches for: enough for a key that was retired in peace, never for one
-that was revoked.
+that was revoked. So it is with the time when a document came into force.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,26 +35,67 @@ def judge(
     origin: str,
     signers: Mapping[str, datetime | None],
     created_at: datetime,
+    began_at: Callable[[int], datetime] | None = None,
 ) -> Judgement:
     """Why a release of `origin`, signed by `signers`, is valid under the chain `documents`.
+
+    `began_at` tells when the document at a place came into force: asked only where it matters.
 
     Raises:
         KeyNotAuthorisedError: `key-revoked`, `key-retired`, `threshold-not-met` or
             `key-not-authorised`.
     """
+    believed = _believed(documents, signers, created_at)
+    for at, then in _in_time(documents, believed, began_at):
+        if (quorum := _met(documents[at], origin, then)) is not None:
+            counted = tuple(sorted(quorum.ids & then))
+            retired = at < len(documents) - 1
+            return Judgement(documents[at].seq, quorum, counted, retired)
+    raise _refusal(documents, origin, signers, believed)
+
+
+def may_speak(
+    documents: Sequence[KeyDocument],
+    origin: str,
+    signers: Mapping[str, datetime | None],
+    stated_at: datetime,
+    began_at: Callable[[int], datetime] | None = None,
+) -> bool:
+    """Whether one of `signers` had a part in a quorum for `origin` when it spoke, and is still believed.
+
+    That is enough to warn of a release; to vouch for one takes a quorum (`judge`).
+    """
+    believed = _believed(documents, signers, stated_at)
+    return any(
+        quorum.ids & then
+        for at, then in _in_time(documents, believed, began_at)
+        for quorum in documents[at].quorums_for(origin)
+    )
+
+
+def _believed(
+    documents: Sequence[KeyDocument], signers: Mapping[str, datetime | None], said_at: datetime
+) -> dict[str, datetime]:
+    """The signers that are not revoked, or were logged before that, each with when it signed."""
     revoked = {one.key_id: one.compromised_since for one in documents[-1].revoked}
-    believed = {
-        key_id: logged_at or created_at
+    return {
+        key_id: logged_at or said_at
         for key_id, logged_at in signers.items()
         if key_id not in revoked or (logged_at is not None and logged_at < revoked[key_id])
     }
-    for at in range(len(documents) - 1, -1, -1):
-        ended = documents[at + 1].created_at + CLOCK_TOLERANCE if at + 1 < len(documents) else None
-        then = {key_id for key_id, when in believed.items() if ended is None or when <= ended}
-        if (quorum := _met(documents[at], origin, then)) is not None:
-            counted = tuple(sorted(quorum.ids & then))
-            return Judgement(documents[at].seq, quorum, counted, retired=ended is not None)
-    raise _refusal(documents, origin, signers, believed)
+
+
+def _in_time(
+    documents: Sequence[KeyDocument],
+    believed: Mapping[str, datetime],
+    began_at: Callable[[int], datetime] | None,
+) -> Iterator[tuple[int, set[str]]]:
+    """Places of documents, the last first, each with the signers who signed before it was replaced."""
+    yield len(documents) - 1, set(believed)
+    for at in range(len(documents) - 2, -1, -1):
+        began = began_at(at + 1) if began_at else documents[at + 1].created_at
+        ended = began + CLOCK_TOLERANCE
+        yield at, {key_id for key_id, when in believed.items() if when <= ended}
 
 
 def _met(document: KeyDocument, origin: str, key_ids: Collection[str]) -> Quorum | None:

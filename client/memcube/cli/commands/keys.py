@@ -6,6 +6,7 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
+from memcube.cli.commands.key_proposals import publish, sign
 from memcube.cli.commands.namespace_keys import (
     announce,
     delegate,
@@ -69,5 +70,8 @@ def export(name: str) -> Answer:
     return Answer({"name": name, "id": entry.public_key.id, "pem": pem}, pem, pem.rstrip("\n"))
 
 
-for one in (list_keys, generate, export, announce, rotate, revoke, delegate, recover, history):
+for one in (
+    *(list_keys, generate, export, announce, rotate, revoke, delegate, recover),
+    *(sign, publish, history),
+):
     keys.add_command(one)

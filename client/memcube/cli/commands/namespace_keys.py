@@ -25,16 +25,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _TIME = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])
 
 
-def signing_option(function: Function) -> Function:
-    """`--key`: which keys of this machine sign."""
-    option = click.option(
-        "--key",
-        "signing",
-        metavar="NAME",
-        multiple=True,
-        help="Sign with this key; repeat it. Default: the key called default.",
-    )
-    return option(function)
+def signing_options(function: Function) -> Function:
+    """`--key` and `--output`: which keys of this machine sign, and whether others have to."""
+    for option in (
+        click.option(
+            "--output",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Publish nothing yet: write a proposal, for others to sign (memcube keys sign).",
+        ),
+        click.option(
+            "--key",
+            "signing",
+            metavar="NAME",
+            multiple=True,
+            help="Sign with this key; repeat it. Default: the key called default, without --output.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 def charge_options(function: Function) -> Function:
@@ -63,16 +72,11 @@ def charge_options(function: Function) -> Function:
     "announce",
     "memcube keys announce alice",
     "memcube keys announce acme --key ann --key ben --key cleo --threshold 2 --recovery safe.pub",
+    "memcube keys announce acme --to ann.pub --to ben.pub --threshold 2 --output acme.keys",
 )
 @click.argument("namespace")
-@signing_option
-@click.option(
-    "--threshold",
-    type=click.IntRange(1, 64),
-    default=1,
-    show_default=True,
-    help="How many of the keys have to sign.",
-)
+@charge_options
+@signing_options
 @click.option("--recovery", metavar="KEY", multiple=True, help="A key kept apart; repeat it.")
 @click.option(
     "--recovery-threshold",
@@ -83,37 +87,45 @@ def charge_options(function: Function) -> Function:
 )
 def announce(
     namespace: str,
+    to: tuple[str, ...],
     signing: tuple[str, ...],
     threshold: int,
     recovery: tuple[str, ...],
     recovery_threshold: int,
+    output: Path | None,
 ) -> Answer:
     """Say publicly which keys release in NAMESPACE, so that they can be replaced later.
 
-    Readers who pinned a key before accept this if that key signs, too.
+    These are the keys named by --to; without it, those that sign. Readers who pinned a key before accept
+    this if that key signs, too.
     """
-    from memcube_signing.authority.document import Quorum
-
     from memcube import namespace_keys
 
+    signing = signing or (() if to else ("default",))
     with open_client() as client:
-        place = _place(client.context, namespace)
-        signers = _signers(client.context, signing or ("default",))
-        quorum = Quorum.of([signer.public_key for signer in signers], threshold)
-        apart = _quorum(client.context, recovery, recovery_threshold)
-        made = namespace_keys.announce(client.context, place, quorum, signers, recovery=apart)
-    return _answer(made)
+        context, place = client.context, place_of(client.context, namespace)
+        signers = signers_named(context, (*signing, *to))
+        quorum = _required(_quorum(context, to or signing, threshold))
+        apart = _quorum(context, recovery, recovery_threshold)
+        document = namespace_keys.first(context, place, quorum, recovery=apart)
+        return _finish(context, document, signers, output)
 
 
 @command(
     "rotate",
     "memcube keys rotate alice --to release-2027",
-    "memcube keys rotate acme --to ann --to dora.pub --threshold 2 --key ann --key ben",
+    "memcube keys rotate acme --to ann --to dora.pub --threshold 2 --key ben --output acme.keys",
 )
 @click.argument("namespace")
 @charge_options
-@signing_option
-def rotate(namespace: str, to: tuple[str, ...], threshold: int, signing: tuple[str, ...]) -> Answer:
+@signing_options
+def rotate(
+    namespace: str,
+    to: tuple[str, ...],
+    threshold: int,
+    signing: tuple[str, ...],
+    output: Path | None,
+) -> Answer:
     """Put other keys in charge of NAMESPACE. A key named by --to that is not here is made.
 
     The old keys sign, and the new ones, too. What the old keys released stays valid.
@@ -121,11 +133,12 @@ def rotate(namespace: str, to: tuple[str, ...], threshold: int, signing: tuple[s
     from memcube import namespace_keys
 
     with open_client() as client:
-        place = _place(client.context, namespace)
+        place = place_of(client.context, namespace)
         quorum = _required(_quorum(client.context, to, threshold, make=True))
-        signers = _signers(client.context, (*(signing or ("default",)), *to))
+        signers = signers_named(client.context, (*_named(signing, output), *to))
         changed = namespace_keys.rotated(quorum)
-        return _answer(namespace_keys.change(client.context, place, signers, changed))
+        document = namespace_keys.following(client.context, place, changed)
+        return _finish(client.context, document, signers, output)
 
 
 @command(
@@ -142,7 +155,7 @@ def rotate(namespace: str, to: tuple[str, ...], threshold: int, signing: tuple[s
     help="UTC. What was not logged before this time is not believed any more.",
 )
 @charge_options
-@signing_option
+@signing_options
 def revoke(
     namespace: str,
     key_id: str,
@@ -150,6 +163,7 @@ def revoke(
     to: tuple[str, ...],
     threshold: int,
     signing: tuple[str, ...],
+    output: Path | None,
 ) -> Answer:
     """Declare the key KEY_ID stolen since a time, and take it out of charge of NAMESPACE.
 
@@ -158,11 +172,12 @@ def revoke(
     from memcube import namespace_keys
 
     with open_client() as client:
-        place = _place(client.context, namespace)
+        place = place_of(client.context, namespace)
         instead = _quorum(client.context, to, threshold, make=True)
-        signers = _signers(client.context, (*(signing or ("default",)), *to))
+        signers = signers_named(client.context, (*_named(signing, output), *to))
         changed = namespace_keys.revoked(key_id, since.replace(tzinfo=UTC), instead=instead)
-        return _answer(namespace_keys.change(client.context, place, signers, changed))
+        document = namespace_keys.following(client.context, place, changed)
+        return _finish(client.context, document, signers, output)
 
 
 @command(
@@ -175,7 +190,7 @@ def revoke(
 @click.argument("role")
 @click.argument("patterns", nargs=-1)
 @charge_options
-@signing_option
+@signing_options
 @click.option("--end", is_flag=True, help="End the role, and those below it.")
 def delegate(
     namespace: str,
@@ -185,6 +200,7 @@ def delegate(
     threshold: int,
     signing: tuple[str, ...],
     end: bool,
+    output: Path | None,
 ) -> Answer:
     """Let the ROLE release the cubes of NAMESPACE that PATTERNS name: a name, or its start and *.
 
@@ -193,11 +209,12 @@ def delegate(
     from memcube import namespace_keys
 
     with open_client() as client:
-        place = _place(client.context, namespace)
+        place = place_of(client.context, namespace)
         quorum = None if end else _required(_quorum(client.context, to, threshold))
-        signers = _signers(client.context, signing or ("default",))
+        signers = signers_named(client.context, _named(signing, output))
         changed = namespace_keys.delegated(role, patterns, quorum)
-        return _answer(namespace_keys.change(client.context, place, signers, changed))
+        document = namespace_keys.following(client.context, place, changed)
+        return _finish(client.context, document, signers, output)
 
 
 @command(
@@ -208,7 +225,7 @@ def delegate(
 )
 @click.argument("namespace")
 @charge_options
-@signing_option
+@signing_options
 @click.option("--overrules", type=click.IntRange(2), help="Void the documents from this number on.")
 @click.option("--stolen", metavar="KEY_ID", help="Revoke this key as well.")
 @click.option("--since", type=_TIME, help="Since when it is not believed. Default: ever.")
@@ -220,22 +237,23 @@ def recover(
     overrules: int | None,
     stolen: str | None,
     since: datetime | None,
+    output: Path | None,
 ) -> Answer:
     """Take NAMESPACE back with its recovery keys, after a theft, a loss, or a fork."""
     from memcube import namespace_keys
 
     with open_client() as client:
-        place = _place(client.context, namespace)
+        place = place_of(client.context, namespace)
         quorum = _required(_quorum(client.context, to, threshold, make=True))
-        signers = _signers(client.context, (*signing, *to))
+        signers = signers_named(client.context, (*signing, *to))
         moment = (since or datetime(1970, 1, 1)).replace(tzinfo=UTC)  # noqa: DTZ001
         changed = (
             namespace_keys.revoked(stolen, moment, instead=quorum)
             if stolen
             else namespace_keys.rotated(quorum)
         )
-        made = namespace_keys.recover(client.context, place, signers, changed, overrules=overrules)
-    return _answer(made)
+        document = namespace_keys.overruling(client.context, place, changed, overrules)
+        return _finish(client.context, document, signers, output)
 
 
 @command("history", "memcube keys history alice", "memcube keys history alice --json")
@@ -244,31 +262,51 @@ def history(namespace: str) -> Answer:
     """Show who is, and was, in charge of NAMESPACE."""
     from memcube_protocol.errors import NotFoundError
 
-    from memcube import namespace_keys
+    from memcube import key_registry
 
     with open_client() as client:
-        place = _place(client.context, namespace)
-        found = namespace_keys.refresh(client.context, place)
+        place = place_of(client.context, namespace)
+        found = key_registry.refresh(client.context, place)
     if found is None:
         raise NotFoundError(
             f"{place} has no key documents",
             hint=f"whoever owns it can begin: memcube keys announce {namespace}",
         )
-    return _answer(found, *found.documents[:-1])
+    return answer_of(found, *found.documents[:-1])
 
 
-def _answer(found: Authority, *before: KeyDocument) -> Answer:
+def _named(signing: tuple[str, ...], output: Path | None) -> tuple[str, ...]:
+    """The keys that sign: of a proposal nobody who is not named."""
+    return signing or (() if output else ("default",))
+
+
+def _finish(
+    context: Context, document: KeyDocument, signers: Sequence[Signer], output: Path | None
+) -> Answer:
+    """Publish `document`, or write it for others to sign."""
+    from memcube import key_proposals, key_registry
+    from memcube.cli.commands.key_proposals import answer_about
+
+    if output is None:
+        return answer_of(key_registry.publish(context, *key_registry.signed(document, signers)))
+    return answer_about(context, key_proposals.propose(document, signers, output), output)
+
+
+def answer_of(found: Authority, *before: KeyDocument) -> Answer:
+    """Who is in charge; `before` are earlier documents to be shown as well."""
     documents = [*before, found.current]
-    value = {"authority": found.name, "documents": [_value(one) for one in documents]}
-    lines = [line for one in documents for line in _lines(one)]
+    value = {"authority": found.name, "documents": [value_of(one) for one in documents]}
+    lines = [line for one in documents for line in lines_of(one)]
     return Answer(value, "\n".join(lines), str(found.current.digest))
 
 
-def _value(document: KeyDocument) -> dict[str, Any]:
+def value_of(document: KeyDocument) -> dict[str, Any]:
+    """A key document as programs read it."""
     return {"digest": str(document.digest), **document.to_statement().predicate}
 
 
-def _lines(document: KeyDocument) -> list[str]:
+def lines_of(document: KeyDocument) -> list[str]:
+    """A key document as people read it."""
     lines = [f"{document.authority}, key document {document.seq}, {document.created_at}"]
     lines += _quorum_lines("in charge", document.quorum)
     if document.recovery:
@@ -284,17 +322,17 @@ def _quorum_lines(what: str, quorum: Quorum) -> list[str]:
     return [head, *(f"    {key.id}" for key in quorum.keys)]
 
 
-def _place(context: Context, namespace: str) -> Reference:
+def place_of(context: Context, namespace: str) -> Reference:
     """`namespace` at its registry: `alice`, or `registry.example/alice`."""
     from memcube_protocol.reference import Reference
     from memcube_signing.authority.carrier import NAME
 
-    from memcube.namespace_keys import namespace_of
+    from memcube.key_registry import namespace_of
 
     return namespace_of(context.at_registry(Reference.parse(f"{namespace}/{NAME}")))
 
 
-def _signers(context: Context, names: Sequence[str]) -> list[Signer]:
+def signers_named(context: Context, names: Sequence[str]) -> list[Signer]:
     """The keys of this machine among `names`, each once; PEM files hold no private key."""
     unique = dict.fromkeys(name for name in names if not Path(name).is_file())
     return [context.keys.signer(name).key for name in unique]
