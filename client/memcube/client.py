@@ -159,10 +159,9 @@ class Client:
         return verdict
 
     def statements(self, reference: Name, verdict: Verdict) -> tuple[Claim, ...]:
-        """Every statement found with a cube; those count that the publisher of `verdict` signed."""
+        """Every statement found with a cube, those set apart that do not count by `verdict`."""
         found = consume.look_at(self.context, _reference(reference))
-        keys = (verdict.publisher,) if verdict.publisher else ()
-        return statements_of(found.manifest, found.attestations, keys)
+        return statements_of(found.manifest, found.attestations, verdict)
 
     def verify_proof(
         self, path: Path | str, reference: Name | None = None, *, trust: Trust = NORMAL_TRUST
@@ -179,8 +178,7 @@ class Client:
         proof = proofs.read(Path(path))
         wanted = _reference(reference) if reference is not None else None
         verdict = proofs.judge(self.context, proof, reference=wanted, trust=trust)
-        keys = (verdict.publisher,) if verdict.publisher else ()
-        return verdict, statements_of(proof.manifest, proof.attestations, keys)
+        return verdict, statements_of(proof.manifest, proof.attestations, verdict)
 
     def inspect(self, reference: Name) -> consume.Found:
         """Manifest, config and attestations of a cube, from the store or its registry, unjudged."""

@@ -16,14 +16,13 @@ from memcube_signing import referrer
 from memcube_signing.authority.chain import Authority
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import PREDICATE_TYPE, Release, sign_release
-from memcube_signing.transparency.entry import LOGGED
 
 from memcube import key_registry
 from memcube.consume import Found, resolve_unjudged
 from memcube.context import Context
 from memcube.publish import attach, following_tags, logged_release
 from memcube.remote import Registry
-from memcube.remote.log import find_log
+from memcube.remote.log import log_of_releases
 from memcube.trust import Observation, Signed, SignedCube, location_of, releases_of
 from memcube.trust.publishing import publishers_of
 
@@ -69,7 +68,7 @@ def cosign(context: Context, reference: Reference, *, key: str | None = None) ->
     before = _signed_before(found, authority, location_of(place))
     release = _require_for(own, before)
     if own.id not in {one.key.id for one in before if one.release == release}:
-        log = find_log(registry) if own.algorithm in LOGGED else None
+        log = log_of_releases(registry, own)
         bundle = sign_release(release, signer)
         attached = referrer.write(bundle, PREDICATE_TYPE, found.manifest.descriptor(), own)
         observation = Observation(release.origin, None, release, (own,))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from memcube_protocol.errors import LogError, MemcubeError
 from memcube_signing.transparency import checkpoint as checkpoints
@@ -49,7 +50,9 @@ def follow(
     log = advanced(known, remote.key, note, proof, context.now())
     for state in _states_in(attestations, log):
         _require_start(log.state, state, hash_at)
-    if known is None or known.state != log.state:
+    # Whoever countersigns there is pinned at first use: another key later does not count.
+    log = replace(log, registry_key=log.registry_key or remote.registry_key)
+    if known is None or (known.state, known.registry_key) != (log.state, log.registry_key):
         context.logs.keep(host.lower(), log)
     return log
 

@@ -20,14 +20,14 @@ from memcube_signing.job import Job
 from memcube_signing.keys import PublicKey, Signer
 from memcube_signing.predicates.scan import Scan
 from memcube_signing.release import Parent
-from memcube_signing.transparency.entry import LOGGED, LogPolicy
+from memcube_signing.transparency.entry import LogPolicy
 
 from memcube import key_registry
 from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
 from memcube.remote import Registry
-from memcube.remote.log import RemoteLog, find_log
+from memcube.remote.log import RemoteLog, log_of_releases
 from memcube.transfer import EarlySender, push_blobs
 from memcube.trust import (
     Pins,
@@ -148,7 +148,7 @@ def _publish(
     trust: Trust,
     early: EarlySender | None,
 ) -> Published:
-    log = find_log(registry) if signer.public_key.algorithm in LOGGED else None
+    log = log_of_releases(registry, signer.public_key)
     signed = _sign(context, registry, place, cube, signer, trust, log)
     authority = context.authorities.load(authority_of(signed.release.origin))
     key_id = signer.public_key.id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from memcube_signing.predicates.countersignature import Countersignature
 from memcube_signing.predicates.provenance import Provenance
 from memcube_signing.predicates.scan import Scan
 from memcube_signing.predicates.status import Status
@@ -57,6 +58,9 @@ def what_is_said(claim: Claim) -> str:
         return f"{', '.join(value.checks)}: {total} findings{worst}"
     if isinstance(value, Status):
         return f"{value.state} since {value.stated_at:%Y-%m-%d}: {value.reason}"
+    if isinstance(value, Countersignature):
+        place = f", entry {value.log.index} of {value.log.origin}" if value.log else ""
+        return f"{value.verifier} verified it at {value.verified_at:%Y-%m-%d %H:%M} UTC{place}"
     if isinstance(value, Provenance):
         inputs = ", ".join(dependency.uri for dependency in value.dependencies)
         return f"built by {value.builder} from {inputs or 'nothing named'}"

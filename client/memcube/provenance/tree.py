@@ -87,8 +87,7 @@ class _Tracer:
         self._seen.add(digest)
         config = Cube.read(found.manifest, found.config).config
         verdict = judge_cube(question(self._context, found, self._trust))
-        keys = (verdict.publisher,) if verdict.publisher else ()
-        claims = statements_of(found.manifest, found.attestations, keys)
+        claims = statements_of(found.manifest, found.attestations, verdict)
         parents = tuple(
             self._parent(parent.origin, parent.digest, parent.relation, depth + 1)
             for parent in config.lineage.parents

@@ -16,6 +16,7 @@ from memcube_protocol.errors import (
     ForbiddenError,
     InvalidError,
     NotFoundError,
+    SigningKeyError,
     UnauthenticatedError,
     UnsupportedError,
 )
@@ -41,10 +42,14 @@ _JSON: Final = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class RemoteLog:
-    """The log of `registry`. `key` is what the registry itself says: pinned or not is policy."""
+    """The log of `registry`. `key` is what the registry itself says: pinned or not is policy.
+
+    So is `registry_key`, with which it countersigns; None: it does not.
+    """
 
     registry: Registry
     key: NoteKey
+    registry_key: PublicKey | None = None
 
     def submit(self, repository: str, envelope: Envelope, key: PublicKey) -> TlogEntry:
         """The entry of a signed statement about `repository`; the same again has the same one.
@@ -144,6 +149,22 @@ def logged(registry: Registry, repository: str, bundle: Bundle, key: PublicKey) 
     return found
 
 
+def log_of_releases(registry: Registry, key: PublicKey) -> RemoteLog | None:
+    """The log that a release signed by `key` has to be in; None where `registry` keeps none.
+
+    Raises:
+        SigningKeyError: it keeps one, and signatures by such a key cannot be logged.
+        NetworkError: no answer.
+    """
+    log = find_log(registry)
+    if log is not None and key.algorithm not in LOGGED:
+        raise SigningKeyError(
+            f"key {key.id} signs with {key.algorithm}, which the log of {registry.host} cannot hold",
+            hint="release with a P-256 key: memcube keys generate NAME, then --key NAME",
+        )
+    return log
+
+
 def find_log(registry: Registry) -> RemoteLog | None:
     """The log that `registry` says it keeps; None where it keeps none, or is of another kind.
 
@@ -154,9 +175,20 @@ def find_log(registry: Registry) -> RemoteLog | None:
     try:
         with registry.http.send(Request("GET", url), (200,)) as response:
             fields = canonical_json.parse_object(response.content(limits.MIB), what="registry")
-        key = fields["features"]["log"]["key"]
-        return RemoteLog(registry, NoteKey.parse(key)) if isinstance(key, str) else None
+        features = fields["features"]
+        key = features["log"]["key"]
+        if not isinstance(key, str):
+            return None
+        return RemoteLog(registry, NoteKey.parse(key), _registry_key(features))
     except (NotFoundError, UnsupportedError, UnauthenticatedError, ForbiddenError):
         return None
     except (InvalidError, KeyError, TypeError):
         return None  # it has such a page, but not of ours
+
+
+def _registry_key(features: dict[str, Any]) -> PublicKey | None:
+    """The key with which the registry says that it countersigns; a malformed one counts as none."""
+    try:
+        return PublicKey(base64.b64decode(features["countersignatures"]["key"], validate=True))
+    except (InvalidError, KeyError, TypeError, ValueError):
+        return None

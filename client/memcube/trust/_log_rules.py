@@ -27,9 +27,9 @@ def log(question: Question, signed: Signed) -> RuleResult:
         if demand is LogDemand.REQUIRED:
             return _lacking(question, "no log is known for its registry", "log-unknown")
         return RuleResult("log", Outcome.SKIPPED, "no log is known for its registry")
-    if demand is LogDemand.OFFERED and signed.key.algorithm not in LOGGED:
-        detail = f"signatures with {signed.key.algorithm} cannot be logged"
-        return RuleResult("log", Outcome.SKIPPED, detail)
+    if signed.key.algorithm not in LOGGED:
+        why = f"signatures with {signed.key.algorithm} cannot be logged"
+        return _lacking(question, why, "log-unloggable")
     try:
         logged = _logged(signed, policy)
     except MemcubeError as error:

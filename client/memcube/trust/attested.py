@@ -1,7 +1,7 @@
 """What is attested about a cube beside its release, each statement by an accepted key or set apart.
 
     values_of(status.KIND, attestations, manifest.digest, keys)      the verified values of one kind
-    statements_of(manifest, attestations, keys)                      everything found, for people
+    statements_of(manifest, attestations, verdict)                   everything found, for people
 
 Pure: what an annotation says is never believed, and a statement by another key is never shown as one
 that counts.
@@ -31,7 +31,9 @@ from memcube_signing.predicates import (
 )
 from memcube_signing.statement import Statement
 
+from memcube.trust._countersignatures import require_about
 from memcube.trust.question import Attestation
+from memcube.trust.verdict import Verdict
 
 Value = TypeVar("Value")
 
@@ -86,22 +88,44 @@ def values_of(
 
 
 def statements_of(
-    manifest: oci.Manifest, attestations: Sequence[Attestation], keys: Collection[PublicKey]
+    manifest: oci.Manifest, attestations: Sequence[Attestation], verdict: Verdict
 ) -> tuple[Claim, ...]:
-    """Every statement found with `manifest`, verified against `keys` or with why it does not count."""
-    return tuple(_claim(manifest, attestation.bundle, keys) for attestation in attestations)
+    """Every statement found with `manifest`, verified or with why it does not count.
+
+    What counts is by the publisher of `verdict`; a countersignature is by the registry's own key, and
+    about the release that is attached.
+    """
+    return tuple(
+        _claim(manifest, attestation.bundle, attestations, verdict) for attestation in attestations
+    )
 
 
-def _claim(manifest: oci.Manifest, bundle: bytes, keys: Collection[PublicKey]) -> Claim:
+def _claim(
+    manifest: oci.Manifest, bundle: bytes, attestations: Sequence[Attestation], verdict: Verdict
+) -> Claim:
     predicate_type = "unreadable"
     try:
         parsed = bundles.parse(bundle)
         predicate_type = statement.parse(parsed.envelope.payload).predicate_type
-        signed = _verified(manifest, bundle, predicate_type, keys)
+        if predicate_type == countersignature.PREDICATE_TYPE:
+            signed = _countersigned(manifest, bundle, attestations, verdict)
+        else:
+            keys = (verdict.publisher,) if verdict.publisher else ()
+            signed = _verified(manifest, bundle, predicate_type, keys)
     except MemcubeError as error:
         reason = error.reason if isinstance(error, TrustError | InvalidStatementError) else None
         return Claim(predicate_type, why=reason or error.code)
     return Claim(predicate_type, signed.key, signed.value)
+
+
+def _countersigned(
+    manifest: oci.Manifest, bundle: bytes, attestations: Sequence[Attestation], verdict: Verdict
+) -> Attested[Any]:
+    keys = (verdict.registry_key,) if verdict.registry_key else ()
+    signed = verify(bundle, countersignature.KIND, keys=keys, subject=manifest.digest)
+    origin = verdict.release.origin if verdict.release else verdict.location
+    require_about(signed.value, origin, (Digest.of(one.bundle) for one in attestations))
+    return signed
 
 
 def _verified(

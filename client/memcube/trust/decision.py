@@ -15,6 +15,7 @@ else from the pins; only at first use from the referrer, and they are pinned the
     history       no older release through the same tag, no second history of the origin
     validity      created and expires, give or take five minutes
     log           the log of its origin's registry includes it, seen by the witnesses demanded
+    countersignature  that registry says that it verified it, where the policy demands so
     attestations  every attestation that the policy demands is there and well signed
     freshness     what is known of the cube is not older than the policy allows
     status        neither yanked nor deprecated by its publisher
@@ -33,7 +34,15 @@ from memcube_protocol.errors import (
 )
 from memcube_signing.keys import PublicKey
 
-from memcube.trust import _authority, _log_rules, _policy_rules, _rules, _signatures, _status
+from memcube.trust import (
+    _authority,
+    _countersignatures,
+    _log_rules,
+    _policy_rules,
+    _rules,
+    _signatures,
+    _status,
+)
 from memcube.trust.pins import Observation
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Outcome, RuleResult, Scope, Standing, Verdict
@@ -45,6 +54,7 @@ _ABOUT_RELEASE: Final[dict[str, Callable[[Question, Signed], RuleResult]]] = {
     "history": _rules.history,
     "validity": _rules.validity,
     "log": _log_rules.log,
+    "countersignature": _countersignatures.countersignature,
     "attestations": _policy_rules.attestations,
     "freshness": _policy_rules.freshness,
     "status": _status.status,
@@ -80,6 +90,7 @@ def judge_cube(question: Question) -> Verdict:
         rules.append(_policy_rules.content(question))
         found = _signatures.find(question)
         if not found.candidates:
+            _countersignatures.require_release(question)
             rules.append(_rules.unsigned(question))
             return _verdict(question, Standing.UNSIGNED, rules)
         rules.append(RuleResult("release", Outcome.PASSED, f"{found.candidates} attached"))
@@ -151,4 +162,5 @@ def _verdict(
         signed.key if signed else None,
         observation,
         error,
+        question.registry_key,
     )

@@ -6,14 +6,16 @@ returns is kept, so that a log cannot show two histories to one user one after t
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidError, LogError, StorageError, TrustError
+from memcube_signing.keys import PublicKey
 from memcube_signing.release import CLOCK_TOLERANCE
 from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import merkle
@@ -32,10 +34,14 @@ _LOCK_WAIT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class KnownLog:
-    """The log of one registry: its key, and the highest checkpoint that was verified here."""
+    """The log of one registry: its key, and the highest checkpoint that was verified here.
+
+    `registry_key` is the key with which that registry countersigns, as it was met first.
+    """
 
     key: NoteKey
     note: SignedCheckpoint
+    registry_key: PublicKey | None = None
 
     @property
     def state(self) -> Checkpoint:
@@ -59,9 +65,7 @@ class Logs:
 
     def to_bytes(self) -> bytes:
         """These logs as canonical JSON."""
-        logs = {
-            host: {"key": str(log.key), "note": log.note.text} for host, log in self.known.items()
-        }
+        logs = {host: _log_to_json(log) for host, log in self.known.items()}
         return canonical_json.dump({"format": _FORMAT, "logs": logs})
 
 
@@ -87,7 +91,23 @@ def advanced(
     if known is not None:
         merkle.verify_consistency(known.state.size, known.state.root, state.size, state.root, proof)
     _require_recent(note, key, now)
-    return KnownLog(key, note)
+    return KnownLog(key, note, known.registry_key if known else None)
+
+
+def _log_to_json(log: KnownLog) -> dict[str, str]:
+    value = {"key": str(log.key), "note": log.note.text}
+    if log.registry_key:
+        value["registryKey"] = base64.b64encode(log.registry_key.der).decode()
+    return value
+
+
+def _log(value: Mapping[str, str]) -> KnownLog:
+    der = base64.b64decode(value["registryKey"], validate=True) if "registryKey" in value else None
+    return KnownLog(
+        NoteKey.parse(value["key"]),
+        checkpoints.parse(value["note"]),
+        PublicKey(der) if der is not None else None,
+    )
 
 
 def _require_recent(note: SignedCheckpoint, key: NoteKey, now: datetime) -> None:
@@ -108,10 +128,7 @@ def parse(content: bytes) -> Logs:
         value = canonical_json.parse_object(content, what="logs")
         if value.keys() != {"format", "logs"} or value["format"] != _FORMAT:
             raise ValueError("unknown format")
-        known = {
-            host: KnownLog(NoteKey.parse(log["key"]), checkpoints.parse(log["note"]))
-            for host, log in value["logs"].items()
-        }
+        known = {host: _log(log) for host, log in value["logs"].items()}
         for log in known.values():
             checkpoints.verify(log.note, log.key)
     except (InvalidError, TrustError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -156,6 +173,7 @@ class LogStore:
                     raise _alarm(f"{host} has shown another tree meanwhile", "log-forked")
                 if before.state.size > log.state.size:
                     return
+                log = replace(log, registry_key=before.registry_key or log.registry_key)
             replace_file(self._path, logs.with_log(host, log).to_bytes())
 
 

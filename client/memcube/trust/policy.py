@@ -101,7 +101,7 @@ class Required:
 
 
 class LogDemand(StrEnum):
-    """Whether a release must be in its registry's log; each demands more than the one before."""
+    """Whether a release must be in its registry's log, or countersigned by it: each demands more."""
 
     OFF = "off"
     OFFERED = "offered"
@@ -117,7 +117,8 @@ class Terms:
     type ending in `*` stands for its kin. `origin` says whose cubes lie at the names of the scope, as
     copies. `max_staleness` is how old what is known of a cube may be. A `mode` goes before the user's.
     `log` says whether a release must be in its registry's log, and `witness_threshold` how many of
-    `witnesses` must have seen it there.
+    `witnesses` must have seen it there. `countersignature` says whether that registry must have signed
+    what it verified.
     """
 
     scope: str = DEFAULT_SCOPE
@@ -131,6 +132,7 @@ class Terms:
     log: LogDemand = LogDemand.OFFERED
     witnesses: frozenset[NoteKey] = frozenset()
     witness_threshold: int = 0
+    countersignature: LogDemand = LogDemand.OFFERED
 
     def allows_media_type(self, media_type: str) -> bool:
         """Whether a layer of `media_type` may be loaded."""
@@ -161,6 +163,7 @@ class Terms:
             log=max(self.log, other.log, key=demands.index),
             witnesses=self.witnesses | other.witnesses,
             witness_threshold=max(self.witness_threshold, other.witness_threshold),
+            countersignature=max(self.countersignature, other.countersignature, key=demands.index),
             mode=Mode.ENFORCE if Mode.ENFORCE in modes else next(iter(modes), None),
         )
 
@@ -187,6 +190,7 @@ class Policy:
     source: str = "built in"
     above: Policy | None = None
     logs: Mapping[str, NoteKey] = field(default_factory=dict[str, NoteKey])
+    registries: Mapping[str, PublicKey] = field(default_factory=dict[str, PublicKey])
 
     def __post_init__(self) -> None:
         for terms in self.scopes:
@@ -200,6 +204,11 @@ class Policy:
     def log_of(self, host: str) -> NoteKey | None:
         """The key of the log of the registry at `host`, where a policy tells it."""
         return (self.above.log_of(host) if self.above else None) or self.logs.get(host)
+
+    def registry_key_of(self, host: str) -> PublicKey | None:
+        """The key with which the registry at `host` countersigns, where a policy tells it."""
+        known = self.above.registry_key_of(host) if self.above else None
+        return known or self.registries.get(host)
 
     def decides(self, name: str) -> tuple[Policy, Terms]:
         """The policy, this one or one above, and those of its terms that decide about `name`."""

@@ -44,10 +44,12 @@ class Named(NamedTuple):
 ORGANISATION_FILE: Final = Path("/etc/memcube") / POLICY_FILE
 _FILE_BYTES: Final = 4 * 1024 * 1024
 _FORMAT: Final = 1
-_TOP: Final = {"format", "keys", "default", "scopes", "tests", "logs", "witnesses"}
+_TOP: Final = {
+    *("format", "keys", "default", "scopes", "tests", "logs", "witnesses", "registries"),
+}
 _TERMS: Final = {
     *("publishers", "threshold", "attestations", "media_types", "max_staleness", "mode", "origin"),
-    *("log", "witnesses", "witness_threshold"),
+    *("log", "witnesses", "witness_threshold", "countersignature"),
 }
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
@@ -122,6 +124,7 @@ def parse(content: bytes, *, source: str = POLICY_FILE) -> Policy:
             host: _note_key(host, text, cosigns=False)
             for host, text in _table(value, "logs").items()
         },
+        registries={host: _key(host, text) for host, text in _table(value, "registries").items()},
     )
 
 
@@ -146,6 +149,7 @@ def _terms(scope: str, value: object, known: Named) -> Terms:
         _one(fields, "origin", _origin, None),
         _one(fields, "log", _demand, LogDemand.OFFERED),
         *_witnesses(fields, known, scope),
+        _one(fields, "countersignature", _demand, LogDemand.OFFERED),
     )
 
 

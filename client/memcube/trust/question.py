@@ -128,6 +128,13 @@ class Question:
         return LogPolicy(key, terms.witnesses, terms.witness_threshold) if key else None
 
     @property
+    def registry_key(self) -> PublicKey | None:
+        """With which key the origin's registry countersigns, by policy or as it was met first."""
+        host = self.origin.partition("/")[0]
+        known = self.logs.of(host)
+        return self.policy.registry_key_of(host) or (known.registry_key if known else None)
+
+    @property
     def enforced(self) -> bool:
         """Whether what lacks is refused, not warned of: the policy's word goes before the user's."""
         return (self.terms.mode or self.mode) is Mode.ENFORCE

@@ -67,7 +67,7 @@ class Verdict:
     """The decision about one manifest at one location.
 
     `observation` is what to remember (`PinStore.record`) once the cube is accepted; `error` is why it
-    was refused.
+    was refused; `registry_key` is the one whose countersignatures count.
     """
 
     location: str
@@ -78,6 +78,7 @@ class Verdict:
     publisher: PublicKey | None = None
     observation: Observation | None = None
     error: MemcubeError | None = None
+    registry_key: PublicKey | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:

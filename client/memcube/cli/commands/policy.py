@@ -144,6 +144,7 @@ def _terms(terms: Terms) -> dict[str, Any]:
         "log": str(terms.log),
         "witnesses": sorted(str(witness) for witness in terms.witnesses),
         "witnessThreshold": terms.witness_threshold,
+        "countersignature": str(terms.countersignature),
     }
 
 

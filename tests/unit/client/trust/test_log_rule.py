@@ -130,10 +130,13 @@ def test_witnesses_are_counted():
     refused(ask(release_in(log), known(log), terms), "log-unwitnessed")
 
 
-def test_keys_that_cannot_be_logged_are_excused_unless_the_policy_insists():
+def test_keys_that_cannot_be_logged_release_nothing_where_a_log_is_known():
     unlogged = release_in(None, key=EDDIE)
-    assert result(ask(unlogged, known(Log()))).outcome is Outcome.SKIPPED
-    refused(ask(unlogged, known(Log()), Terms(log=LogDemand.REQUIRED)), "log-entry-missing")
+    refused(ask(unlogged, known(Log())), "log-unloggable")
+    refused(ask(unlogged, known(Log()), Terms(log=LogDemand.REQUIRED)), "log-unloggable")
+    assert result(ask(unlogged)).outcome is Outcome.SKIPPED
+    off = Terms(log=LogDemand.OFF)
+    assert result(ask(unlogged, known(Log()), off)).outcome is Outcome.SKIPPED
 
 
 def test_the_time_of_a_signature_is_the_logs():

@@ -131,7 +131,8 @@ def test_a_countersignature_stands_in_for_no_release():
 
 class TestStatements:
     def test_each_is_verified_or_says_why_it_does_not_count(self):
-        claims = statements_of(manifest(), [RELEASE, said(), said(key=MALLORY)], [ALICE.public_key])
+        found = [RELEASE, said(), said(key=MALLORY)]
+        claims = statements_of(manifest(), found, judge(RELEASE)[0])
         assert [(claim.name, claim.why) for claim in claims] == [
             ("release", None),
             ("status", None),
@@ -140,7 +141,7 @@ class TestStatements:
 
     def test_what_cannot_be_read_is_shown_so(self):
         broken = Attestation(RELEASE.referrer, b"{}")
-        (claim,) = statements_of(manifest(), [broken], [ALICE.public_key])
+        (claim,) = statements_of(manifest(), [broken], judge(RELEASE)[0])
         assert (claim.predicate_type, claim.key) == ("unreadable", None)
         assert claim.why
 
