@@ -37,7 +37,7 @@ from memcube.log_watch import follow
 from memcube.remote import Registry
 from memcube.store import Ref, Store
 from memcube.transfer import pull_blobs
-from memcube.trust import Attestation, Question, Scope, Verdict, location_of, verify_cube
+from memcube.trust import Attestation, Question, Scope, Verdict, judge_cube, location_of
 from memcube.trust.policy import Policy
 from memcube.trust.verdict import Standing
 
@@ -238,6 +238,7 @@ def question(
         known_at=found.known_at,
         logs=context.logs.load(),
         accept=trust.accept,
+        remembered=context.statuses.of(found.manifest.digest),
     )
     return asked if found.scope is Scope.LOCAL else _with_authority(context, asked, found)
 
@@ -258,7 +259,12 @@ def _with_authority(context: Context, asked: Question, found: Found) -> Question
 def _verified(context: Context, found: Found, trust: Trust) -> Verified:
     """The verification step: provenance first, then that manifest, config and layers agree."""
     asked = question(context, found, trust)
-    verdict = verify_cube(asked)
+    verdict = judge_cube(asked)
+    if verdict.said:
+        # A yank is remembered whatever becomes of this cube.
+        context.statuses.keep(found.manifest.digest, verdict.said)
+    if verdict.error:
+        raise verdict.error
     if asked.authority and not asked.authority_is_known and verdict.release:
         bundles = tuple(bundle.raw for bundle in asked.authority.bundles)
         context.authorities.add(asked.authority.name, bundles)

@@ -16,6 +16,7 @@ from memcube.trust import Acceptance, AuthorityStore, KeyStore, Mode, PinStore
 from memcube.trust.log_state import LogStore
 from memcube.trust.policy import Policy
 from memcube.trust.policy_file import load_effective
+from memcube.trust.withdrawals import StatusStore
 
 if TYPE_CHECKING:
     from memcube.http import HttpClient
@@ -54,6 +55,7 @@ class Context:
         self.pins = PinStore(settings.home / "trust")
         self.logs = LogStore(settings.home / "trust")
         self.authorities = AuthorityStore(settings.home / "trust")
+        self.statuses = StatusStore(settings.home / "trust")
         self.keys = keys or KeyStore.of(settings)
         self._http: HttpClient | None = None
         self._policy: Policy | None = None

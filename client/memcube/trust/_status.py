@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from memcube_protocol.errors import YankedError
+from memcube_protocol.errors import MemcubeError, YankedError
 from memcube_protocol.reference import is_immutable_tag
 from memcube_signing.predicates import status as statuses
+from memcube_signing.predicates import verify
 from memcube_signing.predicates.status import State, Status
+from memcube_signing.release import CLOCK_TOLERANCE
 
-from memcube.trust.attested import values_of
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Mode, Outcome, RuleResult
 
@@ -26,7 +27,8 @@ def status(question: Question, signed: Signed) -> RuleResult:
     detail = f"{said.state} by its publisher: {told(said)}"
     if said.state is State.DEPRECATED:
         return RuleResult("status", Outcome.WARNED, detail, "release-deprecated")
-    if said.reason.is_dangerous and question.mode is Mode.ENFORCE:
+    strict = question.enforced or question.mode is Mode.ENFORCE
+    if said.reason.is_dangerous and strict:
         raise YankedError(f"{question.reference} was {detail}", hint=_hint(said, "do not use it"))
     if not _is_exact(question):
         instead = f"ask for it by its version ({said.version}) if you need these very bytes"
@@ -40,15 +42,30 @@ def told(said: Status) -> str:
     return f"{words}; use {said.replacement}" if said.replacement else words
 
 
+def counting(question: Question, signed: Signed) -> tuple[tuple[Status, bytes], ...]:
+    """Each status that the key of the release stated about it, with its bundle, in order of time.
+
+    What is said to be active from a later time than now is not believed: it would outlast every yank.
+    """
+    release, digest = signed.release, question.manifest.digest
+    attached = (attestation.bundle for attestation in question.attestations)
+    found: list[tuple[Status, bytes]] = []
+    for bundle in dict.fromkeys((*question.remembered, *attached)):
+        try:
+            value = verify(bundle, statuses.KIND, keys=(signed.key,), subject=digest).value
+        except MemcubeError:
+            continue
+        if (value.origin, value.version) != (release.origin, release.version):
+            continue
+        if value.state is State.ACTIVE and value.stated_at > question.now + CLOCK_TOLERANCE:
+            continue
+        found.append((value, bundle))
+    return tuple(sorted(found, key=lambda one: one[0].stated_at))
+
+
 def _said(question: Question, signed: Signed) -> Status | None:
     """What the key of the release said last about it."""
-    found = values_of(statuses.KIND, question.attestations, question.manifest.digest, (signed.key,))
-    release = signed.release
-    return statuses.current(
-        one.value
-        for one in found
-        if (one.value.origin, one.value.version) == (release.origin, release.version)
-    )
+    return statuses.current(value for value, _ in counting(question, signed))
 
 
 def _is_exact(question: Question) -> bool:

@@ -24,6 +24,7 @@ else from the pins; only at first use from the referrer, and they are pinned the
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from memcube_protocol.errors import (
@@ -81,6 +82,7 @@ def verify_cube(question: Question) -> Verdict:
 def judge_cube(question: Question) -> Verdict:
     """The verdict on any cube: a refusal is explained like an acceptance, and not raised."""
     rules: list[RuleResult] = []
+    signed: Signed | None = None
     try:
         rules.append(_rules.same_bytes(question))
         if question.scope is Scope.LOCAL:
@@ -102,7 +104,7 @@ def judge_cube(question: Question) -> Verdict:
             result = rule(question, signed)
             rules.append(result)
     except MemcubeError as error:
-        return _refused(question, rules, error)
+        return _refused(question, rules, error, signed)
     return _accepted(question, rules, signed)
 
 
@@ -123,7 +125,7 @@ def _accepted(question: Question, rules: list[RuleResult], signed: Signed) -> Ve
         moves=bool(question.accept.origin or question.mapped_origin),
     )
     standing = Standing.FIRST_USE if first else Standing.TRUSTED
-    return _verdict(question, standing, rules, signed, observation)
+    return _saying(_verdict(question, standing, rules, signed, observation), question, signed)
 
 
 def _publishers(question: Question, signed: Signed) -> tuple[PublicKey, ...]:
@@ -134,12 +136,21 @@ def _publishers(question: Question, signed: Signed) -> tuple[PublicKey, ...]:
     return (signed.key,)
 
 
-def _refused(question: Question, rules: list[RuleResult], error: MemcubeError) -> Verdict:
+def _refused(
+    question: Question, rules: list[RuleResult], error: MemcubeError, signed: Signed | None
+) -> Verdict:
     """The rule that failed is the first that has no result, except where the key was the wrong one."""
     rule = "publisher" if isinstance(error, PublisherChangedError) else RULES[len(rules)]
     reason = error.reason if isinstance(error, (TrustError, InvalidStatementError)) else error.code
     failed = RuleResult(rule, Outcome.FAILED, str(error), reason)
-    return _verdict(question, Standing.REFUSED, [*rules, failed], error=error)
+    verdict = _verdict(question, Standing.REFUSED, [*rules, failed], error=error)
+    # Only what every rule before has accepted is the publisher's word.
+    return _saying(verdict, question, signed) if signed and rule == "status" else verdict
+
+
+def _saying(verdict: Verdict, question: Question, signed: Signed) -> Verdict:
+    said = tuple(bundle for _, bundle in _status.counting(question, signed))
+    return replace(verdict, said=said)
 
 
 def _verdict(

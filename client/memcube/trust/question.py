@@ -62,7 +62,8 @@ class Question:
 
     `policy` is the consumer's; the publishers that it names go before the pins. `known_at` says when
     the attestations came from the registry, None: just now. `scope` local is for cubes that this user
-    made. `authority` are the key documents of the origin's namespace; `authority_is_known` says that
+    made. `remembered` are bundles of status statements about the manifest that were seen before.
+    `authority` are the key documents of the origin's namespace; `authority_is_known` says that
     this user knew them before.
 
     Raises:
@@ -82,6 +83,7 @@ class Question:
     accept: Acceptance = NOTHING_ACCEPTED
     authority: Authority | None = None
     authority_is_known: bool = False
+    remembered: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         if self.scope is Scope.REMOTE and not self.reference.host:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -67,7 +67,8 @@ class Verdict:
     """The decision about one manifest at one location.
 
     `observation` is what to remember (`PinStore.record`) once the cube is accepted; `error` is why it
-    was refused; `registry_key` is the one whose countersignatures count.
+    was refused; `registry_key` is the one whose countersignatures count. `said` are the bundles of
+    what the publisher said of the release since, to be remembered whatever was decided.
     """
 
     location: str
@@ -79,6 +80,7 @@ class Verdict:
     observation: Observation | None = None
     error: MemcubeError | None = None
     registry_key: PublicKey | None = None
+    said: tuple[bytes, ...] = field(default=(), kw_only=True)
 
     @property
     def warnings(self) -> tuple[str, ...]:
