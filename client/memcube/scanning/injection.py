@@ -32,7 +32,8 @@ RULES: Final = (
     _phrase(
         "override-instructions-other-languages",
         ("忽略", "无视", "忘记", "忘掉", "ignoriere", "vergiss", "ignore", "olvida", "ignora"),
-        r"(?:忽略|无视|忘记|忘掉).{0,8}(?:指令|指示|提示|规则)"
+        r"(?:忽略|无视|忘记|忘掉).{0,4}(?:之前|以前|以上|先前|前面|上面|上述|所有|一切|全部|任何|你的|系统)"
+        r".{0,8}(?:指令|指示|提示|规则)"
         r"|(?:ignoriere|vergiss)\s+(?:alle\s+)?(?:vorherigen|bisherigen|obigen)\s+\w*(?:anweisung|regel)"
         r"|(?:ignore[zr]?|oublie[zr]?)\s+(?:toutes\s+)?(?:les\s+)?(?:instructions|consignes)\s+(?:précédentes|ci-dessus)"
         r"|(?:ignora|olvida)\s+(?:todas\s+)?(?:las\s+)?(?:instrucciones|reglas)\s+(?:anteriores|previas)",
@@ -70,7 +71,7 @@ RULES: Final = (
             "password",
             "token",
         ),
-        r"\b(?:send|post|forward|upload|transmit|exfiltrate)\b.{0,60}\b(?:conversation|chat history|memory|memories|secrets?|credentials|api keys?|passwords?|tokens?)\b.{0,60}https?://",
+        r"\b(?:send|post|forward|upload|transmit|exfiltrate)\b[\w\s,'’-]{0,60}\b(?:conversation|chat history|memory|memories|secrets?|credentials|api keys?|passwords?|tokens?)\b.{0,60}https?://",
         before=90,
     ),
     Rule(

@@ -10,13 +10,20 @@ from memcube.scanning.rule import DIGITS, Rule
 _CHECK: Final = "personal-data"
 _RESERVED: Final = re.compile(
     r"(?i)@(?:[a-z0-9-]+\.)*(?:example(?:\.(?:com|org|net))?|test|invalid|localhost|local)$"
-    r"|@users\.noreply\.github\.com$|^(?:no-?reply|git)@"
+    r"|@(?:your-?)?domain\.(?:com|org|net)$|@users\.noreply\.github\.com$|^(?:no-?reply|git|e?mail|user(?:name)?|someone)@"
 )
+_COUNTED: Final = "12345678901234567890"
 _IBAN_LENGTHS: Final = range(15, 35)
 
 
 def _is_a_persons_address(match: re.Match[str]) -> bool:
     return not _RESERVED.search(match.group())
+
+
+def _is_a_persons_number(match: re.Match[str]) -> bool:
+    """Whether it is none of those kept for fiction (555-0100 to 555-0199), and not counted up."""
+    digits = re.sub(r"\D", "", match.group())
+    return not re.search(r"55501\d\d$", digits) and digits not in _COUNTED
 
 
 def passes_luhn(digits: str) -> bool:
@@ -87,6 +94,7 @@ RULES: Final = (
         "low",
         (),
         r"(?<![\w+])\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){2,4}(?!\w)",
+        _is_a_persons_number,
         within=DIGITS,
     ),
     Rule(

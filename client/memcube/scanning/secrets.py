@@ -16,6 +16,11 @@ _PLACEHOLDER: Final = re.compile(
     r"|1234567|abcdef|password|secret|process\.env|os\.environ|getenv|null|none|true|false"
 )
 
+_EXAMPLES: Final = frozenset(
+    {"pass", "passwd", "user", "admin", "root", "guest", "test", "hunter2"}
+)
+"""What documentation writes where a password stands, and no secret is."""
+
 
 def entropy_bits(text: str) -> float:
     """Shannon entropy of the characters of `text`, in bits a character."""
@@ -32,7 +37,8 @@ def _is_unlikely_text(match: re.Match[str]) -> bool:
 
 
 def _is_no_placeholder(match: re.Match[str]) -> bool:
-    return not _PLACEHOLDER.search(match.group("value"))
+    value = match.group("value")
+    return not _PLACEHOLDER.search(value) and value.casefold() not in _EXAMPLES
 
 
 def _varied(match: re.Match[str]) -> bool:

@@ -19,7 +19,7 @@ from memcube_signing.dsse import Envelope, Signature, pae
 from memcube_signing.predicates import attest, model_signature
 from memcube_signing.predicates.countersignature import Countersignature
 from memcube_signing.predicates.provenance import BUILD_TYPES, Dependency, Provenance
-from memcube_signing.predicates.scan import Finding, Scan
+from memcube_signing.predicates.scan import Coverage, Finding, Recomputed, Scan
 from memcube_signing.predicates.status import Reason, State, Status
 from support.signing import ALICE, CREATED, MALLORY, ORIGIN, manifest, signed_payload
 
@@ -60,6 +60,35 @@ VALUES: dict[str, Any] = {
             Finding("secrets", "aws-access-key", "high", "plaintext/a.jsonl.zst", "record r"),
         ),
         counts={"secrets": 1, "unsafe-files": 0},
+    ),
+    "recomputed scan": Scan(
+        subject=SUBJECT,
+        name=ORIGIN,
+        scanner="memcube",
+        scanner_version="0.1.0",
+        rules_version="2026.11.2",
+        scanned_at=CREATED,
+        checks=("opaque-memory",),
+        findings=(
+            Finding(
+                "opaque-memory",
+                "cache-differs-from-its-text",
+                "high",
+                "activation/intro/manifest.json",
+                "token 7",
+            ),
+        ),
+        counts={"opaque-memory": 1},
+        coverage=Coverage(4, 1, 2, 1_000_000, 20_000),
+        recomputed=(
+            Recomputed(
+                "activation/intro/manifest.json",
+                "mip1-base:" + "0" * 64,
+                "1.48",
+                "0.1",
+                {"torch": "2.13.0", "device": "cpu"},
+            ),
+        ),
     ),
     "status": Status(
         subject=SUBJECT,
@@ -107,7 +136,7 @@ def accepted() -> list[Json]:
     cases = [
         {
             "name": kind,
-            "kind": kind,
+            "kind": kind.rpartition(" ")[2],
             "subject": str(SUBJECT),
             "bundle": attest(value, ALICE).raw.decode(),
             "statement": value.to_statement().to_bytes().decode(),
@@ -156,6 +185,9 @@ def rejected() -> list[Json]:
                 ("counts of other checks", "scan", {"counts": {"secrets": 1}}, (), "malformed-predicate"),
                 ("fewer counted than found", "scan", {"counts": {"secrets": 0, "unsafe-files": 0}}, (), "malformed-predicate"),
                 ("a check that nobody knows", "scan", {"checks": ["luck"]}, (), "malformed-predicate"),
+                ("more read than there is", "scan", {"coverage": {"files": 1, "sampledFiles": 1, "unreadFiles": 1, "bytes": 1, "readBytes": 1}}, (), "malformed-predicate"),
+                ("coverage of something else", "scan", {"coverage": {"files": 1, "sampledFiles": 0, "unreadFiles": 0, "bytes": 1, "readBytes": 1, "x": 1}}, (), "unknown-field"),
+                ("a difference that is no number", "recomputed scan", {"recomputed": [{"path": "a", "base": "b", "difference": "-1", "tolerance": "0", "environment": {}}]}, (), "malformed-predicate"),
                 ("no verifier", "countersignature", {}, ("verifier",), "malformed-predicate"),
                 ("neither passed nor failed", "countersignature", {"verificationResult": "MAYBE"}, (), "malformed-predicate"),
                 ("no build definition", "provenance", {}, ("buildDefinition",), "malformed-predicate"),
@@ -165,7 +197,7 @@ def rejected() -> list[Json]:
     found = [
         {
             "name": name,
-            "kind": kind,
+            "kind": kind.rpartition(" ")[2],
             "subject": str(SUBJECT),
             "bundle": bundle,
             "code": code,

@@ -120,6 +120,11 @@ def test_disguises_do_not_help(text):
     "text",
     [
         "write to you@example.com or root@localhost",
+        "gyb --email email@gmail.com --action estimate",
+        "signal-cli send --phone-number +1-555-555-0100 or +1234567890",
+        "rsql --url postgresql://user:pass@localhost/mydb",
+        "ffuf -x {{post}} -d 'username=admin&password=fuzz' -u https://example.com/login",
+        "分析和调试 git 忽略规则",
         "git@github.com:example/repo.git",
         "password = changeme-please-12",
         "api_key: YOUR_API_KEY_HERE_1234",
