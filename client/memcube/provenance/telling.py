@@ -10,7 +10,12 @@ from memcube_signing.predicates.scan import Scan
 from memcube_signing.predicates.status import Status
 
 from memcube.provenance.tree import Node
+from memcube.trust import Verdict
 from memcube.trust.attested import Claim
+
+_TOLD = frozenset(
+    {"workflow_ref", "ci_config_ref_uri", "sha", "environment", "run_id", "pipeline_id", "job_id"}
+)
 
 
 def text_of(node: Node) -> str:
@@ -29,6 +34,7 @@ def json_of(node: Node) -> dict[str, Any]:
         "licence": node.licence,
         "standing": node.standing,
         "publisher": node.verdict.publisher.id if node.verdict and node.verdict.publisher else None,
+        "job": node.verdict.job if node.verdict else None,
         "sources": [source.to_json() for source in _sources(node)],
         "statements": [
             {
@@ -88,12 +94,23 @@ def _facts(node: Node) -> list[str]:
     publisher = node.verdict.publisher if node.verdict else None
     by = f", signed by {publisher.id}" if publisher else ""
     facts += [f"standing  {node.standing}{by}", f"licence   {node.licence}"]
+    facts += _job(node.verdict)
     facts += [f"source    {source.name} {source.url or ''}".rstrip() for source in _sources(node)]
     facts += [f"attested  {claim.name}: {what_is_said(claim)}" for claim in node.claims]
     if node.inherited:
         facts += [f"owes      {key} to {', '.join(names)}" for key, names in node.inherited.owed]
         facts += [f"conflict  {conflict}" for conflict in node.inherited.conflicts]
     return facts
+
+
+def _job(verdict: Verdict | None) -> list[str]:
+    """The CI job that made it, and from what; by its own word where the registry does not vouch."""
+    job = verdict.release.job if verdict and verdict.release else None
+    if verdict is None or job is None:
+        return []
+    how = "verified by its registry" if verdict.job_is_proven else "not proven"
+    told = [f"made by   {job.subject} at {job.issuer} ({how})"]
+    return told + [f"          {name} {value}" for name, value in job.claims if name in _TOLD]
 
 
 def _sources(node: Node) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ else from the pins; only at first use from the referrer, and they are pinned the
     history       no older release through the same tag, no second history of the origin
     validity      created and expires, give or take five minutes
     log           the log of its origin's registry includes it, seen by the witnesses demanded
+    job           the CI job that it names is one that the policy demands, and verified by the registry
     countersignature  that registry says that it verified it, where the policy demands so
     attestations  every attestation that the policy demands is there and well signed
     freshness     what is known of the cube is not older than the policy allows
@@ -38,6 +39,7 @@ from memcube_signing.keys import PublicKey
 from memcube.trust import (
     _authority,
     _countersignatures,
+    _job_rules,
     _log_rules,
     _policy_rules,
     _rules,
@@ -55,6 +57,7 @@ _ABOUT_RELEASE: Final[dict[str, Callable[[Question, Signed], RuleResult]]] = {
     "history": _rules.history,
     "validity": _rules.validity,
     "log": _log_rules.log,
+    "job": _job_rules.job,
     "countersignature": _countersignatures.countersignature,
     "attestations": _policy_rules.attestations,
     "freshness": _policy_rules.freshness,

@@ -17,6 +17,7 @@ from typing import Final
 
 from memcube_protocol.errors import InvalidPolicyError
 from memcube_protocol.reference import is_host, is_name
+from memcube_signing.job import JobPattern
 from memcube_signing.keys import PublicKey
 from memcube_signing.transparency.checkpoint import NoteKey
 
@@ -117,8 +118,8 @@ class Terms:
     type ending in `*` stands for its kin. `origin` says whose cubes lie at the names of the scope, as
     copies. `max_staleness` is how old what is known of a cube may be. A `mode` goes before the user's.
     `log` says whether a release must be in its registry's log, and `witness_threshold` how many of
-    `witnesses` must have seen it there. `countersignature` says whether that registry must have signed
-    what it verified.
+    `witnesses` must have seen it there. `jobs` are lists of CI jobs, each of which has to hold the one
+    that made it. `countersignature` says whether that registry must have signed what it verified.
     """
 
     scope: str = DEFAULT_SCOPE
@@ -132,6 +133,7 @@ class Terms:
     log: LogDemand = LogDemand.OFFERED
     witnesses: frozenset[NoteKey] = frozenset()
     witness_threshold: int = 0
+    jobs: tuple[tuple[JobPattern, ...], ...] = ()
     countersignature: LogDemand = LogDemand.OFFERED
 
     def allows_media_type(self, media_type: str) -> bool:
@@ -163,6 +165,7 @@ class Terms:
             log=max(self.log, other.log, key=demands.index),
             witnesses=self.witnesses | other.witnesses,
             witness_threshold=max(self.witness_threshold, other.witness_threshold),
+            jobs=self.jobs + other.jobs,
             countersignature=max(self.countersignature, other.countersignature, key=demands.index),
             mode=Mode.ENFORCE if Mode.ENFORCE in modes else next(iter(modes), None),
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from memcube_protocol.errors import InvalidStatementError, NotFoundError
+from memcube_signing.job import SUBJECT, JobPattern
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import require_origin
 from memcube_signing.transparency.checkpoint import NoteKey
@@ -49,7 +50,7 @@ _TOP: Final = {
 }
 _TERMS: Final = {
     *("publishers", "threshold", "attestations", "media_types", "max_staleness", "mode", "origin"),
-    *("log", "witnesses", "witness_threshold", "countersignature"),
+    *("jobs", "log", "witnesses", "witness_threshold", "countersignature"),
 }
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
@@ -149,6 +150,7 @@ def _terms(scope: str, value: object, known: Named) -> Terms:
         _one(fields, "origin", _origin, None),
         _one(fields, "log", _demand, LogDemand.OFFERED),
         *_witnesses(fields, known, scope),
+        (_jobs(fields, scope),) if "jobs" in fields else (),
         _one(fields, "countersignature", _demand, LogDemand.OFFERED),
     )
 
@@ -165,6 +167,25 @@ def _witnesses(
     if wanted > len({key.key.id for key in found}):
         raise invalid(f"{scope}: witness_threshold {wanted} asks for more witnesses than it names")
     return found, wanted
+
+
+def _jobs(fields: Mapping[str, Any], scope: str) -> tuple[JobPattern, ...]:
+    """The CI jobs of a scope: each an issuer with claims, the subject among them."""
+    found: list[JobPattern] = []
+    for value in _list(fields, "jobs"):
+        job = _object(value, f"{scope}: a job")
+        _require_known(job, {"issuer", "subject", "claims"}, f"{scope}: a job")
+        claims = _object(job.get("claims", {}), f"{scope}: claims")
+        if "subject" in job:
+            claims = {SUBJECT: job["subject"]} | claims
+        pairs = tuple((name, _text(wanted, f"{scope}: {name}")) for name, wanted in claims.items())
+        try:
+            found.append(JobPattern(_text(job.get("issuer"), f"{scope}: issuer"), pairs))
+        except InvalidStatementError as error:
+            raise invalid(f"{scope}: {error}") from None
+    if not found:
+        raise invalid(f"{scope}: `jobs` names none, and nothing could be used")
+    return tuple(found)
 
 
 def _note_key(name: str, value: object, *, cosigns: bool) -> NoteKey:

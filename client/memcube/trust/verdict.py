@@ -87,6 +87,18 @@ class Verdict:
         """Details of the rules that only warned."""
         return tuple(rule.detail for rule in self.rules if rule.outcome is Outcome.WARNED)
 
+    @property
+    def job_is_proven(self) -> bool:
+        """Whether the origin's registry vouches for the job that the release names."""
+        return any(rule.rule == "job" and rule.outcome is Outcome.PASSED for rule in self.rules)
+
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """The CI job that the release names, as JSON; `checked` says whether that is proven."""
+        if self.release is None or self.release.job is None:
+            return None
+        return {**self.release.job.to_json(), "checked": self.job_is_proven}
+
     def to_json(self) -> dict[str, Any]:
         """The verdict for `memcube verify --json`: stable names and reason codes."""
         return {
@@ -97,6 +109,7 @@ class Verdict:
             "origin": self.release.origin if self.release else None,
             "version": self.release.version if self.release else None,
             "seq": self.release.seq if self.release else None,
+            "job": self.job,
             "rules": [
                 {
                     "rule": rule.rule,

@@ -32,6 +32,14 @@ def scope(body: str) -> str:
 
 ACCEPT = [
     {"name": "no scope at all", "policy": "format = 1\n", "decides": {"a.example/b/c": "default"}},
+    {
+        "name": "a scope that demands CI jobs",
+        "policy": scope(
+            'jobs = [{issuer = "https://ci.example", subject = "repo:alice/memories:*", '
+            'claims = {ref = "refs/tags/*"}}]'
+        ),
+        "decides": {"registry.example/alice/notes": "registry.example/alice/**"},
+    },
     {"name": "the closest scope decides alone", "policy": HEAD + SCOPES, "decides": NAMES},
 ]
 REJECT = {
@@ -46,6 +54,15 @@ REJECT = {
     "a duration in words": scope('max_staleness = "a day"'),
     "an unknown mode": scope('mode = "lax"'),
     "an unknown demand": scope('log = "always"'),
+    "no job at all": scope("jobs = []"),
+    "a job without issuer": scope('jobs = [{subject = "x"}]'),
+    "a job without claims": scope('jobs = [{issuer = "https://ci.example"}]'),
+    "an open end within a word": scope(
+        'jobs = [{issuer = "https://ci.example", claims = {ref = "refs/heads/ma*"}}]'
+    ),
+    "a word about jobs that is unknown": scope(
+        'jobs = [{issuer = "https://ci.example", workflow = "release.yml"}]'
+    ),
     "a witness that is not named": scope('witnesses = ["w"]'),
     "a wildcard in the middle": 'format = 1\n[scopes."a.example/**/c"]\n',
     "a host alone": 'format = 1\n[scopes."a.example"]\n',

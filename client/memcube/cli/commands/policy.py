@@ -144,6 +144,10 @@ def _terms(terms: Terms) -> dict[str, Any]:
         "log": str(terms.log),
         "witnesses": sorted(str(witness) for witness in terms.witnesses),
         "witnessThreshold": terms.witness_threshold,
+        "jobs": [
+            [{"issuer": one.issuer, "claims": dict(one.claims)} for one in patterns]
+            for patterns in terms.jobs
+        ],
         "countersignature": str(terms.countersignature),
     }
 
