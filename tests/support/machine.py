@@ -85,6 +85,12 @@ class Machine:
         answer: dict[str, Any] = json.loads(self.ok(*arguments, "--json"))
         return answer
 
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """The SDK's client on this machine."""
+        with Client(Settings.load(self.environment)) as client:
+            yield client
+
     def fails(self, code: int, *arguments: str | Path) -> str:
         """What a command says on stderr that has to end with the exit code `code`."""
         done = self.run(*arguments)

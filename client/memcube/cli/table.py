@@ -25,6 +25,7 @@ class Place(NamedTuple):
 _SECTIONS: Final[dict[str, dict[str, Place]]] = {
     "Publish": {
         "init": Place("init:init", "Write a folder that packs as it is."),
+        "dump": Place("dump:dump", "Write a KV cache or an adapter into a cube folder."),
         "scan": Place("scan:scan", "Look for secrets, personal data, injections and programs."),
         "pack": Place("pack:pack", "Pack a folder into a cube in the local store."),
         "push": Place("push:push", "Pack, sign and publish a cube."),
@@ -54,8 +55,8 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "login": Place("login:login", "Keep a token for a registry."),
         "logout": Place("logout:logout", "Forget the token for a registry."),
         "whoami": Place("whoami:whoami", "Say who a registry takes you for."),
-        "log": Place("log:log", "Watch the transparency log of a registry."),
         "publisher": Place("publisher:publisher", "Let CI jobs push to a cube, and see which may."),
+        "log": Place("log:log", "Watch the transparency log of a registry."),
         "policy": Place("policy:policy", "Explain and try trust policies."),
         "keys": Place(
             "keys:keys", "Make and show signing keys; replace, revoke and delegate them."
