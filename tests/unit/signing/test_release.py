@@ -392,3 +392,91 @@ def test_a_referrer_that_offers_no_key_but_garbage_is_refused(text):
     document["annotations"][media_types.PUBLISHER_KEY] = text
     with pytest.raises(InvalidStatementError):
         referrer.read(oci.parse_manifest(json.dumps(document).encode()))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "notes",
+        "alice/notes",
+        f"{release().origin}:1",
+        f"{release().origin}@sha256:zz",
+        "R.x/a/b",
+    ],
+)
+def test_what_is_no_origin_names_neither_a_cube_nor_a_parent(origin):
+    with pytest.raises(InvalidStatementError):
+        release(origin=origin)
+    with pytest.raises(InvalidStatementError):
+        Parent(origin, OTHER)
+
+
+@pytest.mark.parametrize("relation", ["d", "d" * 64, "made-from-2"])
+def test_a_relation_is_a_short_word(relation):
+    assert Parent(release().origin, OTHER, relation).relation == relation
+
+
+@pytest.mark.parametrize("relation", ["", "d" * 65, "Derived", "2nd", "a b", "a\n"])
+def test_a_relation_is_nothing_else(relation):
+    with pytest.raises(InvalidStatementError):
+        Parent(release().origin, OTHER, relation)
+
+
+def test_releases_are_counted_from_one_to_the_largest_safe_number():
+    most = 2**53 - 1
+    assert release(seq=most, previous=OTHER).seq == most
+    for seq, previous in ((most + 1, OTHER), (0, OTHER), (0, None), (-1, OTHER), (1, OTHER)):
+        with pytest.raises(InvalidStatementError):
+            release(seq=seq, previous=previous)
+    with pytest.raises(InvalidStatementError):
+        release(seq=2, previous=None)
+
+
+def test_a_cube_has_up_to_256_parents():
+    parent = Parent(release().origin, OTHER)
+    assert len(release(lineage=(parent,) * 256).lineage) == 256
+    with pytest.raises(InvalidStatementError):
+        release(lineage=(parent,) * 257)
+
+
+@pytest.mark.parametrize("after", [timedelta(0), timedelta(seconds=-1)])
+def test_a_release_expires_after_it_was_created(after):
+    with pytest.raises(InvalidStatementError):
+        release(expires_at=CREATED + after)
+
+
+def test_up_to_64_publishers_are_named_sorted_and_each_once():
+    named = tuple(f"{number:064x}" for number in range(65))
+    assert release(publishers=named[:64]).publishers == named[:64]
+    for wrong in (named, (), named[1::-1], (named[0], named[0]), ("A" * 64,), ("a" * 63,)):
+        with pytest.raises(InvalidStatementError):
+            release(publishers=wrong)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(2026, 1, 1, 0, 0, 0, 1, tzinfo=UTC),
+        datetime(2026, 1, 1),  # noqa: DTZ001
+        datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+    ],
+)
+def test_times_are_whole_seconds_of_utc(moment):
+    with pytest.raises(InvalidStatementError):
+        release(created_at=moment)
+    with pytest.raises(InvalidStatementError):
+        release(created_at=datetime(1970, 1, 1, tzinfo=UTC), expires_at=moment)
+
+
+def test_the_first_second_is_a_time():
+    assert release(created_at=datetime(1970, 1, 1, tzinfo=UTC)).created_at.year == 1970
+
+
+@pytest.mark.parametrize("gap", [b"{ ", b'{"subject":[],'])
+def test_a_payload_in_another_form_is_refused_be_it_smaller_or_greater(gap):
+    payload = release().to_statement().to_bytes()
+    other = payload.replace(b"{", gap, 1) if gap == b"{ " else payload + b"\n"
+    with pytest.raises(InvalidStatementError):
+        verify_release(signed_payload(other), keys=KEYS, subject=SUBJECT)
