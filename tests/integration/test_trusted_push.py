@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import jwt
 import pytest
 from conftest import NO_LIMITS, Person, fresh
 from support.issuer import IdentityIssuer, identity_issuer
@@ -78,6 +79,9 @@ def test_a_job_exchanges_pushes_and_is_named_by_the_release(place: Place, notes:
     pushed = job.json("push", notes, f"{cube}:1.0.0")
     assert pushed["job"]["subject"] == SUBJECT
     assert pushed["job"]["claims"]["sha"] == SHA
+    # For nobody else, whatever a registry would like to be called.
+    asked = jwt.decode(place.issuer.given[-1], options={"verify_signature": False})
+    assert asked["aud"] == place.host
     # Another machine, another process: what it verifies is what the registry verified.
     reader = Machine(place.folder / fresh("reader"), place.url, place.person.token)
     reader.own_process = True

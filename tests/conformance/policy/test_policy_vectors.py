@@ -26,7 +26,9 @@ def test_a_wrong_policy_is_refused(vector):
     assert caught.value.code == vector["code"]
 
 
-@pytest.mark.parametrize("page", ["spec/policy.md", "guide/trust-a-publisher.md"])
+@pytest.mark.parametrize(
+    "page", ["spec/policy.md", "guide/trust-a-publisher.md", "guide/trusted-publishing.md"]
+)
 def test_the_examples_in_the_documentation_are_policies(page):
     text = (Path(__file__).parents[3] / "docs" / page).read_text("utf-8")
     examples = [part.partition("```")[0] for part in text.split("```toml\n")[1:]]
