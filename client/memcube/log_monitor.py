@@ -24,6 +24,7 @@ from memcube_signing import statement
 from memcube_signing.authority.inclusion import keys_of
 from memcube_signing.dsse import Envelope
 from memcube_signing.keys import PublicKey
+from memcube_signing.predicates import countersignature
 from memcube_signing.statement import Statement
 from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import Checkpoint
@@ -32,6 +33,7 @@ from memcube_signing.transparency.tiles import Tile
 from memcube.context import Context
 from memcube.log_watch import follow
 from memcube.remote.log import RemoteLog, find_log
+from memcube.trust.question import registry_key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ def monitor(context: Context, namespace: Reference, *, since: int = 0) -> Monito
     """
     remote, state = _newest(context, namespace.host)
     secret, own = remote.namespace_key(namespace.name), _own_keys(context, namespace)
+    registry = registry_key_of(namespace.host.lower(), context.policy, context.logs.load())
     found: list[Sighting] = []
     tags = _Tags(remote, state.size)
 
@@ -135,10 +138,16 @@ def monitor(context: Context, namespace: Reference, *, since: int = 0) -> Monito
             return
         said = _statement(remote, key, signature, digest)
         if tagged or said is None or f"{said.name}/".startswith(f"{namespace.location}/"):
-            found.append(Sighting(index, key.id if key else "unknown", key in own, said))
+            known = key in own or (key == registry and _is_countersignature(said))
+            found.append(Sighting(index, key.id if key else "unknown", known, said))
 
     audited = _walk(remote, state, min(since, state.size), look)
     return Monitored(audited, tuple(found))
+
+
+def _is_countersignature(said: Statement | None) -> bool:
+    """Whether it is the one kind of statement that a registry makes in a publisher's namespace."""
+    return said is not None and said.predicate_type == countersignature.PREDICATE_TYPE
 
 
 def _newest(context: Context, host: str) -> tuple[RemoteLog, Checkpoint]:

@@ -43,7 +43,8 @@ def test_a_monitor_shows_what_is_signed_in_ones_name_and_by_whom(ada, bob, tmp_p
         push(client, tmp_path, name)
         seen = log_monitor.monitor(client.context, namespace)
         mine = [one for one in seen.sightings if one.said and one.said.name.endswith(name)]
-        assert [one.known for one in mine] == [True, True]  # the release, and the scan of it
+        # The release, the registry's countersignature of it, and the scan.
+        assert [one.known for one in mine] == [True, True, True]
         since = seen.audited.checkpoint.size
         again = log_monitor.monitor(client.context, namespace, since=since)
         assert again.sightings == ()

@@ -132,9 +132,7 @@ class Question:
     @property
     def registry_key(self) -> PublicKey | None:
         """With which key the origin's registry countersigns, by policy or as it was met first."""
-        host = self.origin.partition("/")[0]
-        known = self.logs.of(host)
-        return self.policy.registry_key_of(host) or (known.registry_key if known else None)
+        return registry_key_of(self.origin.partition("/")[0], self.policy, self.logs)
 
     @property
     def enforced(self) -> bool:
@@ -163,6 +161,12 @@ class Question:
         if self.authority is not None:
             return self.authority.keys_for(self.origin)
         return self.pin.publishers if self.pin else None
+
+
+def registry_key_of(host: str, policy: Policy, logs: Logs) -> PublicKey | None:
+    """The key with which the registry at `host` countersigns: a policy's word goes before a first use."""
+    known = logs.of(host)
+    return policy.registry_key_of(host) or (known.registry_key if known else None)
 
 
 def location_of(reference: Reference) -> str:

@@ -10,6 +10,7 @@ from memcube_protocol import limits, media_types, oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidManifestError, MemcubeError, NotFoundError
 from memcube_signing.authority import carrier
+from memcube_signing.authority.document import authority_of
 from sqlmodel import Session, col, select
 
 from memcube_registry.blobs.models import Blob, BlobLink
@@ -53,7 +54,7 @@ def gather(
         others = _others(session, repository_id, str(subject), referrer)
         documents = _key_documents(session, repository.name.partition("/")[0])
         name = f"{host}/{repository.name}"
-        first = _first_history(session, name)
+        first = _first_history(session, authority_of(name))
     return Evidence(
         name=name,
         subject=subject,
@@ -136,11 +137,11 @@ def _key_documents(session: Session, namespace: str) -> tuple[str, ...]:
     return _locations(session, row[0], carrier.read(oci.parse_manifest(row[1])))
 
 
-def _first_history(session: Session, origin: str) -> str | None:
-    """Who published the first release of that name in the log."""
+def _first_history(session: Session, namespace: str) -> str | None:
+    """Who published the first release of the namespace (`host/namespace`) in the log."""
     query = (
         select(LoggedRelease.publishers)
-        .where(LoggedRelease.origin == origin)
+        .where(col(LoggedRelease.origin).startswith(f"{namespace}/", autoescape=True))
         .order_by(col(LoggedRelease.number))
         .limit(1)
     )

@@ -42,7 +42,7 @@ class Evidence:
 
     `name` is `host/namespace/name` of the repository; `others` are further bundles on the same manifest;
     `key_documents` are the namespace's; `first_history` names the publishers of the first release of
-    that name in the log (`transparency.places`).
+    the namespace in the log (`transparency.places`).
     """
 
     name: str
@@ -128,7 +128,9 @@ def _on_record(own: _Signed, signers: Sequence[_Signed], evidence: Evidence) -> 
     authority = resolve(authority_of(evidence.name), evidence.key_documents)
     if authority is None:
         if evidence.first_history != history_of(own.release.publishers):
-            raise _unknown_key(own, "its first release in the log was signed with another key")
+            raise _unknown_key(
+                own, "the first release of its namespace in the log was signed with another"
+            )
         return (own.key.id,)
     logged = {one.key.id: one.logged.logged_at for one in signers}
     judgement = authority.judge(own.release.origin, logged, own.release.created_at)

@@ -19,8 +19,8 @@ This registry countersigns the release of a cube once all of this holds:
 3. The registry's transparency log includes the signature.
 4. It was created, and has not expired, at the time of verification.
 5. The key is the one on record: where the namespace has published key documents, they let the signers
-   sign that name, as many as they demand; where it has none, the key is that of the first release of
-   that name in the log.
+   sign that name, as many as they demand; where it has none, the key is that of the namespace's first
+   release in the log.
 
 It says nothing about what the cube contains, nor about who the publisher is. The summary is logged, and
 attached to the manifest. Every input that counted is named by the digest of its bundle.

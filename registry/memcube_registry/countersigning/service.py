@@ -74,7 +74,9 @@ class Countersigner:
     ) -> None:
         self._database, self._store = database, store
         self._log, self._signer = log, signer
-        self._url, self._host = url, url.partition("://")[2].lower()
+        self._url = url
+        # As clients write names: without the usual port.
+        self._host = url.partition("://")[2].lower().removesuffix(":443")
         self._stopped = threading.Event()
 
     @property

@@ -156,6 +156,15 @@ class TestWhatIsRefused:
         assert refused(database).count("key-not-on-record") == 1
         assert registry.countersignatures(manifest("two").digest) == []
 
+    def test_another_key_for_a_new_name_of_the_namespace(self, registry, database):
+        registry.release()
+        registry.push_cube(name="alice/other")
+        said = release(MALLORY, origin="registry.example/alice/other")
+        bundle = registry.log(sign_release(said, MALLORY), MALLORY, "alice/other")
+        registry.attach(bundle, MALLORY, name="alice/other")
+        assert refused(database).count("key-not-on-record") == 1
+        assert registry.countersignatures(name="alice/other") == []
+
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
