@@ -7,8 +7,12 @@ from itertools import chain as chained
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memcube_protocol.errors import InvalidStatementError, KeyNotAuthorisedError
-from memcube_signing.authority.chain import resolve
+from memcube_protocol.errors import (
+    InvalidStatementError,
+    KeyNotAuthorisedError,
+    LimitExceededError,
+)
+from memcube_signing.authority.chain import MAX_BUNDLES, resolve
 from memcube_signing.authority.document import Revocation
 from support import signing
 from support.authority import (
@@ -68,6 +72,62 @@ def test_two_first_documents_are_a_fork() -> None:
         resolved(signed(FIRST, OLD), signed(first(quorum=quorum(THIEF)), THIEF))
 
 
+def test_a_document_may_be_as_old_as_the_one_before() -> None:
+    same = after(FIRST, quorum=quorum(NEW), created_at=FIRST.created_at)
+    assert resolved(signed(FIRST, OLD), signed(same, OLD, NEW)).current == same
+
+
+@pytest.mark.parametrize("seq", [3, 4])
+def test_a_number_that_is_left_out_does_not_count(seq) -> None:
+    skipping = after(FIRST, seq=seq)
+    assert resolved(signed(FIRST, OLD), signed(skipping, OLD)).current == FIRST
+
+
+def test_later_documents_can_be_left_out() -> None:
+    third = after(ROTATED, quorum=quorum(SPARE))
+    found = [*signed(FIRST, OLD), *signed(ROTATED, OLD, NEW), *signed(third, NEW, SPARE)]
+    assert resolve(ALICE_AT, found, stop_at=1) is None
+    assert resolve(ALICE_AT, found, stop_at=2).documents == (FIRST,)
+    assert resolve(ALICE_AT, found, stop_at=3).documents == (FIRST, ROTATED)
+    assert resolve(ALICE_AT, found, stop_at=4).documents == (FIRST, ROTATED, third)
+
+
+def test_as_many_bundles_are_read_as_the_limit_says() -> None:
+    found = signed(FIRST, OLD) * MAX_BUNDLES
+    assert resolve(ALICE_AT, found).current == FIRST
+    with pytest.raises(LimitExceededError):
+        resolve(ALICE_AT, (*found, *signed(FIRST, OLD)))
+
+
+def test_how_many_more_have_to_sign_is_counted_for_the_nearest_quorum() -> None:
+    two = first(
+        quorum=quorum(OLD, NEW, SPARE, of=3), delegations=(role("team", "notes", TEAM, EVE, of=2),)
+    )
+    authority = resolved(signed(two, OLD, NEW, SPARE))
+    notes, other = f"{ALICE_AT}/notes", f"{ALICE_AT}/other"
+
+    def lacking(origin: str, *keys) -> int:
+        return authority.lacking(origin, [key.public_key.id for key in keys])
+
+    assert [lacking(other, *(OLD, NEW, SPARE, TEAM)[:count]) for count in range(5)] == [
+        3,
+        2,
+        1,
+        0,
+        0,
+    ]
+    assert [lacking(notes), lacking(notes, TEAM), lacking(notes, OLD, NEW)] == [2, 1, 1]
+    assert lacking(notes, TEAM, EVE) == 0
+
+
+def test_the_keys_for_a_name_are_those_of_its_quorums_by_id() -> None:
+    team = first(delegations=(role("team", "notes", TEAM, EVE),))
+    authority = resolved(signed(team, OLD))
+    everybody = sorted((OLD, TEAM, EVE), key=lambda key: key.public_key.id)
+    assert authority.keys_for(f"{ALICE_AT}/notes") == tuple(key.public_key for key in everybody)
+    assert authority.keys_for(f"{ALICE_AT}/other") == (OLD.public_key,)
+
+
 class TestRecovery:
     """A quorum that is kept apart, and overrules stolen keys."""
 
@@ -118,6 +178,17 @@ class TestRevocations:
         for document in (forgetting, later):
             assert resolved(*base, signed(document, NEW)).current == self.revoking
 
+    def test_a_later_document_may_move_one_back_and_add_others(self) -> None:
+        earlier = Revocation(OLD.public_key.id, START - DAY)
+        kept = self.revoking.revoked[0]
+        other = Revocation(TEAM.public_key.id, START)
+        base = (signed(FIRST, OLD), signed(self.revoking, OLD, NEW))
+        for revoked in ((earlier,), (kept,), tuple(sorted((kept, other), key=lambda r: r.key_id))):
+            document = after(self.revoking, revoked=revoked)
+            assert resolved(*base, signed(document, NEW)).current == document
+        forgotten = after(self.revoking, revoked=(other,))
+        assert resolved(*base, signed(forgotten, NEW)).current == self.revoking
+
     def test_a_revoked_key_is_never_in_charge(self) -> None:
         with pytest.raises(InvalidStatementError) as refused:
             first(revoked=(Revocation(OLD.public_key.id, START),))
@@ -160,6 +231,26 @@ class TestRoles:
         with pytest.raises(InvalidStatementError) as refused:
             after(self.team, delegations=(*self.team.delegations, member))
         assert refused.value.reason == "escalation"
+
+    def test_the_authority_overrules_a_team_and_recovery_both(self) -> None:
+        whole = first(recovery=quorum(SAFE), delegations=self.team.delegations)
+        member = role("research/eve", "research-birds", EVE)
+        by_team = after(whole, delegations=(*whole.delegations, member))
+        by_authority = after(whole, delegations=())
+        by_recovery = after(whole, quorum=quorum(NEW))
+        base = (signed(whole, OLD), signed(by_team, TEAM))
+        assert resolved(*base).current == by_team
+        both = (*base, signed(by_authority, OLD))
+        assert resolved(*both).current == by_authority
+        assert resolved(*both, signed(by_recovery, SAFE, NEW)).current == by_recovery
+
+    def test_one_of_several_teams_is_enough_for_what_is_below_it(self) -> None:
+        other = role("sales", "sales-*", SPARE)
+        two = first(delegations=(*self.team.delegations, other))
+        member = role("sales/eve", "sales-birds", EVE)
+        grown = after(two, delegations=(*two.delegations, member))
+        assert resolved(signed(two, OLD), signed(grown, SPARE)).current == grown
+        assert resolved(signed(two, OLD), signed(grown, TEAM)).current == two
 
     def test_a_team_changes_nothing_beside_its_members(self) -> None:
         sister = role("sales", "*", TEAM)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from memcube_protocol.errors import KeyNotAuthorisedError
 from memcube_signing.authority.document import Revocation
+from memcube_signing.release import CLOCK_TOLERANCE
 from support.authority import (
     ALICE_AT,
     DAY,
@@ -62,6 +65,47 @@ class TestRotation:
         assert reason(ROTATED, late, START + DAY / 2) == "key-retired"
 
 
+class TestTime:
+    """Each key in its own time, give or take five minutes."""
+
+    second = after(FIRST, quorum=quorum(NEW))
+    third = after(second, quorum=quorum(SPARE))
+    chain = resolved(signed(FIRST, OLD), signed(second, OLD, NEW), signed(third, NEW, SPARE))
+
+    @pytest.mark.parametrize(
+        ("key", "days", "seq"),
+        [(OLD, 0.5, 1), (OLD, 1, 1), (NEW, 0.5, 2), (NEW, 1.5, 2), (NEW, 2, 2), (SPARE, 9, 3)],
+    )
+    def test_what_a_key_signed_before_it_was_replaced_stays(self, key, days, seq) -> None:
+        judgement = self.chain.judge(NOTES, by(key), START + DAY * days)
+        assert (judgement.seq, judgement.retired) == (seq, seq < 3)
+        assert self.chain.may_speak(NOTES, by(key), START + DAY * days)
+
+    @pytest.mark.parametrize(("key", "days"), [(OLD, 1.5), (OLD, 2), (OLD, 9), (NEW, 2.5)])
+    def test_what_it_signed_afterwards_does_not(self, key, days) -> None:
+        assert reason(self.chain, by(key), START + DAY * days) == "key-retired"
+        assert not self.chain.may_speak(NOTES, by(key), START + DAY * days)
+
+    @pytest.mark.parametrize(("key", "replaced"), [(OLD, START + DAY), (NEW, START + 2 * DAY)])
+    def test_clocks_may_differ_by_five_minutes(self, key, replaced) -> None:
+        assert self.chain.judge(NOTES, by(key), replaced + CLOCK_TOLERANCE).retired
+        late = replaced + CLOCK_TOLERANCE + timedelta(seconds=1)
+        assert reason(self.chain, by(key), late) == "key-retired"
+
+    def test_when_a_document_began_goes_before_what_it_says(self) -> None:
+        began = {1: START + 3 * DAY, 2: START + 4 * DAY}.__getitem__
+        for key, days in ((OLD, 3), (NEW, 4)):
+            at = START + DAY * days
+            assert self.chain.judge(NOTES, by(key), at, began).retired
+            assert self.chain.may_speak(NOTES, by(key), at, began)
+            with pytest.raises(KeyNotAuthorisedError):
+                self.chain.judge(NOTES, by(key), at + DAY / 2, began)
+            assert not self.chain.may_speak(NOTES, by(key), at + DAY / 2, began)
+
+    def test_nobody_is_asked_when_a_current_key_signed(self) -> None:
+        assert not self.chain.judge(NOTES, by(SPARE), START, {}.__getitem__).retired
+
+
 class TestRevocation:
     """Only what was logged before the compromise stays valid."""
 
@@ -107,6 +151,27 @@ class TestThresholds:
         )
         authority = resolved(signed(before, OLD, SPARE), signed(now, SPARE, NEW))
         assert reason(authority, by(OLD, SPARE), START) == "key-revoked"
+
+    def test_a_part_of_a_roles_quorum_is_told_how_many_must_sign(self) -> None:
+        authority = resolved(
+            signed(
+                first(
+                    quorum=quorum(OLD, NEW, SPARE, of=3),
+                    delegations=(role("team", "notes", TEAM, EVE, of=2),),
+                ),
+                *(OLD, NEW, SPARE),
+            )
+        )
+        for key in (TEAM, OLD):
+            with pytest.raises(
+                KeyNotAuthorisedError, match="and 2 keys have to sign it"
+            ) as refused:
+                authority.judge(NOTES, by(key), START)
+            assert refused.value.reason == "threshold-not-met"
+        assert authority.judge(NOTES, by(TEAM, EVE), START).quorum.threshold == 2
+        assert authority.may_speak(NOTES, by(TEAM), START)
+        assert not authority.may_speak(NOTES, by(THIEF), START)
+        assert not authority.may_speak(f"{ALICE_AT}/other", by(TEAM), START)
 
 
 class TestRoles:
