@@ -179,3 +179,25 @@ def test_an_artifact_that_is_no_cube_is_shown_as_what_it_is(ada):
     assert "application/vnd.acme.x. memcube cannot mount it" in page.text
     assert str(Digest.of(raw)) in page.text
     assert "No release of it is signed" in page.text
+
+
+def test_a_flood_of_statements_is_cut(ada):
+    repository = ada.repository()
+    config = repository.add_blob(b"{}")
+    assert config == oci.EMPTY.digest
+    cube = oci.write_manifest(artifact_type=media_types.CUBE, config=oci.EMPTY, layers=[])
+    assert repository.put_manifest("v1", cube.raw, media_types.OCI_MANIFEST).status == 201
+    bundle = b"x" * 100
+    repository.add_blob(bundle)
+    layer = oci.Descriptor.of(media_types.SIGSTORE_BUNDLE, bundle)
+    for number in range(70):
+        one = oci.write_manifest(
+            artifact_type=media_types.SIGSTORE_BUNDLE,
+            config=oci.EMPTY,
+            layers=[layer],
+            subject=cube.descriptor(),
+            annotations={"number": str(number)},
+        )
+        assert repository.put_manifest(one.digest, one.raw, media_types.OCI_MANIFEST).status == 201
+    page = shown(ada.wire, f"/{repository.name}:v1")
+    assert page.text.count("unreadable") == 64
