@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import Person
 from memcube import key_registry, namespace_keys
+from memcube.consume import resolve_unjudged
 from memcube.cosigning import cosign
 from memcube.log_monitor import monitor
 from memcube.remote.log import find_log
+from memcube.trust.attested import values_of
+from memcube.withdrawing import set_status
 from memcube_protocol.errors import (
     EXIT_TRUST,
     KeyNotAuthorisedError,
@@ -22,10 +26,12 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference
 from memcube_signing import bundle as bundles
+from memcube_signing import referrer
 from memcube_signing.authority import document
 from memcube_signing.authority.document import Quorum
 from memcube_signing.authority.inclusion import keys_of
 from memcube_signing.bundle import Bundle
+from memcube_signing.predicates.status import KIND, Reason, State
 from memcube_signing.transparency.bundled import verify_logged
 from memcube_signing.transparency.entry import LogPolicy
 from support.machine import Machine, client_on
@@ -265,6 +271,41 @@ class TestLog:
         assert kinds.count(document.PREDICATE_TYPE) == signatures_of_five_documents
         # What a key signed that was stolen later is shown as a stranger's, to be looked at.
         assert {one.key_id for one in seen.strangers} == {stolen}
+
+    def test_what_is_said_of_a_release_later_is_logged_and_who_is_in_charge_now_may_say_it(
+        self, story
+    ) -> None:
+        story.push("1.0.0")
+        story.announce("default")
+        story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
+        place = Reference.parse(f"{story.name}:1.0.0")
+        for key, state in (
+            ("default", State.YANKED), ("next", State.DEPRECATED), ("next", State.YANKED),
+        ):  # fmt: skip
+            with story.at_publisher() as client:
+                act = partial(set_status, client.context, place, state, Reason.WRONG, key=key)
+                if key == "default":
+                    assert refused(act) == "key-not-authorised"
+                    continue
+                act()
+                found = resolve_unjudged(
+                    client.context.registry(place.host), client.context.at_registry(place)
+                )
+                log = find_log(client.context.registry(place.host))
+                (said, *_) = sorted(
+                    values_of(
+                        KIND, found.attestations, found.manifest.digest, [story.key(key).public_key]
+                    ),
+                    key=lambda one: one.value.stated_at,
+                    reverse=True,
+                )
+                assert said.value.state is state
+                for one in found.attestations:
+                    if referrer.read(one.referrer).predicate_type == KIND.predicate_type:
+                        bundle = bundles.parse(one.bundle)
+                        verify_logged(bundle, story.key(key).public_key, LogPolicy(log.key))
+            rules = story.pull("1.0.0").rules
+            assert f"release-{state}" in {rule.reason for rule in rules}
 
     def test_what_was_changed_outside_the_log_is_refused_until_it_is_sent_there(
         self, story, monkeypatch

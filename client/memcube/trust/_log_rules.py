@@ -6,6 +6,7 @@ from datetime import datetime
 
 from memcube_protocol.errors import InvalidStatementError, LogError, MemcubeError, TrustError
 from memcube_signing import bundle as bundles
+from memcube_signing.keys import PublicKey
 from memcube_signing.transparency.bundled import verify_logged
 from memcube_signing.transparency.entry import LOGGED, Logged, LogPolicy
 
@@ -31,30 +32,41 @@ def log(question: Question, signed: Signed) -> RuleResult:
         why = f"signatures with {signed.key.algorithm} cannot be logged"
         return _lacking(question, why, "log-unloggable")
     try:
-        logged = _logged(signed, policy)
+        found = _logged(signed.bundle, signed.key, policy)
     except MemcubeError as error:
         reason = (
             error.reason if isinstance(error, TrustError | InvalidStatementError) else error.code
         )
         return _lacking(question, str(error), reason)
-    witnessed = f", {len(logged.seen)} say when" if logged.seen else ""
-    detail = f"entry {logged.index} of {policy.log.name}{witnessed}"
+    witnessed = f", {len(found.seen)} say when" if found.seen else ""
+    detail = f"entry {found.index} of {policy.log.name}{witnessed}"
     return RuleResult("log", Outcome.PASSED, detail)
 
 
 def logged_at(question: Question, signed: Signed) -> datetime | None:
     """No later than this the signature was in the log that is known; None: not proven."""
+    found = logged(question, signed.bundle, signed.key)
+    return found.logged_at if found else None
+
+
+def logged(question: Question, bundle: bytes, key: PublicKey) -> Logged | None:
+    """What the log that is known says of a bundle that `key` signed; None: nothing."""
     policy = question.log_policy
     if policy is None:
         return None
     try:
-        return _logged(signed, policy).logged_at
+        return _logged(bundle, key, policy)
     except MemcubeError:
         return None
 
 
-def _logged(signed: Signed, policy: LogPolicy) -> Logged:
-    return verify_logged(bundles.parse(signed.bundle), signed.key, policy)
+def must_be_logged(question: Question) -> bool:
+    """Whether what is stated has to be in a log, and one is known."""
+    return question.terms.log is not LogDemand.OFF and question.log_policy is not None
+
+
+def _logged(bundle: bytes, key: PublicKey, policy: LogPolicy) -> Logged:
+    return verify_logged(bundles.parse(bundle), key, policy)
 
 
 def _lacking(question: Question, why: str, reason: str) -> RuleResult:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from memcube_protocol.errors import MemcubeError, YankedError
+from memcube_protocol.errors import YankedError
 from memcube_protocol.reference import is_immutable_tag
-from memcube_signing.predicates import status as statuses
-from memcube_signing.predicates import verify
 from memcube_signing.predicates.status import State, Status
-from memcube_signing.release import CLOCK_TOLERANCE
 
+from memcube.trust._voices import strictest, voices
 from memcube.trust.question import Question, Signed
 from memcube.trust.verdict import Mode, Outcome, RuleResult
 
@@ -19,12 +17,13 @@ def status(question: Question, signed: Signed) -> RuleResult:
     Raises:
         YankedError: it was, and a moving tag leads to it; or it is dangerous, under `enforce`.
     """
-    said = _said(question, signed)
-    if said is None or said.state is State.ACTIVE:
+    voice = strictest(question, signed)
+    if voice is None or voice.said.state is State.ACTIVE:
         return RuleResult(
             "status", Outcome.PASSED, "neither deprecated nor yanked, as far as known"
         )
-    detail = f"{said.state} by its publisher: {told(said)}"
+    said, unseen = voice.said, "" if voice.public else " (no log shows that)"
+    detail = f"{said.state} by its publisher{unseen}: {told(said)}"
     if said.state is State.DEPRECATED:
         return RuleResult("status", Outcome.WARNED, detail, "release-deprecated")
     strict = question.enforced or question.mode is Mode.ENFORCE
@@ -43,29 +42,8 @@ def told(said: Status) -> str:
 
 
 def counting(question: Question, signed: Signed) -> tuple[tuple[Status, bytes], ...]:
-    """Each status that the key of the release stated about it, with its bundle, in order of time.
-
-    What is said to be active from a later time than now is not believed: it would outlast every yank.
-    """
-    release, digest = signed.release, question.manifest.digest
-    attached = (attestation.bundle for attestation in question.attestations)
-    found: list[tuple[Status, bytes]] = []
-    for bundle in dict.fromkeys((*question.remembered, *attached)):
-        try:
-            value = verify(bundle, statuses.KIND, keys=(signed.key,), subject=digest).value
-        except MemcubeError:
-            continue
-        if (value.origin, value.version) != (release.origin, release.version):
-            continue
-        if value.state is State.ACTIVE and value.stated_at > question.now + CLOCK_TOLERANCE:
-            continue
-        found.append((value, bundle))
-    return tuple(sorted(found, key=lambda one: one[0].stated_at))
-
-
-def _said(question: Question, signed: Signed) -> Status | None:
-    """What the key of the release said last about it."""
-    return statuses.current(value for value, _ in counting(question, signed))
+    """Each status about the release by who may speak for it, with its bundle, in order of time."""
+    return tuple((voice.said, voice.bundle) for voice in voices(question, signed))
 
 
 def _is_exact(question: Question) -> bool:

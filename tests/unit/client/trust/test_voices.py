@@ -1,0 +1,208 @@
+"""What is said of a release afterwards: who may say it, and what it takes to say it is not so bad."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from memcube.trust import Attestation, Pins, Question, judge_cube
+from memcube.trust.log_state import Logs, advanced
+from memcube.trust.policy import LogDemand, Policy, Terms
+from memcube_protocol.errors import YankedError
+from memcube_protocol.reference import Reference
+from memcube_signing import referrer
+from memcube_signing.authority.document import Revocation
+from memcube_signing.predicates import attest
+from memcube_signing.predicates.status import PREDICATE_TYPE, Reason, State, Status
+from memcube_signing.release import PREDICATE_TYPE as RELEASE
+from memcube_signing.release import sign_release
+from support import authority
+from support.authority import THIEF
+from support.authority import key as fixed_key
+from support.log import Log
+from support.signing import ALICE, CREATED, NOW, ORIGIN, manifest, release
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+BEN, CLEO = fixed_key(11), fixed_key(12)
+STOLEN = CREATED + 3 * HOUR
+ONE = authority.first(quorum=authority.quorum(ALICE), created_at=CREATED - HOUR)
+ANY = authority.first(quorum=authority.quorum(ALICE, BEN), created_at=CREATED - HOUR)
+TWO = authority.first(quorum=authority.quorum(ALICE, BEN, CLEO, of=2), created_at=CREATED - HOUR)
+
+
+class Story:
+    """One release by Alice's key, and what is said of it, all in the log unless told otherwise."""
+
+    def __init__(self, first=ONE, by=(ALICE,)) -> None:
+        self.log = Log(leaves=[b"others"])
+        self.documents = authority.logged(self.log, first, first.created_at, *first_keys(first))
+        self.first = first
+        publishers = tuple(sorted(one.public_key.id for one in by))
+        released = release(ALICE, publishers=publishers)
+        self.attestations = [
+            self.attached(sign_release(released, one), one, CREATED, RELEASE) for one in by
+        ]
+
+    def attached(self, bundle, key, at, predicate_type=PREDICATE_TYPE):
+        if at is not None:
+            bundle = self.log.logged(bundle, key.public_key, at=at)
+        about = referrer.write(bundle, predicate_type, manifest().descriptor(), key.public_key)
+        return Attestation(about, bundle.raw)
+
+    def say(self, state, at, *, key=ALICE, logged=True, reason=Reason.WRONG) -> Story:
+        said = Status(manifest().digest, ORIGIN, "1.0.0", state, reason, at)
+        self.attestations.append(self.attached(attest(said, key), key, at if logged else None))
+        return self
+
+    def replace_by(self, *keys, at=STOLEN, **changes) -> None:
+        following = authority.after(
+            self.first, created_at=at, quorum=authority.quorum(*keys), **changes
+        )
+        signers = {one.public_key.id: one for one in (*first_keys(self.first), *keys)}
+        self.documents += authority.logged(self.log, following, at, *signers.values())
+
+    def state(self, *, known=True, log=None, documents=True) -> str:
+        logs = Logs({"registry.example": advanced(None, self.log.key, self.log.note(), (), NOW)})
+        question = Question(
+            Reference.parse(f"{ORIGIN}:latest"),
+            manifest(),
+            self.attestations,
+            Pins(),
+            NOW,
+            logs=logs if known else Logs(),
+            policy=Policy(default=Terms(log=log)) if log else Policy(),
+            authority=authority.resolved(self.documents) if documents else None,
+            authority_is_known=documents,
+        )
+        verdict = judge_cube(question)
+        if isinstance(verdict.error, YankedError):
+            return "yanked"
+        assert verdict.error is None, verdict.error
+        rule = next(one for one in verdict.rules if one.rule == "status")
+        return {None: "active", "release-deprecated": "deprecated"}[rule.reason]
+
+
+def first_keys(document):
+    known = {one.public_key.id: one for one in (ALICE, BEN, CLEO)}
+    return [known[key.id] for key in document.quorum.keys]
+
+
+class TestLog:
+    """Who is lenient has to be so in public."""
+
+    def test_in_the_log_a_yank_is_taken_back(self):
+        story = Story().say(State.YANKED, CREATED + HOUR).say(State.ACTIVE, CREATED + 2 * HOUR)
+        assert story.state() == "active"
+
+    @pytest.mark.parametrize("demand", [LogDemand.OFFERED, LogDemand.REQUIRED])
+    @pytest.mark.parametrize("milder", [State.ACTIVE, State.DEPRECATED])
+    @pytest.mark.parametrize("documents", [True, False])
+    def test_outside_the_log_nothing_is_taken_back(self, demand, milder, documents):
+        story = Story().say(State.YANKED, CREATED + HOUR)
+        story.say(milder, CREATED + 2 * HOUR, logged=False)
+        assert story.state(log=demand, documents=documents) == "yanked"
+        assert story.state(log=LogDemand.OFF, documents=documents) == str(milder)
+
+    def test_a_yank_is_obeyed_that_no_log_shows_and_this_is_said(self):
+        story = Story().say(State.YANKED, CREATED + HOUR, logged=False)
+        assert story.state() == "yanked"
+
+    def test_where_no_log_is_known_none_is_asked_for(self):
+        story = Story().say(State.YANKED, CREATED + HOUR)
+        assert story.say(State.ACTIVE, CREATED + 2 * HOUR, logged=False).state(known=False) == (
+            "active"
+        )
+
+
+class TestStolenKeys:
+    """A thief takes no yank back, and yanks nothing, once the key is revoked."""
+
+    def revoke(self, story: Story) -> None:
+        story.replace_by(BEN, revoked=(Revocation(ALICE.public_key.id, STOLEN),))
+
+    @pytest.mark.parametrize("logged", [True, False])
+    @pytest.mark.parametrize("stated_at", [CREATED + 2 * HOUR, STOLEN + HOUR])
+    def test_a_revoked_key_takes_nothing_back(self, stated_at, logged):
+        story = Story().say(State.YANKED, CREATED + HOUR)
+        self.revoke(story)
+        said = Status(manifest().digest, ORIGIN, "1.0.0", State.ACTIVE, Reason.WRONG, stated_at)
+        when = STOLEN + HOUR if logged else None
+        story.attestations.append(story.attached(attest(said, ALICE), ALICE, when))
+        assert story.state() == "yanked"
+
+    def test_a_revoked_key_withdraws_nothing(self):
+        story = Story().say(State.YANKED, STOLEN + HOUR)
+        assert story.state() == "yanked"
+        self.revoke(story)
+        assert story.state() == "active"
+
+    def test_what_it_withdrew_before_the_theft_stays_withdrawn(self):
+        story = Story().say(State.YANKED, CREATED + HOUR)
+        self.revoke(story)
+        assert story.state() == "yanked"
+
+
+class TestSuccessors:
+    """Who is in charge now speaks for what others released before."""
+
+    def test_the_new_key_withdraws_what_the_old_one_released(self):
+        story = Story()
+        story.replace_by(BEN)
+        assert story.say(State.YANKED, STOLEN + HOUR, key=BEN).state() == "yanked"
+
+    def test_and_takes_back_what_the_old_one_withdrew(self):
+        story = Story().say(State.YANKED, CREATED + HOUR)
+        story.replace_by(BEN)
+        assert story.say(State.ACTIVE, STOLEN + HOUR, key=BEN).state() == "active"
+
+    def test_a_retired_key_says_nothing_new(self):
+        story = Story().say(State.YANKED, CREATED + HOUR)
+        story.replace_by(BEN)
+        assert story.say(State.ACTIVE, STOLEN + HOUR).state() == "yanked"
+
+    def test_a_stranger_says_nothing(self):
+        story = Story().say(State.YANKED, CREATED + HOUR, key=THIEF)
+        assert story.state() == "active"
+        story.say(State.YANKED, CREATED + HOUR).say(State.ACTIVE, CREATED + 2 * HOUR, key=THIEF)
+        assert story.state() == "yanked"
+
+
+class TestQuorums:
+    """One key of several is enough to warn, and not enough to call it off."""
+
+    def test_of_two_equal_keys_the_later_one_counts(self):
+        story = Story(ANY).say(State.YANKED, CREATED + HOUR)
+        assert story.say(State.ACTIVE, CREATED + 2 * HOUR, key=BEN).state() == "active"
+
+    def test_an_earlier_word_of_another_takes_nothing_back(self):
+        story = Story(ANY).say(State.ACTIVE, CREATED + HOUR, key=BEN)
+        assert story.say(State.YANKED, CREATED + 2 * HOUR).state() == "yanked"
+
+    def test_one_of_three_withdraws(self):
+        story = Story(TWO, by=(ALICE, BEN))
+        assert story.say(State.YANKED, CREATED + HOUR, key=CLEO).state() == "yanked"
+
+    def test_one_of_three_takes_nothing_back_that_another_withdrew_and_two_do(self):
+        story = Story(TWO, by=(ALICE, BEN)).say(State.YANKED, CREATED + HOUR)
+        story.say(State.ACTIVE, CREATED + 2 * HOUR, key=BEN)
+        assert story.state() == "yanked"
+        assert story.say(State.ACTIVE, CREATED + 3 * HOUR, key=CLEO).state() == "active"
+
+    def test_nobody_counts_twice(self):
+        story = Story(TWO, by=(ALICE, BEN)).say(State.YANKED, CREATED + HOUR)
+        for hours in (2, 3):
+            story.say(State.ACTIVE, CREATED + hours * HOUR, key=BEN)
+        assert story.state() == "yanked"
+
+
+def test_a_lenient_word_from_the_future_counts_for_nothing():
+    story = Story().say(State.YANKED, CREATED + HOUR)
+    said = Status(
+        manifest().digest, ORIGIN, "1.0.0", State.ACTIVE, Reason.WRONG, NOW + timedelta(days=9)
+    )
+    story.attestations.append(story.attached(attest(said, ALICE), ALICE, NOW - MINUTE))
+    assert story.state() == "yanked"
+    other = replace(said, state=State.DEPRECATED)
+    story.attestations.append(story.attached(attest(other, ALICE), ALICE, NOW - MINUTE))
+    assert story.state() == "yanked"
