@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from memcube_protocol.errors import InvalidStatementError, NotFoundError
+from memcube_protocol.reference import is_host
 from memcube_signing.job import SUBJECT, JobPattern
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import require_origin
@@ -125,7 +126,9 @@ def parse(content: bytes, *, source: str = POLICY_FILE) -> Policy:
             host: _note_key(host, text, cosigns=False)
             for host, text in _table(value, "logs").items()
         },
-        registries={host: _key(host, text) for host, text in _table(value, "registries").items()},
+        registries={
+            _host(host): _key(host, text) for host, text in _table(value, "registries").items()
+        },
     )
 
 
@@ -216,6 +219,15 @@ def _test(value: object) -> Expected:
     fields = _object(value, "a test")
     _require_known(fields, {"name", "scope"}, "a test")
     return Expected(_text(fields.get("name"), "name"), _text(fields.get("scope"), "scope"))
+
+
+def _host(name: str) -> str:
+    """The host of a registry, as names are written."""
+    if not is_host(name) or name != name.lower() or name.endswith(":443"):
+        raise invalid(
+            f"[registries] names {name[:140]!r}, which is no host such as registry.example"
+        )
+    return name
 
 
 def _key(name: str, value: object) -> PublicKey:

@@ -17,7 +17,12 @@ from memcube_protocol.digest import Digest
 from memcube_signing import bundle as bundles
 from memcube_signing.dsse import Envelope, Signature, pae
 from memcube_signing.predicates import attest, model_signature
-from memcube_signing.predicates.countersignature import Countersignature
+from memcube_signing.predicates.countersignature import (
+    LEVEL,
+    LEVEL_LOGGED,
+    Countersignature,
+    LogPlace,
+)
 from memcube_signing.predicates.provenance import BUILD_TYPES, Dependency, Provenance
 from memcube_signing.predicates.scan import Coverage, Finding, Recomputed, Scan
 from memcube_signing.predicates.status import Reason, State, Status
@@ -33,9 +38,12 @@ VALUES: dict[str, Any] = {
         resource=ORIGIN,
         verifier="https://registry.example",
         verified_at=CREATED,
-        policy="https://registry.example/policies/publish",
+        policy="https://registry.example/.well-known/memcube-countersigning.txt",
         policy_digest=Digest.of(b"rules"),
         inputs=(Digest.of(b"release"),),
+        levels=(LEVEL, LEVEL_LOGGED),
+        publishers=(ALICE.public_key.id,),
+        log=LogPlace("registry.example", 41),
     ),
     "provenance": Provenance(
         subject=SUBJECT,
@@ -190,6 +198,9 @@ def rejected() -> list[Json]:
                 ("a difference that is no number", "recomputed scan", {"recomputed": [{"path": "a", "base": "b", "difference": "-1", "tolerance": "0", "environment": {}}]}, (), "malformed-predicate"),
                 ("no verifier", "countersignature", {}, ("verifier",), "malformed-predicate"),
                 ("neither passed nor failed", "countersignature", {"verificationResult": "MAYBE"}, (), "malformed-predicate"),
+                ("a countersignature without time", "countersignature", {}, ("timeVerified",), "malformed-predicate"),
+                ("inputs without a digest", "countersignature", {"inputAttestations": [{}]}, (), "malformed-predicate"),
+                ("a place in the log that is no number", "countersignature", {"memcube_log": {"origin": "x", "index": "41"}}, (), "malformed-predicate"),
                 ("no build definition", "provenance", {}, ("buildDefinition",), "malformed-predicate"),
             )
         ),

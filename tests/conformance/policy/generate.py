@@ -40,6 +40,12 @@ ACCEPT = [
         ),
         "decides": {"registry.example/alice/notes": "registry.example/alice/**"},
     },
+    {
+        "name": "a scope that demands the registry's countersignature, by a key of the policy",
+        "policy": scope('countersignature = "required"')
+        + f'[registries]\n"registry.example" = "{KEY}"\n',
+        "decides": {"registry.example/alice/notes": "registry.example/alice/**"},
+    },
     {"name": "the closest scope decides alone", "policy": HEAD + SCOPES, "decides": NAMES},
 ]
 REJECT = {
@@ -54,6 +60,10 @@ REJECT = {
     "a duration in words": scope('max_staleness = "a day"'),
     "an unknown mode": scope('mode = "lax"'),
     "an unknown demand": scope('log = "always"'),
+    "an unknown demand of countersignatures": scope('countersignature = "always"'),
+    "a registry whose key is none": 'format = 1\n[registries]\n"a.example" = "eA=="\n',
+    "a registry that is no host": f'format = 1\n[registries]\n"a.example/b" = "{KEY}"\n',
+    "a registry in upper case": f'format = 1\n[registries]\n"A.example" = "{KEY}"\n',
     "no job at all": scope("jobs = []"),
     "a job without issuer": scope('jobs = [{subject = "x"}]'),
     "a job without claims": scope('jobs = [{issuer = "https://ci.example"}]'),
