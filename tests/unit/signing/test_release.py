@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -449,9 +450,39 @@ def test_a_release_expires_after_it_was_created(after):
 def test_up_to_64_publishers_are_named_sorted_and_each_once():
     named = tuple(f"{number:064x}" for number in range(65))
     assert release(publishers=named[:64]).publishers == named[:64]
-    for wrong in (named, (), named[1::-1], (named[0], named[0]), ("A" * 64,), ("a" * 63,)):
+    twice = (named[0], named[0])
+    for wrong in (named, (), named[1::-1], twice, (*twice, named[1]), ("A" * 64,), ("a" * 63,)):
         with pytest.raises(InvalidStatementError):
             release(publishers=wrong)
+
+
+def test_every_publisher_is_named_by_the_id_of_a_key():
+    with pytest.raises(InvalidStatementError):
+        release(publishers=("a" * 64, "mallory"))
+
+
+@pytest.mark.parametrize("name", ["", "a", f"{release().origin}s", "z"])
+def test_the_subject_is_named_by_the_origin(name):
+    with pytest.raises(InvalidStatementError):
+        from_statement(replace(release().to_statement(), name=name))
+
+
+@pytest.mark.parametrize("digest", ["None", "sha256:zz", "", None, 7])
+def test_a_parent_has_a_digest(digest):
+    parent = {"origin": release().origin, "digest": digest, "relation": "derived"}
+    with pytest.raises(InvalidStatementError) as caught:
+        verify_release(signed_predicate({"lineage": [parent]}), keys=KEYS, subject=SUBJECT)
+    assert caught.value.reason == "malformed-release"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-1-31T12:00:00Z", "2026-01-31t12:00:00Z", "2026-01-31T12:00:00z", "٢٠٢٦-01-31T12:00:00Z"],
+)
+def test_a_time_has_one_form(text):
+    said = release().to_statement()
+    with pytest.raises(InvalidStatementError):
+        from_statement(replace(said, predicate={**said.predicate, "createdAt": text}))
 
 
 @pytest.mark.parametrize(
