@@ -27,9 +27,12 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
+from memcube_signing import release
 from memcube_signing.authority.chain import about
+from memcube_signing import release
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
+from memcube_signing.predicates import countersignature, status
 
 from memcube import key_registry
 from memcube.context import EVERYTHING, NORMAL_TRUST, Context, Trust
@@ -42,6 +45,16 @@ from memcube.trust.policy import Policy
 from memcube.trust.verdict import Standing
 
 _ATTESTATIONS = 64
+_DECISIVE_ATTESTATIONS = 256
+_DECISIVE = frozenset(
+    {
+        None,  # the list does not say
+        release.PREDICATE_TYPE,
+        status.PREDICATE_TYPE,
+        countersignature.PREDICATE_TYPE,
+    }
+)
+"""What a list of referrers says of those that the decision looks at: none of these is passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +329,7 @@ def attestations_of(registry: Registry, name: str, subject: Digest) -> Iterable[
 def _attestations(
     registry: Registry, name: str, listed: Iterable[oci.Descriptor]
 ) -> Iterable[Attestation]:
-    bundles = [one for one in listed if one.artifact_type == media_types.SIGSTORE_BUNDLE]
-    for entry in bundles[:_ATTESTATIONS]:
+    for entry in _looked_at(name, listed):
         try:
             referrer = registry.manifest(name, str(entry.digest))
             if not isinstance(referrer, oci.Manifest) or len(referrer.layers) != 1:
@@ -328,6 +340,21 @@ def _attestations(
                 raise
             continue
         yield Attestation(referrer, bundle)
+
+
+def _looked_at(name: str, listed: Iterable[oci.Descriptor]) -> list[oci.Descriptor]:
+    """Bundles that may decide, all of them, and as many others as are shown besides.
+
+    Raises:
+        LimitExceededError: more that may decide than anybody attaches: among them a yank could be lost.
+    """
+    bundles = [one for one in listed if one.artifact_type == media_types.SIGSTORE_BUNDLE]
+    kinds = [one.annotations.get(media_types.BUNDLE_PREDICATE) for one in bundles]
+    decisive = [one for one, kind in zip(bundles, kinds, strict=True) if kind in _DECISIVE]
+    others = [one for one, kind in zip(bundles, kinds, strict=True) if kind not in _DECISIVE]
+    what = f"number of statements about {name}"
+    limits.require_at_most(what, len(decisive), _DECISIVE_ATTESTATIONS, unit="statements")
+    return [*decisive, *others[:_ATTESTATIONS]]
 
 
 def _proves_nothing(error: MemcubeError) -> bool:

@@ -12,11 +12,12 @@ from memcube_protocol.errors import (
     SignatureMissingError,
 )
 from memcube_protocol.reference import is_immutable_tag
+from memcube_signing.authority.document import authority_of
 from memcube_signing.release import CLOCK_TOLERANCE, Release
 
 from memcube.trust.pins import Pin
 from memcube.trust.question import Question, Signed
-from memcube.trust.verdict import Outcome, RuleResult
+from memcube.trust.verdict import NEW_IN_NAMESPACE, Outcome, RuleResult
 
 
 def same_bytes(question: Question) -> RuleResult:
@@ -73,7 +74,19 @@ def publisher(question: Question, signed: Signed) -> RuleResult:
         detail = f"key {key.id} replaces the pinned one, as you accept"
         return RuleResult("publisher", Outcome.WARNED, detail, "publisher-replaced")
     detail = f"first use: key {key.id} is pinned for {signed.release.origin}"
+    if others := _neighbours(question, signed):
+        detail += f", although you know {others[0]} by another key"
+        return RuleResult("publisher", Outcome.FIRST_USE, detail, NEW_IN_NAMESPACE)
     return RuleResult("publisher", Outcome.FIRST_USE, detail, "publisher-first-use")
+
+
+def _neighbours(question: Question, signed: Signed) -> list[str]:
+    """Cubes of the release's namespace that this user knows, where none is by its key."""
+    namespace = f"{authority_of(signed.release.origin)}/"
+    known = {name: pin for name, pin in question.pins.origins.items() if name.startswith(namespace)}
+    if any(signed.key in pin.publishers for pin in known.values()):
+        return []
+    return sorted(known)
 
 
 def origin(question: Question, signed: Signed) -> RuleResult:

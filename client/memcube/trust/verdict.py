@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
@@ -12,6 +12,8 @@ from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release
 
 from memcube.trust.pins import Observation
+
+NEW_IN_NAMESPACE: Final = "publisher-new-in-namespace"
 
 
 class Mode(StrEnum):
@@ -84,8 +86,12 @@ class Verdict:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Details of the rules that only warned."""
-        return tuple(rule.detail for rule in self.rules if rule.outcome is Outcome.WARNED)
+        """Details of the rules that only warned, or that pinned a key where another was to be expected."""
+        return tuple(
+            rule.detail
+            for rule in self.rules
+            if rule.outcome is Outcome.WARNED or rule.reason == NEW_IN_NAMESPACE
+        )
 
     @property
     def job_is_proven(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from memcube_protocol.errors import ConflictError
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -58,15 +59,27 @@ def provenance(reference: str, graph: Path | None, export: Path | None, offline:
 
 
 def _export(folder: Path, found: Found, tree: Node) -> None:
-    """Write each verified bundle as `KIND.N.sigstore.json`, the manifest, and the publisher's key."""
+    """Write each verified bundle as `KIND.N.sigstore.json`, the manifest, and the publisher's key.
+
+    Raises:
+        ConflictError: the registry shows another cube now than the one that was judged.
+    """
+    from memcube.trust.attested import NAMES, statements_of
+
+    if tree.verdict is None or found.manifest.digest != tree.digest:
+        raise ConflictError(
+            f"{tree.name} changed while it was looked at", hint="run the command again"
+        )
+    # Judged anew: what is asked for twice may be answered in two ways.
+    claims = statements_of(found.manifest, found.attestations, tree.verdict)
     folder.mkdir(parents=True, exist_ok=True)
     counts: dict[str, int] = {}
-    for claim, attestation in zip(tree.claims, found.attestations, strict=True):
+    for claim, attestation in zip(claims, found.attestations, strict=True):
         if claim.key is None:
             continue
-        kind = claim.name if "/" not in claim.name else "other"
+        kind = claim.name if claim.name in NAMES.values() else "other"
         counts[kind] = counts.get(kind, 0) + 1
         (folder / f"{kind}.{counts[kind]}.sigstore.json").write_bytes(attestation.bundle)
     (folder / "manifest.json").write_bytes(found.manifest.raw)
-    if tree.verdict and tree.verdict.publisher:
+    if tree.verdict.publisher:
         (folder / "publisher.pem").write_text(tree.verdict.publisher.to_pem(), encoding="ascii")
