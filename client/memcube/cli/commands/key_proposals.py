@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
+from memcube.cli.documents import answer_about, answer_of, place_of, signers_named
 from memcube.cli.options import open_client
-
-if TYPE_CHECKING:
-    from memcube_signing.authority.proposal import Proposal
-
-    from memcube.context import Context
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -37,7 +32,6 @@ def sign(file: Path, signing: tuple[str, ...]) -> Answer:
     effect when enough have signed and somebody publishes it.
     """
     from memcube import key_proposals
-    from memcube.cli.commands.namespace_keys import signers_named
 
     with open_client() as client:
         signers = signers_named(client.context, signing)
@@ -58,7 +52,6 @@ def publish(what: tuple[str, ...]) -> Answer:
     there yet.
     """
     from memcube import key_proposals, key_registry
-    from memcube.cli.commands.namespace_keys import answer_of, place_of
 
     paths = [Path(name) for name in what]
     with open_client() as client:
@@ -67,26 +60,3 @@ def publish(what: tuple[str, ...]) -> Answer:
         else:
             made = key_proposals.publish(client.context, paths)
     return answer_of(made)
-
-
-def answer_about(context: Context, proposal: Proposal, file: Path) -> Answer:
-    """What `proposal` would change, who has signed it, and whether that is enough as far as known here."""
-    from memcube.cli.commands.namespace_keys import lines_of, value_of
-    from memcube.key_proposals import is_complete
-
-    document, complete = proposal.document, is_complete(context, proposal)
-    before = context.authorities.load(document.authority)
-    lines = ["now, as far as known here:", *lines_of(before.current)] if before else []
-    lines += ["proposed:", *lines_of(document)]
-    lines += [f"  signed by: {key_id}" for key_id in sorted(proposal.key_ids)]
-    if complete:
-        lines.append(f"Enough have signed: memcube keys publish {file}")
-    else:
-        lines.append(f"Not enough have signed yet: memcube keys sign {file}")
-    value = {
-        "file": str(file),
-        "document": value_of(document),
-        "signedBy": sorted(proposal.key_ids),
-        "complete": complete,
-    }
-    return Answer(value, "\n".join(lines), str(document.digest))

@@ -11,11 +11,10 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
+from memcube.cli.documents import answer_about, answer_of, place_of, signers_named
 from memcube.cli.options import open_client
 
 if TYPE_CHECKING:
-    from memcube_protocol.reference import Reference
-    from memcube_signing.authority.chain import Authority
     from memcube_signing.authority.document import KeyDocument, Quorum
     from memcube_signing.keys import PublicKey, Signer
 
@@ -285,57 +284,10 @@ def _finish(
 ) -> Answer:
     """Publish `document`, or write it for others to sign."""
     from memcube import key_proposals, key_registry
-    from memcube.cli.commands.key_proposals import answer_about
 
     if output is None:
         return answer_of(key_registry.publish(context, *key_registry.signed(document, signers)))
     return answer_about(context, key_proposals.propose(document, signers, output), output)
-
-
-def answer_of(found: Authority, *before: KeyDocument) -> Answer:
-    """Who is in charge; `before` are earlier documents to be shown as well."""
-    documents = [*before, found.current]
-    value = {"authority": found.name, "documents": [value_of(one) for one in documents]}
-    lines = [line for one in documents for line in lines_of(one)]
-    return Answer(value, "\n".join(lines), str(found.current.digest))
-
-
-def value_of(document: KeyDocument) -> dict[str, Any]:
-    """A key document as programs read it."""
-    return {"digest": str(document.digest), **document.to_statement().predicate}
-
-
-def lines_of(document: KeyDocument) -> list[str]:
-    """A key document as people read it."""
-    lines = [f"{document.authority}, key document {document.seq}, {document.created_at}"]
-    lines += _quorum_lines("in charge", document.quorum)
-    if document.recovery:
-        lines += _quorum_lines("recovery", document.recovery)
-    for role in document.delegations:
-        lines += _quorum_lines(f"{role.role} ({', '.join(role.patterns)})", role.quorum)
-    lines += [f"  revoked: {one.key_id} since {one.compromised_since}" for one in document.revoked]
-    return lines
-
-
-def _quorum_lines(what: str, quorum: Quorum) -> list[str]:
-    head = f"  {what}: {quorum.threshold} of {len(quorum.keys)}"
-    return [head, *(f"    {key.id}" for key in quorum.keys)]
-
-
-def place_of(context: Context, namespace: str) -> Reference:
-    """`namespace` at its registry: `alice`, or `registry.example/alice`."""
-    from memcube_protocol.reference import Reference
-    from memcube_signing.authority.carrier import NAME
-
-    from memcube.key_registry import namespace_of
-
-    return namespace_of(context.at_registry(Reference.parse(f"{namespace}/{NAME}")))
-
-
-def signers_named(context: Context, names: Sequence[str]) -> list[Signer]:
-    """The keys of this machine among `names`, each once; PEM files hold no private key."""
-    unique = dict.fromkeys(name for name in names if not Path(name).is_file())
-    return [context.keys.signer(name).key for name in unique]
 
 
 def _quorum(
