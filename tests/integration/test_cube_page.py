@@ -88,6 +88,9 @@ def test_the_page_says_what_is_in_a_cube_and_what_is_stated_about_it(
         "personal-data 1",
         "model signature",
         "yes: the publisher's",
+        "verified by this registry on",
+        "MEMCUBE_PUBLISHER_VERIFIED",
+        "yes: this registry's",
     ):
         assert words in page.text, (words, page.text)
     assert page.text.count("entry ") >= 2

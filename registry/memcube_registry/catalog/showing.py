@@ -20,6 +20,7 @@ from memcube_protocol.reference import Reference
 from memcube_signing.authority import carrier
 from memcube_signing.authority.chain import Authority, resolve
 from memcube_signing.authority.document import authority_of
+from memcube_signing.keys import PublicKey
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -45,7 +46,7 @@ class Shown:
     """One version of a cube: what it holds, who states what about it, where else to look.
 
     `reference` names it as it was asked for, with the registry's host. `cube` is None for an artifact
-    that is no cube. `places` are those in the log, by the SHA-256 of what was signed; `authority` is
+    that is no cube. `registry_key` is the registry's own, with which it countersigns. `places` are those in the log, by the SHA-256 of what was signed; `authority` is
     what the namespace says about its keys, where it says anything.
     """
 
@@ -55,6 +56,7 @@ class Shown:
     is_private: bool
     pushed_at: datetime
     tags: tuple[tuple[str, str], ...]
+    registry_key: PublicKey
     statements: Statements = field(default_factory=Statements)
     cube: Cube | None = None
     card: str | None = None
@@ -106,6 +108,7 @@ class _Shower:
             self._row.visibility is Visibility.PRIVATE,
             stored.created_at,
             tags,
+            self._services.countersigner.key,
         )
         parsed = oci.parse(found.content, found.media_type)
         return self._of_cube(shown, parsed) if isinstance(parsed, oci.Manifest) else shown

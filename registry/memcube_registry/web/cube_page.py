@@ -14,6 +14,7 @@ from typing import Any, Final
 from memcube_protocol import media_types
 from memcube_protocol.config import ACTIVATION, CubeConfig, Memory
 from memcube_protocol.reference import Reference
+from memcube_signing.predicates.countersignature import Countersignature
 from memcube_signing.predicates.scan import SEVERITIES, Finding, Scan
 from memcube_signing.predicates.status import State
 
@@ -194,8 +195,17 @@ def _signatures(shown: Shown) -> Html:
             ("Log", _logged(shown, one)),
             ("The namespace says", _listed(shown, key.id, said.origin)),
         ]
+    facts += [("Countersignature", words) for words in _countersigned(shown)]
     words = "Whether this is the right key, your own machine decides: memcube verify"
     return _section("Publisher", _facts(facts), tag("p", f"{words} {shown.reference}"))
+
+
+def _countersigned(shown: Shown) -> Iterator[str]:
+    for one in shown.statements.said:
+        if isinstance(one.value, Countersignature) and one.key == shown.registry_key:
+            outcome = "verified" if one.value.passed else "refused"
+            at = one.value.verified_at.strftime(_SECONDS)
+            yield f"{outcome} by this registry on {at}: {', '.join(one.value.levels)}"
 
 
 def _logged(shown: Shown, said: Said) -> str:
@@ -267,7 +277,7 @@ def _statements(shown: Shown) -> Html | None:
         (
             one.name,
             one.key.id if one.key else None,
-            _counts(one),
+            _counts(shown, one),
             _logged(shown, one) if one.key else None,
         )
         for one in shown.statements.said
@@ -286,9 +296,11 @@ def _statements(shown: Shown) -> Html | None:
     )
 
 
-def _counts(said: Said) -> str:
+def _counts(shown: Shown, said: Said) -> str:
     if said.key is None:
         return f"no: {said.why_not}"
+    if said.key == shown.registry_key and isinstance(said.value, Countersignature):
+        return "yes: this registry's"
     return (
         "yes: the publisher's" if said.is_publishers else "no: another key's, its signature holds"
     )
