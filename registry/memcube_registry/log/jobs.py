@@ -39,7 +39,5 @@ def _refusal(session: Session, principal: Principal, wanted: Submission) -> Memc
 
 def _is_cosigned(session: Session, wanted: Submission) -> bool:
     """Whether the very same statement was logged for its job before: others may sign it as well."""
-    query = select(LogEntry.number).where(
-        LogEntry.statement == wanted.signed_sha256, LogEntry.repository == wanted.repository
-    )
+    query = select(LogEntry.number).where(LogEntry.statement == wanted.signed_sha256)
     return session.exec(query.limit(1)).first() is not None
