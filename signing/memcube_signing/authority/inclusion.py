@@ -25,6 +25,8 @@ def first_unlogged(authority: Authority, policy: LogPolicy) -> KeyDocument | Non
     included = [
         bundle.raw for bundle in authority.bundles if _logged(authority, bundle, keys, policy)
     ]
+    if len(included) == len(authority.bundles):
+        return None
     shown = resolve(authority.name, included)
     documents = shown.documents if shown else ()
     return next(
