@@ -1,15 +1,17 @@
 """Bundles with log entries: what is signed stays, and only the trusted log's word counts."""
 
+import json
 from dataclasses import replace
 
 import pytest
-from memcube_protocol.errors import MemcubeError
+from memcube_protocol.errors import MemcubeError, SignatureInvalidError
+from memcube_signing import bundle as bundles
 from memcube_signing.release import verify_release
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
 from memcube_signing.transparency.entry import LogPolicy
 from support.logged import AT, BUNDLE, KEY, LOG_KEY, OTHER_LOG, logged
-from support.signing import manifest, release
+from support.signing import changed, manifest, release
 
 POLICY = LogPolicy(LOG_KEY)
 
@@ -39,3 +41,28 @@ def test_a_name_alone_makes_no_log():
     policy = LogPolicy(NoteKey("log.example", OTHER_LOG.public_key))
     with pytest.raises(MemcubeError):
         bundled.verify_logged(bundled.attach(BUNDLE, [logged()]), KEY, policy)
+
+
+def test_the_first_good_entry_of_several_counts():
+    others = [logged(key=OTHER_LOG)] * (bundled.ENTRIES - 1)
+    assert bundled.verify_logged(bundled.attach(BUNDLE, [*others, logged()]), KEY, POLICY)
+    too_many = bundled.attach(BUNDLE, [*others, logged(key=OTHER_LOG), logged()])
+    with pytest.raises(SignatureInvalidError) as caught:
+        bundled.verify_logged(too_many, KEY, POLICY)
+    assert caught.value.reason == "log-unknown"
+
+
+def test_what_is_wrong_with_the_entry_of_the_trusted_log_is_told():
+    whole = bundled.attach(BUNDLE, [logged(key=OTHER_LOG), replace(logged(), body=b"{}")])
+    malformed = changed(whole.raw, "verificationMaterial.tlogEntries.1.logIndex", "01")
+    other, ours = logged(key=OTHER_LOG).to_json(), json.loads(malformed)["verificationMaterial"]
+    for entries, reason in (
+        ([other, ours["tlogEntries"][1]], "malformed-log-entry"),
+        ([ours["tlogEntries"][1], other], "malformed-log-entry"),
+        ([other, replace(logged(), body=b"{}").to_json()], "log-entry-mismatch"),
+        ([other, other], "log-unknown"),
+    ):
+        raw = changed(BUNDLE.raw, "verificationMaterial.tlogEntries", entries)
+        with pytest.raises(MemcubeError) as caught:
+            bundled.verify_logged(bundles.parse(raw), KEY, POLICY)
+        assert caught.value.reason == reason

@@ -3,7 +3,7 @@
 import base64
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from memcube_protocol import canonical_json
@@ -22,7 +22,7 @@ from support.logged import (
     WITNESS_KEY,
     logged,
 )
-from support.signing import MALLORY
+from support.signing import EDDIE, MALLORY, changed
 
 POLICY = LogPolicy(LOG_KEY)
 
@@ -170,3 +170,115 @@ def test_the_verifier_key_of_the_go_documentation_is_read():
 def test_malformed_checkpoints_are_refused(text):
     with pytest.raises(InvalidStatementError):
         checkpoint.parse(text)
+
+
+def read(path: str, value) -> TlogEntry:
+    """The entry with the field at a dotted path replaced, or left out where `value` is `...`."""
+    return TlogEntry.from_json(
+        json.loads(changed(canonical_json.dump(logged().to_json()), path, value))
+    )
+
+
+def refused_entry(path: str, value, reason: str = "malformed-log-entry") -> None:
+    with pytest.raises(InvalidStatementError) as caught:
+        read(path, value)
+    assert caught.value.reason == reason
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "01", "-1", "+1", " 1", "1_0", "١", "1" * 17, 1, None, True])
+@pytest.mark.parametrize(
+    "field", ["logIndex", "inclusionProof.logIndex", "inclusionProof.treeSize"]
+)
+def test_a_number_is_written_in_digits(field, text):
+    refused_entry(field, text)
+
+
+def test_a_number_that_is_left_out_is_zero_and_long_ones_are_read():
+    found = json.loads(canonical_json.dump(replace(logged(), index=0).to_json()))
+    del found["logIndex"], found["inclusionProof"]["logIndex"]
+    assert TlogEntry.from_json(found).index == 0
+    long = replace(logged(), index=10**16 - 1)
+    assert TlogEntry.from_json(long.to_json()) == long
+
+
+@pytest.mark.parametrize("field", ["logIndex", "treeSize", "rootHash"])
+def test_what_stands_twice_is_the_same(field):
+    other = {"logIndex": "0", "treeSize": "3", "rootHash": base64.b64encode(bytes(32)).decode()}
+    refused_entry(f"inclusionProof.{field}", other[field])
+
+
+@pytest.mark.parametrize("text", ["", "A", "AA=", "AB==", "_w==", "AA==\n", None, 7])
+@pytest.mark.parametrize("field", ["canonicalizedBody", "logId.keyId", "inclusionProof.rootHash"])
+def test_bytes_are_written_in_one_form(field, text):
+    refused_entry(field, text)
+
+
+def test_a_proof_has_up_to_63_hashes_of_32_bytes():
+    def hashes(*lengths: int) -> list[str]:
+        return [base64.b64encode(b"h" * length).decode() for length in lengths]
+
+    assert len(read("inclusionProof.hashes", hashes(*[32] * 63)).proof) == 63
+    assert read("inclusionProof.hashes", ...).proof == ()
+    for wrong in (hashes(*[32] * 64), hashes(31), hashes(33), hashes(32, 31), hashes(31, 32), {}):
+        refused_entry("inclusionProof.hashes", wrong)
+
+
+@pytest.mark.parametrize(
+    "value", [{"kind": "dsse", "version": "0.0.2"}, {"kind": "hashedrekord"}, {}]
+)
+def test_another_kind_of_entry_is_refused(value):
+    refused_entry("kindVersion", value, "unsupported-log-entry")
+
+
+@pytest.mark.parametrize("time", ["0", 0])
+def test_an_entry_needs_no_time(time):
+    assert read("integratedTime", time) == logged()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("integratedTime", "1"),
+        ("integratedTime", 1),
+        ("integratedTime", None),
+        ("inclusionPromise", {"a": ""}),
+    ],
+)
+def test_an_entry_with_a_promise_or_a_time_instead_of_a_proof_is_refused(field, value):
+    refused_entry(field, value, "unsupported-log-entry")
+
+
+@pytest.mark.parametrize("value", [None, 7, []])
+def test_an_entry_has_a_checkpoint(value):
+    refused_entry("inclusionProof.checkpoint.envelope", value)
+    refused_entry("inclusionProof.checkpoint", {})
+
+
+def test_only_what_signs_a_hash_is_logged():
+    with pytest.raises(InvalidStatementError) as caught:
+        entry.leaf(SIGNED, SIGNATURE, EDDIE.public_key)
+    assert caught.value.reason == "unsupported-algorithm"
+
+
+def test_one_witness_under_two_names_counts_once():
+    again = NoteKey("other.example", WITNESS_KEY.key, cosigns=True)
+    found = logged()
+    state = found.checkpoint.checkpoint
+    lines = [checkpoint.cosign(state, key.name, WITNESS, AT) for key in (WITNESS_KEY, again)]
+    seen = replace(found, checkpoint=found.checkpoint.with_lines(lines))
+    both = frozenset({WITNESS_KEY, again})
+    assert len(verify(seen, LogPolicy(LOG_KEY, both, 1)).seen) == 3
+    with pytest.raises(SignatureInvalidError) as caught:
+        verify(seen, LogPolicy(LOG_KEY, both, 2))
+    assert caught.value.reason == "log-unwitnessed"
+
+
+def test_the_earliest_of_several_times_is_when_it_was_logged():
+    found = logged()
+    state = found.checkpoint.checkpoint
+    for minutes in (-1, 1):
+        line = checkpoint.cosign(state, WITNESS_KEY.name, WITNESS, AT + timedelta(minutes=minutes))
+        seen = replace(found, checkpoint=found.checkpoint.with_lines([line]))
+        logged_at = verify(seen, LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 1)).logged_at
+        assert logged_at == AT + timedelta(minutes=min(minutes, 0))
