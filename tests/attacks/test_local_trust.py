@@ -13,7 +13,7 @@ from memcube.trust.pins import Observation
 from memcube.trust.policy import POLICY_FILE, Policy
 from memcube.trust.policy_file import load_effective, parse
 from memcube.trust.withdrawals import StatusStore
-from memcube_protocol.errors import InvalidPolicyError, MemcubeError, StorageError
+from memcube_protocol.errors import InvalidPolicyError, StorageError
 from support import authority
 from support.log import Log
 from support.machine import Machine
@@ -123,8 +123,13 @@ def test_a_policy_in_the_folder_where_one_works_is_not_obeyed(
         '[scopes."a.example/b"]\nmode = "enforce"\n[scopes."a.example/b"]\nmode = "warn"\n',
         'format = 1\n[default]\nmode = "warn"\n',
     ],
+    ids=["a term", "a scope", "the format"],
 )
 def test_a_word_that_stands_twice_in_a_policy_is_refused(text: str) -> None:
     with pytest.raises(InvalidPolicyError):
         parse(f"format = 1\n{text}".encode())
-    assert isinstance(InvalidPolicyError("x"), MemcubeError)
+
+
+def test_a_deep_policy_is_refused_like_any_other_that_is_wrong() -> None:
+    with pytest.raises(InvalidPolicyError):
+        parse(b"format = 1\nx = " + b"[" * 50_000 + b"]" * 50_000)

@@ -101,7 +101,7 @@ def parse(content: bytes, *, source: str = POLICY_FILE) -> Policy:
     """
     try:
         value = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid(f"{source} is not TOML: {error}") from None
     _require_known(value, _TOP, source)
     if value.get("format") != _FORMAT or value["format"] is True:
