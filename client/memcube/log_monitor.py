@@ -30,9 +30,11 @@ from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import Checkpoint
 from memcube_signing.transparency.tiles import Tile
 
+from memcube.consume import found_in_store
 from memcube.context import Context
 from memcube.log_watch import follow
 from memcube.remote.log import RemoteLog, find_log
+from memcube.trust import Attestation
 from memcube.trust.question import registry_key_of
 
 
@@ -105,11 +107,15 @@ class Frontier:
 def audit(context: Context, host: str) -> Audited:
     """The log of the registry at `host`, every entry fetched and hashed, and the root compared.
 
+    The trees in which it has promised entries to this machine, with cubes pushed or pulled, must be
+    its start.
+
     Raises:
         LogError: it keeps none, or the entries are not those of its checkpoint.
+        SignatureInvalidError: it does not hold what it promised.
         NetworkError: no answer.
     """
-    remote, state = _newest(context, host)
+    remote, state = _newest(context, host, _held(context, host))
     return _walk(remote, state, 0, lambda _index, _entry: None)
 
 
@@ -150,8 +156,18 @@ def _is_countersignature(said: Statement | None) -> bool:
     return said is not None and said.predicate_type == countersignature.PREDICATE_TYPE
 
 
-def _newest(context: Context, host: str) -> tuple[RemoteLog, Checkpoint]:
-    log, remote = follow(context, host), find_log(context.registry(host))
+def _held(context: Context, host: str) -> Iterator[Attestation]:
+    """What the store holds of the cubes at `host` beside their content."""
+    for ref in context.store.refs():
+        if ref.reference.host.lower() == host.lower():
+            found = found_in_store(context.store, ref)
+            yield from found.attestations if found else ()
+
+
+def _newest(
+    context: Context, host: str, attestations: Iterable[Attestation] = ()
+) -> tuple[RemoteLog, Checkpoint]:
+    log, remote = follow(context, host, attestations), find_log(context.registry(host))
     if log is None or remote is None:
         raise LogError(
             f"{host} keeps no transparency log", hint="name another registry", reason="log-unknown"

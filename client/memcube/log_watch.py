@@ -11,11 +11,12 @@ from dataclasses import replace
 from memcube_protocol.errors import LogError, MemcubeError
 from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import merkle, tiles
-from memcube_signing.transparency.checkpoint import Checkpoint
+from memcube_signing.transparency.checkpoint import Checkpoint, SignedCheckpoint
 from memcube_signing.transparency.entry import TlogEntry
 from memcube_signing.transparency.tiles import Tile
 
 from memcube.context import Context
+from memcube.log_forks import keeping
 from memcube.remote.log import RemoteLog, find_log
 from memcube.trust import Attestation
 from memcube.trust.log_state import KnownLog, advanced
@@ -42,14 +43,16 @@ def follow(
         return None
     _require_policys(context, host.lower(), remote)
     note = remote.checkpoint()
-    hash_at = tiles.reader(note.checkpoint.size, _reader(remote, note.checkpoint.size))
+    hash_at = hashes_of(remote, note.checkpoint.size)
     before = known.state if known else None
     proof: tuple[bytes, ...] = ()
     if before is not None and before.size < note.checkpoint.size:
         proof = merkle.consistency_proof(before.size, note.checkpoint.size, hash_at)
-    log = advanced(known, remote.key, note, proof, context.now())
-    for state in _states_in(attestations, log):
-        _require_start(log.state, state, hash_at)
+    with keeping(context, remote.key, known.note if known else note, note, hash_at):
+        log = advanced(known, remote.key, note, proof, context.now())
+    for earlier in _notes_in(attestations, log):
+        with keeping(context, log.key, earlier, note, hash_at):
+            _require_start(log.state, earlier.checkpoint, hash_at)
     # Whoever countersigns there is pinned at first use: another key later does not count.
     log = replace(log, registry_key=log.registry_key or remote.registry_key)
     if known is None or (known.state, known.registry_key) != (log.state, log.registry_key):
@@ -63,26 +66,28 @@ def _require_policys(context: Context, host: str, remote: RemoteLog) -> None:
         raise _alarm(f"{host} shows another log than your policy names", "log-key-changed")
 
 
-def _reader(remote: RemoteLog, size: int) -> tiles.ReadTile:
+def hashes_of(remote: RemoteLog, size: int) -> merkle.HashAt:
+    """Hashes of the tree over `size` entries, from the tiles that the log serves; not verified."""
+
     def read(level: int, number: int) -> bytes:
         return remote.tile(Tile(level, number, tiles.width_at(level, number, size)))
 
-    return read
+    return tiles.reader(size, read)
 
 
-def _states_in(attestations: Iterable[Attestation], log: KnownLog) -> set[Checkpoint]:
-    """Checkpoints in the log entries of bundles, as far as this log signed them."""
+def _notes_in(attestations: Iterable[Attestation], log: KnownLog) -> Iterable[SignedCheckpoint]:
+    """Checkpoints in the log entries of bundles, as far as this log signed them; each tree once."""
     from memcube_signing import bundle as bundles
 
-    states: set[Checkpoint] = set()
+    notes: dict[Checkpoint, SignedCheckpoint] = {}
     for attestation in attestations:
         try:
             for value in bundles.parse(attestation.bundle).log_entries:
-                entry = TlogEntry.from_json(value)
-                states.add(checkpoints.verify(entry.checkpoint, log.key))
+                note = TlogEntry.from_json(value).checkpoint
+                notes.setdefault(checkpoints.verify(note, log.key), note)
         except MemcubeError:
             continue  # the decision says what is wrong with it
-    return states
+    return notes.values()
 
 
 def _require_start(state: Checkpoint, earlier: Checkpoint, hash_at: merkle.HashAt) -> None:

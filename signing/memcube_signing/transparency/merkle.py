@@ -118,18 +118,18 @@ def verify_consistency(
         if proof or old_root != expected:
             raise _refused("two trees of one size differ", "log-forked")
         return
-    roots = _roots_of_proof(old, old_root, new, proof)
+    path = (old_root, *proof) if old & (old - 1) == 0 else tuple(proof)
+    roots = roots_of_path(old, new, path)
     if roots != (old_root, new_root):
         raise _refused("the new tree does not begin with the old one", "log-forked")
 
 
-def _roots_of_proof(
-    old: int, old_root: bytes, new: int, proof: Sequence[bytes]
-) -> tuple[bytes, bytes] | None:
-    """Both roots as `proof` gives them (RFC 9162 §2.1.4.2)."""
-    path = list(proof)
-    if old & (old - 1) == 0:
-        path.insert(0, old_root)
+def roots_of_path(old: int, new: int, path: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """The roots over the first `old` and over all `new` leaves as `path` gives them (RFC 9162 §2.1.4.2).
+
+    `path` is a consistency proof with its first hash, which it leaves out where `old` is a power of two.
+    None: it has another length. Needs 0 < old < new.
+    """
     if not path:
         return None
     node, last = old - 1, new - 1

@@ -13,9 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from memcube_signing.transparency import bundled, checkpoint, entry, merkle
-from memcube_signing.transparency.checkpoint import NoteKey
+from memcube_protocol import canonical_json
+from memcube_signing.transparency import bundled, checkpoint, entry, fork, merkle
+from memcube_signing.transparency.checkpoint import Checkpoint, NoteKey
 from memcube_signing.transparency.tiles import Tile
+from support.log import Log
 from support.logged import AT, BUNDLE, KEY, LOG_KEY, OTHER_LOG, WITNESS, WITNESS_KEY, logged
 from support.signing import MALLORY
 
@@ -220,11 +222,66 @@ def paths() -> Json:
     }
 
 
+def forks() -> Json:
+    """Proofs of forks, and what proves none."""
+    here = Log(leaves=[str(number).encode() for number in range(7)])
+    there = Log(leaves=[b"0", b"other", *here.leaves[2:4]])
+    empty = checkpoint.sign(Checkpoint(here.origin, 0, merkle.leaf_hash(b"")), here.signer)
+    found = fork.find(here.key, here.note(), there.note(), here.hash_at)
+    longer = fork.find(here.key, here.note(), there.note(size=3), here.hash_at)
+    same = fork.find(here.key, here.note(size=4), there.note(), here.hash_at)
+    nothing = fork.find(here.key, here.note(), empty, here.hash_at)
+    assert found
+    assert longer
+    assert same
+    assert nothing
+    value = json.loads(found.to_bytes())
+    bad = {"code": "invalid-statement", "reason": "malformed-fork"}
+
+    def changed(name: str, refusal: Json, /, **fields: Any) -> Json:
+        content = canonical_json.dump(value | fields).decode()
+        return {"name": name, "proof": content, **refusal}
+
+    return {
+        "about": "what one log signed and no one tree can have; files as text",
+        "accept": [
+            {
+                "name": name,
+                "proof": one.to_bytes().decode(),
+                "key": str(here.key),
+                "sizes": [one.smaller.checkpoint.size, one.larger.checkpoint.size],
+            }
+            for name, one in (
+                ("four entries and seven", found),
+                ("three entries and seven", longer),
+                ("twice four entries", same),
+                ("no entry with a root of its own", nothing),
+            )
+        ],
+        "reject": [
+            changed("one tree", bad, smaller=here.note(size=4).text),
+            changed("no hashes", bad, prefix=[]),
+            changed("a hash too many", bad, prefix=[*value["prefix"], value["prefix"][0]]),
+            changed("other hashes", bad, prefix=value["prefix"][::-1]),
+            changed("the wrong order", bad, smaller=value["larger"], larger=value["smaller"]),
+            changed("another format", bad, format="application/json"),
+            changed("a field too many", bad, more=1),
+            {"name": "not canonical", "proof": json.dumps(value), **bad},
+            changed(
+                "another key",
+                {"code": "signature-invalid", "reason": "log-signature-missing"},
+                key=str(NoteKey(here.origin, OTHER_LOG.public_key)),
+            ),
+        ],
+    }
+
+
 FILES: dict[str, Callable[[], Json]] = {
     "proofs.json": proofs,
     "checkpoints.json": checkpoints,
     "bundles.json": bundles,
     "paths.json": paths,
+    "forks.json": forks,
 }
 
 

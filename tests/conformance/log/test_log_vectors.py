@@ -11,7 +11,7 @@ from conformance.log.generate import FILES, FOLDER, text_of
 from memcube_protocol.errors import MemcubeError
 from memcube_signing import bundle as bundles
 from memcube_signing.keys import PublicKey
-from memcube_signing.transparency import bundled, checkpoint, merkle, tiles
+from memcube_signing.transparency import bundled, checkpoint, fork, merkle, tiles
 from memcube_signing.transparency.checkpoint import NoteKey
 from memcube_signing.transparency.entry import LogPolicy
 
@@ -117,4 +117,18 @@ def test_a_path_names_this_tile(case):
 def test_a_path_is_refused(case):
     with pytest.raises(MemcubeError) as caught:
         tiles.parse_path(case["name"])
+    refused(case, caught.value)
+
+
+@pytest.mark.parametrize("case", cases("forks.json", "accept"))
+def test_a_fork_is_proved(case):
+    found = fork.parse(case["proof"].encode())
+    assert str(found.key) == case["key"]
+    assert [found.smaller.checkpoint.size, found.larger.checkpoint.size] == case["sizes"]
+
+
+@pytest.mark.parametrize("case", cases("forks.json", "reject"))
+def test_no_fork_is_proved(case):
+    with pytest.raises(MemcubeError) as caught:
+        fork.parse(case["proof"].encode())
     refused(case, caught.value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from memcube_protocol.errors import EXIT_OK, EXIT_TRUST
+from memcube_protocol.errors import EXIT_OK, EXIT_TRUST, MemcubeError, NotFoundError
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -102,5 +103,86 @@ def _line(sighting: Sighting) -> str:
     return f"{sighting.index:>9}  {who} key {sighting.key_id}: {what}{version}"
 
 
-for one in (monitor, audit):
+@command(
+    "checkpoint", "memcube log checkpoint", "memcube log checkpoint registry.example -o seen.note"
+)
+@click.argument("host", default="")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.")
+def checkpoint(host: str, output: Path | None) -> Answer:
+    """Show what this machine has seen of the log of HOST at most: its newest signed checkpoint.
+
+    Hand it to others: memcube log compare tells them whether the log shows them the same history.
+    """
+    from memcube.log_watch import follow
+    from memcube.store.files import replace_file
+
+    with open_client() as client:
+        place = host or client.context.settings.endpoint.host
+        known = client.context.logs.load().of(place.lower()) or follow(client.context, place)
+    if known is None:
+        raise _without_log(place)
+    if output:
+        replace_file(output, known.note.text.encode())
+    state = known.state
+    value = {
+        "origin": state.origin,
+        "size": state.size,
+        "root": state.root.hex(),
+        "checkpoint": known.note.text,
+        "path": str(output) if output else None,
+    }
+    text = f"{output}: {state.origin}, {state.size} entries" if output else known.note.text[:-1]
+    return Answer(value, text, state.root.hex())
+
+
+@command(
+    "compare",
+    "memcube log compare seen.note",
+    "memcube log compare notes.memproof",
+    "memcube log compare https://friend.example/seen.note --output fork.json",
+)
+@click.argument("source")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write the proof of a fork; below the settings' folder without.",
+)
+def compare(source: str, output: Path | None) -> Answer:
+    """Check that a log has shown others the same history as this machine.
+
+    SOURCE is a file or URL from elsewhere: a checkpoint (memcube log checkpoint), a proof file, or the
+    proof of a fork that somebody else has kept. The exit code is 13 where the log signed two histories:
+    then both signatures are written to a file that proves it to everybody who knows the log's key.
+    """
+    from memcube import log_compare, log_forks
+
+    with open_client() as client:
+        found = log_compare.compare(client.context, source)
+        path = log_forks.keep(client.context, found.fork, output) if found.fork else None
+    sizes = ", ".join(str(state.size) for state in found.theirs)
+    value = {
+        "origin": found.ours.origin,
+        "host": found.host,
+        "size": found.ours.size,
+        "compared": [state.size for state in found.theirs],
+        "consistent": found.fork is None,
+        "proof": str(path) if path else None,
+    }
+    if found.fork is None:
+        text = f"{found.ours.origin}: one history, compared at {sizes} of {found.ours.size} entries"
+        return Answer(value, text, str(found.ours.size))
+    one, other = found.fork.smaller.checkpoint.size, found.fork.larger.checkpoint.size
+    text = (
+        f"{found.ours.origin} HAS SIGNED TWO HISTORIES (at {one} and {other} entries)\n"
+        f"{path} proves it: do not use the log, and show the file to others"
+    )
+    return Answer(value, text, str(path), EXIT_TRUST)
+
+
+def _without_log(host: str) -> MemcubeError:
+    return NotFoundError(f"{host} keeps no transparency log", hint="name another registry")
+
+
+for one in (monitor, audit, checkpoint, compare):
     log.add_command(one)
