@@ -139,8 +139,8 @@ class MemLoader:
         """
         if self.model is None:
             return
+        from memcube.findings import opacity_of
         from memcube.memories.activation import mount_kv
-        from memcube.vetting import opacity_of
 
         def mount_one(memory: Memory) -> str:
             self.cache = mount_kv(
@@ -263,7 +263,7 @@ class MountedCube:
     @property
     def scan(self) -> Scan | None:
         """What the publisher's scan of the cube found; None where there is none."""
-        from memcube.vetting import attested_scan
+        from memcube.findings import attested_scan
 
         return attested_scan(self.verified)
 

@@ -15,12 +15,11 @@ from memcube_protocol.activation import MANIFEST_FILE, KvManifest
 from memcube_protocol.config import ACTIVATION, Memory
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import IncompatibleError, NotFoundError
-from memcube_signing.predicates.scan import SEVERITIES, Finding, Recomputed, Scan
+from memcube_signing.predicates.scan import NOT_RECOMPUTED, SEVERITIES, Finding, Recomputed, Scan
 
 from memcube.consume import Verified
 from memcube.context import Context
 from memcube.holdings import memory_folder
-from memcube.scanning import NOT_RECOMPUTED
 
 DIFFERS = "cache-differs-from-its-text"
 OTHER_TOKENS = "tokens-differ-from-the-text"

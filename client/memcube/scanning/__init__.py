@@ -8,7 +8,7 @@ where a literal that every match contains occurs. Nothing that is found is kept 
 names the rule and the place.
 """
 
-from memcube.scanning.scanner import NOT_RECOMPUTED, SCANNER, WITHOUT_TEXT, scan_cube
+from memcube.scanning.scanner import SCANNER, WITHOUT_TEXT, scan_cube
 from memcube.scanning.versions import RULES_VERSION
 
-__all__ = ["NOT_RECOMPUTED", "RULES_VERSION", "SCANNER", "WITHOUT_TEXT", "scan_cube"]
+__all__ = ["RULES_VERSION", "SCANNER", "WITHOUT_TEXT", "scan_cube"]

@@ -15,7 +15,15 @@ from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.shards import decompress
 from memcube_signing.predicates.reading import whole_seconds
-from memcube_signing.predicates.scan import CHECKS, FINDINGS, SEVERITIES, Coverage, Finding, Scan
+from memcube_signing.predicates.scan import (
+    CHECKS,
+    FINDINGS,
+    NOT_RECOMPUTED,
+    SEVERITIES,
+    Coverage,
+    Finding,
+    Scan,
+)
 
 from memcube.scanning.encodings import decoded
 from memcube.scanning.files import HEAD_BYTES, SAMPLE_BYTES, needs_head, scan_file
@@ -28,7 +36,6 @@ _PLACE_CHARS: Final = 200
 _PLACES: Final = 100
 """Places that are told of one rule in one file; all are counted."""
 WITHOUT_TEXT: Final = "cache-without-source-text"
-NOT_RECOMPUTED: Final = "cache-not-recomputed"
 Found = tuple[Finding, int]
 """A finding, and how many like it there are: 1, or those beyond the places that are kept."""
 

@@ -20,6 +20,8 @@ from memcube_signing.statement import Statement
 
 PREDICATE_TYPE: Final = "https://memcube.org/scan/v1"
 CHECKS: Final = ("secrets", "personal-data", "prompt-injection", "unsafe-files", "opaque-memory")
+NOT_RECOMPUTED: Final = "cache-not-recomputed"
+"""The rule of a KV cache that carries its source text and was not compared with it."""
 SEVERITIES: Final = ("info", "low", "medium", "high")
 FINDINGS: Final = 1000
 _RULE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")

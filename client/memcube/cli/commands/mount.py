@@ -91,7 +91,7 @@ def _answer(memory: MountedCube, question: str, max_new_tokens: int) -> str:
 
 
 def _told(memory: MountedCube, answers: list[tuple[str, str]]) -> Answer:
-    from memcube.vetting import attested_scan, scan_lines
+    from memcube.findings import attested_scan, scan_lines
 
     verified = memory.verified
     found = attested_scan(verified)

@@ -91,6 +91,6 @@ def standing_lines(verified: Verified) -> list[str]:
 
 def scanned_lines(verified: Verified) -> list[str]:
     """What people read of the publisher's scan."""
-    from memcube.vetting import attested_scan, scan_lines
+    from memcube.findings import attested_scan, scan_lines
 
     return scan_lines(attested_scan(verified)) if verified.verdict.publisher else []

@@ -93,7 +93,7 @@ def push(
 
 def lines_of(published: Published) -> list[str]:
     """What people read of a push."""
-    from memcube.vetting import scan_lines
+    from memcube.findings import scan_lines
 
     lines = [*_outcome(published), *(f"  {note}" for note in published.notes)]
     if published.scan and not published.unchanged:

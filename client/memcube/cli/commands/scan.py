@@ -137,7 +137,7 @@ def _attested(client: Client, source: str, found: Scan, key: str | None) -> str:
 def _told(found: Scan, fail_on: str | None, notes: tuple[str, ...]) -> Answer:
     from memcube_protocol.errors import EXIT_INVALID, EXIT_OK
 
-    from memcube.vetting import coverage_line, recomputed_line
+    from memcube.findings import coverage_line, recomputed_line
 
     rows = [
         (finding.severity, finding.check, finding.rule, finding.path, finding.place)
