@@ -19,10 +19,10 @@ from memcube.trust.policy_file import load_effective
 from memcube.trust.withdrawals import StatusStore
 
 if TYPE_CHECKING:
-    from memcube.http import HttpClient
     from memcube_signing.job import Job
 
     from memcube.credentials import Credentials
+    from memcube.http import HttpClient
     from memcube.remote import Registry
     from memcube.transfer import Progress
 
@@ -59,9 +59,9 @@ class Context:
         self.keys = keys or KeyStore.of(settings)
         self._http: HttpClient | None = None
         self._policy: Policy | None = None
+        self._jobs: dict[str, tuple[Job, datetime]] = {}
 
     def registry(self, host: str) -> Registry:
-        self._jobs: dict[str, tuple[Job, datetime]] = {}
         """The registry at `host`; empty: the default one."""
         # Here and not above: what only reads the local store need not load an HTTP client.
         from memcube.http import HttpClient
@@ -71,8 +71,6 @@ class Context:
             self._http = HttpClient(self.settings)
         return Registry(host, self._http, self.settings)
 
-    def at_registry(self, reference: Reference) -> Reference:
-        """`reference` with the default registry where it names none, and `latest` without a target.
     def act_as_job(
         self, place: Reference, credentials: Credentials, job: Job, until: datetime
     ) -> None:
@@ -96,6 +94,8 @@ class Context:
         job, until = self._jobs.get(self.at_registry(place).location, (None, self.now()))
         return job if self.now() < until else None
 
+    def at_registry(self, reference: Reference) -> Reference:
+        """`reference` with the default registry where it names none, and `latest` without a target.
 
         A registry has one name, whatever the spelling: another one would be outside of its policy.
         """
