@@ -259,7 +259,7 @@ def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[st
 def test_completion_of_a_command_loads_none(monkeypatch: pytest.MonkeyPatch) -> None:
     group = frame.group()
     items = group.shell_complete(click.Context(group), "pu")
-    assert [item.value for item in items] == ["push", "pull"]
+    assert [item.value for item in items] == ["push", "pull", "publisher"]
 
 
 def test_the_names_of_the_package_are_pinned_and_sorted() -> None:
