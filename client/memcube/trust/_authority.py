@@ -81,6 +81,14 @@ def may_speak(
     return question.authority.may_speak(origin, signers, at, began)
 
 
+def in_charge(question: Question, signed: Signed) -> tuple[PublicKey, ...]:
+    """The keys that the key documents put in charge of the release's name now."""
+    if question.authority is None:
+        return ()
+    quorums = question.authority.current.quorums_for(signed.release.origin)
+    return tuple({key.id: key for quorum in quorums for key in quorum.keys}.values())
+
+
 def signers_of(
     question: Question, releases: Sequence[Signed], signed: Signed
 ) -> dict[str, datetime | None]:

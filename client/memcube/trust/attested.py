@@ -92,7 +92,7 @@ def statements_of(
 ) -> tuple[Claim, ...]:
     """Every statement found with `manifest`, verified or with why it does not count.
 
-    What counts is by the publisher of `verdict`; a countersignature is by the registry's own key, and
+    What counts is by the publisher of `verdict`, or by another key in charge of the name; a countersignature is by the registry's own key, and
     about the release that is attached.
     """
     return tuple(
@@ -110,7 +110,7 @@ def _claim(
         if predicate_type == countersignature.PREDICATE_TYPE:
             signed = _countersigned(manifest, bundle, attestations, verdict)
         else:
-            keys = (verdict.publisher,) if verdict.publisher else ()
+            keys = (verdict.publisher, *verdict.partners) if verdict.publisher else ()
             signed = _verified(manifest, bundle, predicate_type, keys)
     except MemcubeError as error:
         reason = error.reason if isinstance(error, TrustError | InvalidStatementError) else None

@@ -153,7 +153,7 @@ def _refused(
 
 def _saying(verdict: Verdict, question: Question, signed: Signed) -> Verdict:
     said = tuple(bundle for _, bundle in _status.counting(question, signed))
-    return replace(verdict, said=said)
+    return replace(verdict, said=said, partners=_authority.in_charge(question, signed))
 
 
 def _verdict(

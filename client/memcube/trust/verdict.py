@@ -70,7 +70,8 @@ class Verdict:
 
     `observation` is what to remember (`PinStore.record`) once the cube is accepted; `error` is why it
     was refused; `registry_key` is the one whose countersignatures count. `said` are the bundles of
-    what the publisher said of the release since, to be remembered whatever was decided.
+    what the publisher said of the release since, to be remembered whatever was decided; `partners` are
+    all keys in charge of its name now, whose statements count like the publisher's.
     """
 
     location: str
@@ -83,6 +84,7 @@ class Verdict:
     error: MemcubeError | None = None
     registry_key: PublicKey | None = None
     said: tuple[bytes, ...] = field(default=(), kw_only=True)
+    partners: tuple[PublicKey, ...] = field(default=(), kw_only=True)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from memcube.trust import Attestation, Pins, Question, judge_cube
+from memcube.trust.attested import statements_of
 from memcube.trust.log_state import Logs, advanced
 from memcube.trust.policy import LogDemand, Policy, Terms
 from memcube_protocol.errors import YankedError
@@ -62,10 +63,10 @@ class Story:
         signers = {one.public_key.id: one for one in (*first_keys(self.first), *keys)}
         self.documents += authority.logged(self.log, following, at, *signers.values())
 
-    def state(self, *, known=True, log=None, documents=True) -> str:
+    def verdict(self, *, known=True, log=None, documents=True, tag="latest"):
         logs = Logs({"registry.example": advanced(None, self.log.key, self.log.note(), (), NOW)})
         question = Question(
-            Reference.parse(f"{ORIGIN}:latest"),
+            Reference.parse(f"{ORIGIN}:{tag}"),
             manifest(),
             self.attestations,
             Pins(),
@@ -75,7 +76,10 @@ class Story:
             authority=authority.resolved(self.documents) if documents else None,
             authority_is_known=documents,
         )
-        verdict = judge_cube(question)
+        return judge_cube(question)
+
+    def state(self, **more) -> str:
+        verdict = self.verdict(**more)
         if isinstance(verdict.error, YankedError):
             return "yanked"
         assert verdict.error is None, verdict.error
@@ -155,6 +159,17 @@ class TestSuccessors:
         story = Story().say(State.YANKED, CREATED + HOUR)
         story.replace_by(BEN)
         assert story.say(State.ACTIVE, STOLEN + HOUR, key=BEN).state() == "active"
+
+    def test_and_its_statement_is_shown_as_one_that_counts(self):
+        story = Story()
+        story.replace_by(BEN)
+        story.say(State.YANKED, STOLEN + HOUR, key=BEN).say(State.YANKED, STOLEN, key=THIEF)
+        claims = statements_of(manifest(), story.attestations, story.verdict(tag="1.0.0"))
+        assert [(claim.name, claim.why) for claim in claims] == [
+            ("release", None),
+            ("status", None),
+            ("status", "unknown-key"),
+        ]
 
     def test_a_retired_key_says_nothing_new(self):
         story = Story().say(State.YANKED, CREATED + HOUR)
