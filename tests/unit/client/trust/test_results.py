@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timedelta
+
 import pytest
-from memcube.trust import Acceptance, Attestation, Mode, Pins, Question, Scope, judge_cube
+from memcube.trust import (
+    Acceptance,
+    Attestation,
+    Mode,
+    Pin,
+    Pins,
+    Place,
+    Question,
+    Scope,
+    Seen,
+    judge_cube,
+)
 from memcube.trust.policy import LogDemand, Policy, Required, Terms
+from memcube_protocol.digest import Digest
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
-from memcube_signing.release import PREDICATE_TYPE, sign_release
-from support.signing import ALICE, MALLORY, NOW, ORIGIN, manifest, release
+from memcube_signing.keys import PrivateKey
+from memcube_signing.predicates import attest as attest_status
+from memcube_signing.predicates import status
+from memcube_signing.predicates.status import Reason, State, Status
+from memcube_signing.release import CLOCK_TOLERANCE, PREDICATE_TYPE, sign_release
+from support.signing import ALICE, CREATED, EDDIE, MALLORY, NOW, ORIGIN, manifest, release
 
 MIRROR = "mirror.example/copies/notes"
 NOT_ASKED = {
@@ -138,3 +157,126 @@ def test_an_accepted_rollback(mode) -> None:
     }
     only_now = Pins(pins.origins, {ORIGIN: type(place)(place.origin, {"latest": 1})})
     assert results(ask(pins=only_now, mode=mode))["history"] == ("passed", None)
+
+
+def test_a_signature_that_vanishes_is_noticed_by_the_pin_alone() -> None:
+    pins = Pins(accepted(ask()).origins)
+    question = ask(pins=pins, attestations=[], mode=Mode.WARN)
+    assert results(question)["release"] == ("failed", "signature-vanished")
+
+
+@pytest.mark.parametrize("where", ["a.example/a/a", "z.example/z/z"])
+def test_a_copy_is_told_from_its_origin_wherever_it_lies(where) -> None:
+    accept = Acceptance(origin=ORIGIN)
+    assert differing(ask(f"{where}:latest", accept=accept)) == {
+        "origin": ("first-use", "copy-accepted")
+    }
+    for other in ("a.example/a/b", "z.example/z/y"):
+        moved = ask(f"{where}:latest", Pins().with_copy(where, other), accept=accept)
+        assert differing(moved) == {"origin": ("first-use", "copy-accepted")}
+        unmoved = ask(f"{where}:latest", Pins().with_copy(where, other))
+        assert results(unmoved)["origin"] == ("failed", "origin-mismatch")
+
+
+@pytest.mark.parametrize("tag", ["0.9.0", "1.0.1", "0", "2", "0.9", "1.1", "10", "1.00"])
+def test_a_tag_of_another_version_be_it_lower_or_higher(tag) -> None:
+    assert results(ask(f"{ORIGIN}:{tag}"))["version"] == ("failed", "version-mismatch")
+
+
+@pytest.mark.parametrize("tag", ["1.0.0", "1", "1.0", "1.x", "x.1", "1.0.0.0", "latest", "1."])
+def test_a_tag_that_may_lead_there(tag) -> None:
+    assert results(ask(f"{ORIGIN}:{tag}"))["version"] == ("passed", None)
+
+
+def seen(seq: int, version: str, what: Digest) -> Pins:
+    return Pins({ORIGIN: Pin((ALICE.public_key,), {version: Seen(seq, what)})})
+
+
+def third(**changes) -> Attestation:
+    said = release(seq=3, previous=HERE, version="3.0.0", **changes)
+    bundle = sign_release(said, ALICE)
+    about = referrer.write(bundle, PREDICATE_TYPE, manifest().descriptor(), ALICE.public_key)
+    return Attestation(about, bundle.raw)
+
+
+HERE = Digest.of(b"here")
+OTHERS = [Digest.of(bytes([number])) for number in range(8)]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_any_contradiction_to_the_past_is_a_fork(other) -> None:
+    for known in (seen(9, "3.0.0", other), seen(3, "9.0.0", other), seen(2, "2.0.0", other)):
+        question = ask(pins=known, attestations=[third()])
+        assert results(question)["history"] == ("failed", "history-forked")
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_does_not_touch_a_release_contradicts_nothing(other) -> None:
+    same = manifest().digest
+    for known in (
+        *(seen(1, "1.0.0", other), seen(4, "4.0.0", other), seen(9, "9.0.0", other)),
+        *(seen(2, "2.0.0", HERE), seen(3, "3.0.0", same), seen(3, "9.0.0", same)),
+    ):
+        question = ask(pins=known, attestations=[third()])
+        assert results(question)["history"] == ("passed", None)
+
+
+def test_a_tag_that_led_to_a_later_release_before() -> None:
+    for last, outcome in ((2, "passed"), (3, "passed"), (4, "failed")):
+        pins = Pins({}, {ORIGIN: Place(ORIGIN, {"latest": last, "other": 9})})
+        question = ask(pins=pins, attestations=[third()])
+        assert results(question)["history"][0] == outcome
+        by_digest = ask(f"{ORIGIN}:latest@{manifest().digest}", pins, attestations=[third()])
+        assert results(by_digest)["history"] == ("passed", None)
+
+
+def test_a_fork_passes_only_when_it_is_accepted() -> None:
+    known = seen(3, "9.0.0", HERE)
+    accept = Acceptance(rollback=True)
+    found = results(ask(pins=known, attestations=[third()], accept=accept))
+    assert found["history"] == ("warned", "rollback-accepted")
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_release_is_valid_from_when_to_when(mode) -> None:
+    second = timedelta(seconds=1)
+    late = "failed" if mode is Mode.ENFORCE else "warned"
+
+    def at(now: datetime) -> tuple[str, str | None]:
+        lasting = third(created_at=CREATED, expires_at=NOW)
+        question = replace(ask(attestations=[lasting], mode=mode), now=now)
+        return results(question)["validity"]
+
+    assert at(CREATED - CLOCK_TOLERANCE) == at(NOW + CLOCK_TOLERANCE) == ("passed", None)
+    assert at(CREATED - CLOCK_TOLERANCE - second) == (late, "not-yet-valid")
+    assert at(NOW + CLOCK_TOLERANCE + second) == (late, "release-expired")
+
+
+def test_a_new_key_in_a_namespace_that_is_known_is_told() -> None:
+    def first_use(*known: tuple[str, PrivateKey]) -> tuple[str, str | None]:
+        pins = Pins({name: Pin((key.public_key,)) for name, key in known})
+        return results(ask(pins=pins))["publisher"]
+
+    plain, told = ("first-use", "publisher-first-use"), ("first-use", "publisher-new-in-namespace")
+    sister, cousin = "registry.example/alice/songs", "registry.example/alice/poems"
+    assert first_use((sister, MALLORY)) == told
+    assert first_use((sister, MALLORY), (cousin, EDDIE)) == told
+    assert first_use((sister, MALLORY), (cousin, ALICE)) == plain
+    assert first_use((sister, ALICE)) == plain
+    for stranger in ("registry.example/alicea/songs", "other.example/alice/songs"):
+        assert first_use((stranger, MALLORY)) == plain
+
+
+def test_what_the_publisher_said_comes_with_a_refusal_for_that_reason_alone() -> None:
+    yanked = Status(manifest().digest, ORIGIN, "1.0.0", State.YANKED, Reason.WRONG, CREATED)
+    bundle = attest_status(yanked, ALICE)
+    about = referrer.write(bundle, status.PREDICATE_TYPE, manifest().descriptor(), ALICE.public_key)
+    both = [attest(), Attestation(about, bundle.raw)]
+    refused = judge_cube(ask(attestations=both))
+    assert (refused.error.code, refused.said) == ("release-yanked", (bundle.raw,))
+    exact = judge_cube(ask(f"{ORIGIN}:1.0.0", attestations=both))
+    assert (exact.error, exact.said) == (None, (bundle.raw,))
+    elsewhere = judge_cube(ask(f"{ORIGIN}:2.0.0", attestations=both))
+    assert (elsewhere.error.reason, elsewhere.said) == ("version-mismatch", ())
+    unsigned = judge_cube(ask(attestations=both[1:]))
+    assert (unsigned.error.code, unsigned.said) == ("signature-missing", ())
