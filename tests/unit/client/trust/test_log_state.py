@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -111,3 +112,59 @@ def test_a_damaged_file_is_never_no_logs(tmp_path):
         with pytest.raises(StorageError) as caught:
             store.load()
         assert caught.value.hint
+
+
+def test_what_another_process_saw_of_the_same_log_is_kept(tmp_path):
+    store = LogStore(tmp_path)
+    earlier, later = (
+        advanced(None, grown(5).key, grown(5).note(at), (), NOW)
+        for at in (NOW - timedelta(minutes=1), NOW)
+    )
+    for log in (earlier, later, earlier):
+        store.keep(HOST, log)
+        assert store.load().of(HOST) == log
+    store.keep(HOST, met(grown(4)))
+    assert store.load().of(HOST) == earlier
+    store.keep(HOST, met(grown(6)))
+    assert store.load().of(HOST).state.size == 6
+
+
+@pytest.mark.parametrize("size", range(6))
+def test_a_fork_of_one_size_is_noticed_whichever_root_is_greater(tmp_path, size):
+    for number in range(4):
+        store = LogStore(tmp_path / str(number))
+        store.keep(HOST, met(grown(5)))
+        forked = grown(5)
+        forked.leaves[min(size, 4)] = b"other %d" % number
+        with pytest.raises(LogError) as caught:
+            store.keep(HOST, met(forked))
+        assert caught.value.reason == "log-forked"
+        assert store.load().of(HOST) == met(grown(5))
+
+
+def test_of_several_times_the_latest_tells_whether_a_log_stands_still():
+    log = grown(5)
+    old = checkpoint.cosign(log.note().checkpoint, log.origin, log.signer, NOW - timedelta(days=9))
+    bare = checkpoint.sign(log.note().checkpoint, log.signer)
+    for lines in ([old, *log.note().lines], [*log.note().lines, old]):
+        assert advanced(None, log.key, bare.with_lines(lines), (), NOW)
+
+
+def test_a_file_of_another_shape_is_damaged(tmp_path):
+    store = LogStore(tmp_path)
+    store.keep(HOST, met(grown(5)))
+    path = tmp_path / "logs.json"
+    whole = json.loads(path.read_bytes())
+    log = whole["logs"][HOST]
+    for other in (
+        *(whole | {"more": 1}, {"format": 1}, {"logs": {}}, whole | {"format": 0}, []),
+        *(whole | {"logs": value} for value in ([], None, "x", {HOST: None}, {HOST: []})),
+        *(whole | {"logs": {HOST: {"key": log["key"]}}}, whole | {"logs": {HOST: {"note": "x"}}}),
+        *(whole | {"logs": {HOST: log | {"key": value}}} for value in (None, "x", 7, "a+b+c")),
+        *(whole | {"logs": {HOST: log | {"note": value}}} for value in (None, "x", 7)),
+    ):
+        path.write_text(json.dumps(other))
+        with pytest.raises(StorageError):
+            store.load()
+    path.write_text(json.dumps(whole | {"logs": {}}))
+    assert store.load() == Logs()

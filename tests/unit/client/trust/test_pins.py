@@ -13,9 +13,14 @@ import pytest
 import support
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memcube.trust import Observation, Pins, PinStore
+from memcube.trust import Observation, Pin, Pins, PinStore, Place
 from memcube.trust.pins import PINS_FILE, parse
-from memcube_protocol.errors import OriginMismatchError, PublisherChangedError, StorageError
+from memcube_protocol.errors import (
+    InvalidStatementError,
+    OriginMismatchError,
+    PublisherChangedError,
+    StorageError,
+)
 from support.signing import ALICE, EDDIE, MALLORY, ORIGIN, next_release, release
 
 MIRROR = "mirror.example/copies/notes"
@@ -71,6 +76,10 @@ def test_forgetting_an_origin_forgets_its_copies():
     assert PINS.without("x.example/y") == PINS
 
 
+KEY = json.loads(PINS.to_bytes())["origins"][ORIGIN]["publishers"][0]
+OF = {"manifest": str(release().subject)}
+
+
 def broken(**change) -> bytes:
     return json.dumps(json.loads(PINS.to_bytes()) | change).encode()
 
@@ -91,6 +100,15 @@ def broken(**change) -> bytes:
         broken(origins={ORIGIN: {"publishers": [1], "seen": {}}}),
         broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": "1"}}}),
         broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": 0}}}),
+        broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": -1}}}),
+        broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": True}}}),
+        broken(places={MIRROR: {"origin": "no host", "tags": {}}}),
+        broken(places={MIRROR: {"origin": ORIGIN}}),
+        broken(origins={ORIGIN: {"publishers": [KEY], "seen": {"1.0.0": {"seq": 0} | OF}}}),
+        broken(origins={ORIGIN: {"publishers": [KEY], "seen": {"1.0.0": {"seq": True} | OF}}}),
+        broken(origins={ORIGIN: {"publishers": [KEY], "seen": {"1.0.0": {"seq": 1}}}}),
+        broken(origins={ORIGIN: {"publishers": [f"{KEY[:8]}\n{KEY[8:]}"], "seen": {}}}),
+        broken(format=None),
         broken(places={MIRROR: None}),
         PINS.to_bytes()[:-10],
     ],
@@ -142,3 +160,56 @@ def test_several_processes_lose_no_pin(tmp_path: Path):
     started = [subprocess.Popen([*command, str(worker)], env=environ) for worker in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
     assert len(PinStore(tmp_path).load().origins) == 30
+
+
+def test_a_new_publisher_begins_a_new_history_in_every_place():
+    known = PINS.recording(seen(location=MIRROR)).with_copy("other.example/a", "r.example/b/c")
+    replaced = known.recording(seen(MALLORY, tag=None, replaces=True))
+    assert replaced.of(ORIGIN).publishers == (MALLORY.public_key,)
+    assert replaced.of(ORIGIN).newest.seq == 1
+    assert replaced.at(MIRROR) == Place(ORIGIN)
+    assert replaced.at("other.example/a") == known.at("other.example/a")
+
+
+def test_a_place_keeps_its_tags_unless_it_moves():
+    second = replace(seen(tag="v"), release=next_release(release(), "two"))
+    pins = PINS.recording(second)
+    assert pins.at(ORIGIN) == Place(ORIGIN, {"latest": 1, "v": 2})
+    assert pins.at(MIRROR) == Place(ORIGIN)
+    again = pins.recording(replace(seen(), moves=True))
+    assert again.at(ORIGIN) == pins.at(ORIGIN)
+    for name in ("a.example/a/a", "z.example/z/z"):
+        other = replace(release(), origin=name)
+        moved = pins.recording(Observation(ORIGIN, "w", other, (ALICE.public_key,), moves=True))
+        assert moved.at(ORIGIN) == Place(name, {"w": 1})
+        with pytest.raises(OriginMismatchError):
+            pins.recording(Observation(ORIGIN, "w", other, (ALICE.public_key,)))
+
+
+def test_what_is_copied_keeps_the_tags_of_the_same_origin_only():
+    pins = PINS.recording(seen(location=MIRROR))
+    assert pins.with_copy(MIRROR, ORIGIN) == pins
+    for name in ("a.example/a/a", "z.example/z/z"):
+        assert pins.with_copy(MIRROR, name).at(MIRROR) == Place(name)
+    with pytest.raises(InvalidStatementError):
+        pins.with_copy(MIRROR, "no host")
+
+
+def test_forgetting_one_origin_keeps_the_others():
+    for name in ("a.example/a/a", "z.example/z/z"):
+        other = Observation(name, "latest", replace(release(), origin=name), (ALICE.public_key,))
+        assert PINS.recording(other).without(name) == PINS
+
+
+def test_the_newest_of_nothing_is_none():
+    assert Pin((ALICE.public_key,)).newest is None
+
+
+def test_what_is_recorded_twice_is_written_once(tmp_path: Path):
+    store = PinStore(tmp_path)
+    store.record(seen())
+    before = (tmp_path / PINS_FILE).stat().st_ino
+    store.record(seen())
+    assert (tmp_path / PINS_FILE).stat().st_ino == before
+    store.record(seen(tag="other"))
+    assert store.load().at(ORIGIN).tags == {"latest": 1, "other": 1}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube.trust import Acceptance, Attestation, Mode, Outcome, Pins, Question, judge_cube
-from memcube.trust.policy import Pattern, Policy, Required, Terms
+from memcube.trust.policy import LogDemand, Pattern, Policy, Required, Terms
 from memcube.trust.policy_file import load, load_effective, parse
 from memcube_protocol import media_types, oci
 from memcube_protocol.errors import InvalidPolicyError, NotFoundError
@@ -21,6 +21,8 @@ from memcube_signing import bundle as bundles
 from memcube_signing import referrer
 from memcube_signing.release import PREDICATE_TYPE, sign_release
 from memcube_signing.statement import Statement
+from memcube_signing.transparency.checkpoint import NoteKey
+from support.log import signer
 from support.signing import ALICE, EDDIE, MALLORY, NOW, ORIGIN, manifest, release
 
 SCAN = "https://scan.example/v1"
@@ -394,3 +396,110 @@ def test_joined_terms_demand_what_both_demand():
         assert joined.max_staleness == timedelta(days=1)
         assert joined.mode is Mode.ENFORCE
     assert one.joined(one) == one
+
+
+SECOND = timedelta(seconds=1)
+LOG_DEMANDS = [(one, other) for one in LogDemand for other in LogDemand]
+
+
+@pytest.mark.parametrize(("one", "other"), LOG_DEMANDS)
+def test_joined_terms_take_the_stronger_demand_for_a_log_and_for_witnesses(one, other):
+    named = [NoteKey(name, EDDIE.public_key, cosigns=True) for name in ("w.example", "v.example")]
+    here = Terms("a.example/**", log=one, witnesses=frozenset(named[:1]), witness_threshold=1)
+    there = Terms("b.example/**", log=other, witnesses=frozenset(named[1:]), witness_threshold=2)
+    order = [LogDemand.OFF, LogDemand.OFFERED, LogDemand.REQUIRED]
+    for joined in (here.joined(there), there.joined(here)):
+        assert joined.log is max(one, other, key=order.index)
+        assert joined.witnesses == frozenset(named)
+        assert joined.witness_threshold == 2
+
+
+def test_joined_terms_leave_open_what_both_leave_open():
+    one, other = Terms("a.example/**"), Terms("b.example/**")
+    joined = one.joined(other)
+    assert (joined.publishers, joined.mode, joined.max_staleness) == (None, None, None)
+    assert (joined.threshold, joined.witness_threshold) == (1, 0)
+    for mode in Mode:
+        for left, right in ((mode, None), (None, mode), (mode, mode)):
+            both = replace(one, mode=left).joined(replace(other, mode=right))
+            assert both.mode is mode
+    for left, right in ((None, SECOND), (SECOND, None), (SECOND, 2 * SECOND), (2 * SECOND, SECOND)):
+        both = replace(one, max_staleness=left).joined(replace(other, max_staleness=right))
+        assert both.max_staleness == SECOND
+    alice, eddie = ALICE.public_key, EDDIE.public_key
+    for left, right, common in (
+        ((alice,), None, (alice,)),
+        (None, (alice,), (alice,)),
+        ((), None, ()),
+        ((alice,), (eddie,), ()),
+        ((alice, eddie), (eddie,), (eddie,)),
+    ):
+        both = replace(one, publishers=left).joined(replace(other, publishers=right))
+        assert both.publishers == common
+
+
+def test_every_list_of_kinds_has_to_allow_a_kind():
+    terms = Terms(media_types=(("a/b", "x/*"), ("a/*", "x/y")))
+    allowed = [
+        kind for kind in ("a/b", "a/c", "x/y", "x/z", "a/bc") if terms.allows_media_type(kind)
+    ]
+    assert allowed == ["a/b", "x/y"]
+    assert Terms().allows_media_type("any/thing")
+    assert not Terms(media_types=((),)).allows_media_type("any/thing")
+
+
+def test_an_organisation_that_leaves_a_name_open_still_gives_its_defaults():
+    here = Policy((Terms("a.example/**"),), default=Terms(threshold=2))
+    top = Policy((Terms("b.example/**"),), default=Terms(threshold=3))
+    joined = replace(here, above=top)
+    for name, scope, threshold in (
+        ("a.example/x", "a.example/**", 1),
+        ("b.example/x", "b.example/**", 1),
+        ("c.example/x", "default", 3),
+    ):
+        terms = joined.terms_of(name)
+        assert (terms.scope, terms.threshold) == (scope, threshold)
+    open_top = replace(here, above=replace(top, default=None))
+    assert open_top.terms_of("c.example/x").threshold == 2
+    assert replace(here, default=None, above=Policy()).terms_of("c.example/x") == Terms()
+
+
+def test_the_organisations_log_goes_before_the_users():
+    one, other = (NoteKey("log.example", key.public_key) for key in (EDDIE, signer(7)))
+    user = Policy(logs={"a.example": one, "b.example": one})
+    both = replace(user, above=Policy(logs={"a.example": other}))
+    assert [both.log_of(f"{name}.example") for name in "abc"] == [other, one, None]
+    assert user.log_of("a.example") == one
+
+
+@pytest.mark.parametrize(
+    ("scope", "location", "origin"),
+    [
+        ("m.example/copies/**", "m.example/copies/notes", "r.example/alice/notes"),
+        ("m.example/copies/**", "m.example/copies/a/b", "r.example/alice/a/b"),
+        ("m.example/notes", "m.example/notes", "r.example/alice"),
+        ("m.example/*", "m.example/notes", None),
+        ("*.example/**", "m.example/notes", None),
+    ],
+)
+def test_a_mapped_scope_names_the_origin_of_each_location(scope, location, origin):
+    assert Terms(scope, origin="r.example/alice").origin_at(location) == origin
+    assert Terms(scope).origin_at(location) is None
+    if origin is None:
+        with pytest.raises(InvalidPolicyError):
+            Policy((Terms(scope, origin="r.example/alice"),))
+    assert Policy((Terms(scope),))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "closeness"),
+    [
+        ("a.example/b/**", ((3, 0), (3, 0), (0, 0))),
+        ("*/b/*", ((1, 0), (3, 0), (1, 0))),
+        ("*.example/b", ((2, 7), (3, 0))),
+        ("*.a.example/b", ((2, 9), (3, 0))),
+        ("**", ((0, 0),)),
+    ],
+)
+def test_how_closely_a_pattern_fits_is_ranked_part_by_part(pattern, closeness):
+    assert Pattern(pattern).closeness == closeness
