@@ -87,6 +87,8 @@ def test_documents_that_the_pinned_publisher_did_not_sign_are_refused() -> None:
     for mode in Mode:
         verdict = ask(theirs, found, pins=pinned(OLD), mode=mode)
         assert result(verdict, "publisher") == ("failed", "keys-not-rooted")
+    own = ask(theirs, attest(OLD, by=OLD), pins=pinned(OLD))
+    assert result(own, "publisher") == ("failed", "keys-not-rooted")
     known = ask(theirs, found, pins=pinned(OLD), authority_is_known=True)
     assert known.standing is Standing.TRUSTED
     named = Acceptance(publisher=THIEF.public_key.id)

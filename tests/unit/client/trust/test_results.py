@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import permutations
+from typing import Any
 
 import pytest
 from memcube.trust import (
@@ -19,15 +21,29 @@ from memcube.trust import (
     judge_cube,
 )
 from memcube.trust.policy import LogDemand, Policy, Required, Terms
+from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.reference import Reference
+from memcube_signing import bundle as bundles
 from memcube_signing import referrer
+from memcube_signing.bundle import Bundle
 from memcube_signing.keys import PrivateKey
 from memcube_signing.predicates import attest as attest_status
 from memcube_signing.predicates import status
 from memcube_signing.predicates.status import Reason, State, Status
-from memcube_signing.release import CLOCK_TOLERANCE, PREDICATE_TYPE, sign_release
-from support.signing import ALICE, CREATED, EDDIE, MALLORY, NOW, ORIGIN, manifest, release
+from memcube_signing.release import CLOCK_TOLERANCE, PREDICATE_TYPE, Release, sign_release
+from support.signing import (
+    ALICE,
+    CREATED,
+    EDDIE,
+    MALLORY,
+    NOW,
+    ORIGIN,
+    changed,
+    manifest,
+    release,
+    signed_payload,
+)
 
 MIRROR = "mirror.example/copies/notes"
 NOT_ASKED = {
@@ -280,3 +296,78 @@ def test_what_the_publisher_said_comes_with_a_refusal_for_that_reason_alone() ->
     assert (elsewhere.error.reason, elsewhere.said) == ("version-mismatch", ())
     unsigned = judge_cube(ask(attestations=both[1:]))
     assert (unsigned.error.code, unsigned.said) == ("signature-missing", ())
+
+
+def about(value: Release, key: PrivateKey, **changes: Any) -> Attestation:
+    bundle = sign_release(value, key)
+    return carried(bundle, key, **changes)
+
+
+def carried(bundle: Bundle, key: PrivateKey, **changes: Any) -> Attestation:
+    made = referrer.write(bundle, PREDICATE_TYPE, manifest().descriptor(), key.public_key)
+    for path, value in changes.items():
+        made = oci.parse_manifest(changed(made.raw, path, value))
+    return Attestation(made, bundle.raw)
+
+
+@pytest.mark.parametrize("name", ["registry.example/alice/a", "registry.example/alice/z"])
+def test_the_expected_name_goes_before_a_higher_number(name) -> None:
+    other = about(release(origin=name, seq=9, previous=HERE), ALICE)
+    for order in ([other, attest()], [attest(), other]):
+        assert judge_cube(ask(attestations=order)).release == release()
+
+
+def test_naming_another_publisher_does_not_make_a_partner_of_them() -> None:
+    both = tuple(sorted((ALICE.public_key.id, MALLORY.public_key.id)))
+    claiming = about(release(publishers=both), MALLORY)
+    for order in ([claiming, attest()], [attest(), claiming]):
+        assert results(ask(attestations=order))["signature"] == ("failed", "ambiguous-publisher")
+    partners = [claiming, about(release(publishers=both), ALICE)]
+    assert judge_cube(ask(attestations=partners)).error is None
+
+
+def test_of_several_releases_that_do_not_count_the_first_is_told() -> None:
+    elsewhere = about(release(subject=HERE), ALICE)
+    nameless = carried(sign_release(release(), ALICE), ALICE, annotations={})
+    for order, reason in (
+        ([elsewhere, nameless], "wrong-subject"),
+        ([nameless, elsewhere], "no-key"),
+    ):
+        assert results(ask(attestations=order))["signature"] == ("failed", reason)
+    strangers = [attest(MALLORY), attest(EDDIE)]
+    for order in (strangers, strangers[::-1]):
+        verdict = judge_cube(ask(pins=accepted(ask()), attestations=order))
+        first = judge_cube(ask(attestations=order[:1])).publisher
+        assert first.id in str(verdict.error)
+    names = [about(release(MALLORY, origin=f"registry.example/m/{at}"), MALLORY) for at in "ab"]
+    verdict = judge_cube(ask(pins=accepted(ask()), attestations=names))
+    assert "registry.example/m/a" in str(verdict.error)
+
+
+@pytest.mark.parametrize("kind", ["application/a", "application/x", "text/plain"])
+def test_an_attestation_of_another_type_is_no_release(kind) -> None:
+    other = carried(sign_release(release(), ALICE), ALICE, artifactType=kind)
+    assert results(ask(attestations=[other]))["release"] == ("failed", "signature-missing")
+
+
+@pytest.mark.parametrize("kind", [b"https://a.b/c", b"https://x.y/z"])
+def test_a_statement_of_another_type_is_no_release(kind) -> None:
+    payload = release().to_statement().to_bytes().replace(PREDICATE_TYPE.encode(), kind)
+    other = carried(bundles.parse(signed_payload(payload)), ALICE)
+    assert results(ask(attestations=[other]))["release"] == ("failed", "signature-missing")
+
+
+@pytest.mark.parametrize("text", ["MIT", "CC0-1.0", "Apache-2.0", "ISC", "0BSD", "Zlib"])
+def test_a_bundle_is_the_one_that_its_referrer_names(text) -> None:
+    other = sign_release(release(licence=text), ALICE)
+    mixed = Attestation(attest().referrer, other.raw)
+    assert results(ask(attestations=[mixed]))["signature"] == ("failed", "digest-mismatch")
+
+
+@pytest.mark.parametrize("signer", [ALICE, MALLORY, EDDIE])
+def test_the_key_that_signed_is_the_publisher_among_several(signer) -> None:
+    keys = [one.public_key for one in (ALICE, MALLORY, EDDIE)]
+    for order in permutations(keys):
+        terms = Terms(publishers=order)
+        verdict = judge_cube(ask(attestations=[attest(signer)], policy=Policy(default=terms)))
+        assert verdict.publisher == signer.public_key
