@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("protocol", "signing", "client", "registry", "alembic")
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::\w+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::\w+(?:::\w+)?)", re.MULTILINE)
 
 
 def defences() -> list[dict[str, Any]]:
