@@ -9,6 +9,7 @@ import pytest
 from memcube import consume
 from memcube.client import Client
 from memcube.context import NORMAL_TRUST
+from memcube.remote.log import logged
 from memcube_protocol.errors import StorageError, YankedError
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
@@ -86,10 +87,13 @@ def test_what_was_said_is_never_forgotten_by_damage(yanked: Story) -> None:
 
 
 def plant(story: Story, key: PrivateKey, stated_at: datetime) -> None:
-    """Show beside all that is there a statement by `key` that 1.0.0 is fine."""
+    """Show beside all that is there a statement by `key` that 1.0.0 is fine; the log holds it."""
     origin = f"{story.hostile.host}/{story.name}"
     said = Status(story.digest("1.0.0"), origin, "1.0.0", State.ACTIVE, Reason.OTHER, stated_at)
-    manifest, raw = story.carried(attest(said, key), story.raw("1.0.0"), key, status.PREDICATE_TYPE)
+    with story.client("publisher") as client:
+        registry = client.context.registry(story.hostile.host)
+        bundle = logged(registry, story.name, attest(said, key), key.public_key)
+    manifest, raw = story.carried(bundle, story.raw("1.0.0"), key, status.PREDICATE_TYPE)
     present = story.referrers("1.0.0")
     story.hostile.plant(story.name, manifest.raw, raw)
     story.hostile.show_referrers(story.name, story.digest("1.0.0"), manifest, *present)
