@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from memcube.trust import Acceptance, Attestation, Mode, Pin, Pins, Question, Standing, judge_cube
 from memcube.trust.pins import Seen
-from memcube.trust.policy import Policy, Terms
+from memcube.trust.policy import LogDemand, Policy, Terms
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
 from memcube_signing.authority.chain import Authority
 from memcube_signing.release import PREDICATE_TYPE, sign_release
 from support import authority
 from support.authority import NEW, OLD, SPARE, TEAM, THIEF, after, first, quorum, resolved, signed
+from support.log import Log
 from support.signing import CREATED, NOW, ORIGIN, OTHER, manifest, release
 
 FIRST = first()
@@ -159,3 +160,40 @@ def test_the_time_of_the_release_decides_between_old_and_new_keys() -> None:
     early = sign_release(replace(said, created_at=authority.START), OLD)
     about = referrer.write(early, PREDICATE_TYPE, manifest().descriptor(), OLD.public_key)
     assert ask(ROTATED, Attestation(about, early.raw)).standing is Standing.FIRST_USE
+
+
+def test_the_keys_in_charge_of_a_name_are_told_with_the_verdict() -> None:
+    assert ask(None, attest(OLD, by=OLD)).partners == ()
+    assert ask(ROTATED, attest(NEW, by=NEW)).partners == (NEW.public_key,)
+    assert set(ask(BOTH, *(attest(OLD, NEW, by=key) for key in (OLD, NEW))).partners) == {
+        OLD.public_key,
+        NEW.public_key,
+    }
+
+
+LOG_RULES = [
+    (LogDemand.OFF, "passed", "key-authorised"),
+    (LogDemand.OFFERED, "failed", "keys-not-logged"),
+    (LogDemand.REQUIRED, "failed", "keys-not-logged"),
+]
+
+
+@pytest.mark.parametrize(("demand", "outcome", "reason"), LOG_RULES)
+def test_documents_have_to_be_in_a_log_that_is_known(demand, outcome, reason) -> None:
+    log = Log(leaves=[b"others"])
+    policy = Policy(default=Terms(log=demand), logs={ORIGIN.partition("/")[0]: log.key})
+    found = attest(OLD, by=OLD)
+    assert result(ask(ALONE, found, policy=policy), "keys") == (outcome, reason)
+    public = resolved(authority.logged(log, FIRST, FIRST.created_at, OLD))
+    assert result(ask(public, found, policy=policy), "keys") == ("passed", "key-authorised")
+    if outcome == "failed":
+        warned = ask(ALONE, found, policy=policy, mode=Mode.WARN)
+        assert result(warned, "keys") == ("warned", "keys-not-logged")
+        error = ask(ALONE, found, policy=policy).error
+        assert "memcube keys publish alice" in error.hint
+
+
+def test_without_a_log_documents_need_not_be_in_one() -> None:
+    policy = Policy(default=Terms(log=LogDemand.OFFERED))
+    verdict = ask(ALONE, attest(OLD, by=OLD), policy=policy)
+    assert result(verdict, "keys") == ("passed", "key-authorised")

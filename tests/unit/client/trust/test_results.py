@@ -371,3 +371,49 @@ def test_the_key_that_signed_is_the_publisher_among_several(signer) -> None:
         terms = Terms(publishers=order)
         verdict = judge_cube(ask(attestations=[attest(signer)], policy=Policy(default=terms)))
         assert verdict.publisher == signer.public_key
+
+
+def yanked(reason: Reason = Reason.WRONG, **changes: Any) -> Attestation:
+    said = Status(manifest().digest, ORIGIN, "1.0.0", State.YANKED, reason, CREATED, **changes)
+    bundle = attest_status(said, ALICE)
+    made = referrer.write(bundle, status.PREDICATE_TYPE, manifest().descriptor(), ALICE.public_key)
+    return Attestation(made, bundle.raw)
+
+
+DANGEROUS = next(reason for reason in Reason if reason.is_dangerous)
+MODES = [(policy, user) for policy in (None, *Mode) for user in Mode]
+
+
+@pytest.mark.parametrize(("policy", "user"), MODES)
+def test_a_dangerous_release_needs_two_words_of_warning(policy, user) -> None:
+    lax = user is Mode.WARN and policy is not Mode.ENFORCE
+    question = ask(
+        f"{ORIGIN}:1.0.0",
+        attestations=[attest(), yanked(DANGEROUS)],
+        policy=Policy(default=Terms(mode=policy)),
+        mode=user,
+    )
+    expected = "warned" if lax else "failed"
+    assert results(question)["status"] == (expected, "release-yanked")
+
+
+@pytest.mark.parametrize("tag", ["", ":latest", ":1", ":1.0"])
+def test_a_yanked_release_is_not_for_whoever_asks_for_any(tag) -> None:
+    found = [attest(), yanked()]
+    for mode in Mode:
+        question = ask(f"{ORIGIN}{tag}", attestations=found, mode=mode)
+        assert results(question)["status"] == ("failed", "release-yanked")
+    exact = ask(f"{ORIGIN}{tag}@{manifest().digest}", attestations=found)
+    assert results(exact)["status"] == ("warned", "release-yanked")
+
+
+def test_what_to_use_instead_and_why_is_said() -> None:
+    plain = judge_cube(ask(attestations=[attest(), yanked()])).error
+    assert plain.hint == "ask for it by its version (1.0.0) if you need these very bytes"
+    assert str(plain).endswith(f": {Reason.WRONG}")
+    told = yanked(message="chapter two", replacement=f"{ORIGIN}:1.0.1")
+    error = judge_cube(ask(attestations=[attest(), told])).error
+    assert error.hint == f"use {ORIGIN}:1.0.1, or {plain.hint}"
+    assert str(error).endswith(f": {Reason.WRONG}, chapter two; use {ORIGIN}:1.0.1")
+    danger = judge_cube(ask(f"{ORIGIN}:1.0.0", attestations=[attest(), yanked(DANGEROUS)])).error
+    assert danger.hint == "do not use it"
