@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 from litestar.testing import TestClient
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidSettingError, StorageError
+from memcube_registry.accounts.scopes import parse_scopes
+from memcube_registry.accounts.service import create_account
+from memcube_registry.accounts.tokens import create_token
 from memcube_registry.app import create_app
 from memcube_registry.countersigning import rules
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.countersigning.service import Countersigner, attach
-from memcube_registry.database import Database
+from memcube_registry.database import Database, utc_now
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
 from memcube_signing.authority.document import KeyDocument, Quorum, sign_document
@@ -30,6 +34,7 @@ from memcube_signing.transparency import bundled
 from memcube_signing.transparency.entry import LogPolicy
 from sqlmodel import select
 from support.countersigned import NAME, Registry
+from support.postgres import postgres_url
 from support.signing import ALICE, CREATED, MALLORY, ORIGIN, manifest, next_release, release
 
 
@@ -41,17 +46,20 @@ def app(tmp_path: Path, database: Database) -> Any:
     return create_app(settings)
 
 
-@pytest.fixture
-def registry(app: Any, new_account: Any, new_token: Any) -> Iterator[Registry]:
-    token = new_token(new_account("alice"))
-
+def client_of(app: Any) -> TestClient[Any]:
     async def as_servers_call(scope: Any, receive: Any, send: Any) -> None:
         # The test client leaves the query in raw_path, where ASGI says that it is not.
         if scope["type"] == "http":
             scope["raw_path"] = scope["raw_path"].partition(b"?")[0]
         await app(scope, receive, send)
 
-    with TestClient(as_servers_call) as client:
+    return TestClient(as_servers_call)
+
+
+@pytest.fixture
+def registry(app: Any, new_account: Any, new_token: Any) -> Iterator[Registry]:
+    token = new_token(new_account("alice"))
+    with client_of(app) as client:
         yield Registry(client, token)
 
 
@@ -319,3 +327,32 @@ def test_the_key_comes_from_its_file_and_nothing_else():
     assert signer_of(b"\x01" * 32).public_key != signer_of(b"\x02" * 32).public_key
     with pytest.raises(InvalidSettingError):
         signer_of(b"\x01" * 31)
+
+
+def test_postgresql_does_as_sqlite_does(tmp_path, monkeypatch):
+    url = postgres_url()
+    with closing(Database(url)) as database:
+        database.migrate()
+        with database.write() as session:
+            account = create_account(session, "alice")
+            scopes = parse_scopes("pull push delete")
+            token, _ = create_token(session, account, "test", scopes, now=utc_now())
+        settings = Settings(
+            data_dir=tmp_path,
+            database_url=url,
+            external_url="https://registry.example",
+            log_level="error",
+        )
+        app = create_app(settings)
+        services: Services = app.state["services"]
+        with client_of(app) as client:
+            registry = Registry(client, token)
+            registry.release()
+            assert len(registry.countersignatures()) == 1
+            with monkeypatch.context() as patched:
+                patched.setattr(f"{SERVICE}.attach", fail)
+                registry.release(said=next_release(release(), "two"), cube=manifest("two"))
+            two = manifest("two").digest
+            assert registry.countersignatures(two) == []
+            assert services.countersigner.settle_all() == 1
+            assert len(registry.countersignatures(two)) == 1
