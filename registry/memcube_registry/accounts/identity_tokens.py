@@ -91,11 +91,9 @@ class IdentityTokens:
         if algorithm not in ALGORITHMS:
             raise _refused(f"the algorithm {str(algorithm)[:20]!r} is not accepted")
         key = self._key(issuer.rstrip("/"), str(header.get("kid", "")), now)
-        return self._verified(token, issuer, algorithm, key, now)
+        return self._verified(token, issuer, key, now)
 
-    def _verified(
-        self, token: str, issuer: str, algorithm: str, key: jwt.PyJWK, now: datetime
-    ) -> Identity:
+    def _verified(self, token: str, issuer: str, key: jwt.PyJWK, now: datetime) -> Identity:
         options: Any = {
             "require": list(_REQUIRED),
             "verify_exp": False,
@@ -106,7 +104,7 @@ class IdentityTokens:
             claims = jwt.decode(
                 token,
                 key,
-                algorithms=[algorithm],
+                algorithms=list(ALGORITHMS),
                 audience=self._audience,
                 issuer=issuer,
                 options=options,
