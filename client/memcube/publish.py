@@ -22,7 +22,7 @@ from memcube_signing.predicates.scan import Scan
 from memcube_signing.release import Parent
 from memcube_signing.transparency.entry import LogPolicy
 
-from memcube import key_registry
+from memcube import key_registry, rivals
 from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
@@ -153,11 +153,11 @@ def _publish(
     authority = context.authorities.load(authority_of(signed.release.origin))
     key_id = signer.public_key.id
     lacking = authority.lacking(signed.release.origin, {key_id}) if authority else 0
-    followers = following_tags(registry, place)
     with context.store.session():
         sent = _push_manifest(context, registry, place.name, cube.manifest, early)
-        signed = logged_release(signed, place.name, signer.public_key, log)
+        signed = _logged_behind_rivals(context, registry, place, cube, signer, trust, log, signed)
         sent += attach(context, registry, place.name, signed)
+        followers = following_tags(registry, place)
         if lacking:
             # A tag never leads to what too few have signed: the last who signs sets it.
             untagged = Reference(place.host, place.name).with_digest(cube.digest)
@@ -245,6 +245,32 @@ def _sign(
         authority=key_registry.refresh(context, key_registry.namespace_of(place)),
         logged=log.places(place.name) if log else (),
     )
+
+
+def _logged_behind_rivals(
+    context: Context,
+    registry: Registry,
+    place: Reference,
+    cube: Cube,
+    signer: Signer,
+    trust: Trust,
+    log: RemoteLog | None,
+    signed: SignedCube,
+) -> SignedCube:
+    """`signed` in the log; signed anew behind every machine that took its place meanwhile.
+
+    Raises:
+        ConflictError: one of them released the same version, or there is no end of them.
+        SignatureInvalidError: the log's proof does not hold.
+    """
+    for _ in range(rivals.ATTEMPTS):
+        try:
+            return logged_release(signed, place.name, signer.public_key, log)
+        except ConflictError:
+            assert log is not None, "nothing but a log refuses here"
+            rivals.require_other_version(registry, place.name, log, signed.release)
+        signed = _sign(context, registry, place, cube, signer, trust, log)
+    return logged_release(signed, place.name, signer.public_key, log)
 
 
 def logged_release(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
+from memcube import publish
 from memcube.attesting import attest
 from memcube.client import Client
 from memcube.remote.log import find_log
@@ -140,23 +141,73 @@ def test_a_logged_release_that_was_given_up_is_followed_by_the_next(cube, monkey
     assert json.loads(cube.bundle("1.1.0").envelope.payload)["predicate"]["seq"] == 3
 
 
-def test_of_two_machines_that_release_at_once_one_is_refused(cube, monkeypatch, tmp_path):
-    cube.push("1.0.0")
-    shutil.copytree(tmp_path / "publisher", tmp_path / "second")
-    sign = __import__("memcube.publish", fromlist=["_sign"])._sign
+def overtaken_by(cube, monkeypatch, folder: Path, rival) -> None:
+    """Let `rival` release from a second machine after the first one signs, and before it logs."""
+    shutil.copytree(folder / "publisher", folder / "second")
+    sign = publish._sign
 
-    def overtaken(*arguments):
+    def sign_and_wait(*arguments):
         signed = sign(*arguments)
-        monkeypatch.undo()
-        monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
-        cube.push("1.1.0", "faster", home="second")
+        monkeypatch.setattr(publish, "_sign", sign)
+        rival()
         return signed
 
-    monkeypatch.setattr("memcube.publish._sign", overtaken)
-    with pytest.raises(ConflictError, match="in the log already"):
-        cube.push("1.2.0", "slower")
-    cube.push("1.2.0", "slower")
-    assert json.loads(cube.bundle("1.2.0").envelope.payload)["predicate"]["seq"] == 3
+    monkeypatch.setattr(publish, "_sign", sign_and_wait)
+
+
+def predicate_of(cube, version: str):
+    return json.loads(cube.bundle(version).envelope.payload)["predicate"]
+
+
+def test_of_two_machines_that_release_at_once_the_second_goes_behind_the_first(
+    cube, monkeypatch, tmp_path
+):
+    cube.push("1.0.0")
+    faster = []
+
+    def release():
+        faster.append(cube.push("1.1.0", "faster", home="second"))
+
+    overtaken_by(cube, monkeypatch, tmp_path, release)
+    slower = cube.push("1.2.0", "slower")
+    assert [predicate_of(cube, version)["seq"] for version in ("1.1.0", "1.2.0")] == [2, 3]
+    (before,) = faster
+    assert predicate_of(cube, "1.2.0")["previous"] == str(before.cube.digest)
+    with machine(tmp_path / "consumer", cube.person) as client:
+        assert client.pull(cube.name).cube.digest == slower.cube.digest
+        assert client.pull(f"{cube.name}:1.1.0").cube.digest == before.cube.digest
+
+
+def test_of_two_machines_that_release_one_version_at_once_the_second_is_refused(
+    cube, monkeypatch, tmp_path
+):
+    """It signs no second release of the version: that would look like a publisher who lies."""
+    cube.push("1.0.0")
+    overtaken_by(cube, monkeypatch, tmp_path, lambda: cube.push("1.1.0", "faster", home="second"))
+    with pytest.raises(
+        ConflictError, match=r"another machine has released version 1\.1\.0"
+    ) as caught:
+        cube.push("1.1.0", "slower")
+    assert (caught.value.hint or "").startswith("a version never changes")
+    with machine(tmp_path / "publisher", cube.person) as client:
+        log = find_log(client.context.registry(""))
+        assert log is not None
+        assert [place.seq for place in log.places(cube.name)] == [1, 2]
+
+
+def test_a_rival_that_gave_up_after_it_was_logged_stops_nobody(cube, monkeypatch, tmp_path):
+    cube.push("1.0.0")
+    monkeypatch.setattr("memcube.rivals._PAUSES_S", (0.0,))
+
+    def give_up():
+        with monkeypatch.context() as patched:
+            patched.setattr(publish, "attach", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                cube.push("1.1.0", "faster", home="second")
+
+    overtaken_by(cube, monkeypatch, tmp_path, give_up)
+    cube.push("1.1.0", "slower")
+    assert predicate_of(cube, "1.1.0")["seq"] == 3
 
 
 @pytest.mark.skipif(not shutil.which("cosign"), reason="cosign is not installed")
