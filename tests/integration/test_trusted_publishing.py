@@ -40,9 +40,7 @@ def api(wire, method: str, path: str, **body):
 
 def bind(alice: Person, issuer: IdentityIssuer, place: str, /, **claims: str):
     claims = claims or {"repository": "alice/memories"}
-    return api(
-        alice.wire, "post", "publishers", repository=place, issuer=issuer.url, claims=claims
-    )
+    return api(alice.wire, "post", "publishers", repository=place, issuer=issuer.url, claims=claims)
 
 
 def exchange(alice: Person, repository: str, token: str):
