@@ -50,6 +50,7 @@ class Registry:
         self.host = self._connection.host
         self.http = http
         self.uploads = Uploads(self._connection)
+        self._tagged_by_digest: set[tuple[str, Digest]] = set()
 
     def ping(self) -> None:
         """Make sure that a registry answers and takes our credentials.
@@ -169,32 +170,41 @@ class Registry:
     def put_tags(self, name: str, manifest: oci.Manifest | oci.Index, tags: Sequence[str]) -> None:
         """Let each of `tags` name `manifest`: at once where the registry can, else one by one.
 
-        At once is one transaction and sends the manifest once (distribution specification after
-        1.1: `?tag=`, confirmed by `OCI-Tag`).
+        At once is one transaction (distribution specification after 1.1: `?tag=`, confirmed by
+        `OCI-Tag`). A registry of ours that has just taken the manifest is not sent its bytes again.
 
         Raises:
             NotFoundError: the registry misses a blob that it names.
             ConflictError: an immutable tag names another manifest.
         """
         done: set[str] = set()
-        if len(tags) > 1:
+        if len(tags) > 1 or (name, manifest.digest) in self._tagged_by_digest:
             query = urlencode([("tag", tag) for tag in tags])
-            confirmed = self._put_manifest(name, manifest, f"{manifest.digest}?{query}")
+            body = b"" if (name, manifest.digest) in self._tagged_by_digest else manifest.raw
+            confirmed = self._put_manifest(name, manifest, f"{manifest.digest}?{query}", body)
             done = {word.strip() for word in confirmed.split(",")}
         for tag in tags:
             if tag not in done:
                 self._put_manifest(name, manifest, tag)
 
-    def _put_manifest(self, name: str, manifest: oci.Manifest | oci.Index, target: str) -> str:
+    def _put_manifest(
+        self,
+        name: str,
+        manifest: oci.Manifest | oci.Index,
+        target: str,
+        body: bytes | None = None,
+    ) -> str:
         """Push `manifest` under `target`, which may have a query; the tags that were confirmed."""
         request = Request(
             "PUT",
             self._connection.url(name, f"manifests/{target}"),
             {"Content-Type": manifest.media_type},
-            manifest.raw,
+            manifest.raw if body is None else body,
             frozenset({scope_of(name, "pull,push")}),
         )
         with self._connection.send(request, 201) as response:
+            if response.headers.get("memcube-tags-without-body") == "true":
+                self._tagged_by_digest.add((name, manifest.digest))
             said = response.headers.get("docker-content-digest")
             served = response.headers.get("oci-subject")
             confirmed = response.headers.get("oci-tag", "")

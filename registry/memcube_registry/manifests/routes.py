@@ -68,7 +68,11 @@ class ManifestRoutes:
         digest = wanted if isinstance(wanted, Digest) else None
 
         def put() -> Push:
-            push = service.read_push(raw, media_type, digest, names, expected)
+            if digest and names and not raw:
+                with self.database.read() as session:
+                    push = service.push_again(session, principal, name, digest, names, expected)
+            else:
+                push = service.read_push(raw, media_type, digest, names, expected)
             now = utc_now()
             due = self.database.run(
                 lambda session: service.put(session, principal, name, push, now)
@@ -229,6 +233,7 @@ def _pushed(name: str, push: Push, *, by_digest: bool) -> list[tuple[bytes, byte
     if push.subject:
         headers.append((b"oci-subject", str(push.subject).encode()))
     if by_digest:
+        headers.append((b"memcube-tags-without-body", b"true"))
         headers += [(b"oci-tag", tag.encode()) for tag in push.tag_names]
     return headers
 

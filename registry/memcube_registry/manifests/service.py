@@ -115,6 +115,23 @@ def read_push(
     return Push(actual, oci.parse(raw, media_type), tuple(dict.fromkeys(names)), expected)
 
 
+def push_again(
+    session: Session,
+    principal: Principal,
+    name: str,
+    digest: Digest,
+    names: Iterable[str],
+    expected: Expectation = ANYTHING,
+) -> Push:
+    """The push of a manifest that the repository holds: for tags without its bytes.
+
+    Raises:
+        NotFoundError: it holds none under `digest`, or the caller may not read it.
+    """
+    held = get(session, principal, name, digest)
+    return read_push(held.content, held.media_type, digest, names, expected)
+
+
 def put(session: Session, principal: Principal, name: str, push: Push, now: datetime) -> int | None:
     """Make the manifest visible in the repository, and its tags point to it, in one transaction.
 
