@@ -293,8 +293,14 @@ def look_up(context: Context, reference: Reference) -> Found:
         LogError, SignatureInvalidError: its transparency log is not the one that was seen before.
     """
     found = resolve_unjudged(context.registry(reference.host), reference)
-    follow(context, reference.host, found.attestations)
+    follow(context, reference.host, found.attestations, _new_documents(context, found))
     return found
+
+
+def _new_documents(context: Context, found: Found) -> tuple[bytes, ...]:
+    """The key documents in `found` that this user does not hold yet."""
+    known = context.authorities.bundles(authority_of(location_of(found.reference)))
+    return tuple(raw for raw in found.key_documents if raw not in known)
 
 
 def resolve_unjudged(registry: Registry, reference: Reference) -> Found:

@@ -23,11 +23,15 @@ from memcube.trust.log_state import KnownLog, advanced
 
 
 def follow(
-    context: Context, host: str, attestations: Iterable[Attestation] = ()
+    context: Context,
+    host: str,
+    attestations: Iterable[Attestation] = (),
+    documents: Iterable[bytes] = (),
 ) -> KnownLog | None:
     """The log of the registry at `host` as it is now, kept as the highest state seen; None where it keeps none.
 
-    The trees that the log entries of `attestations` were proved against must be the start of it.
+    The trees that the log entries of `attestations`, and of the bundles `documents`, were proved against
+    must be the start of it.
 
     Raises:
         LogError: it vanished, has another key, shrank, forked, or stands still.
@@ -50,7 +54,8 @@ def follow(
         proof = merkle.consistency_proof(before.size, note.checkpoint.size, hash_at)
     with keeping(context, remote.key, known.note if known else note, note, hash_at):
         log = advanced(known, remote.key, note, proof, context.now())
-    for earlier in _notes_in(attestations, log):
+    found = (*(attestation.bundle for attestation in attestations), *documents)
+    for earlier in _notes_in(found, log):
         with keeping(context, log.key, earlier, note, hash_at):
             _require_start(log.state, earlier.checkpoint, hash_at)
     # Whoever countersigns there is pinned at first use: another key later does not count.
@@ -75,14 +80,14 @@ def hashes_of(remote: RemoteLog, size: int) -> merkle.HashAt:
     return tiles.reader(size, read)
 
 
-def _notes_in(attestations: Iterable[Attestation], log: KnownLog) -> Iterable[SignedCheckpoint]:
+def _notes_in(found: Iterable[bytes], log: KnownLog) -> Iterable[SignedCheckpoint]:
     """Checkpoints in the log entries of bundles, as far as this log signed them; each tree once."""
     from memcube_signing import bundle as bundles
 
     notes: dict[Checkpoint, SignedCheckpoint] = {}
-    for attestation in attestations:
+    for raw in found:
         try:
-            for value in bundles.parse(attestation.bundle).log_entries:
+            for value in bundles.parse(raw).log_entries:
                 note = TlogEntry.from_json(value).checkpoint
                 notes.setdefault(checkpoints.verify(note, log.key), note)
         except MemcubeError:

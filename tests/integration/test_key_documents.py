@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Person
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from memcube import key_registry, namespace_keys
 from memcube.consume import resolve_unjudged
 from memcube.cosigning import cosign
@@ -23,6 +24,7 @@ from memcube_protocol.errors import (
     MemcubeError,
     NotFoundError,
     PublisherChangedError,
+    SignatureInvalidError,
 )
 from memcube_protocol.reference import Reference
 from memcube_signing import bundle as bundles
@@ -31,9 +33,11 @@ from memcube_signing.authority import document
 from memcube_signing.authority.document import Quorum
 from memcube_signing.authority.inclusion import keys_of
 from memcube_signing.bundle import Bundle
+from memcube_signing.keys import PrivateKey
 from memcube_signing.predicates.status import KIND, Reason, State
 from memcube_signing.transparency.bundled import verify_logged
 from memcube_signing.transparency.entry import LogPolicy
+from support.log import Log
 from support.machine import Machine, client_on
 
 
@@ -306,6 +310,31 @@ class TestLog:
                         verify_logged(bundle, story.key(key).public_key, LogPolicy(log.key))
             rules = story.pull("1.0.0").rules
             assert f"release-{state}" in {rule.reason for rule in rules}
+
+    def test_a_log_with_another_history_for_the_reader_alone_shows_nothing(
+        self, story, monkeypatch
+    ) -> None:
+        """The registry's own log key signs a tree that nobody else sees, with the thief's keys in it."""
+        story.push("1.0.0")
+        story.announce("default")
+        story.pull()
+        seed = (story.publisher.server.data / "log.key").read_bytes()
+        operator = PrivateKey(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
+        with story.at_publisher() as client:
+            log = find_log(client.context.registry(story.namespace.host))
+        aside = Log(log.key.name, operator, [b"another", b"history"])
+        assert aside.key == log.key
+
+        def hidden(_, __, made, ___):
+            keys = {key.id: key for key in keys_of(made)}
+            return [aside.logged(one, keys[one.key_hint], now()) for one in made.bundles]
+
+        with monkeypatch.context() as colluding:
+            colluding.setattr(key_registry, "_logged", hidden)
+            story.change(namespace_keys.rotated(story.quorum("thief")), "default", "thief")
+        with pytest.raises(SignatureInvalidError) as refused:
+            story.pull()
+        assert refused.value.reason == "log-forked"
 
     def test_what_was_changed_outside_the_log_is_refused_until_it_is_sent_there(
         self, story, monkeypatch
