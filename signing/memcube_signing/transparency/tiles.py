@@ -106,9 +106,9 @@ def parse_entries(content: bytes) -> tuple[bytes, ...]:
 
 
 def hashes_of(tile: bytes) -> list[bytes]:
-    """The hashes that a tile holds."""
+    """The whole hashes that a tile holds."""
     step = merkle.HASH_BYTES
-    return [tile[at : at + step] for at in range(0, len(tile), step)]
+    return [tile[at : at + step] for at in range(0, len(tile) - step + 1, step)]
 
 
 def reader(size: int, read: ReadTile) -> merkle.HashAt:
@@ -117,31 +117,29 @@ def reader(size: int, read: ReadTile) -> merkle.HashAt:
     Raises, when called:
         NotFoundError: a tile is shorter than `size` demands.
     """
-    kept: dict[Key, bytes] = {}
-    known: dict[Key, bytes] = {}
-
-    def stored(level: int, index: int) -> bytes:
-        number, at = divmod(index, WIDTH)
-        key = (level, number)
-        if key not in kept:
-            kept[key] = read(*key)
-        found = kept[key][at * merkle.HASH_BYTES : (at + 1) * merkle.HASH_BYTES]
-        if len(found) != merkle.HASH_BYTES or (index + 1) << HEIGHT * level > size:
-            raise NotFoundError(
-                f"the log lacks hashes of tile {level}/{number}",
-                hint="the log is damaged or still being written: try again, or tell its operator",
-            )
-        return found
+    kept: dict[Key, list[list[bytes]]] = {}
 
     def hash_at(level: int, index: int) -> bytes:
-        if level % HEIGHT == 0:
-            return stored(level // HEIGHT, index)
-        if (level, index) not in known:
-            left, right = hash_at(level - 1, 2 * index), hash_at(level - 1, 2 * index + 1)
-            known[level, index] = merkle.node_hash(left, right)
-        return known[level, index]
+        tile_level, depth = divmod(level, HEIGHT)
+        number, at = divmod(index << depth, WIDTH)
+        levels = kept.get((tile_level, number))
+        if levels is None:
+            levels = kept[tile_level, number] = [hashes_of(read(tile_level, number))]
+        while len(levels) <= depth:
+            levels.append(_pairs(levels[-1]))
+        if (index + 1) << level > size or at >> depth >= len(levels[depth]):
+            raise NotFoundError(
+                f"the log lacks hashes of tile {tile_level}/{number}",
+                hint="the log is damaged or still being written: try again, or tell its operator",
+            )
+        return levels[depth][at >> depth]
 
     return hash_at
+
+
+def _pairs(hashes: Sequence[bytes]) -> list[bytes]:
+    """The complete nodes above `hashes`: those of a tile are made together, since a proof needs many."""
+    return [merkle.node_hash(hashes[at - 1], hashes[at]) for at in range(1, len(hashes), 2)]
 
 
 def appended(

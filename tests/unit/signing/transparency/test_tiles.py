@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memcube_protocol.errors import InvalidRequestError, InvalidStatementError
+from memcube_protocol.errors import InvalidRequestError, InvalidStatementError, NotFoundError
 from memcube_signing.transparency import tiles
 from memcube_signing.transparency.tiles import Tile
 
@@ -63,3 +63,13 @@ def test_every_entry_bundle_is_read_back(entries):
 def test_damaged_entry_bundles_are_refused(content):
     with pytest.raises(InvalidStatementError):
         tiles.parse_entries(content)
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 63, 95, 97])
+def test_a_tile_that_is_cut_off_is_never_half_believed(length):
+    content = bytes(range(100))[:length]
+    hash_at = tiles.reader(4, lambda *_: content)
+    with pytest.raises(NotFoundError):
+        hash_at(2, 0)
+    with pytest.raises(NotFoundError):
+        hash_at(0, length // 32)
