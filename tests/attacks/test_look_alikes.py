@@ -106,7 +106,9 @@ def test_a_registry_gives_nobody_a_look_alike_name(name: str, ada: Person) -> No
 @pytest.mark.parametrize("twin", ["{0[0]}-{1}", "{0[0]}_{1}"])
 def test_a_registry_gives_nobody_a_name_that_the_eye_confuses(twin: str, ada: Person) -> None:
     name = twin.format(ada.name, ada.name[1:])
-    assert ada.server.admin("account", "create", name, check=False).returncode != 0
+    done = ada.server.admin("account", "create", name, check=False)
+    assert done.returncode != 0
+    assert f"looks like '{ada.name}'" in done.stderr
 
 
 POLICY = 'format = 1\n[scopes."registry.example/**"]\npublishers = []\n'
