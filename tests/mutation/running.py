@@ -33,7 +33,7 @@ import pytest
 from .mutants import Mutant
 
 ROOT: Final = Path(__file__).parents[2]
-_WORTH_S: Final = 2.0
+_WORTH_S: Final = 5.0
 """CPU time of the tests that a mutant may take."""
 KILLED, SURVIVED, BROKEN = 1, 0, 3
 _CPU_S: Final = 90

@@ -197,3 +197,17 @@ def test_without_a_log_documents_need_not_be_in_one() -> None:
     policy = Policy(default=Terms(log=LogDemand.OFFERED))
     verdict = ask(ALONE, attest(OLD, by=OLD), policy=policy)
     assert result(verdict, "keys") == ("passed", "key-authorised")
+
+
+def test_which_document_let_the_keys_sign_is_told() -> None:
+    def told(documents: Authority | None, *found: Attestation) -> str:
+        return next(one.detail for one in ask(documents, *found).rules if one.rule == "keys")
+
+    early = sign_release(release(OLD, created_at=authority.START), OLD)
+    about = referrer.write(early, PREDICATE_TYPE, manifest().descriptor(), OLD.public_key)
+    at = authority.ALICE_AT
+    assert told(None, attest(OLD, by=OLD)) == "no key documents are known of its namespace"
+    assert told(ALONE, attest(OLD, by=OLD)) == f"key document 1 of {at}: 1 signed, 1 must"
+    assert told(ROTATED, Attestation(about, early.raw)) == (
+        f"key document 1 of {at}, which was in force then: 1 signed, 1 must"
+    )

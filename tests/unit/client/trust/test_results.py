@@ -20,6 +20,7 @@ from memcube.trust import (
     Seen,
     judge_cube,
 )
+from memcube.trust._policy_rules import age_text
 from memcube.trust.policy import LogDemand, Policy, Required, Terms
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
@@ -32,6 +33,7 @@ from memcube_signing.predicates import attest as attest_status
 from memcube_signing.predicates import status
 from memcube_signing.predicates.status import Reason, State, Status
 from memcube_signing.release import CLOCK_TOLERANCE, PREDICATE_TYPE, Release, sign_release
+from memcube_signing.statement import Statement
 from support.signing import (
     ALICE,
     CREATED,
@@ -93,6 +95,10 @@ def test_a_first_use() -> None:
     assert results(ask()) == FIRST_USE
 
 
+def test_documents_that_were_known_and_are_none_now_change_nothing() -> None:
+    assert results(ask(authority_is_known=True)) == FIRST_USE
+
+
 def test_a_second_use() -> None:
     assert differing(ask(pins=accepted(ask()))) == {"publisher": ("passed", None)}
 
@@ -116,6 +122,8 @@ def test_a_reference_with_a_digest_and_without_a_tag() -> None:
     found = differing(ask(f"{ORIGIN}@{manifest().digest}"))
     assert found == {"version": ("skipped", None)}
     assert differing(ask(ORIGIN)) == {"version": ("skipped", None)}
+    told = {one.rule: one.detail for one in judge_cube(ask(ORIGIN)).rules}
+    assert told["version"] == "no version asked for; it is 1.0.0"
 
 
 def test_a_replaced_publisher() -> None:
@@ -171,6 +179,8 @@ def test_an_accepted_rollback(mode) -> None:
         "history": ("warned", "rollback-accepted"),
         "publisher": ("passed", None),
     }
+    older = Pins(pins.origins, {ORIGIN: type(place)(place.origin, {"latest": 0})})
+    assert results(replace(accepting, pins=older))["history"] == ("passed", None)
     only_now = Pins(pins.origins, {ORIGIN: type(place)(place.origin, {"latest": 1})})
     assert results(ask(pins=only_now, mode=mode))["history"] == ("passed", None)
 
@@ -199,7 +209,9 @@ def test_a_tag_of_another_version_be_it_lower_or_higher(tag) -> None:
     assert results(ask(f"{ORIGIN}:{tag}"))["version"] == ("failed", "version-mismatch")
 
 
-@pytest.mark.parametrize("tag", ["1.0.0", "1", "1.0", "1.x", "x.1", "1.0.0.0", "latest", "1."])
+@pytest.mark.parametrize(
+    "tag", ["1.0.0", "1", "1.0", "1.x", "x.1", "1.0.0.0", "latest", "1.", "01.2.3"]
+)
 def test_a_tag_that_may_lead_there(tag) -> None:
     assert results(ask(f"{ORIGIN}:{tag}"))["version"] == ("passed", None)
 
@@ -215,8 +227,8 @@ def third(**changes) -> Attestation:
     return Attestation(about, bundle.raw)
 
 
-HERE = Digest.of(b"here")
-OTHERS = [Digest.of(bytes([number])) for number in range(8)]
+FOUND = sorted(Digest.of(bytes([number])) for number in range(9))
+HERE, OTHERS = FOUND[4], [*FOUND[:4], *FOUND[5:]]
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -268,6 +280,16 @@ def test_a_release_is_valid_from_when_to_when(mode) -> None:
     assert at(NOW + CLOCK_TOLERANCE + second) == (late, "release-expired")
 
 
+def test_until_when_a_release_is_valid_is_told() -> None:
+    def told(found: Attestation) -> str:
+        rules = judge_cube(ask(attestations=[found])).rules
+        return next(one.detail for one in rules if one.rule == "validity")
+
+    assert told(attest()) == f"valid since {CREATED}"
+    later = NOW + timedelta(days=1)
+    assert told(third(expires_at=later)) == f"valid since {CREATED} until {later}"
+
+
 def test_a_new_key_in_a_namespace_that_is_known_is_told() -> None:
     def first_use(*known: tuple[str, PrivateKey]) -> tuple[str, str | None]:
         pins = Pins({name: Pin((key.public_key,)) for name, key in known})
@@ -294,6 +316,9 @@ def test_what_the_publisher_said_comes_with_a_refusal_for_that_reason_alone() ->
     assert (exact.error, exact.said) == (None, (bundle.raw,))
     elsewhere = judge_cube(ask(f"{ORIGIN}:2.0.0", attestations=both))
     assert (elsewhere.error.reason, elsewhere.said) == ("version-mismatch", ())
+    later = Pins({}, {ORIGIN: Place(ORIGIN, {"latest": 2})})
+    older = judge_cube(ask(pins=later, attestations=both))
+    assert (older.error.code, older.said) == ("rollback", ())
     unsigned = judge_cube(ask(attestations=both[1:]))
     assert (unsigned.error.code, unsigned.said) == ("signature-missing", ())
 
@@ -410,10 +435,86 @@ def test_a_yanked_release_is_not_for_whoever_asks_for_any(tag) -> None:
 def test_what_to_use_instead_and_why_is_said() -> None:
     plain = judge_cube(ask(attestations=[attest(), yanked()])).error
     assert plain.hint == "ask for it by its version (1.0.0) if you need these very bytes"
-    assert str(plain).endswith(f": {Reason.WRONG}")
+    assert str(plain) == f"{ORIGIN}:latest was yanked by its publisher: {Reason.WRONG}"
     told = yanked(message="chapter two", replacement=f"{ORIGIN}:1.0.1")
     error = judge_cube(ask(attestations=[attest(), told])).error
     assert error.hint == f"use {ORIGIN}:1.0.1, or {plain.hint}"
     assert str(error).endswith(f": {Reason.WRONG}, chapter two; use {ORIGIN}:1.0.1")
     danger = judge_cube(ask(f"{ORIGIN}:1.0.0", attestations=[attest(), yanked(DANGEROUS)])).error
     assert danger.hint == "do not use it"
+
+
+def test_no_rule_of_an_accepted_cube_is_left_out() -> None:
+    for question in (ask(), ask(pins=accepted(ask())), ask(f"{ORIGIN}@{manifest().digest}")):
+        verdict = judge_cube(question)
+        assert [one.rule for one in verdict.rules if one.detail == "not reached"] == []
+
+
+def test_what_a_policy_demands_and_finds_has_passed() -> None:
+    kinds = ask(policy=Policy(default=Terms(media_types=(("x/*",),))))
+    assert differing(kinds) == {"content": ("passed", None)}
+    keys = (ALICE.public_key, MALLORY.public_key)
+    both = tuple(sorted(key.id for key in keys))
+    found = [about(release(publishers=both), key) for key in (ALICE, MALLORY)]
+    terms = Terms(publishers=keys, threshold=2)
+    assert differing(ask(attestations=found, policy=Policy(default=terms))) == {
+        "publisher": ("passed", None),
+        "threshold": ("passed", None),
+    }
+    shown = Terms(attestations=(Required(status.PREDICATE_TYPE),))
+    exact = ask(f"{ORIGIN}:1.0.0", attestations=[attest(), yanked()], policy=Policy(default=shown))
+    assert differing(exact) == {
+        "attestations": ("passed", None),
+        "status": ("warned", "release-yanked"),
+    }
+
+
+def test_any_publisher_of_the_policy_may_attest() -> None:
+    terms = Terms(
+        publishers=(MALLORY.public_key, ALICE.public_key),
+        attestations=(Required(PREDICATE_TYPE),),
+    )
+    partner = about(release(), ALICE)
+    assert results(ask(attestations=[partner], policy=Policy(default=terms)))["attestations"] == (
+        ("passed", None)
+    )
+    kind = "https://scan.example/v1"
+    bundle = bundles.sign(Statement("x", manifest().digest, kind, {}), MALLORY)
+    made = referrer.write(bundle, kind, manifest().descriptor(), MALLORY.public_key)
+    found = [attest(), Attestation(made, bundle.raw)]
+    wanted = replace(terms, attestations=(Required(kind),))
+    for publishers, outcome in ((terms.publishers, "passed"), (None, "failed")):
+        policy = Policy(default=replace(wanted, publishers=publishers))
+        assert results(ask(attestations=found, policy=policy))["attestations"][0] == outcome
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_knowledge_ages_and_comes_from_the_past(mode) -> None:
+    day, second = timedelta(days=1), timedelta(seconds=1)
+    policy = Policy(default=Terms(max_staleness=day))
+    bad = "failed" if mode is Mode.ENFORCE else "warned"
+    for known_at, expected in (
+        (NOW, ("passed", None)),
+        (NOW - day, ("passed", None)),
+        (NOW - day - second, (bad, "stale")),
+        (NOW + CLOCK_TOLERANCE, ("passed", None)),
+        (NOW + CLOCK_TOLERANCE + second, (bad, "clock-set-back")),
+    ):
+        question = ask(policy=policy, known_at=known_at, mode=mode)
+        assert results(question)["freshness"] == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "text"),
+    [
+        (timedelta(0), "0 minutes"),
+        (timedelta(seconds=59), "0 minutes"),
+        (timedelta(minutes=119, seconds=59), "119 minutes"),
+        (timedelta(hours=2), "2 hours"),
+        (timedelta(hours=47, minutes=59), "47 hours"),
+        (timedelta(days=2), "2 days"),
+        (timedelta(days=9, hours=23), "9 days"),
+    ],
+)
+def test_an_age_is_told_in_its_largest_unit(age, text) -> None:
+    assert age_text(age) == text
