@@ -93,7 +93,7 @@ def test_a_link_in_the_place_of_the_folder_is_not_followed(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "out").symlink_to(elsewhere)
-    with story.client() as client, pytest.raises(ConflictError):
+    with story.client() as client, pytest.raises(ConflictError, match="is not a folder"):
         client.unpack(f"{story.name}:1.0.0", tmp_path / "out")
     assert not list(elsewhere.iterdir())
 
