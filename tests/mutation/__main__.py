@@ -174,6 +174,9 @@ class Run:
         new = [one for one in survivors if one.identity not in listed]
         stale = [one for one in listed if one not in names and one[0] in self.modules]
         _print_table(self.mutants, self.outcomes, set(listed))
+        broken = [one for one in self.mutants if self.outcomes.get(_key(one)) == running.BROKEN]
+        for one in broken:
+            print(f"cannot be run: {one.module}:{one.first} {one.operator}: {one.now}")
         for name in self.failing:
             print(f"fails without a mutant, so it kills none: {name}")
         for one in new:
@@ -188,7 +191,7 @@ class Run:
         if missing:
             print(f"{len(missing)} have not run: repeat with --resume")
             return 75
-        return 1 if new or stale or self.failing else 0
+        return 1 if new or stale or broken or self.failing else 0
 
 
 def _made(modules: Sequence[str], state: Path) -> list[Mutant]:
@@ -286,7 +289,7 @@ def _print_table(
         row = rows.setdefault(one.module, Counter())
         outcome = outcomes.get(_key(one))
         row["mutants"] += 1
-        row["killed"] += outcome not in (None, 0)
+        row["killed"] += outcome == running.KILLED
         row["listed"] += outcome == 0 and one.identity in listed
         row["survive"] += outcome == 0 and one.identity not in listed
     total = sum(rows.values(), Counter())
@@ -330,7 +333,8 @@ def _forget(state: Path, *, kills: bool) -> None:
     log = state / "outcomes.jsonl"
     if log.exists():
         lines = log.read_text().splitlines(keepends=True)
-        log.write_text("".join(line for line in lines if not kills and json.loads(line)[1]))
+        killed = [line for line in lines if json.loads(line)[1] == running.KILLED]
+        log.write_text("" if kills else "".join(killed))
 
 
 def _copy(source: Path, target: Path) -> None:

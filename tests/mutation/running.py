@@ -119,7 +119,8 @@ class Children:
         for pid, (_, since, _) in running.items():
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                yield pid, SURVIVED if status == 0 else KILLED
+                code = os.waitstatus_to_exitcode(status)
+                yield pid, code if code in (SURVIVED, BROKEN) else KILLED
             elif time.monotonic() - since > _PATIENCE_S:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

@@ -11,7 +11,7 @@ from memcube.trust.log_state import KnownLog, Logs, LogStore, advanced, parse
 from memcube_protocol.errors import LogError, SignatureInvalidError, StorageError
 from memcube_signing.transparency import checkpoint
 from support.log import Log, signer
-from support.signing import NOW
+from support.signing import ALICE, MALLORY, NOW
 
 HOST = "registry.example"
 
@@ -168,3 +168,18 @@ def test_a_file_of_another_shape_is_damaged(tmp_path):
             store.load()
     path.write_text(json.dumps(whole | {"logs": {}}))
     assert store.load() == Logs()
+
+
+def test_the_key_of_a_registry_stays_as_it_was_met_first(tmp_path):
+    def keyed(size: int, key=None) -> KnownLog:
+        return replace(met(grown(size)), registry_key=key and key.public_key)
+
+    store = LogStore(tmp_path)
+    for log, expected in (
+        (keyed(3), None),
+        (keyed(4, ALICE), ALICE.public_key),
+        (keyed(5), ALICE.public_key),
+        (keyed(6, MALLORY), ALICE.public_key),
+    ):
+        store.keep(HOST, log)
+        assert store.load().of(HOST).registry_key == expected
