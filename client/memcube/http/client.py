@@ -83,7 +83,7 @@ class Response:
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it comes, at most 256 KiB a piece.
+        """The body as it comes, at most 512 KiB a piece.
 
         Raises:
             NetworkError: the body breaks off, or comes slower than 1 KiB a second for 30 s.

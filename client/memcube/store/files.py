@@ -16,8 +16,8 @@ from memcube_protocol.errors import DiskFullError, ReadOnlyError, StorageError
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
-PIECE_BYTES: Final = 256 * 1024
-"""Bytes per read: as much as stays in the cache between reading, hashing and writing."""
+PIECE_BYTES: Final = 512 * 1024
+"""Bytes per read: stays in the cache between reading, hashing and writing; smaller ones cost more calls."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})

@@ -17,7 +17,7 @@
             push_manifest_if_changed(registry, "ann/notes", manifest)          # by digest
             push_manifest_if_changed(registry, "ann/notes", manifest, "1.0.0") # tag last
 
-Memory stays flat: a thread holds one piece of 256 KiB. A killed transfer goes on where it stopped.
+Memory stays flat: a thread holds one piece of 512 KiB. A killed transfer goes on where it stopped.
 """
 
 from __future__ import annotations
