@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import sqlalchemy as sql
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from memcube_protocol.errors import (
     ConflictError,
@@ -26,7 +27,7 @@ from memcube_signing.transparency.tiles import Tile
 from sqlmodel import Session, col, select
 
 from memcube_registry.batching import Batches
-from memcube_registry.database import Database, utc_now
+from memcube_registry.database import Database, table_of, utc_now
 from memcube_registry.log.appending import Appender, current, read_tile
 from memcube_registry.log.intake import Arrival, admitted
 from memcube_registry.log.models import LogEntry, LoggedRelease
@@ -35,6 +36,15 @@ from memcube_registry.log.submission import Submission
 from memcube_registry.log.witnesses import Witnesses
 
 BATCH: Final = 512
+
+# Built once: an auditor asks for every bundle there is.
+_ENTRIES: Final = table_of(LogEntry)
+_BODIES, _NAME_TAGS = (
+    sql.select(column)
+    .where(_ENTRIES.c.number >= sql.bindparam("first"), _ENTRIES.c.number < sql.bindparam("end"))
+    .order_by(_ENTRIES.c.number)
+    for column in (_ENTRIES.c.body, _ENTRIES.c.name_tag)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +208,10 @@ class TransparencyLog:
 
 def _column(session: Session, tile: Tile) -> list[bytes]:
     """What the entries of a bundle hold of its kind."""
-    column = LogEntry.body if tile.kind == tiles.ENTRIES else LogEntry.name_tag
+    query = _BODIES if tile.kind == tiles.ENTRIES else _NAME_TAGS
     first = tile.number * tiles.WIDTH
-    query = (
-        select(column)
-        .where(col(LogEntry.number) >= first, col(LogEntry.number) < first + tile.width)
-        .order_by(col(LogEntry.number))
-    )
-    return [bytes(content) for content in session.exec(query)]
+    found = session.execute(query, {"first": first, "end": first + tile.width})
+    return list(found.scalars())
 
 
 def shown(entry: TlogEntry) -> bytes:
