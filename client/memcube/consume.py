@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.content import read_verified
@@ -29,20 +30,19 @@ from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 from memcube_signing import release
 from memcube_signing.authority.chain import about
-from memcube_signing import release
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
 from memcube_signing.predicates import countersignature, status
 
-from memcube import key_registry
 from memcube.context import EVERYTHING, NORMAL_TRUST, Context, Trust
-from memcube.log_watch import follow
-from memcube.remote import Registry
 from memcube.store import Ref, Store
-from memcube.transfer import pull_blobs
 from memcube.trust import Attestation, Question, Scope, Verdict, judge_cube, location_of
 from memcube.trust.policy import Policy
 from memcube.trust.verdict import Standing
+
+# What talks to registries is loaded by the functions that do: opening a cube needs none of it.
+if TYPE_CHECKING:
+    from memcube.remote import Registry
 
 _ATTESTATIONS = 64
 _DECISIVE_ATTESTATIONS = 256
@@ -106,6 +106,8 @@ def pull(
         IntegrityError: the registry sent other bytes than it named.
         NetworkError: no answer, or offline.
     """
+    from memcube.transfer import pull_blobs
+
     reference = context.at_registry(reference)
     registry = context.registry(reference.host)
     with context.store.session():
@@ -292,6 +294,8 @@ def look_up(context: Context, reference: Reference) -> Found:
         NotFoundError, InvalidManifestError: as `resolve_unjudged`.
         LogError, SignatureInvalidError: its transparency log is not the one that was seen before.
     """
+    from memcube.log_watch import follow
+
     found = resolve_unjudged(context.registry(reference.host), reference)
     follow(context, reference.host, found.attestations, _new_documents(context, found))
     return found
@@ -310,6 +314,8 @@ def resolve_unjudged(registry: Registry, reference: Reference) -> Found:
         NotFoundError: there is no such cube.
         InvalidManifestError: it is something else than a cube.
     """
+    from memcube import key_registry
+
     manifest = registry.manifest(reference.name, reference.target)
     if not isinstance(manifest, oci.Manifest):
         raise InvalidManifestError(
