@@ -88,15 +88,22 @@ def test_the_page_says_what_is_in_a_cube_and_what_is_stated_about_it(
         "personal-data 1",
         "model signature",
         "yes: the publisher's",
-        "verified by this registry on",
-        "MEMCUBE_PUBLISHER_VERIFIED",
-        "yes: this registry's",
     ):
         assert words in page.text, (words, page.text)
     assert page.text.count("entry ") >= 2
     assert ("href", f"/{name}:1.0.0") in page.attributes
     for target in (f"/{name}:1.0.0", f"/{name}@{digest}"):
         assert digest in shown(ada.server.wire, target).text
+
+
+def test_the_page_shows_the_registrys_countersignature(tmp_path, new_person):
+    person = new_person()  # the registry countersigns for one key of a namespace, the first
+    name = f"{person.name}/{fresh('notes')}"
+    publisher = Machine(tmp_path / "publisher", person.server.url, person.token)
+    publisher.ok("push", written(tmp_path / "cube", name), "--public")
+    text = shown(person.server.wire, f"/{name}").text
+    for words in ("verified by this registry on", "MEMCUBE_PUBLISHER_VERIFIED", "this registry's"):
+        assert words in text
 
 
 def test_what_publishers_write_is_text_and_nothing_else(tmp_path, publisher, name, ada):
