@@ -29,7 +29,7 @@ def attested_scan(verified: Verified) -> Scan | None:
     if publisher is None:
         return None
     found = values_of(scans.KIND, verified.attestations, verified.cube.digest, (publisher,))
-    return max((one.value for one in found), key=lambda scan: scan.scanned_at, default=None)
+    return scans.latest(one.value for one in found)
 
 
 def opacity_of(verified: Verified, memory_id: str, text: str | None) -> str:

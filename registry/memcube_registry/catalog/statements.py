@@ -88,7 +88,7 @@ class Statements:
     @property
     def scan(self) -> Scan | None:
         """The publisher's latest scan."""
-        return max(self._values(Scan), key=lambda scan: scan.scanned_at, default=None)
+        return scan.latest(self._values(Scan))
 
     @property
     def status(self) -> Status | None:

@@ -7,7 +7,7 @@ secret would publish it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -188,6 +188,15 @@ class Scan:
         return Statement(self.name, self.subject, PREDICATE_TYPE, predicate)
 
 
+def latest(scans: Iterable[Scan]) -> Scan | None:
+    """The scan that counts: the latest; of two in one second the one that compared and found more."""
+    return max(
+        scans,
+        key=lambda scan: (scan.scanned_at, len(scan.recomputed), sum(scan.counts.values())),
+        default=None,
+    )
+
+
 def read(said: Statement) -> Scan:
     """The scan in a statement of its predicate type.
 
@@ -221,12 +230,14 @@ def _coverage(fields: Reader) -> Coverage:
 
 
 def _recomputed(fields: Reader) -> Recomputed:
-    names = ("path", "base", "difference", "tolerance")
-    fields.only((*names, "environment"))
+    fields.only(("path", "base", "difference", "tolerance", "environment"))
     environment = fields.table("environment")
     return Recomputed(
-        *map(fields.text, names),
-        environment={name: environment.text(name) for name in fields.mapping("environment")},
+        fields.text("path"),
+        fields.text("base"),
+        fields.text("difference"),
+        fields.text("tolerance"),
+        {name: environment.text(name) for name in fields.mapping("environment")},
     )
 
 

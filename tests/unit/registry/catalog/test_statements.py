@@ -10,7 +10,7 @@ from memcube_signing import referrer
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import PrivateKey
 from memcube_signing.predicates import attest
-from memcube_signing.predicates.scan import Scan
+from memcube_signing.predicates.scan import Recomputed, Scan
 from memcube_signing.predicates.status import Reason, State, Status
 from memcube_signing.release import sign_release
 from support.signing import ALICE, CREATED, MALLORY, ORIGIN, manifest, release
@@ -77,3 +77,11 @@ def test_what_is_no_bundle_states_nothing() -> None:
     broken = Attached(RELEASE.referrer, b"{}")
     said = read(broken)
     assert [(one.name, one.key) for one in said.said] == [("unreadable", None)]
+
+
+def test_of_two_scans_in_one_second_the_one_that_compared_more_counts() -> None:
+    one = Recomputed("activation/kv/manifest.json", "mip1-base:0", "0", "0", {})
+    compared = replace(SCAN, recomputed=(one,))
+    for order in ((SCAN, compared), (compared, SCAN)):
+        said = read(RELEASE, *(attached(attest(value, ALICE)) for value in order))
+        assert said.scan == compared
