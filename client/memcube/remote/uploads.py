@@ -39,7 +39,9 @@ class Uploads:
     ) -> Upload | None:
         """A new upload session; nothing if `mount` could be mounted from `source` instead."""
         query = {"mount": str(mount), "from": source or ""} if mount and source else {}
-        scopes = {scope_of(name, "pull,push")} | ({scope_of(source, "pull")} if source else set())
+        scopes = {scope_of(name, "pull,push")}
+        if source and source != name:
+            scopes.add(scope_of(source, "pull"))
         url = self._connection.url(name, "blobs/uploads/") + (
             f"?{urlencode(query)}" if query else ""
         )

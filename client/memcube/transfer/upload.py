@@ -64,23 +64,17 @@ class Sender:
         return moved
 
     def _moved(self, blob: Descriptor, stop: Stop) -> Moved:
-        if self._is_there(blob):
-            self.progress.advance(blob, blob.size)
-            return Moved(blob, Outcome.PRESENT)
-        path = self.store.path(blob.digest, blob.size)
         if blob.size < _NOTED_BYTES:
-            return self._send(blob, path, UploadNote(None), stop)
+            return self._send(blob, UploadNote(None), stop)
         with self.store.uploads.note(self.registry.host, self.name, blob.digest) as note:
-            return self._send(blob, path, note, stop)
+            return self._send(blob, note, stop)
 
-    def _is_there(self, blob: Descriptor) -> bool:
-        return self.registry.blob_size(self.name, blob.digest) is not None
-
-    def _send(self, blob: Descriptor, path: Path, note: UploadNote, stop: Stop) -> Moved:
+    def _send(self, blob: Descriptor, note: UploadNote, stop: Stop) -> Moved:
         upload = self._noted(note) or self._start(blob)
-        if upload is None:
+        if isinstance(upload, Outcome):
             self.progress.advance(blob, blob.size)
-            return Moved(blob, Outcome.MOUNTED)
+            return Moved(blob, upload)
+        path = self.store.path(blob.digest, blob.size)
         attempt = _Attempt(self, blob, path, note, stop, upload)
         return Moved(blob, Outcome.SENT, attempt.run())
 
@@ -95,10 +89,15 @@ class Sender:
         except MemcubeError:
             return None  # whatever is wrong with the old session, a new one can be begun
 
-    def _start(self, blob: Descriptor) -> Upload | None:
-        source = self.locations().get(blob.digest)
-        source = None if source == self.name else source
-        return self.registry.uploads.start(self.name, mount=blob.digest, source=source)
+    def _start(self, blob: Descriptor) -> Upload | Outcome:
+        """A session; or how the registry comes to hold the blob without one.
+
+        Where no other repository is known to hold it, it is mounted from this one: one request asks
+        whether it is there, and begins the upload if not.
+        """
+        source = self.locations().get(blob.digest, self.name)
+        upload = self.registry.uploads.start(self.name, mount=blob.digest, source=source)
+        return upload or (Outcome.PRESENT if source == self.name else Outcome.MOUNTED)
 
 
 class _Attempt:

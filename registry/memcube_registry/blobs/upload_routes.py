@@ -17,6 +17,7 @@ from memcube_protocol.errors import (
     SizeMismatchError,
     StorageError,
 )
+from sqlmodel import Session
 
 from memcube_registry.accounts.authentication import principal_in
 from memcube_registry.accounts.principal import Principal
@@ -43,13 +44,14 @@ class UploadRoutes:
     async def post(self, request: Request, name: str) -> Response:
         """Begin an upload: 202; or 201 where a mount, or the body itself, already ends it."""
         principal = principal_in(request.scope)
-        if mount := request.argument("mount"):
-            mounted = Digest.parse(mount)
-            if await self._mount(principal, name, mounted, request.argument("from")):
-                return _created(name, mounted)
-        whole = request.argument("digest")
+        whole, mount = request.argument("digest"), request.argument("mount")
         digest = Digest.parse(whole) if whole else None
-        upload = await serve(self._begin, principal, name)
+        mounted = Digest.parse(mount) if mount else None
+        source = request.argument("from")
+        upload = await serve(self._begin, principal, name, mounted, source)
+        if upload is None:
+            assert mounted, "nothing else spares an upload"
+            return _created(name, mounted)
         if digest is None:
             return _accepted(upload, upload.size_bytes)
         try:
@@ -88,20 +90,22 @@ class UploadRoutes:
         )
         return Answer(204)
 
-    def _begin(self, principal: Principal, name: str) -> OpenUpload:
+    def _begin(
+        self, principal: Principal, name: str, mounted: Digest | None, source: str | None
+    ) -> OpenUpload | None:
+        """A new upload; None where the blob `mounted` was linked instead."""
         now = utc_now()
         with self.database.read() as session:
-            uploading.require_few_open(session, principal)
-        return self.database.run(lambda session: uploading.begin(session, principal, name, now))
+            may_begin = uploading.has_few_open(session, principal)
 
-    async def _mount(
-        self, principal: Principal, name: str, digest: Digest, source: str | None
-    ) -> bool:
-        mounted = await serve(
-            self.database.run,
-            lambda session: service.mount(session, principal, name, digest, source, utc_now()),
-        )
-        return mounted is not None
+        def begin(session: Session) -> OpenUpload | None:
+            if mounted and service.mount(session, principal, name, mounted, source, now):
+                return None
+            if not may_begin:
+                raise uploading.too_many_open()
+            return uploading.begin(session, principal, name, now)
+
+        return self.database.run(begin)
 
     async def _resume(self, principal: Principal, name: str, upload_id: str) -> OpenUpload:
         def resume() -> OpenUpload:

@@ -71,20 +71,21 @@ def begin(session: Session, principal: Principal, name: str, now: datetime) -> O
     return OpenUpload(row.id, name, repository.id, repository.account_id, 0)
 
 
-def require_few_open(session: Session, principal: Principal) -> None:
-    """Refuse another upload where the caller has begun too many; asked before, not while, beginning.
+def has_few_open(session: Session, principal: Principal) -> bool:
+    """Whether the caller may begin another upload; asked before, not while, beginning.
 
     Serialisable transactions that count what the others add would all but one be run again.
-
-    Raises:
-        QuotaExceededError: `OPEN_MAX` of them are open.
     """
     count = select(func.count()).where(Upload.account_id == principal.account_id)
-    if session.exec(count).one() >= OPEN_MAX:
-        raise QuotaExceededError(
-            f"you have {OPEN_MAX} uploads open",
-            hint="finish or cancel some of them; those that nobody uses end by themselves",
-        )
+    return session.exec(count).one() < OPEN_MAX
+
+
+def too_many_open() -> QuotaExceededError:
+    """The refusal of an upload too many."""
+    return QuotaExceededError(
+        f"you have {OPEN_MAX} uploads open",
+        hint="finish or cancel some of them; those that nobody uses end by themselves",
+    )
 
 
 def resume(
