@@ -228,7 +228,17 @@ ONLY_CODE = {
         *("size", "blake3", "l0.k", "l0.v", "layers", "computeDtype", "kvDtype"),
     },
     "adapter-metadata": set(),
-    "release": {"origin", "version", "createdAt", "expiresAt", "keyIds", "issuer", "subject", "ref", "sha"},
+    "release": {
+        "origin",
+        "version",
+        "createdAt",
+        "expiresAt",
+        "keyIds",
+        "issuer",
+        "subject",
+        "ref",
+        "sha",
+    },
 }
 """Fields with rules that only code can judge: sums over several fields, Unicode, calendars, grammars."""
 
