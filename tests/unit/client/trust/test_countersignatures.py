@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from memcube.provenance.telling import what_is_said
-from memcube.trust import Attestation, Mode, Outcome, Pins, Question, Standing, judge_cube
+from memcube.trust import (
+    Acceptance,
+    Attestation,
+    Mode,
+    Outcome,
+    Pins,
+    Question,
+    Standing,
+    judge_cube,
+)
 from memcube.trust.attested import statements_of
 from memcube.trust.log_state import KnownLog, Logs, advanced
 from memcube.trust.policy import LogDemand, Policy, Terms
@@ -234,6 +243,13 @@ class TestShown:
             ("countersignature", "countersignature-of-another-name"),
         ]
         assert "verified it at 2026-01-31 12:00 UTC, entry 0 of" in what_is_said(claims[1])
+
+    def test_with_a_copy_the_one_about_its_origin_counts(self):
+        copy = "mirror.example/copies/notes"
+        found = [RELEASED, said(), said(resource=copy)]
+        accepting = ask(*found, name=copy, accept=Acceptance(origin=ORIGIN))
+        claims = statements_of(manifest(), found, judge_cube(accepting))
+        assert [one.why for one in claims] == [None, None, "countersignature-of-another-name"]
 
     def test_the_registrys_key_makes_nothing_else_count(self):
         bundle = attest(SUMMARY, REGISTRY)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from memcube.store.locks import hold_lock
 from memcube.trust.log_state import KnownLog, Logs, LogStore, advanced, parse
-from memcube_protocol.errors import LogError, SignatureInvalidError, StorageError
+from memcube_protocol.errors import ConflictError, LogError, SignatureInvalidError, StorageError
 from memcube_signing.transparency import checkpoint
 from support.log import Log, signer
 from support.signing import ALICE, MALLORY, NOW
 
 HOST = "registry.example"
+NOISY = "!" + base64.b64encode(ALICE.public_key.der).decode()
 
 
 def grown(count: int, seed: int = 7) -> Log:
@@ -162,11 +165,23 @@ def test_a_file_of_another_shape_is_damaged(tmp_path):
         *(whole | {"logs": {HOST: {"key": log["key"]}}}, whole | {"logs": {HOST: {"note": "x"}}}),
         *(whole | {"logs": {HOST: log | {"key": value}}} for value in (None, "x", 7, "a+b+c")),
         *(whole | {"logs": {HOST: log | {"note": value}}} for value in (None, "x", 7)),
+        *(whole | {"logs": {HOST: log | {"registryKey": value}}} for value in ("", "x", 7, NOISY)),
     ):
         path.write_text(json.dumps(other))
         with pytest.raises(StorageError):
             store.load()
     path.write_text(json.dumps(whole | {"logs": {}}))
+    assert store.load() == Logs()
+
+
+def test_nothing_is_kept_while_another_process_reads_and_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("memcube.trust.log_state._LOCK_WAIT_S", 0.1)
+    store = LogStore(tmp_path)
+    with (
+        hold_lock(tmp_path / ".logs.json.lock", exclusive=False, wait_s=1),
+        pytest.raises(ConflictError),
+    ):
+        store.keep(HOST, met(grown(5)))
     assert store.load() == Logs()
 
 

@@ -13,9 +13,11 @@ import pytest
 import support
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memcube.store.locks import hold_lock
 from memcube.trust import Observation, Pin, Pins, PinStore, Place
 from memcube.trust.pins import PINS_FILE, parse
 from memcube_protocol.errors import (
+    ConflictError,
     InvalidStatementError,
     OriginMismatchError,
     PublisherChangedError,
@@ -36,6 +38,9 @@ PINS = Pins().recording(seen()).recording(seen(location=MIRROR, tag=None))
 def test_pins_read_back_from_their_file():
     assert parse(PINS.to_bytes()) == PINS
     assert parse(Pins().to_bytes()) == Pins()
+    later = PINS.recording(replace(seen(), release=next_release(release(), "two")))
+    assert parse(later.to_bytes()) == later
+    assert later.at(ORIGIN).tags == {"latest": 2}
 
 
 def test_recording_again_changes_nothing():
@@ -91,6 +96,7 @@ def broken(**change) -> bytes:
         b"[]",
         b"{}",
         broken(format=2),
+        broken(format=0),
         broken(more=1),
         broken(origins=[]),
         broken(origins={"no host": {}}),
@@ -100,6 +106,7 @@ def broken(**change) -> bytes:
         broken(origins={ORIGIN: {"publishers": [1], "seen": {}}}),
         broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": "1"}}}),
         broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": 0}}}),
+        broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": 1.5}}}),
         broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": -1}}}),
         broken(places={MIRROR: {"origin": ORIGIN, "tags": {"latest": True}}}),
         broken(places={MIRROR: {"origin": "no host", "tags": {}}}),
@@ -152,6 +159,16 @@ for number in range(10):
     seen = Observation(said.origin, "latest", said, (ALICE.public_key,))
     PinStore(Path(sys.argv[1])).record(seen)
 """
+
+
+def test_nothing_is_recorded_while_another_process_reads_and_writes(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("memcube.trust.pins._LOCK_WAIT_S", 0.1)
+    with (
+        hold_lock(tmp_path / f".{PINS_FILE}.lock", exclusive=False, wait_s=1),
+        pytest.raises(ConflictError),
+    ):
+        PinStore(tmp_path).record(seen())
+    assert PinStore(tmp_path).load() == Pins()
 
 
 def test_several_processes_lose_no_pin(tmp_path: Path):

@@ -9,6 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube.trust import Acceptance, Attestation, Mode, Outcome, Pins, Question, judge_cube
@@ -23,9 +27,10 @@ from memcube_signing.release import PREDICATE_TYPE, sign_release
 from memcube_signing.statement import Statement
 from memcube_signing.transparency.checkpoint import NoteKey
 from support.log import signer
-from support.signing import ALICE, EDDIE, MALLORY, NOW, ORIGIN, manifest, release
+from support.signing import ALICE, EDDIE, MALLORY, NOW, ORIGIN, changed, manifest, release
 
 SCAN = "https://scan.example/v1"
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 MIRROR = "mirror.example/copies/notes"
 KEYS = f"""
 [keys]
@@ -93,6 +98,9 @@ def refused(verdict, rule, reason):
         ("*.a.example/**", "x.y.a.example/b", "xa.example/b"),
         ("**", "a.example/b", ""),
         ("a.example/**", "a.example/b", "a.example.evil/b"),
+        ("a.example/*", "a.example/x", "a.example/x/y"),
+        ("a.example/b", "a.example/b", "a.example/b/c"),
+        ("a.example/b/c/**", "a.example/b/c/d", "a.example/b"),
     ],
 )
 def test_a_pattern_fits_whole_components(pattern, fitting, other):
@@ -106,6 +114,7 @@ def test_a_pattern_fits_whole_components(pattern, fitting, other):
         *("", "a.example", "A.example/b", "a.example/B", "a.example/b*", "a.example/**/c", "**/c"),
         *("a.example/b:1", "a.example//b", "a.example/b/", "а.example/b", "a.example/аlice", "*."),
         *("a.*.example/b", "*a.example/b", "a.example/b@sha256:00", "***", "a.example/ "),
+        *("/b", "!/b", "a.example/**/*", "a.example:443/b", "*.example:443/**"),
     ],
 )
 def test_what_is_no_pattern_is_refused(pattern):
@@ -291,6 +300,30 @@ def test_an_attestation_by_another_key_or_about_something_else_is_none(wrong):
     assert result(warned, "attestations").outcome is Outcome.WARNED
 
 
+@pytest.mark.parametrize("kind", ["application/a", "text/plain"])
+def test_what_is_attached_as_something_else_attests_nothing(kind):
+    made = scan(EDDIE, **CLEAN)
+    other = oci.parse_manifest(changed(made.referrer.raw, "artifactType", kind))
+    attestations = (*released(ALICE), replace(made, referrer=other))
+    refused(judge(SCANNED, *attestations), "attestations", "attestation-missing")
+
+
+def test_an_attestation_of_another_tool_may_be_signed_in_either_form():
+    own = f'[default]\nattestations = [{{type = "{SCAN}"}}]'
+    made = scan(ALICE)
+    low = bundles.parse(made.bundle).signature.value
+    either = changed(made.bundle, "dsseEnvelope.signatures.0.sig", high_s(low))
+    bundle = bundles.parse(either)
+    about = referrer.write(bundle, SCAN, manifest().descriptor(), ALICE.public_key)
+    assert judge(own, *released(ALICE), Attestation(about, bundle.raw)).error is None
+
+
+def high_s(signature: bytes) -> str:
+    """The other signature that is as valid, as OpenSSL makes half of the time."""
+    r, s = decode_dss_signature(signature)
+    return base64.b64encode(encode_dss_signature(r, P256_ORDER - s)).decode()
+
+
 def test_without_named_keys_the_publisher_attests():
     own = f'[default]\nattestations = [{{type = "{SCAN}"}}]'
     assert judge(own, *released(ALICE), scan(ALICE)).error is None
@@ -441,11 +474,20 @@ def test_joined_terms_leave_open_what_both_leave_open():
 def test_every_list_of_kinds_has_to_allow_a_kind():
     terms = Terms(media_types=(("a/b", "x/*"), ("a/*", "x/y")))
     allowed = [
-        kind for kind in ("a/b", "a/c", "x/y", "x/z", "a/bc") if terms.allows_media_type(kind)
+        kind
+        for kind in ("a/b", "a/a", "a/c", "x/y", "x/z", "a/bc", "xa/b")
+        if terms.allows_media_type(kind)
     ]
     assert allowed == ["a/b", "x/y"]
     assert Terms().allows_media_type("any/thing")
     assert not Terms(media_types=((),)).allows_media_type("any/thing")
+
+
+@pytest.mark.parametrize("host", ["a.example", "z.example"])
+def test_an_organisations_scope_decides_wherever_it_stands_in_the_alphabet(host):
+    top = Policy((Terms(f"{host}/**", threshold=3),))
+    both = Policy((Terms(f"{host}/b/c"),), above=top)
+    assert both.terms_of(f"{host}/b/c").threshold == 3
 
 
 def test_an_organisation_that_leaves_a_name_open_still_gives_its_defaults():

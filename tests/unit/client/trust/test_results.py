@@ -301,6 +301,9 @@ def test_a_new_key_in_a_namespace_that_is_known_is_told() -> None:
     assert first_use((sister, MALLORY), (cousin, EDDIE)) == told
     assert first_use((sister, MALLORY), (cousin, ALICE)) == plain
     assert first_use((sister, ALICE)) == plain
+    verdict = judge_cube(ask(pins=Pins({sister: Pin((MALLORY.public_key,))})))
+    assert [sister in told for told in verdict.warnings] == [True]
+    assert judge_cube(ask()).warnings == ()
     for stranger in ("registry.example/alicea/songs", "other.example/alice/songs"):
         assert first_use((stranger, MALLORY)) == plain
 
@@ -442,6 +445,14 @@ def test_what_to_use_instead_and_why_is_said() -> None:
     assert str(error).endswith(f": {Reason.WRONG}, chapter two; use {ORIGIN}:1.0.1")
     danger = judge_cube(ask(f"{ORIGIN}:1.0.0", attestations=[attest(), yanked(DANGEROUS)])).error
     assert danger.hint == "do not use it"
+
+
+def test_a_tag_that_is_a_whole_version_is_not_remembered_as_one_that_moves() -> None:
+    for tag, moving in (("", "latest"), (":latest", "latest"), (":1", "1"), (":1.0.0", None)):
+        question = ask(f"{ORIGIN}{tag}")
+        assert question.moving_tag == moving
+        assert judge_cube(question).observation.tag == moving
+    assert ask(f"{ORIGIN}:latest@{manifest().digest}").moving_tag is None
 
 
 def test_no_rule_of_an_accepted_cube_is_left_out() -> None:

@@ -14,13 +14,15 @@ from memcube_protocol import media_types, oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import SignatureMissingError, YankedError
 from memcube_protocol.reference import Reference
+from memcube_signing import bundle as bundles
 from memcube_signing import referrer
 from memcube_signing.bundle import Bundle
 from memcube_signing.predicates import attest, countersignature, status
 from memcube_signing.predicates.countersignature import Countersignature
 from memcube_signing.predicates.status import Reason, State, Status
 from memcube_signing.release import PREDICATE_TYPE
-from support.signing import ALICE, CREATED, MALLORY, NOW, ORIGIN, manifest, signed
+from memcube_signing.statement import Statement
+from support.signing import ALICE, CREATED, MALLORY, NOW, ORIGIN, manifest, release, signed
 
 YANKED = Status(
     subject=manifest().digest,
@@ -143,7 +145,19 @@ class TestStatements:
         broken = Attestation(RELEASE.referrer, b"{}")
         (claim,) = statements_of(manifest(), [broken], judge(RELEASE)[0])
         assert (claim.predicate_type, claim.key) == ("unreadable", None)
-        assert claim.why
+        assert claim.why == "wrong-bundle-type"
+        broken = Attestation(RELEASE.referrer, b"{")
+        (claim,) = statements_of(manifest(), [broken], judge(RELEASE)[0])
+        assert claim.why == "invalid-json"
+
+    def test_each_is_read_as_what_it_is(self):
+        kinds = ("https://a.b/c", "https://x.y/z")
+        others = [Statement("x", manifest().digest, kind, {"a": 1}) for kind in kinds]
+        found = [carried(bundles.sign(one, ALICE), one.predicate_type) for one in others]
+        claims = statements_of(manifest(), [RELEASE, said(), *found], judge(RELEASE)[0])
+        assert [claim.why for claim in claims] == [None] * 4
+        assert [claim.name for claim in claims] == ["release", "status", *kinds]
+        assert [claim.value for claim in claims] == [release(), YANKED, *others]
 
     def test_values_of_another_key_are_passed_over(self):
         found = values_of(
