@@ -67,7 +67,8 @@ def strictest(question: Question, signed: Signed) -> Voice | None:
     last: dict[str, Voice] = {}
     for voice in voices(question, signed):
         before = last.get(voice.key.id)
-        if voice.public or before is None or voice.strictness > before.strictness:
+        yanked = voice.said.state is State.YANKED
+        if voice.public or yanked or before is None or voice.strictness > before.strictness:
             last[voice.key.id] = voice
     while last:
         worst = max(last.values(), key=lambda voice: (voice.strictness, voice.said.stated_at))

@@ -37,8 +37,8 @@ from memcube_signing.predicates.countersignature import (
     Countersignature,
     LogPlace,
 )
+from memcube_signing.release import CLOCK_TOLERANCE, sign_release
 from memcube_signing.release import PREDICATE_TYPE as RELEASE
-from memcube_signing.release import sign_release
 from support.log import Log, signer
 from support.signing import ALICE, CREATED, MALLORY, NOW, ORIGIN, manifest, release
 
@@ -142,8 +142,9 @@ class TestForged:
         refused(ask(RELEASED, said(subject=manifest("two").digest)), "wrong-subject")
 
     def test_replayed_onto_another_name(self):
-        copied = said(resource=f"{HOST}/mallory/notes")
-        refused(ask(RELEASED, copied), "countersignature-of-another-name")
+        for name in ("mallory/notes", "alice/a"):
+            copied = said(resource=f"{HOST}/{name}")
+            refused(ask(RELEASED, copied), "countersignature-of-another-name")
 
     def test_about_another_release_of_the_same_bytes(self):
         refused(
@@ -156,11 +157,29 @@ class TestForged:
         refused(ask(RELEASED, said(levels=("SLSA_BUILD_LEVEL_3",))), "countersignature-failed")
 
     def test_from_the_future(self):
-        refused(ask(RELEASED, said(verified_at=NOW + timedelta(hours=1))), "not-yet-valid")
+        latest = NOW + CLOCK_TOLERANCE
+        assert outcome(ask(RELEASED, said(verified_at=latest)))[0] is Outcome.PASSED
+        later = said(verified_at=latest + timedelta(seconds=1))
+        refused(ask(RELEASED, later), "not-yet-valid")
 
     def test_that_is_in_no_log_or_in_another(self):
         refused(ask(RELEASED, said(log=None)), "log-entry-missing")
         refused(ask(RELEASED, said(log=Log(signer=signer(8)))), "log-unknown")
+
+    def test_is_in_no_log_where_none_is_known_or_asked_for(self):
+        bare = said(log=None)
+        named = Policy(
+            default=Terms(countersignature=LogDemand.REQUIRED),
+            registries={HOST: REGISTRY.public_key},
+        )
+        assert outcome(ask(RELEASED, bare, logs=Logs(), policy=named)) == (Outcome.PASSED, None)
+        off = Policy(default=Terms(countersignature=LogDemand.REQUIRED, log=LogDemand.OFF))
+        assert outcome(ask(RELEASED, bare, policy=off)) == (Outcome.PASSED, None)
+
+    def test_of_several_the_first_is_told(self):
+        forged = said(key=MALLORY), said(resource=f"{HOST}/mallory/notes")
+        refused(ask(RELEASED, *forged), "unknown-key")
+        refused(ask(RELEASED, *forged[::-1]), "countersignature-of-another-name")
 
     def test_is_told_of_where_none_is_demanded(self):
         question = ask(RELEASED, said(key=MALLORY), demand=LogDemand.OFFERED)
@@ -169,6 +188,8 @@ class TestForged:
 
     def test_beside_the_right_one_takes_nothing_away(self):
         assert outcome(ask(RELEASED, said(key=MALLORY), said())) == (Outcome.PASSED, None)
+        unreadable = replace(RELEASED, bundle=b"{}")
+        assert outcome(ask(unreadable, RELEASED, said())) == (Outcome.PASSED, None)
 
 
 @pytest.mark.parametrize("mode", Mode)

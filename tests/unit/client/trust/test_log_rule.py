@@ -112,7 +112,9 @@ def test_an_entry_about_another_signature_does_not_count():
 def test_a_policy_may_demand_a_log_or_none():
     refused(ask(release_in(None), terms=Terms(log=LogDemand.REQUIRED)), "log-unknown")
     off = Terms(log=LogDemand.OFF)
-    assert result(ask(release_in(None), known(Log()), off)).outcome is Outcome.SKIPPED
+    skipped = result(ask(release_in(None), known(Log()), off))
+    assert skipped.outcome is Outcome.SKIPPED
+    assert skipped.detail == "the policy does not ask for it"
 
 
 def test_a_policys_log_goes_before_the_one_met_first():

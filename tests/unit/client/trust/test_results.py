@@ -95,6 +95,25 @@ def test_a_first_use() -> None:
     assert results(ask()) == FIRST_USE
 
 
+def test_a_verdict_is_written_by_stable_names() -> None:
+    verdict = judge_cube(ask())
+    written = verdict.to_json()
+    rules = written.pop("rules")
+    assert written == {
+        "location": ORIGIN,
+        "digest": str(manifest().digest),
+        "standing": "first-use",
+        "publisher": ALICE.public_key.id,
+        "origin": ORIGIN,
+        "version": "1.0.0",
+        "seq": 1,
+        "job": None,
+    }
+    for one, rule in zip(rules, verdict.rules, strict=True):
+        told = {"outcome": str(rule.outcome), "detail": rule.detail, "reason": rule.reason}
+        assert one == {"rule": rule.rule} | told
+
+
 def test_documents_that_were_known_and_are_none_now_change_nothing() -> None:
     assert results(ask(authority_is_known=True)) == FIRST_USE
 

@@ -97,10 +97,15 @@ def test_a_later_statement_takes_it_back():
     [
         said(key=MALLORY),
         said(version="2.0.0"),
+        said(version="0.9.0"),
         said(origin="registry.example/mallory/notes"),
+        said(origin="registry.example/alice/a"),
         said(subject=manifest("two").digest),
     ],
-    ids=["another key", "another version", "another origin", "another manifest"],
+    ids=[
+        *("another key", "a later version", "an earlier version", "another origin"),
+        *("another name", "another manifest"),
+    ],
 )
 def test_nobody_withdraws_what_is_not_theirs(stranger):
     verdict, rule = judge(RELEASE, stranger)

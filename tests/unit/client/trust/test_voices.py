@@ -16,8 +16,8 @@ from memcube_signing import referrer
 from memcube_signing.authority.document import Revocation
 from memcube_signing.predicates import attest
 from memcube_signing.predicates.status import PREDICATE_TYPE, Reason, State, Status
+from memcube_signing.release import CLOCK_TOLERANCE, sign_release
 from memcube_signing.release import PREDICATE_TYPE as RELEASE
-from memcube_signing.release import sign_release
 from support import authority
 from support.authority import THIEF
 from support.authority import key as fixed_key
@@ -63,7 +63,7 @@ class Story:
         signers = {one.public_key.id: one for one in (*first_keys(self.first), *keys)}
         self.documents += authority.logged(self.log, following, at, *signers.values())
 
-    def verdict(self, *, known=True, log=None, documents=True, tag="latest"):
+    def verdict(self, *, known=True, log=None, documents=True, tag="latest", policy=None):
         logs = Logs({"registry.example": advanced(None, self.log.key, self.log.note(), (), NOW)})
         question = Question(
             Reference.parse(f"{ORIGIN}:{tag}"),
@@ -72,7 +72,7 @@ class Story:
             Pins(),
             NOW,
             logs=logs if known else Logs(),
-            policy=Policy(default=Terms(log=log)) if log else Policy(),
+            policy=policy or (Policy(default=Terms(log=log)) if log else Policy()),
             authority=authority.resolved(self.documents) if documents else None,
             authority_is_known=documents,
         )
@@ -110,6 +110,27 @@ class TestLog:
 
     def test_a_yank_is_obeyed_that_no_log_shows_and_this_is_said(self):
         story = Story().say(State.YANKED, CREATED + HOUR, logged=False)
+        assert story.state() == "yanked"
+
+    def test_what_is_withdrawn_again_outside_the_log_is_withdrawn(self):
+        story = Story(ANY).say(State.ACTIVE, CREATED + HOUR)
+        assert story.say(State.YANKED, CREATED + 2 * HOUR, logged=False).state() == "yanked"
+        story = Story(ANY).say(State.YANKED, CREATED + HOUR)
+        story.say(State.ACTIVE, CREATED + 2 * HOUR, key=BEN)
+        assert story.state() == "active"
+        assert story.say(State.YANKED, CREATED + 3 * HOUR, logged=False).state() == "yanked"
+
+    def test_what_is_said_outside_the_log_is_obeyed_only_where_it_is_stricter(self):
+        story = Story(ANY).say(State.YANKED, CREATED + HOUR, key=BEN)
+        story.say(State.ACTIVE, CREATED + 2 * HOUR)
+        story.say(State.ACTIVE, CREATED + 3 * HOUR, logged=False)
+        assert story.state() == "active"
+        story.say(State.DEPRECATED, CREATED + 4 * HOUR, logged=False)
+        assert story.state() == "yanked"
+
+    def test_another_key_takes_nothing_back_outside_the_log_either(self):
+        story = Story(ANY).say(State.YANKED, CREATED + HOUR)
+        story.say(State.ACTIVE, CREATED + 2 * HOUR, key=BEN, logged=False)
         assert story.state() == "yanked"
 
     def test_where_no_log_is_known_none_is_asked_for(self):
@@ -190,9 +211,37 @@ class TestQuorums:
         story = Story(ANY).say(State.YANKED, CREATED + HOUR)
         assert story.say(State.ACTIVE, CREATED + 2 * HOUR, key=BEN).state() == "active"
 
-    def test_an_earlier_word_of_another_takes_nothing_back(self):
-        story = Story(ANY).say(State.ACTIVE, CREATED + HOUR, key=BEN)
+    @pytest.mark.parametrize("hours", [1, 2])
+    def test_an_earlier_word_of_another_takes_nothing_back_nor_does_one_at_the_same_time(
+        self, hours
+    ):
+        story = Story(ANY).say(State.ACTIVE, CREATED + hours * HOUR, key=BEN)
         assert story.say(State.YANKED, CREATED + 2 * HOUR).state() == "yanked"
+
+    @pytest.mark.parametrize(
+        ("wanted", "by", "state"),
+        [(1, (BEN,), "active"), (2, (BEN,), "yanked"), (2, (BEN, CLEO), "active")],
+    )
+    def test_without_documents_as_many_take_it_back_as_the_policy_wants_to_release(
+        self, wanted, by, state
+    ):
+        keys = tuple(one.public_key for one in (ALICE, BEN, CLEO))
+        policy = Policy(default=Terms(publishers=keys, threshold=wanted))
+        story = Story(ANY, by=(ALICE, BEN)).say(State.YANKED, CREATED + HOUR)
+        for key in by:
+            story.say(State.ACTIVE, CREATED + 2 * HOUR, key=key)
+        assert story.state(documents=False, policy=policy) == state
+        if len(by) == 1:
+            story.say(State.ACTIVE, CREATED + 2 * HOUR, key=CLEO)
+            assert story.state(documents=False, policy=policy) == "active"
+
+    def test_who_is_a_quorum_is_told_by_the_time_of_the_last_word(self):
+        story = Story(TWO, by=(ALICE, BEN)).say(State.YANKED, CREATED + HOUR)
+        quorum = authority.quorum(ALICE, BEN, CLEO, of=3)
+        following = authority.after(TWO, created_at=STOLEN, quorum=quorum)
+        story.documents += authority.logged(story.log, following, STOLEN, ALICE, BEN, CLEO)
+        story.say(State.ACTIVE, CREATED + 2 * HOUR, key=BEN)
+        assert story.say(State.ACTIVE, STOLEN + HOUR, key=CLEO).state() == "yanked"
 
     def test_one_of_three_withdraws(self):
         story = Story(TWO, by=(ALICE, BEN))
@@ -209,6 +258,21 @@ class TestQuorums:
         for hours in (2, 3):
             story.say(State.ACTIVE, CREATED + hours * HOUR, key=BEN)
         assert story.state() == "yanked"
+
+
+@pytest.mark.parametrize(
+    ("state", "at", "expected"),
+    [
+        (State.DEPRECATED, NOW + CLOCK_TOLERANCE, "deprecated"),
+        (State.DEPRECATED, NOW + CLOCK_TOLERANCE + timedelta(seconds=1), "active"),
+        (State.YANKED, NOW + timedelta(days=9), "yanked"),
+    ],
+)
+def test_a_word_from_the_future_counts_when_it_withdraws(state, at, expected):
+    story = Story()
+    said = Status(manifest().digest, ORIGIN, "1.0.0", state, Reason.WRONG, at)
+    story.attestations.append(story.attached(attest(said, ALICE), ALICE, NOW - MINUTE))
+    assert story.state() == expected
 
 
 def test_a_lenient_word_from_the_future_counts_for_nothing():
