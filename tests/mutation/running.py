@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final, NoReturn
@@ -36,7 +36,7 @@ ROOT: Final = Path(__file__).parents[2]
 _WORTH_S: Final = 5.0
 """CPU time of the tests that a mutant may take."""
 KILLED, SURVIVED, BROKEN = 1, 0, 3
-_CPU_S: Final = 90
+_CPU_S: Final = 30
 """Of one mutant: more means that it does not end. CPU time, since the machine may be busy."""
 _MEMORY_BYTES: Final = 4 * 1024**3
 _PATIENCE_S: Final = 1800.0
@@ -204,7 +204,7 @@ class Session:
 
 def run_items(items: Sequence[pytest.Item]) -> pytest.Item | None:
     """Run tests until one fails, which is returned."""
-    for item, following in zip(items, (*items[1:], None), strict=True):
+    for item, following in zip_longest(items, items[1:]):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if item.session.testsfailed:
             return item

@@ -479,6 +479,7 @@ def test_every_list_of_kinds_has_to_allow_a_kind():
         if terms.allows_media_type(kind)
     ]
     assert allowed == ["a/b", "x/y"]
+    assert not Terms(media_types=(("x/*",),)).allows_media_type("xa/b")
     assert Terms().allows_media_type("any/thing")
     assert not Terms(media_types=((),)).allows_media_type("any/thing")
 

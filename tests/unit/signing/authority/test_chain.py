@@ -7,13 +7,15 @@ from itertools import chain as chained
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
+    InvalidJsonError,
     InvalidStatementError,
     KeyNotAuthorisedError,
     LimitExceededError,
 )
-from memcube_signing.authority.chain import MAX_BUNDLES, resolve
-from memcube_signing.authority.document import Revocation
+from memcube_signing.authority.chain import MAX_BUNDLES, about, resolve
+from memcube_signing.authority.document import PREDICATE_TYPE, Revocation
 from support import signing
 from support.authority import (
     ALICE_AT,
@@ -81,6 +83,22 @@ def test_a_document_may_be_as_old_as_the_one_before() -> None:
 def test_a_number_that_is_left_out_does_not_count(seq) -> None:
     skipping = after(FIRST, seq=seq)
     assert resolved(signed(FIRST, OLD), signed(skipping, OLD)).current == FIRST
+
+
+def test_a_document_that_names_another_one_before_it_does_not_count() -> None:
+    for seq, previous in ((2, Digest.of(b"other")), (2, ROTATED.digest), (3, FIRST.digest)):
+        astray = after(ROTATED, seq=seq, previous=previous)
+        found = resolved(signed(FIRST, OLD), signed(ROTATED, OLD, NEW), signed(astray, NEW))
+        assert found.current == ROTATED
+
+
+def test_the_bundles_about_a_namespace_are_told_from_others() -> None:
+    found = (*signed(FIRST, OLD), *signed(ROTATED, OLD, NEW))
+    assert about(ALICE_AT, found) == found
+    for other in ("registry.example/aa", "registry.example/bob"):
+        assert about(other, found) == ()
+    with pytest.raises(InvalidJsonError):
+        about(ALICE_AT, (*found, b"{"))
 
 
 def test_later_documents_can_be_left_out() -> None:
@@ -286,14 +304,20 @@ class TestHostileBundles:
     """What cannot be read is never passed over."""
 
     def test_a_document_of_another_namespace_is_refused(self) -> None:
-        with pytest.raises(InvalidStatementError) as refused:
-            resolve("registry.example/bob", signed(FIRST, OLD))
-        assert refused.value.reason == "wrong-authority"
+        for other in ("registry.example/aa", "registry.example/bob"):
+            with pytest.raises(InvalidStatementError) as refused:
+                resolve(other, signed(FIRST, OLD))
+            assert refused.value.reason == "wrong-authority"
 
     def test_a_release_is_no_key_document(self) -> None:
         with pytest.raises(InvalidStatementError) as refused:
             resolve(ALICE_AT, [signing.signed().raw])
         assert refused.value.reason == "wrong-predicate-type"
+        for kind in (b"https://a.b/c", b"https://x.y/z"):
+            payload = FIRST.to_statement().to_bytes().replace(PREDICATE_TYPE.encode(), kind)
+            with pytest.raises(InvalidStatementError) as refused:
+                resolve(ALICE_AT, [signing.signed_payload(payload, OLD)])
+            assert refused.value.reason == "wrong-predicate-type"
 
     def test_an_unknown_field_is_refused(self) -> None:
         payload = FIRST.to_statement().to_bytes().replace(b'"seq":', b'"new":1,"seq":')
@@ -301,10 +325,11 @@ class TestHostileBundles:
             resolve(ALICE_AT, [signing.signed_payload(payload, OLD)])
 
     def test_bytes_that_are_not_canonical_are_refused(self) -> None:
-        payload = FIRST.to_statement().to_bytes().replace(b'"seq":1', b'"seq": 1')
-        with pytest.raises(InvalidStatementError) as refused:
-            resolve(ALICE_AT, [signing.signed_payload(payload, OLD)])
-        assert refused.value.reason == "not-canonical"
+        for canonical, other in ((b'"seq":1', b'"seq": 1'), (b"https://", b"https:\\/\\/")):
+            payload = FIRST.to_statement().to_bytes().replace(canonical, other)
+            with pytest.raises(InvalidStatementError) as refused:
+                resolve(ALICE_AT, [signing.signed_payload(payload, OLD)])
+            assert refused.value.reason == "not-canonical"
 
 
 def test_a_chain_is_rooted_in_a_key_that_signed_it_not_in_one_that_it_names() -> None:
