@@ -40,13 +40,14 @@ COPIED: Final = (
     "constraints.txt",
 )
 _SIGNING: Final = (
-    *("authority/judging", "authority/chain", "transparency/bundled", "bundle", "dsse"),
-    *("statement", "release", "transparency/checkpoint", "transparency/entry"),
-    "transparency/merkle",
+    *("authority/chain", "authority/judging", "authority/inclusion", "transparency/merkle"),
+    *("transparency/checkpoint", "transparency/bundled", "transparency/entry"),
+    *("transparency/fork", "bundle", "dsse", "statement", "release"),
 )
 _TRUST: Final = (
-    *("decision", "_rules", "_signatures", "_authority", "_status", "_policy_rules"),
-    *("_log_rules", "log_state", "question", "attested", "pins", "policy", "verdict"),
+    *("decision", "verdict", "_policy_rules", "_log_rules", "_rules", "_signatures"),
+    *("_authority", "_status", "_voices", "_countersignatures", "_job_rules"),
+    *("log_state", "question", "attested", "pins", "policy"),
 )
 MODULES: Final = (
     *(f"client/memcube/trust/{name}.py" for name in _TRUST),
@@ -54,8 +55,8 @@ MODULES: Final = (
 )
 TESTS: Final = (
     *("tests/unit/signing", "tests/unit/client/trust", "tests/unit/client/provenance"),
-    *(f"tests/conformance/{name}" for name in ("attestations", "log", "policy", "proof")),
-    "tests/conformance/signing",
+    *(f"tests/conformance/{name}" for name in ("attestations", "authority", "log", "policy")),
+    *("tests/conformance/proof", "tests/conformance/signing"),
     *("tests/attacks/test_signing_forgeries.py", "tests/attacks/test_stolen_keys.py"),
     *("tests/house/test_values.py",),
 )

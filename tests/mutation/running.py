@@ -36,7 +36,7 @@ ROOT: Final = Path(__file__).parents[2]
 _WORTH_S: Final = 5.0
 """CPU time of the tests that a mutant may take."""
 KILLED, SURVIVED, BROKEN = 1, 0, 3
-_CPU_S: Final = 30
+_CPU_S: Final = 15
 """Of one mutant: more means that it does not end. CPU time, since the machine may be busy."""
 _MEMORY_BYTES: Final = 4 * 1024**3
 _PATIENCE_S: Final = 1800.0

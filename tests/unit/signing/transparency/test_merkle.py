@@ -111,6 +111,16 @@ def test_every_start_of_a_tree_has_a_consistency_proof(new):
             merkle.verify_consistency(old, start, new, whole, (*proof, b"\x00" * 32))
 
 
+def test_no_proof_is_made_of_what_lies_outside_of_the_tree():
+    leaves = hashes(9)
+    for index, size in ((-1, 5), (5, 5), (6, 5), (0, 0)):
+        with pytest.raises(ValueError, match="is not in a tree of"):
+            merkle.inclusion_proof(index, size, over(leaves))
+    for old, new in ((-1, 5), (6, 5)):
+        with pytest.raises(ValueError, match="is not the start of"):
+            merkle.consistency_proof(old, new, over(leaves))
+
+
 def test_a_log_that_shrinks_is_named():
     with pytest.raises(SignatureInvalidError) as caught:
         merkle.verify_consistency(5, b"a" * 32, 4, b"b" * 32, ())
