@@ -60,6 +60,7 @@ TESTS: Final = (
     *("tests/attacks/test_signing_forgeries.py", "tests/attacks/test_stolen_keys.py"),
     *("tests/house/test_values.py",),
 )
+_TRACE_CPU_S: Final = 600
 SLOW: Final = ("test_keystore.py", "test_keys.py", "test_hardware.py", "test_passphrases.py")
 """What they test derives keys from passphrases, and decides nothing."""
 
@@ -222,7 +223,7 @@ def _trace(items: list[pytest.Item], path: Path, jobs: int) -> None:
             for part in range(jobs)
         )
         outcomes: list[int] = []
-        Children(jobs, Path(folder) / "slots").run(
+        Children(jobs, Path(folder) / "slots", cpu_s=_TRACE_CPU_S).run(
             work, lambda _, outcome: outcomes.append(outcome)
         )
         if any(outcomes):

@@ -93,6 +93,7 @@ class Children:
 
     slots: int
     folder: Path
+    cpu_s: int = _CPU_S
 
     def run(
         self, jobs: Iterable[tuple[int, Callable[[], int]]], done: Callable[[int, int], None]
@@ -145,7 +146,7 @@ class Children:
         silence()
         # A mutant may count for ever.
         resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+        resource.setrlimit(resource.RLIMIT_CPU, (self.cpu_s, self.cpu_s))
 
 
 def silence() -> None:
