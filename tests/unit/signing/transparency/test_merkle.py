@@ -121,6 +121,17 @@ def test_no_proof_is_made_of_what_lies_outside_of_the_tree():
             merkle.consistency_proof(old, new, over(leaves))
 
 
+@pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 3), (3, 7), (4, 8), (5, 6), (6, 13)])
+def test_a_path_has_the_one_length_that_the_sizes_ask_for(old, new):
+    leaves = hashes(new)
+    start, proof = merkle.root(old, over(leaves)), merkle.consistency_proof(old, new, over(leaves))
+    path = (start, *proof) if old & (old - 1) == 0 else proof
+    roots = (start, merkle.root(new, over(leaves)))
+    assert merkle.roots_of_path(old, new, path) == roots
+    for other in ((), path[:-1], (*path, start), (*path, start, start)):
+        assert merkle.roots_of_path(old, new, other) is None
+
+
 def test_a_log_that_shrinks_is_named():
     with pytest.raises(SignatureInvalidError) as caught:
         merkle.verify_consistency(5, b"a" * 32, 4, b"b" * 32, ())
