@@ -64,6 +64,7 @@ def test_a_checkpoint_has_a_size_and_a_root_in_range(size, root):
     "body",
     [
         *(b"", b"log.example\n5\n", STATE.body + b"extension\n", STATE.body[:-1]),
+        *(STATE.body + b"extension", STATE.body + b"\n"),
         *(
             STATE.body.replace(b"\n5\n", size)
             for size in (b"\n05\n", b"\n-5\n", b"\n+5\n", b"\n\n")
