@@ -116,9 +116,12 @@ def test_the_line_of_a_key_is_that_of_the_note_format():
 
 def test_a_key_whose_line_was_changed_is_refused():
     name, hint, encoded_key = str(LOG_KEY).split("+", 2)
-    other = "00000000" if hint != "00000000" else "00000001"
+    for other in ("00000000", "ffffffff"):
+        assert other != hint
+        with refused():
+            NoteKey.parse(f"{name}+{other}+{encoded_key}")
     with refused():
-        NoteKey.parse(f"{name}+{other}+{encoded_key}")
+        NoteKey.parse(f"{name}+{hint}+{encoded_key[:-1]}é")
     with refused():
         NoteKey.parse(f"{name}+{hint.upper()}x+{encoded_key}")
     for kind in (b"\x00", b"\x02", b"\x05", b""):
@@ -174,6 +177,7 @@ def test_a_note_has_up_to_64_signatures():
     "text",
     [
         *("", STATE.body.decode(), STATE.body.decode() + "\n", NOTE.text.removesuffix("\n")),
+        NOTE.text[:-1] + "x",
         *(NOTE.text + "\n", NOTE.text.replace("log.example\n", "löğ.example\n", 1)),
     ],
 )
@@ -195,11 +199,15 @@ def test_a_note_has_a_checkpoint_and_signatures(text):
             "— a+b aGludHY=",
         ),
         *("— a b aGludHY=", "— n aGludHZ=", f"— {'n' * 256} aGludHY=", "— n aGludHY= "),
+        "— n aGludHZ2A0==",
     ],
 )
 def test_a_signature_line_has_one_form(line):
     with refused():
         checkpoint.parse_lines(line + "\n")
+    with refused():
+        checkpoint.parse_lines("— n aGludHY=x")
+    assert checkpoint.parse_lines("— n aGludHZ2Aw==\n")
     assert checkpoint.parse_lines("— n aGludHY=\n") == (Line("n", b"hint", b"v"),)
 
 
