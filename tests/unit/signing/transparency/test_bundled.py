@@ -10,7 +10,7 @@ from memcube_signing.release import verify_release
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
 from memcube_signing.transparency.entry import LogPolicy
-from support.logged import AT, BUNDLE, KEY, LOG_KEY, OTHER_LOG, logged
+from support.logged import AT, BUNDLE, KEY, LOG_KEY, OTHER_LOG, WITNESS_KEY, logged
 from support.signing import changed, manifest, release
 
 POLICY = LogPolicy(LOG_KEY)
@@ -66,3 +66,15 @@ def test_what_is_wrong_with_the_entry_of_the_trusted_log_is_told():
         with pytest.raises(MemcubeError) as caught:
             bundled.verify_logged(bundles.parse(raw), KEY, POLICY)
         assert caught.value.reason == reason
+
+
+def test_of_entries_in_other_logs_the_first_is_told_and_too_few_witnesses_go_before():
+    other, named = logged(key=OTHER_LOG), logged(name="other.example")
+    named = replace(named, log_id=LOG_KEY.id)
+    for entries, told in (([other, named], "in another log"), ([named, other], "it is one of")):
+        with pytest.raises(SignatureInvalidError, match=told):
+            bundled.verify_logged(bundled.attach(BUNDLE, entries), KEY, POLICY)
+    witnessed = LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 1)
+    with pytest.raises(SignatureInvalidError) as caught:
+        bundled.verify_logged(bundled.attach(BUNDLE, [other, logged()]), KEY, witnessed)
+    assert caught.value.reason == "log-unwitnessed"

@@ -110,6 +110,26 @@ def test_malformed_entries_are_refused(change):
         TlogEntry.from_json(logged().to_json() | change)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        *(({"logIndex": text}, "not a number in digits") for text in ("²", "٣", "1" * 17)),
+        ({"logIndex": "00"}, "not canonical"),
+        ({"canonicalizedBody": "é"}, "holds base64 does not"),
+        ({"canonicalizedBody": "A0=="}, "not canonical"),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_told(change, why):
+    with pytest.raises(InvalidStatementError, match=why):
+        TlogEntry.from_json(logged().to_json() | change)
+
+
+def test_more_witnesses_than_are_demanded_are_no_fewer():
+    line = checkpoint.cosign(logged().checkpoint.checkpoint, WITNESS_KEY.name, WITNESS, AT)
+    policy = LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 0)
+    assert len(verify(logged(witnesses=(line,)), policy).seen) == 2
+
+
 @pytest.mark.parametrize("field", ["rootHash", "treeSize", "logIndex"])
 def test_a_proof_that_contradicts_its_checkpoint_is_refused(field):
     value = logged().to_json()

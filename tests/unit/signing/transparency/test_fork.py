@@ -121,3 +121,47 @@ def mallorys() -> NoteKey:
 def test_what_proves_no_fork_is_refused(content):
     with pytest.raises((InvalidError, SignatureInvalidError)):
         fork.parse(content)
+
+
+HASH = "A" * 43 + "="
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (changed(smaller=log_of(6).note().text, larger=log_of(4, 1).note().text), "wrong order"),
+        (b" " * (fork.PROOF_BYTES + 1), "too large"),
+        (changed(format=fork.FORMAT + "x"), "exactly the fields"),
+        (changed(format="a"), "exactly the fields"),
+        (changed(more=1), "exactly the fields"),
+        (changed(key=None), "exactly the fields"),
+        (changed(prefix="x"), "another type"),
+        (changed(prefix={}), "another type"),
+        (changed(prefix=[HASH] * (merkle.PROOF_HASHES + 2)), "more hashes than any proof"),
+        (changed(prefix=[HASH] * (merkle.PROOF_HASHES + 1)), "not those of the larger"),
+        *(
+            (changed(prefix=[text]), "a hash has not 32 bytes")
+            for text in ("x", "é", "!" + HASH, "A" * 42 + "==", "A" * 44, 7)
+        ),
+        (a_fork().to_bytes().replace(b"application/", b"application\\/"), "not canonical"),
+        (json.dumps(json.loads(a_fork().to_bytes()), indent=1).encode(), "not canonical"),
+    ],
+)
+def test_what_is_wrong_with_a_proof_is_told(content, why):
+    with pytest.raises(InvalidError, match=why):
+        fork.parse(content)
+
+
+def test_a_proof_may_be_as_large_as_the_limit_says():
+    with pytest.raises(InvalidError) as caught:
+        fork.parse(b" " * fork.PROOF_BYTES)
+    assert "too large" not in str(caught.value)
+
+
+def test_hashes_that_prove_nothing_are_refused():
+    log = log_of(3)
+    empty = sign(Checkpoint(log.origin, 0, b"\x01" * 32), log.signer)
+    for smaller, larger in ((empty, log.note()), (log.note(), log_of(3, 1).note())):
+        assert Fork(log.key, smaller, larger)
+        with pytest.raises(InvalidError, match="prove nothing"):
+            Fork(log.key, smaller, larger, (b"\x01" * 32,))
