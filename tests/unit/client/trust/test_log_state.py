@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from memcube.store.locks import hold_lock
@@ -172,6 +175,24 @@ def test_a_file_of_another_shape_is_damaged(tmp_path):
             store.load()
     path.write_text(json.dumps(whole | {"logs": {}}))
     assert store.load() == Logs()
+
+
+def test_a_file_larger_than_any_is_not_read(tmp_path):
+    path = tmp_path / "logs.json"
+    path.touch(mode=0o600)
+    os.truncate(path, 16 * 1024 * 1024 + 1)
+    with pytest.raises(StorageError, match="larger than 16777216 bytes"):
+        LogStore(tmp_path).load()
+
+
+def test_for_another_process_half_a_minute_is_waited(tmp_path, monkeypatch):
+    ticks = SimpleNamespace(monotonic=count(step=10).__next__, sleep=lambda _: None)
+    monkeypatch.setattr("memcube.store.locks.time", ticks)
+    with (
+        hold_lock(tmp_path / ".logs.json.lock", exclusive=False, wait_s=1),
+        pytest.raises(ConflictError, match="for 30 s"),
+    ):
+        LogStore(tmp_path).keep(HOST, met(grown(5)))
 
 
 def test_nothing_is_kept_while_another_process_reads_and_writes(tmp_path, monkeypatch):

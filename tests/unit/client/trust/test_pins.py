@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import support
@@ -159,6 +161,24 @@ for number in range(10):
     seen = Observation(said.origin, "latest", said, (ALICE.public_key,))
     PinStore(Path(sys.argv[1])).record(seen)
 """
+
+
+def test_a_file_larger_than_any_is_not_read(tmp_path: Path):
+    path = tmp_path / PINS_FILE
+    path.touch(mode=0o600)
+    os.truncate(path, 64 * 1024 * 1024 + 1)
+    with pytest.raises(StorageError, match="larger than 67108864 bytes"):
+        PinStore(tmp_path).load()
+
+
+def test_for_another_process_half_a_minute_is_waited(tmp_path: Path, monkeypatch):
+    ticks = SimpleNamespace(monotonic=count(step=10).__next__, sleep=lambda _: None)
+    monkeypatch.setattr("memcube.store.locks.time", ticks)
+    with (
+        hold_lock(tmp_path / f".{PINS_FILE}.lock", exclusive=False, wait_s=1),
+        pytest.raises(ConflictError, match="for 30 s"),
+    ):
+        PinStore(tmp_path).record(seen())
 
 
 def test_nothing_is_recorded_while_another_process_reads_and_writes(tmp_path: Path, monkeypatch):

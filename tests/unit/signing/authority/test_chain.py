@@ -111,6 +111,7 @@ def test_later_documents_can_be_left_out() -> None:
 
 
 def test_as_many_bundles_are_read_as_the_limit_says() -> None:
+    assert MAX_BUNDLES == 1024
     found = signed(FIRST, OLD) * MAX_BUNDLES
     assert resolve(ALICE_AT, found).current == FIRST
     with pytest.raises(LimitExceededError):

@@ -44,6 +44,7 @@ def test_a_name_alone_makes_no_log():
 
 
 def test_the_first_good_entry_of_several_counts():
+    assert bundled.ENTRIES == 32
     others = [logged(key=OTHER_LOG)] * (bundled.ENTRIES - 1)
     assert bundled.verify_logged(bundled.attach(BUNDLE, [*others, logged()]), KEY, POLICY)
     too_many = bundled.attach(BUNDLE, [*others, logged(key=OTHER_LOG), logged()])

@@ -141,6 +141,7 @@ def test_a_note_reads_back_and_takes_each_line_once():
 
 
 def test_a_note_is_not_too_large():
+    assert NOTE_BYTES == 65536
     room = NOTE_BYTES - len(NOTE.text)
     big = Line("n", b"hint", b"v" * (room * 3 // 4 - 16))
     text = NOTE.text + str(big)

@@ -153,6 +153,7 @@ def test_what_is_wrong_with_a_proof_is_told(content, why):
 
 
 def test_a_proof_may_be_as_large_as_the_limit_says():
+    assert fork.PROOF_BYTES == 262144
     with pytest.raises(InvalidError) as caught:
         fork.parse(b" " * fork.PROOF_BYTES)
     assert "too large" not in str(caught.value)
