@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from memcube.trust import Attestation, Mode, Question, Standing, judge_cube
-from memcube.trust.attested import statements_of, values_of
+from memcube.trust.attested import Claim, statements_of, values_of
 from memcube.trust.pins import Pins
 from memcube_protocol import media_types, oci
 from memcube_protocol.digest import Digest
@@ -154,6 +154,18 @@ class TestStatements:
         broken = Attestation(RELEASE.referrer, b"{")
         (claim,) = statements_of(manifest(), [broken], judge(RELEASE)[0])
         assert claim.why == "invalid-json"
+
+    def test_each_is_called_by_the_name_that_people_know(self):
+        kinds = {
+            "https://memcube.org/release/v1": "release",
+            "https://model_signing/signature/v1.0": "model-signature",
+            "https://slsa.dev/verification_summary/v1": "countersignature",
+            "https://slsa.dev/provenance/v1": "provenance",
+            "https://memcube.org/scan/v1": "scan",
+            "https://memcube.org/status/v1": "status",
+            "https://x.y/z": "https://x.y/z",
+        }
+        assert {kind: Claim(kind).name for kind in kinds} == kinds
 
     def test_each_is_read_as_what_it_is(self):
         kinds = ("https://a.b/c", "https://x.y/z")
