@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import settings
 from support.repository import Repository
 from support.servers import MemcubeServer, docker_registry, memcube_server
 from support.wire import Wire
+
+# Before torch is loaded: two runs of the tests share two cores, and threads that spin starve each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ALL_SCOPES = ("pull", "push", "delete")
 NO_LIMITS = {

@@ -15,7 +15,11 @@ from memcube_protocol.reference import Reference
 from support.story import Story, reason_of
 
 DAY = timedelta(days=1)
-NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def now() -> datetime:
+    """When it is asked: a test may run long after it was collected."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture
@@ -45,30 +49,30 @@ def refused(story: Story, reason: str) -> None:
 def test_a_release_that_expired_is_not_mounted_from_the_store(own_story: Story, clock) -> None:
     folder = own_story.publisher_home.parent / "source" / own_story.name / "publisher" / "1.0.0"
     folder.mkdir(parents=True)
-    ends = (NOW + 20 * DAY).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ends = (now() + 20 * DAY).strftime("%Y-%m-%dT%H:%M:%SZ")
     draft = f'name = "{own_story.name}"\nversion = "1.0.0"\n[governance]\nexpires_at = {ends}\n'
     (folder / "memcube.toml").write_text(draft)
     own_story.push("1.0.0")
     own_story.pull("1.0.0")
     opened(own_story)
-    clock(NOW + 21 * DAY)
+    clock(now() + 21 * DAY)
     refused(own_story, "release-expired")
 
 
 def test_a_clock_that_was_set_back_revives_nothing_in_the_store(story: Story, clock) -> None:
     """Records, releases and knowledge that ran out would be fresh again a year ago."""
     story.pull("1.0.0")
-    clock(NOW - 365 * DAY)
+    clock(now() - 365 * DAY)
     refused(story, "not-yet-valid")
 
 
 def test_a_clock_set_back_behind_the_last_look_is_noticed(own_story: Story, clock) -> None:
     """After the release, and before this machine last asked for it."""
-    clock(NOW - 10 * DAY)
+    clock(now() - 10 * DAY)
     own_story.push("1.0.0")
-    clock(NOW)
+    clock(now())
     own_story.pull("1.0.0")
-    clock(NOW - timedelta(minutes=20))
+    clock(now() - timedelta(minutes=20))
     refused(own_story, "clock-set-back")
 
 
@@ -78,7 +82,7 @@ def test_knowledge_that_a_policy_calls_stale_is_not_used(story: Story, clock) ->
     policy = story.folder / "victim" / "memcube-trust.toml"
     policy.write_text('format = 1\n[default]\nmax_staleness = "7d"\n')
     opened(story)
-    clock(NOW + 8 * DAY)
+    clock(now() + 8 * DAY)
     refused(story, "stale")
 
 
@@ -95,7 +99,7 @@ def test_a_proof_that_a_policy_calls_stale_proves_nothing(story: Story, clock) -
     (story.folder / "victim").mkdir(mode=0o700)
     policy = story.folder / "victim" / "memcube-trust.toml"
     policy.write_text('format = 1\n[default]\nmax_staleness = "7d"\n')
-    clock(NOW + 8 * DAY)
+    clock(now() + 8 * DAY)
     with story.client() as client:
         verdict = proofs.judge(client.context, proofs.read(path))
     assert verdict.error

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,11 @@ def rule(verdict: Any, name: str = "countersignature") -> Any:
 
 
 @pytest.fixture(scope="module")
-def cube(ada: Person, tmp_path_factory: pytest.TempPathFactory) -> tuple[Person, str, Path]:
-    """A pushed cube, its name, and the folder of its publisher."""
+def cube(
+    new_person: Callable[[], Person], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Person, str, Path]:
+    """A pushed cube, its name, and the folder of its publisher, whose first key signed it."""
+    ada = new_person()
     folder, name = tmp_path_factory.mktemp("countersigned"), f"{ada.name}/{fresh('notes')}"
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")

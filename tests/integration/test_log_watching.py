@@ -36,7 +36,8 @@ def host_of(person: Person) -> str:
     return person.server.url.partition("://")[2]
 
 
-def test_a_monitor_shows_what_is_signed_in_ones_name_and_by_whom(ada, bob, tmp_path):
+def test_a_monitor_shows_what_is_signed_in_ones_name_and_by_whom(new_person, bob, tmp_path):
+    ada = new_person()
     name = f"{ada.name}/{fresh('notes')}"
     namespace = Reference(host_of(ada), ada.name)
     with client_on(tmp_path / "ada", ada) as client:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from memcube_protocol import limits
 from memcube_protocol.content import Expected
 from memcube_protocol.errors import (
     IntegrityError,
@@ -16,9 +18,11 @@ from memcube_protocol.oci import Descriptor
 from memcube.http import Response
 from memcube.remote import Registry
 from memcube.store import Ingest, Store
-from memcube.store.files import PIECE_BYTES
 from memcube.transfer.progress import Moved, Outcome, Progress
 from memcube.transfer.workers import Stop
+
+_HEADWAY_BYTES: Final = 256 * limits.KIB
+"""A connection that brought this much before it broke was worth another: failures count anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Download:
                     raise
                 except NetworkError:
                     stop.check()
-                    failures = 1 if ingest.offset - before >= PIECE_BYTES else failures + 1
+                    failures = 1 if ingest.offset - before >= _HEADWAY_BYTES else failures + 1
                     wait_s = retry.wait_s(failures)
                     if wait_s is None:
                         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -22,6 +23,8 @@ def demo(pages: Path | None) -> Answer:
     Starts a registry in a temporary folder and leaves nothing behind. The story goes to stderr.
     Needs the optional parts: pip install 'memcube[registry,torch,plaintext]'.
     """
+    # Threads that spin while they wait for each other make training ten times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from memcube.demo.journey import run
 
     return Answer(run(pages), "")
