@@ -27,6 +27,8 @@ from memcube_signing.dsse import Envelope, Signature
 from memcube_signing.job import Job
 from memcube_signing.keys import Algorithm
 from memcube_signing.release import (
+    CLOCK_TOLERANCE,
+    NO_LICENCE,
     PREDICATE_TYPE,
     Parent,
     Release,
@@ -511,3 +513,8 @@ def test_a_payload_in_another_form_is_refused_be_it_smaller_or_greater(gap):
     other = payload.replace(b"{", gap, 1) if gap == b"{ " else payload + b"\n"
     with pytest.raises(InvalidStatementError):
         verify_release(signed_payload(other), keys=KEYS, subject=SUBJECT)
+
+
+def test_what_the_format_fixes_is_five_minutes_and_a_licence_that_is_not_told():
+    assert timedelta(minutes=5) == CLOCK_TOLERANCE
+    assert NO_LICENCE == "NOASSERTION"
