@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from memcube.trust import Mode, Outcome, Scope, Standing
+from memcube.trust.question import Signed
 from memcube.trust.verdict import RuleResult, Verdict
-from support.signing import ORIGIN, manifest
+from support.signing import ALICE, ORIGIN, manifest, release
 
 
 def told(standing: Standing, outcome: Outcome) -> dict[str, str]:
@@ -29,3 +30,8 @@ def test_what_was_said_and_by_whom_is_given_by_name() -> None:
     assert Verdict(*given).to_json()["rules"] == []
     with pytest.raises(TypeError):
         Verdict(*given, ())
+
+
+def test_one_signature_in_two_bundles_is_one_signature() -> None:
+    once = Signed(release(), ALICE.public_key, b"a bundle")
+    assert Signed(release(), ALICE.public_key, b"another bundle") == once
