@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.errors import (
     NotFoundError,
 )
+from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
@@ -153,9 +155,14 @@ class Client:
         """
         found = consume.look_at(self.context, _reference(reference))
         verdict = judge_cube(consume.question(self.context, found, trust))
-        for blob in found.manifest.blobs:
+
+        def rehash(blob: Descriptor) -> None:
             with suppress(NotFoundError):
                 self.context.store.path(blob.digest, blob.size, strict=True)
+
+        with ThreadPoolExecutor(self.context.settings.parallel) as hashing:
+            for _ in hashing.map(rehash, found.manifest.blobs):
+                pass
         return verdict
 
     def statements(self, reference: Name, verdict: Verdict) -> tuple[Claim, ...]:

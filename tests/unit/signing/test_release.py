@@ -22,13 +22,12 @@ from memcube_protocol.errors import (
 )
 from memcube_signing import bundle as bundles
 from memcube_signing import dsse, referrer, statement
+from memcube_signing import release as releasing
 from memcube_signing.bundle import Policy
 from memcube_signing.dsse import Envelope, Signature
 from memcube_signing.job import Job
 from memcube_signing.keys import Algorithm
 from memcube_signing.release import (
-    CLOCK_TOLERANCE,
-    NO_LICENCE,
     PREDICATE_TYPE,
     Parent,
     Release,
@@ -516,5 +515,5 @@ def test_a_payload_in_another_form_is_refused_be_it_smaller_or_greater(gap):
 
 
 def test_what_the_format_fixes_is_five_minutes_and_a_licence_that_is_not_told():
-    assert timedelta(minutes=5) == CLOCK_TOLERANCE
-    assert NO_LICENCE == "NOASSERTION"
+    assert timedelta(minutes=5) == releasing.CLOCK_TOLERANCE
+    assert releasing.NO_LICENCE == "NOASSERTION"

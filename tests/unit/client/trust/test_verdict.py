@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from memcube.trust import Mode, Outcome, Scope, Standing
-from memcube.trust.question import Signed
+from memcube.trust import Mode, Outcome, Scope, Standing, question
 from memcube.trust.verdict import RuleResult, Verdict
 from support.signing import ALICE, ORIGIN, manifest, release
 
@@ -33,5 +32,5 @@ def test_what_was_said_and_by_whom_is_given_by_name() -> None:
 
 
 def test_one_signature_in_two_bundles_is_one_signature() -> None:
-    once = Signed(release(), ALICE.public_key, b"a bundle")
-    assert Signed(release(), ALICE.public_key, b"another bundle") == once
+    once = question.Signed(release(), ALICE.public_key, b"a bundle")
+    assert question.Signed(release(), ALICE.public_key, b"another bundle") == once
