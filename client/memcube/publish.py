@@ -101,7 +101,8 @@ def publish(
     signer = context.signer(key)
     if present and (found := _released_by(context, place, signer, trust)):
         return _adopt(context, registry, cube, found)
-    published = _publish(context, registry, place, cube, signer, trust, early)
+    log = log_of_releases(registry, signer.public_key)
+    published = _publish(_Releasing(context, registry, place, cube, signer, trust, log), early)
     return replace(published, sent_bytes=published.sent_bytes + (early.moved_bytes if early else 0))
 
 
@@ -139,23 +140,29 @@ def _adopt(context: Context, registry: Registry, cube: Cube, found: Verified) ->
     return Published(place, cube, tags, unchanged=True)
 
 
-def _publish(
-    context: Context,
-    registry: Registry,
-    place: Reference,
-    cube: Cube,
-    signer: Signer,
-    trust: Trust,
-    early: EarlySender | None,
-) -> Published:
-    log = log_of_releases(registry, signer.public_key)
-    signed = _sign(context, registry, place, cube, signer, trust, log)
+@dataclass(frozen=True, slots=True)
+class _Releasing:
+    """What is released, where, by whose key, and into which log."""
+
+    context: Context
+    registry: Registry
+    place: Reference
+    cube: Cube
+    signer: Signer
+    trust: Trust
+    log: RemoteLog | None
+
+
+def _publish(releasing: _Releasing, early: EarlySender | None) -> Published:
+    context, registry, place = releasing.context, releasing.registry, releasing.place
+    cube, signer = releasing.cube, releasing.signer
+    signed = _sign(releasing)
     authority = context.authorities.load(authority_of(signed.release.origin))
     key_id = signer.public_key.id
     lacking = authority.lacking(signed.release.origin, {key_id}) if authority else 0
     with context.store.session():
         sent = _push_manifest(context, registry, place.name, cube.manifest, early)
-        signed = _logged_behind_rivals(context, registry, place, cube, signer, trust, log, signed)
+        signed = _logged_behind_rivals(releasing, signed)
         sent += attach(context, registry, place.name, signed)
         followers = following_tags(registry, place)
         if lacking:
@@ -210,15 +217,8 @@ def _place(context: Context, cube: Cube, reference: Reference) -> Reference:
     return context.at_registry(Reference(reference.host, reference.name, tag))
 
 
-def _sign(
-    context: Context,
-    registry: Registry,
-    place: Reference,
-    cube: Cube,
-    signer: Signer,
-    trust: Trust,
-    log: RemoteLog | None,
-) -> SignedCube:
+def _sign(releasing: _Releasing) -> SignedCube:
+    context, place, cube, log = releasing.context, releasing.place, releasing.cube, releasing.log
     pins = context.pins.load()
     governance = cube.config.governance
     publication = Publication(
@@ -237,40 +237,32 @@ def _sign(
         place,
         cube.manifest,
         publication,
-        signer=signer,
+        signer=releasing.signer,
         pins=pins,
         now=context.now(),
-        published=_published_before(registry, place, pins),
-        accept=trust.accept,
+        published=_published_before(releasing.registry, place, pins),
+        accept=releasing.trust.accept,
         authority=key_registry.refresh(context, key_registry.namespace_of(place)),
         logged=log.places(place.name) if log else (),
     )
 
 
-def _logged_behind_rivals(
-    context: Context,
-    registry: Registry,
-    place: Reference,
-    cube: Cube,
-    signer: Signer,
-    trust: Trust,
-    log: RemoteLog | None,
-    signed: SignedCube,
-) -> SignedCube:
+def _logged_behind_rivals(releasing: _Releasing, signed: SignedCube) -> SignedCube:
     """`signed` in the log; signed anew behind every machine that took its place meanwhile.
 
     Raises:
         ConflictError: one of them released the same version, or there is no end of them.
         SignatureInvalidError: the log's proof does not hold.
     """
+    name, key, log = releasing.place.name, releasing.signer.public_key, releasing.log
     for _ in range(rivals.ATTEMPTS):
         try:
-            return logged_release(signed, place.name, signer.public_key, log)
+            return logged_release(signed, name, key, log)
         except ConflictError:
             assert log is not None, "nothing but a log refuses here"
-            rivals.require_other_version(registry, place.name, log, signed.release)
-        signed = _sign(context, registry, place, cube, signer, trust, log)
-    return logged_release(signed, place.name, signer.public_key, log)
+            rivals.require_other_version(releasing.registry, name, log, signed.release)
+        signed = _sign(releasing)
+    return logged_release(signed, name, key, log)
 
 
 def logged_release(
