@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from support.repository import Repository
 from support.servers import MemcubeServer, docker_registry, memcube_server
+from support.swift import SwiftServer, swift_server
 from support.wire import Wire
 
 # Before torch is loaded: two runs of the tests share two cores, and threads that spin starve each other.
@@ -88,3 +89,10 @@ def reference_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         pytest.skip("docker-registry is not installed")
     with docker_registry(tmp_path_factory.mktemp("docker-registry")) as (url, _):
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
+    """A real S3 server, shared by all tests of this worker that do not harm it: `bucket()` is a test's own."""
+    with swift_server(tmp_path_factory.mktemp("swift")) as server:
+        yield server
