@@ -15,7 +15,7 @@ from memcube_protocol.reference import is_tag
 
 from memcube_registry.accounts.authentication import principal_in
 from memcube_registry.accounts.principal import Principal
-from memcube_registry.blobs.routes import is_known_to
+from memcube_registry.blobs.sending import is_known_to
 from memcube_registry.database import Database, utc_now
 from memcube_registry.delivery.service import Act, Part, require_allowed
 from memcube_registry.exchange import Answer, Request, Response, serve
@@ -45,7 +45,7 @@ class ManifestRoutes:
                 return service.get(session, principal, name, wanted)
 
         found = await serve(get)
-        if request.header(b"if-none-match") and is_known_to(request, Digest.parse(found.digest)):
+        if request.header(b"if-none-match") and is_known_to(request, found.digest):
             return Answer(304, _headers(found))
         return Answer(200, _headers(found), found.content)
 
