@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import ctypes
 import http.client
+import multiprocessing
 import os
 import signal
 import socket
@@ -42,14 +43,32 @@ _POLL_S: Final = 0.02
 
 _MALLOC: Final = {-3: 32 * limits.MIB, -1: 256 * limits.MIB, -2: 16 * limits.MIB}
 """mallopt(3): M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD."""
+_PR_SET_PDEATHSIG: Final = 1
+"""prctl(2)"""
 
 
 def application() -> Litestar:
     """The application as a worker process makes it."""
     from memcube_registry.app import create_app
 
+    _end_with_parent()
     _keep_freed_memory()
     return create_app(load(os.environ))
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to kill this worker when its parent dies, however it dies.
+
+    A worker without a parent would hold the port for ever, and no new parent could begin.
+    """
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return  # other systems have no such call
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        os._exit(1)  # it died before the call
 
 
 def _keep_freed_memory() -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.measuring import descendants
 from support.postgres import postgres_url
 from support.servers import clean_environment, command, first_line, stop_process
 from support.wire import Wire
@@ -98,6 +100,32 @@ def test_readiness_fails_before_the_end_behind_a_balancer(tmp_path: Path) -> Non
         assert wire.get("/readyz").status == 503
         assert wire.get("/healthz").status == 200
         assert started.wait(20) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends workers with their parent")
+def test_workers_end_with_a_parent_that_was_killed_and_the_next_one_gets_the_port(
+    tmp_path: Path,
+) -> None:
+    with process(tmp_path, "--port", "0", "--workers", "2") as killed:
+        port = ready(killed, tmp_path)[2]
+        workers = descendants(killed.pid)[1:]
+        assert len(workers) == 2
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait(20)
+        deadline = time.monotonic() + 20
+        while any(map(is_running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(map(is_running, workers))
+    with process(tmp_path, "--port", port) as next_one:
+        assert ready(next_one, tmp_path)[2] == port
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there and not only waiting to be reaped."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_a_port_in_use_is_said_so(tmp_path: Path) -> None:
