@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Final
 
 from memcube_protocol.errors import NotFoundError
@@ -32,11 +33,13 @@ def visible_cubes(
     if prefix:
         query = query.where(name.startswith(prefix, autoescape=True))
     found: list[Repository] = []
-    for row in session.exec(query.execution_options(yield_per=PAGE_MAX)):
-        if _is_in_scope(principal, row):
-            found.append(row)
-        if len(found) == limit:
-            break
+    # Closed here: PostgreSQL keeps a cursor open for rows that nobody asked for.
+    with closing(session.exec(query.execution_options(yield_per=PAGE_MAX))) as rows:
+        for row in rows:
+            if _is_in_scope(principal, row):
+                found.append(row)
+            if len(found) == limit:
+                break
     return found
 
 

@@ -22,12 +22,14 @@ EXTERNAL = "https://memcube.example.org"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path, external_url=EXTERNAL, log_level="error")
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return Settings(
+        data_dir=tmp_path, database_url=database_url, external_url=EXTERNAL, log_level="error"
+    )
 
 
 @pytest.fixture
-def client(settings: Settings, database: Database) -> Iterator[Client]:
+def client(settings: Settings) -> Iterator[Client]:
     with TestClient(create_app(settings), base_url="http://evil.example.com") as made:
         yield made
 
@@ -367,6 +369,11 @@ class TestApi:
 
 
 class TestRefusals:
+    @pytest.fixture
+    def database_url(self, sqlite_url: str) -> str:
+        """No database has a say in what is refused here."""
+        return sqlite_url
+
     @pytest.mark.parametrize(
         ("method", "path", "status"),
         [

@@ -18,10 +18,11 @@ HEAVY = ("litestar", "sqlalchemy", "sqlmodel", "granian", "structlog", "alembic"
 
 
 @pytest.fixture
-def data(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a registry that was started before."""
     for name in ("MEMCUBE_REGISTRY_CONFIG", "MEMCUBE_REGISTRY_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MEMCUBE_REGISTRY_DATABASE_URL", database_url)
     return tmp_path
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from memcube_protocol.errors import ConflictError, InvalidSettingError
@@ -15,15 +13,6 @@ from memcube_registry.database import Database
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlmodel import Session, select
 from support.postgres import postgres_url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    is_sqlite = request.param == "sqlite"
-    made = Database(f"sqlite:///{tmp_path / 'registry.db'}" if is_sqlite else postgres_url())
-    made.migrate()
-    yield made
-    made.close()
 
 
 def count_up(session: Session) -> None:
@@ -67,9 +56,8 @@ def test_a_write_that_raises_changes_nothing(database: Database) -> None:
         assert session.exec(select(Account)).all() == []
 
 
-def test_what_a_reader_changes_is_never_kept(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'registry.db'}")
-    database.migrate()
+def test_what_a_reader_changes_is_never_kept(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
     with database.read() as session:
         create_account(session, "ada")
     with database.read() as session:

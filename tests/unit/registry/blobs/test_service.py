@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -15,7 +14,6 @@ from memcube_registry.blobs.models import BlobLink, Upload
 from memcube_registry.database import Database
 from memcube_registry.delivery.service import Form
 from sqlmodel import select
-from support.postgres import postgres_url
 from support.registry_core import Core
 
 NAME = "ada/notes"
@@ -26,16 +24,6 @@ def core(database: Database) -> Core:
     core = Core(database)
     core.principal = core.person("ada")
     return core
-
-
-@pytest.fixture
-def on_postgres() -> Iterator[Core]:
-    database = Database(postgres_url())
-    database.migrate()
-    core = Core(database)
-    core.principal = core.person("ada")
-    yield core
-    database.close()
 
 
 def mount(core: Core, who: Principal, target: str, digest: Digest, source: str | None) -> bool:
@@ -165,10 +153,7 @@ def test_a_head_of_a_blob_in_use_writes_nothing(core: Core) -> None:
     assert max(used) == core.now - timedelta(hours=5)
 
 
-def test_parallel_pushes_of_one_account_are_counted_exactly_on_postgresql(
-    on_postgres: Core,
-) -> None:
-    core = on_postgres
+def test_parallel_pushes_of_one_account_are_counted_exactly(core: Core) -> None:
     core.push_blob(NAME, b"first")
     contents = [b"blob %d" % number for number in range(12)]
     with ThreadPoolExecutor(6) as pool:

@@ -10,7 +10,6 @@ import pytest
 from litestar.testing import TestClient
 from memcube_registry.accounts.models import Account
 from memcube_registry.app import create_app
-from memcube_registry.database import Database
 from memcube_registry.settings import Settings
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -46,8 +45,8 @@ def push(client: Client, headers: dict[str, str], name: str, content: bytes, *ta
 
 
 @pytest.fixture
-def client(tmp_path: Path, database: Database) -> Iterator[Client]:
-    app = create_app(Settings(data_dir=tmp_path, log_level="error"))
+def client(tmp_path: Path, database_url: str) -> Iterator[Client]:
+    app = create_app(Settings(data_dir=tmp_path, database_url=database_url, log_level="error"))
 
     async def as_servers_call(scope: Any, receive: Any, send: Any) -> None:
         # The test client leaves the query in raw_path, where ASGI says that it is not.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,15 +12,12 @@ import pytest
 from litestar.testing import TestClient
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidSettingError, StorageError
-from memcube_registry.accounts.scopes import parse_scopes
-from memcube_registry.accounts.service import create_account
-from memcube_registry.accounts.tokens import create_token
 from memcube_registry.app import create_app
 from memcube_registry.countersigning import rules
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.countersigning.service import Countersigner, attach
-from memcube_registry.database import Database, utc_now
+from memcube_registry.database import Database
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
 from memcube_signing.authority.document import KeyDocument, Quorum, sign_document
@@ -34,14 +30,16 @@ from memcube_signing.transparency import bundled
 from memcube_signing.transparency.entry import LogPolicy
 from sqlmodel import select
 from support.countersigned import NAME, Registry
-from support.postgres import postgres_url
 from support.signing import ALICE, CREATED, MALLORY, ORIGIN, manifest, next_release, release
 
 
 @pytest.fixture
-def app(tmp_path: Path, database: Database) -> Any:
+def app(tmp_path: Path, database_url: str) -> Any:
     settings = Settings(
-        data_dir=tmp_path, external_url="https://registry.example", log_level="error"
+        data_dir=tmp_path,
+        database_url=database_url,
+        external_url="https://registry.example",
+        log_level="error",
     )
     return create_app(settings)
 
@@ -327,32 +325,3 @@ def test_the_key_comes_from_its_file_and_nothing_else():
     assert signer_of(b"\x01" * 32).public_key != signer_of(b"\x02" * 32).public_key
     with pytest.raises(InvalidSettingError):
         signer_of(b"\x01" * 31)
-
-
-def test_postgresql_does_as_sqlite_does(tmp_path, monkeypatch):
-    url = postgres_url()
-    with closing(Database(url)) as database:
-        database.migrate()
-        with database.write() as session:
-            account = create_account(session, "alice")
-            scopes = parse_scopes("pull push delete")
-            token, _ = create_token(session, account, "test", scopes, now=utc_now())
-        settings = Settings(
-            data_dir=tmp_path,
-            database_url=url,
-            external_url="https://registry.example",
-            log_level="error",
-        )
-        app = create_app(settings)
-        services: Services = app.state["services"]
-        with client_of(app) as client:
-            registry = Registry(client, token)
-            registry.release()
-            assert len(registry.countersignatures()) == 1
-            with monkeypatch.context() as patched:
-                patched.setattr(f"{SERVICE}.attach", fail)
-                registry.release(said=next_release(release(), "two"), cube=manifest("two"))
-            two = manifest("two").digest
-            assert registry.countersignatures(two) == []
-            assert services.countersigner.settle_all() == 1
-            assert len(registry.countersignatures(two)) == 1

@@ -1,7 +1,6 @@
 """Appending: many at once, two processes' worth of logs on one database, and the tree stays right."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from memcube_protocol.errors import ConflictError, InvalidSettingError
@@ -15,7 +14,6 @@ from memcube_signing.statement import Statement
 from memcube_signing.transparency import checkpoint, entry, merkle, tiles
 from memcube_signing.transparency.entry import LogPolicy, TlogEntry
 from memcube_signing.transparency.tiles import Tile
-from support.postgres import postgres_url
 from support.signing import ALICE, manifest, release
 
 SEED = b"\x07" * 32
@@ -33,15 +31,6 @@ def log_on(database: Database, origin: str = "log.example", **more) -> Transpare
     return TransparencyLog(database, SEED, origin, witnesses.parse(""), **more)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path):
-    url = f"sqlite:///{tmp_path / 'log.db'}" if request.param == "sqlite" else postgres_url()
-    made = Database(url)
-    made.migrate()
-    yield made
-    made.close()
-
-
 def verify(log: TransparencyLog, one: Submission, found: TlogEntry) -> None:
     signature = one.envelope.signatures[0].value
     policy = LogPolicy(log.key)
@@ -55,8 +44,10 @@ def leaves_of(log: TransparencyLog) -> list[bytes]:
     return [merkle.leaf_hash(body) for one in bundles for body in tiles.parse_entries(one)]
 
 
-def test_threads_and_processes_append_to_one_tree_without_losing_an_entry(shared: Database) -> None:
-    logs = [log_on(shared), log_on(shared)]
+def test_threads_and_processes_append_to_one_tree_without_losing_an_entry(
+    database: Database,
+) -> None:
+    logs = [log_on(database), log_on(database)]
     wanted = [submission(number) for number in range(60)]
     with ThreadPoolExecutor(12) as pool:
         work = [pool.submit(logs[at % 2].add, one) for at, one in enumerate(wanted)]

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 from memcube_registry.app import create_app
-from memcube_registry.database import Database
 from memcube_registry.settings import Settings
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import PrivateKey
@@ -71,9 +70,12 @@ class Registry:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, database: Database, new_account, new_token) -> Iterator[Registry]:
+def registry(tmp_path: Path, database_url: str, new_account, new_token) -> Iterator[Registry]:
     settings = Settings(
-        data_dir=tmp_path, external_url="https://registry.example", log_level="error"
+        data_dir=tmp_path,
+        database_url=database_url,
+        external_url="https://registry.example",
+        log_level="error",
     )
     token, stranger = new_token(new_account("alice")), new_token(new_account("bob"))
     with TestClient(create_app(settings)) as client:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from memcube_registry.app import create_app
-from memcube_registry.database import Database
 from memcube_registry.settings import Settings
 from memcube_registry.web import reference
 
@@ -28,8 +27,8 @@ class Seen(HTMLParser):
 
 
 @pytest.fixture
-def document(tmp_path: Path, database: Database) -> dict[str, object]:
-    app = create_app(Settings(data_dir=tmp_path))
+def document(tmp_path: Path, sqlite_url: str) -> dict[str, object]:
+    app = create_app(Settings(data_dir=tmp_path, database_url=sqlite_url))
     return dict(app.openapi_schema.to_schema())
 
 
