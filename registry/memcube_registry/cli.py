@@ -6,42 +6,20 @@ Everything heavy is imported by the command that needs it: `memcube --help` load
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from functools import wraps
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 from memcube_protocol.errors import InvalidSettingError, MemcubeError, outcome_of
 
+from memcube_registry.checking.command import fsck
+from memcube_registry.command_options import FOLDER, database_of, places, settings_of
+
 if TYPE_CHECKING:
-    from memcube_registry.database import Database
     from memcube_registry.settings import Settings
-
-_FOLDER: Final = click.Path(path_type=Path)
-_PLACES: Final = (
-    click.option("--config", type=_FOLDER, help="TOML file with settings."),
-    click.option("--data", "data_dir", type=_FOLDER, help="Folder of the database and the blobs."),
-    click.option("--database-url", help="sqlite:///FILE or postgresql://…"),
-)
-
-
-def _places(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which registry is meant; the command gets its `settings`."""
-
-    @wraps(command)
-    def with_settings(
-        config: Path | None, data_dir: Path | None, database_url: str | None, **rest: Any
-    ) -> None:
-        given = {"data_dir": data_dir, "database_url": database_url}
-        command(_load(config, given), **rest)
-
-    for option in reversed(_PLACES):
-        with_settings = option(with_settings)
-    return with_settings
 
 
 @click.command()
@@ -49,8 +27,8 @@ def _places(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--port", type=int, help="Port to listen on; 0 picks a free one.")
 @click.option("--workers", type=int, help="Processes that answer requests.")
 @click.option("--external-url", help="URL by which clients reach the registry.")
-@click.option("--config", type=_FOLDER, help="TOML file with settings.")
-@click.option("--data", "data_dir", type=_FOLDER, help="Folder of the database and the blobs.")
+@click.option("--config", type=FOLDER, help="TOML file with settings.")
+@click.option("--data", "data_dir", type=FOLDER, help="Folder of the database and the blobs.")
 @click.option("--database-url", help="sqlite:///FILE or postgresql://…")
 def serve(config: Path | None, **given: Any) -> None:
     """Run a registry: with SQLite and local files if nothing else is set.
@@ -61,7 +39,7 @@ def serve(config: Path | None, **given: Any) -> None:
     """
     from memcube_registry.server import serve as run
 
-    run(_load(config, given))
+    run(settings_of(config, given))
 
 
 @click.group()
@@ -70,11 +48,12 @@ def group() -> None:
 
 
 group.add_command(serve)
+group.add_command(fsck)
 
 
 @group.command()
 @click.option("--to", "revision", default="head", show_default=True, help="Revision to go to.")
-@_places
+@places
 def migrate(settings: Settings, revision: str) -> None:
     """Bring the database's tables to this version.
 
@@ -88,7 +67,7 @@ def migrate(settings: Settings, revision: str) -> None:
 
 
 @group.command("gc")
-@_places
+@places
 def collect(settings: Settings) -> None:
     """Remove what nothing refers to, once; the registry may be serving meanwhile.
 
@@ -101,7 +80,7 @@ def collect(settings: Settings) -> None:
     from memcube_registry.manifests.collecting import collect_garbage
     from memcube_registry.storage.local import LocalFiles
 
-    with _database(settings) as database:
+    with database_of(settings) as database:
         done = collect_garbage(
             database,
             LocalFiles(settings.data_dir / "blobs"),
@@ -114,8 +93,8 @@ def collect(settings: Settings) -> None:
 
 @group.command("settings")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--config", type=_FOLDER, help="TOML file with settings.")
-@click.option("--data", "data_dir", type=_FOLDER, help="Folder of the database and the blobs.")
+@click.option("--config", type=FOLDER, help="TOML file with settings.")
+@click.option("--data", "data_dir", type=FOLDER, help="Folder of the database and the blobs.")
 @click.option("--database-url", help="sqlite:///FILE or postgresql://…")
 def show_settings(as_json: bool, config: Path | None, **given: Any) -> None:
     """Explain every setting, with the value it has now.
@@ -125,7 +104,7 @@ def show_settings(as_json: bool, config: Path | None, **given: Any) -> None:
     from memcube_registry.settings import documented, masked
 
     try:
-        values = masked(_load(config, given))
+        values = masked(settings_of(config, given))
     except InvalidSettingError:
         # Whoever asks after a refusal wants to read what would be right, and then what is wrong.
         if not as_json:
@@ -156,7 +135,7 @@ def account() -> None:
 @click.option("--operator", is_flag=True, help="May administer the registry.")
 @click.option("--quota", help="Storage, such as 100GiB; 0: unlimited.")
 @click.option("--quiet", is_flag=True, help="Print only the name.")
-@_places
+@places
 def create_account(
     settings: Settings,
     name: str,
@@ -176,7 +155,7 @@ def create_account(
     size = settings.default_quota_bytes if quota is None else parse_size("--quota", quota)
     if organisation != (owner is not None):
         raise click.UsageError("--organisation and --owner belong together")
-    with _database(settings) as database, database.write() as session:
+    with database_of(settings) as database, database.write() as session:
         if owner is not None:
             person = service.account_named(session, owner)
             service.create_organisation(session, person, name, quota_bytes=size or None)
@@ -187,7 +166,7 @@ def create_account(
 
 @account.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_places
+@places
 def list_accounts(settings: Settings, as_json: bool) -> None:
     """List accounts with the storage they use.
 
@@ -197,7 +176,7 @@ def list_accounts(settings: Settings, as_json: bool) -> None:
 
     from memcube_registry.accounts.models import Account
 
-    with _database(settings) as database, database.read() as session:
+    with database_of(settings) as database, database.read() as session:
         rows = session.exec(select(Account).order_by(Account.name)).all()
     entries = [
         {
@@ -219,7 +198,7 @@ def list_accounts(settings: Settings, as_json: bool) -> None:
 @account.command("disable")
 @click.argument("name")
 @click.option("--enable", is_flag=True, help="Let a disabled account in again.")
-@_places
+@places
 def disable_account(settings: Settings, name: str, enable: bool) -> None:
     """Refuse every token of an account; its cubes stay.
 
@@ -228,7 +207,7 @@ def disable_account(settings: Settings, name: str, enable: bool) -> None:
     from memcube_registry.accounts.service import account_named
     from memcube_registry.database import utc_now
 
-    with _database(settings) as database, database.write() as session:
+    with database_of(settings) as database, database.write() as session:
         account_named(session, name).disabled_at = None if enable else utc_now()
     click.echo(f"{'enabled' if enable else 'disabled'} {name}")
 
@@ -251,7 +230,7 @@ def token() -> None:
 @click.option("--label", default="command line", show_default=True, help="What the token is for.")
 @click.option("--days", type=float, help="Days until it expires; without: never.")
 @click.option("--quiet", is_flag=True, help="Print only the token.")
-@_places
+@places
 def create_token(
     settings: Settings,
     name: str,
@@ -271,7 +250,7 @@ def create_token(
     from memcube_registry.accounts.tokens import create_token as create
     from memcube_registry.database import utc_now
 
-    with _database(settings) as database, database.write() as session:
+    with database_of(settings) as database, database.write() as session:
         secret, row = create(
             session,
             account_named(session, name),
@@ -290,7 +269,7 @@ def create_token(
 
 @token.command("list")
 @click.argument("name")
-@_places
+@places
 def list_tokens(settings: Settings, name: str) -> None:
     """List the tokens of the account NAME, without their secrets.
 
@@ -299,7 +278,7 @@ def list_tokens(settings: Settings, name: str) -> None:
     from memcube_registry.accounts.service import account_named
     from memcube_registry.accounts.tokens import tokens_of
 
-    with _database(settings) as database, database.read() as session:
+    with database_of(settings) as database, database.read() as session:
         rows = tokens_of(session, account_named(session, name).id)
     for row in rows:
         state = "revoked" if row.revoked_at else f"expires {row.expires_at or 'never'}"
@@ -309,7 +288,7 @@ def list_tokens(settings: Settings, name: str) -> None:
 @token.command("revoke")
 @click.argument("name")
 @click.argument("token_id", type=int)
-@_places
+@places
 def revoke_token(settings: Settings, name: str, token_id: int) -> None:
     """End a token of the account NAME at once.
 
@@ -319,7 +298,7 @@ def revoke_token(settings: Settings, name: str, token_id: int) -> None:
     from memcube_registry.accounts.tokens import revoke_token as revoke
     from memcube_registry.database import utc_now
 
-    with _database(settings) as database, database.write() as session:
+    with database_of(settings) as database, database.write() as session:
         revoke(session, account_named(session, name).id, token_id, now=utc_now())
     click.echo(f"revoked token {token_id} of {name}")
 
@@ -331,21 +310,3 @@ def main() -> None:
     except MemcubeError as error:
         click.echo(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), err=True)
         sys.exit(outcome_of(error).exit_code)
-
-
-def _load(config: Path | None, given: dict[str, Any]) -> Settings:
-    from memcube_registry.settings import load
-
-    options = {name: value for name, value in given.items() if value is not None}
-    return load(os.environ, file=config, options=options)
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator[Database]:
-    """The registry's database, its tables made if this is the first use."""
-    from memcube_registry.database import Database
-    from memcube_registry.server import prepare
-
-    prepare(settings)
-    with closing(Database(settings.database_url)) as database:
-        yield database

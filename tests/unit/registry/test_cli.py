@@ -9,7 +9,12 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from memcube_protocol.errors import ConflictError, InvalidSettingError, NotFoundError
+from memcube_protocol.errors import (
+    ConflictError,
+    IntegrityError,
+    InvalidSettingError,
+    NotFoundError,
+)
 from memcube_registry.accounts import tokens
 from memcube_registry.cli import group, serve
 from memcube_registry.database import Database, utc_now
@@ -160,3 +165,24 @@ def test_serve_is_a_command_that_the_client_can_take_up() -> None:
     assert {"host", "port", "data_dir", "config", "workers", "database_url"} <= {
         option.name for option in serve.params
     }
+
+
+def test_a_registry_is_checked_and_its_damage_is_an_exit_code(
+    data: Path, database: Database
+) -> None:
+    assert "0 damaged, 0 leftovers" in run(data, "fsck", "--all").output
+    run(data, "account", "create", "alice")
+    with database.write() as session:
+        session.connection().exec_driver_sql("UPDATE account SET used_bytes = 7")
+    with pytest.raises(IntegrityError, match="1 findings"):
+        run(data, "fsck")
+    done = CliRunner().invoke(group, ["fsck", "--json", "--seed", "5", "--data", str(data)])
+    report = json.loads(done.output)
+    assert (report["damage"], report["seed"]) == (1, 5)
+    assert report["findings"][0]["rule"] == "usage"
+
+
+def test_a_check_of_nothing_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        run(tmp_path / "absent", "fsck")
+    assert not (tmp_path / "absent" / "registry.db").exists()

@@ -1,0 +1,1 @@
+"""The consistency check of database and blob store: finds and says, changes nothing."""

@@ -1,0 +1,141 @@
+"""`memcube-registry fsck`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from memcube_registry.command_options import FOLDER, places
+
+if TYPE_CHECKING:
+    from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
+
+    from memcube_registry.checking.findings import Report
+    from memcube_registry.database import Database
+    from memcube_registry.settings import Settings
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Read and hash every blob.")
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    default=256,
+    show_default=True,
+    help="How many blobs to read and hash, drawn at random; every blob's size is checked.",
+)
+@click.option(
+    "--seed", type=int, help="Draw the same blobs again; without: another draw each time."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many blobs to read at once.",
+)
+@click.option(
+    "--checkpoint", type=FOLDER, help="A checkpoint that the log has shown: it must still hold it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@places
+def fsck(
+    settings: Settings,
+    everything: bool,
+    sample: int,
+    seed: int | None,
+    threads: int,
+    checkpoint: Path | None,
+    as_json: bool,
+) -> None:
+    """Check that database and blob store fit each other; the registry may be serving meanwhile.
+
+    Nothing is changed. Ends with exit code 6 where something is damaged. Leftovers, which
+    `memcube-registry gc` removes when they are old enough, are no damage.
+
+    Example: memcube-registry fsck --all --data ./registry
+    """
+    import secrets
+
+    from memcube_protocol.errors import IntegrityError
+
+    from memcube_registry.checking.content import Sample
+    from memcube_registry.checking.service import Thoroughness, check
+    from memcube_registry.database import utc_now
+    from memcube_registry.storage.local import LocalFiles
+
+    draw = Sample(None if everything else sample, secrets.randbits(32) if seed is None else seed)
+    with closing(existing_database(settings)) as database:
+        how = Thoroughness(draw, threads, log_key(settings, database), _seen(checkpoint))
+        store = LocalFiles(settings.data_dir / "blobs")
+        report = check(database, store, how, utc_now())
+    click.echo(json.dumps(report.to_json()) if as_json else shown(report))
+    if report.damage:
+        raise IntegrityError(
+            f"the registry is damaged: {report.damage} findings",
+            hint="see docs/guide/check-and-back-up.md for each rule; restore what is lost from a backup",
+        )
+
+
+def existing_database(settings: Settings) -> Database:
+    """The database of a registry that was started before: nothing is made here.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from memcube_protocol.errors import NotFoundError
+    from sqlalchemy import inspect
+
+    from memcube_registry.database import Database
+
+    database = Database(settings.database_url)
+    file = Path(database.url.database or "")
+    if (database.is_sqlite and not file.is_file()) or not inspect(database.engine).has_table(
+        "blob"
+    ):
+        raise NotFoundError(
+            "there is no registry's database at this place",
+            hint="name it with --data or --database-url; `memcube-registry settings` shows where it is",
+        )
+    return database
+
+
+def log_key(settings: Settings, database: Database) -> NoteKey | None:
+    """The log's key under the name that the log has; None where there is no key file."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+    from memcube_signing.keys import PrivateKey
+    from memcube_signing.transparency.checkpoint import NoteKey
+
+    from memcube_registry.log.appending import current
+
+    try:
+        seed = settings.log_key_file.read_bytes()
+    except FileNotFoundError:
+        return None
+    with database.read() as session:
+        origin = current(session, settings.log_name).origin
+    key = PrivateKey(ed25519.Ed25519PrivateKey.from_private_bytes(seed)).public_key
+    return NoteKey(origin, key)
+
+
+def _seen(path: Path | None) -> SignedCheckpoint | None:
+    from memcube_signing.transparency import checkpoint
+
+    return checkpoint.parse(path.read_text(encoding="utf-8")) if path else None
+
+
+def shown(report: Report) -> str:
+    """The report as a table for people."""
+    rows = [f"  {number:>12}  {what.replace('_', ' ')}" for what, number in report.checked.items()]
+    lines = ["checked", *rows, f"  {report.seed:>12}  seed of the draw"]
+    lines += [f"{one.rule.weight}: {one.rule}: {one.what}: {one.detail}" for one in report.findings]
+    if unlisted := sum(report.counts.values()) - len(report.findings):
+        lines.append(f"… and {unlisted} findings more")
+    leftovers = f"{report.leftovers} leftovers" + (
+        " (`gc` removes them)" if report.leftovers else ""
+    )
+    return "\n".join([*lines, f"{report.damage} damaged, {leftovers}"])

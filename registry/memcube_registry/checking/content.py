@@ -1,0 +1,135 @@
+"""Whether the store holds every blob, whole and with the bytes that its digest names.
+
+Each blob's size is checked by reading its last byte. Those that are drawn, or all of them, are read
+and hashed, several at once and in constant memory.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import NotFoundError, StorageError
+from sqlalchemy import func, select
+from sqlmodel import col
+
+from memcube_registry.blobs.models import Blob
+from memcube_registry.checking.findings import Findings, Rule
+from memcube_registry.database import Database
+from memcube_registry.storage.interface import Reader
+
+_PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """What the database says of a blob."""
+
+    id: int
+    digest: str
+    size_bytes: int
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How many blobs are read whole, drawn at random by `seed`; None: all."""
+
+    count: int | None
+    seed: int
+
+    def drawn(self, total: int) -> frozenset[int] | None:
+        """Positions, among `total` blobs, of those that are read; None: all."""
+        if self.count is None or self.count >= total:
+            return None
+        return frozenset(random.Random(self.seed).sample(range(total), self.count))  # noqa: S311 - a repeatable choice
+
+
+def check_blobs(
+    database: Database, store: Reader, sample: Sample, threads: int, findings: Findings
+) -> None:
+    """Check every blob that the database knows. What is collected meanwhile is no finding."""
+    with database.read() as session:
+        total = session.execute(select(func.count()).select_from(Blob)).scalar_one()
+    drawn, position = sample.drawn(total), 0
+    checker = _Checker(database, store, findings)
+    with ThreadPoolExecutor(threads, thread_name_prefix="fsck") as pool:
+        for page in pages(database):
+            whole = [drawn is None or position + at in drawn for at in range(len(page))]
+            position += len(page)
+            for _ in pool.map(checker.check, page, whole):
+                pass
+
+
+def pages(database: Database) -> Iterator[Sequence[StoredBlob]]:
+    """Every blob, in portions, each read in a transaction of its own."""
+    last = 0
+    while True:
+        query = (
+            select(col(Blob.id), col(Blob.digest), col(Blob.size_bytes), col(Blob.location))
+            .where(col(Blob.id) > last)
+            .order_by(col(Blob.id))
+            .limit(_PAGE)
+        )
+        with database.read() as session:
+            page = [StoredBlob(*row) for row in session.execute(query)]
+        if not page:
+            return
+        yield page
+        last = page[-1].id
+
+
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    database: Database
+    store: Reader
+    findings: Findings
+
+    def check(self, blob: StoredBlob, whole: bool) -> None:
+        """Check one blob: its size, and its bytes if `whole`."""
+        self.findings.count("blobs")
+        try:
+            if self._has_its_size(blob) and whole:
+                self._require_bytes(blob)
+        except NotFoundError:
+            if self._is_there(blob):
+                self.findings.add(Rule.BLOB_MISSING, blob.digest, f"no object {blob.location}")
+        except StorageError as error:
+            self.findings.add(Rule.BLOB_UNREADABLE, blob.digest, str(error))
+
+    def _has_its_size(self, blob: StoredBlob) -> bool:
+        """Whether one byte comes from the last place on: so for files as for a bucket."""
+        last = max(0, blob.size_bytes - 1)
+        with closing(self.store.read(blob.location, start=last)) as pieces:
+            found = last + pieces.size
+        if found == blob.size_bytes:
+            return True
+        held = "fewer" if found < blob.size_bytes else "more"
+        detail = f"object {blob.location} has {held} than {blob.size_bytes} bytes"
+        self.findings.add(Rule.BLOB_SIZE, blob.digest, detail)
+        return False
+
+    def _require_bytes(self, blob: StoredBlob) -> None:
+        expected = Digest.parse(blob.digest)
+        hasher = expected.hasher()
+        with closing(self.store.read(blob.location)) as pieces:
+            for piece in pieces:
+                hasher.update(piece)
+                self.findings.count("bytes", len(piece))
+        actual = Digest.finish(expected.algorithm, hasher)
+        self.findings.count("blobs_read")
+        if actual != expected:
+            self.findings.add(
+                Rule.BLOB_DIGEST, blob.digest, f"object {blob.location} has digest {actual}"
+            )
+
+    def _is_there(self, blob: StoredBlob) -> bool:
+        """Whether the row is still there: else the blob was collected since it was listed."""
+        query = select(col(Blob.location)).where(col(Blob.id) == blob.id)
+        with self.database.read() as session:
+            return session.execute(query).scalar_one_or_none() == blob.location

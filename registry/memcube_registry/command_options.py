@@ -1,0 +1,57 @@
+"""What the registry's commands share: the options that say which registry is meant, and its database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from memcube_registry.database import Database
+    from memcube_registry.settings import Settings
+
+FOLDER: Final = click.Path(path_type=Path)
+_PLACES: Final = (
+    click.option("--config", type=FOLDER, help="TOML file with settings."),
+    click.option("--data", "data_dir", type=FOLDER, help="Folder of the database and the blobs."),
+    click.option("--database-url", help="sqlite:///FILE or postgresql://…"),
+)
+
+
+def places(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say which registry is meant; the command gets its `settings`."""
+
+    @wraps(command)
+    def with_settings(
+        config: Path | None, data_dir: Path | None, database_url: str | None, **rest: Any
+    ) -> None:
+        given = {"data_dir": data_dir, "database_url": database_url}
+        command(settings_of(config, given), **rest)
+
+    for option in reversed(_PLACES):
+        with_settings = option(with_settings)
+    return with_settings
+
+
+def settings_of(config: Path | None, given: dict[str, Any]) -> Settings:
+    """Settings from the file, the environment and those options that were given."""
+    from memcube_registry.settings import load
+
+    options = {name: value for name, value in given.items() if value is not None}
+    return load(os.environ, file=config, options=options)
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[Database]:
+    """The registry's database, its tables made if this is the first use."""
+    from memcube_registry.database import Database
+    from memcube_registry.server import prepare
+
+    prepare(settings)
+    with closing(Database(settings.database_url)) as database:
+        yield database
