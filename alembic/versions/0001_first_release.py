@@ -162,6 +162,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("repository_id", sa.Integer(), nullable=False),
         sa.Column("digest", sa.String(160), nullable=False),
+        sa.Column("commit", sa.String(40), nullable=False),
         sa.Column("media_type", sa.String(255), nullable=False),
         sa.Column("artifact_type", sa.String(255), nullable=True),
         sa.Column("annotations", sa.JSON(), nullable=False),
@@ -179,6 +180,9 @@ def upgrade() -> None:
             ["repository_id"], ["repository.id"], name=op.f("fk_manifest_repository_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_manifest")),
+        sa.UniqueConstraint(
+            "repository_id", "commit", name=op.f("uq_manifest_repository_id_commit")
+        ),
         sa.UniqueConstraint(
             "repository_id", "digest", name=op.f("uq_manifest_repository_id_digest")
         ),

@@ -37,6 +37,8 @@ from memcube_registry.countersigning.service import Countersigner, settle_period
 from memcube_registry.database import Database
 from memcube_registry.distribution import Distribution
 from memcube_registry.gate import Gate, Limits, Realm
+from memcube_registry.hub import addresses
+from memcube_registry.hub.api import HubApi
 from memcube_registry.log import routes as log_routes
 from memcube_registry.log import witnesses
 from memcube_registry.log.service import TransparencyLog
@@ -200,19 +202,24 @@ def _guarded(app: ASGIApp, services: Services, buckets: Buckets) -> ASGIApp:
     )
     realm = Realm(settings.url, settings.service)
     distribution = Distribution(services.database, services.blobs, services.countersigner.settle)
-    both = _either(distribution, cast(Application, app))
-    gate = Gate(both, services.authenticator, buckets, limits, realm, settings.proxy_networks())
+    hub = HubApi(services.database, services.blobs, settings.url)
+    every = _chosen(distribution, hub, cast(Application, app))
+    gate = Gate(every, services.authenticator, buckets, limits, realm, settings.proxy_networks())
     observed = Observed(gate, services.metrics, body_timeout_s=settings.body_timeout_s)
     return cast(ASGIApp, observed)
 
 
-def _either(distribution: Application, rest: Application) -> Application:
-    """`distribution` for what its paths look like, decoded or not: it refuses odd ones itself."""
+def _chosen(distribution: Application, hub: Application, rest: Application) -> Application:
+    """`distribution` and `hub` for what their paths look like: they refuse odd ones themselves."""
 
     async def chosen(scope: Scope, receive: Receive, send: Send) -> None:
         raw = bytes(scope.get("raw_path") or b"")
-        is_v2 = raw.startswith(b"/v2/") or str(scope["path"]).startswith("/v2/")
-        await (distribution if is_v2 else rest)(scope, receive, send)
+        if raw.startswith(b"/v2/") or str(scope["path"]).startswith("/v2/"):
+            await distribution(scope, receive, send)
+        elif addresses.is_ours(raw):
+            await hub(scope, receive, send)
+        else:
+            await rest(scope, receive, send)
 
     return chosen
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from memcube_protocol.errors import MemcubeError, RateLimitedError, outcome_of
 
+from memcube_registry.blobs.ranges import UnsatisfiableRangeError
+
 PROBLEM_TYPE: Final = "application/problem+json"
 _OCI_CODES: Final = {
     401: "UNAUTHORIZED",
@@ -42,6 +44,8 @@ def headers_of(error: MemcubeError) -> dict[str, str]:
     """Headers that belong to `error` beside its body."""
     if isinstance(error, RateLimitedError):
         return {"retry-after": str(error.retry_after_s)}
+    if isinstance(error, UnsatisfiableRangeError):
+        return {"content-range": f"bytes */{error.size}"}
     return {"retry-after": "5"} if outcome_of(error).http_status == 503 else {}
 
 

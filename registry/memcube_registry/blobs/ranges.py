@@ -12,6 +12,14 @@ _RANGE: Final = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.IGNORE
 _CHUNK: Final = re.compile(r"(\d{1,18})-(\d{1,18})", re.ASCII)
 
 
+class UnsatisfiableRangeError(RangeMismatchError):
+    """A `Range` outside the content. `size` is how many bytes there are (RFC 9110, 15.5.17)."""
+
+    def __init__(self, message: str, *, hint: str | None = None, size: int) -> None:
+        super().__init__(message, hint=hint)
+        self.size = size
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Bytes `start` up to but not including `stop`."""
@@ -31,7 +39,7 @@ def requested_span(header: str, size: int) -> Span | None:
     None where the header is to be ignored: another unit, several ranges, or malformed.
 
     Raises:
-        RangeMismatchError: it lies outside, or ends before it starts.
+        UnsatisfiableRangeError: it lies outside, or ends before it starts.
     """
     match = _RANGE.fullmatch(header)
     if match is None or match.group(1, 2) == ("", ""):
@@ -42,9 +50,10 @@ def requested_span(header: str, size: int) -> Span | None:
     else:
         span = Span(int(first), min(int(last) + 1, size) if last else size)
     if span.start >= span.stop:
-        raise RangeMismatchError(
+        raise UnsatisfiableRangeError(
             f"{header[:60]!r} lies outside the {size} bytes of this blob",
             hint="ask for a range inside the blob",
+            size=size,
         )
     return span
 

@@ -43,7 +43,7 @@ async def send(request: Request, store: BlobStore, offer: Offer) -> Response:
     """The answer to a GET of the offered blob.
 
     Raises:
-        RangeMismatchError: `Range` asks for bytes that it does not have.
+        UnsatisfiableRangeError: `Range` asks for bytes that it does not have.
         StorageError: the store lost it, or cannot read it.
     """
     if is_known_to(request, offer.entity_tag):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+from memcube_protocol.digest import Digest
 from sqlalchemy import JSON, BigInteger, Index, String, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
@@ -14,21 +15,31 @@ from memcube_registry.database import UtcDateTime, utc_now
 TAG_NAME = String(128).with_variant(String(128, collation="C"), "postgresql")
 
 
+COMMIT_CHARS: Final = 40
+
+
+def commit_of(digest: Digest) -> str:
+    """What a manifest is called where a Git commit is wanted: the first 40 hex digits of its digest."""
+    return digest.hex[:COMMIT_CHARS]
+
+
 class Manifest(SQLModel, table=True):
     """A manifest or index of one repository. `content` holds the bytes exactly as they came.
 
-    `artifact_type` falls back to the config's media type. `condemned_at` is when garbage
+    `commit` names it where Git's names are wanted (docs/spec/hub.md), once in a repository. `artifact_type` falls back to the config's media type. `condemned_at` is when garbage
     collection found that nothing keeps it alive.
     """
 
     __table_args__ = (
         UniqueConstraint("repository_id", "digest"),
+        UniqueConstraint("repository_id", "commit"),
         Index("ix_manifest_subject", "repository_id", "subject_digest"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
     repository_id: int = Field(foreign_key="repository.id")
     digest: str = Field(max_length=160)
+    commit: str = Field(max_length=COMMIT_CHARS)
     media_type: str = Field(max_length=255)
     artifact_type: str | None = Field(default=None, max_length=255)
     annotations: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)

@@ -30,7 +30,14 @@ from memcube_registry.countersigning.queue import note
 from memcube_registry.database import Database, table_of
 from memcube_registry.delivery.service import Act, Part, authorize
 from memcube_registry.manifests import tags
-from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, Tag
+from memcube_registry.manifests.models import (
+    COMMIT_CHARS,
+    Manifest,
+    ManifestBlob,
+    ManifestChild,
+    Tag,
+    commit_of,
+)
 from memcube_registry.manifests.tags import ANYTHING, Expectation
 
 Key = TypeVar("Key", int, str)
@@ -140,7 +147,8 @@ def put(session: Session, principal: Principal, name: str, push: Push, now: date
     Raises:
         MissingContentError: the repository lacks a blob or manifest that it names.
         InvalidManifestError: it gives a blob another size than it has.
-        ConflictError: a tag is immutable, or not where the push expects it.
+        ConflictError: a tag is immutable, or not where the push expects it; or another manifest has the
+            same `commit`.
         QuotaExceededError: the account's storage is full.
         UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
     """
@@ -165,6 +173,7 @@ def keep(
     row = _row(session, repository.id, str(push.digest))
     is_new = row is None
     if row is None:
+        _require_own_commit(session, repository.id, push.digest)
         require_quota(session, repository.account_id, len(push.manifest.raw))
         row = _insert(session, account_id, repository.id, push, now)
         add_usage(session, repository.account_id, row.size_bytes)
@@ -189,6 +198,22 @@ def get(
     """
     row = _looked_up(session, principal, name, reference, _CONTENT)
     return StoredManifest(row.digest, row.media_type, row.size_bytes, row.content)
+
+
+def of_commit(session: Session, repository: Repository, commit: str) -> Digest:
+    """The digest of the manifest that `commit` names in a repository which the caller may read.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = session.execute(
+        select(Manifest.digest).where(
+            Manifest.repository_id == repository.id, Manifest.commit == commit
+        )
+    ).scalar_one_or_none()
+    if found is None:
+        raise unknown_manifest(commit)
+    return Digest.parse(found)
 
 
 def look(
@@ -278,6 +303,18 @@ def _row(session: Session, repository_id: int, digest: str) -> Manifest | None:
     ).one_or_none()
 
 
+def _require_own_commit(session: Session, repository_id: int, digest: Digest) -> None:
+    query = select(Manifest.digest).where(
+        Manifest.repository_id == repository_id, Manifest.commit == commit_of(digest)
+    )
+    other = session.execute(query).scalar_one_or_none()
+    if other is not None:
+        raise ConflictError(
+            f"the manifest {other} begins with the same {COMMIT_CHARS} hex digits as {digest}",
+            hint="change anything in the manifest: both would be the same commit to Git's users",
+        )
+
+
 def _renew(session: Session, manifest_id: int, digest: str, now: datetime) -> None:
     row = session.get(Manifest, manifest_id)
     if row is None:
@@ -292,6 +329,7 @@ def _insert(
     row = Manifest(
         repository_id=repository_id,
         digest=str(push.digest),
+        commit=commit_of(push.digest),
         media_type=push.manifest.media_type,
         artifact_type=push.manifest.effective_artifact_type,
         annotations=dict(push.manifest.annotations),

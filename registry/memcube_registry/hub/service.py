@@ -1,0 +1,205 @@
+"""A cube as the Hub shows repositories: revisions, and the files of the canonical folder at each.
+
+A revision is a tag, a digest, or the commit of a manifest (`commit_of`). `main` is the tag of that name
+where there is one, else `latest`, as everywhere in memcube. Forty hex digits are always a commit, for
+clients take for granted that those never move.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from memcube_protocol import media_types, oci, paths
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import InvalidDigestError, NotFoundError, UnsafePathError
+from memcube_protocol.oci import Descriptor
+from memcube_protocol.reference import is_tag
+from sqlmodel import Session, col, select
+
+from memcube_registry.accounts.models import Account, Membership
+from memcube_registry.accounts.principal import Principal
+from memcube_registry.blobs import service as blobs
+from memcube_registry.blobs.service import StoredBlob
+from memcube_registry.catalog.models import Repository, Visibility
+from memcube_registry.delivery.service import Act, Part, authorize
+from memcube_registry.manifests import service as manifests
+from memcube_registry.manifests.models import COMMIT_CHARS, Manifest, Tag, commit_of
+
+DEFAULT: Final = "main"
+"""What clients ask for where their user names no revision."""
+LATEST: Final = "latest"
+TAGS_AT_MOST: Final = 10_000
+_COMMIT: Final = re.compile(rf"[0-9a-f]{{{COMMIT_CHARS}}}")
+
+
+class UnknownRevisionError(NotFoundError):
+    """The cube is there, and has no such revision."""
+
+
+class UnknownFileError(NotFoundError):
+    """The revision is there, and has no such file or folder. `commit` is the revision's."""
+
+    def __init__(self, message: str, *, hint: str | None = None, commit: str) -> None:
+        super().__init__(message, hint=hint)
+        self.commit = commit
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One revision of a cube: its commit, and the layers of its folder by path."""
+
+    name: str
+    digest: Digest
+    files: Mapping[str, Descriptor]
+    is_private: bool
+    created_at: datetime
+    pushed_at: datetime
+
+    @property
+    def commit(self) -> str:
+        """The 40 hex digits that name it for ever."""
+        return commit_of(self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A file that the caller may have, where it lies, and the commit that holds it."""
+
+    commit: str
+    path: str
+    blob: StoredBlob
+
+
+def find_snapshot(session: Session, principal: Principal, name: str, revision: str) -> Snapshot:
+    """What `revision` names in the cube.
+
+    Raises:
+        UnknownRevisionError: there is none.
+        NotFoundError, UnauthenticatedError, ForbiddenError: see `authorize`.
+    """
+    repository = authorize(session, principal, name, Act.READ, part=Part.DESCRIPTION)
+    found = _manifest(session, principal, repository, revision)
+    pushed_at = session.execute(
+        select(Manifest.created_at).where(
+            Manifest.repository_id == repository.id, Manifest.digest == found.digest
+        )
+    ).scalar_one()
+    return Snapshot(
+        repository.name,
+        Digest.parse(found.digest),
+        folder_of(oci.parse(found.content, found.media_type)),
+        repository.visibility is Visibility.PRIVATE,
+        repository.created_at,
+        pushed_at,
+    )
+
+
+def find_file(
+    session: Session, principal: Principal, name: str, revision: str, path: str
+) -> HeldFile:
+    """The file at `path` of `revision`, once the caller may read its bytes.
+
+    Raises:
+        UnknownRevisionError, UnknownFileError: there is none.
+        NotFoundError, UnauthenticatedError, ForbiddenError, PaymentRequiredError: see `authorize`.
+    """
+    snapshot = find_snapshot(session, principal, name, revision)
+    layer = snapshot.files.get(path)
+    if layer is None:
+        raise unknown_file(path, snapshot.commit)
+    try:
+        blob = blobs.find(session, principal, name, layer.digest)
+    except NotFoundError as error:
+        # Layers that lie elsewhere (`manifests.ABSENT_BLOBS`) are not ours to give.
+        raise unknown_file(path, snapshot.commit) from error
+    return HeldFile(snapshot.commit, path, blob)
+
+
+def find_revisions(session: Session, principal: Principal, name: str) -> list[tuple[str, str]]:
+    """The cube's tags and the commits that they lead to, by name; at most `TAGS_AT_MOST`.
+
+    Raises:
+        NotFoundError, UnauthenticatedError, ForbiddenError: see `authorize`.
+    """
+    repository = authorize(session, principal, name, Act.READ, part=Part.DESCRIPTION)
+    query = (
+        select(Tag.name, Manifest.commit)
+        .join(Manifest, col(Manifest.id) == Tag.manifest_id)
+        .where(Tag.repository_id == repository.id)
+        .order_by(col(Tag.name))
+        .limit(TAGS_AT_MOST)
+    )
+    return [(tag, commit) for tag, commit in session.exec(query)]
+
+
+def organisations_of(session: Session, principal: Principal) -> list[str]:
+    """Names of the organisations that the caller is a member of."""
+    query = (
+        select(Account.name)
+        .join(Membership, col(Membership.organisation_id) == Account.id)
+        .where(Membership.member_id == principal.account_id)
+        .order_by(col(Account.name))
+    )
+    return list(session.exec(query))
+
+
+def folder_of(manifest: oci.Manifest | oci.Index) -> dict[str, Descriptor]:
+    """The files that `oras pull` would write, by path: each layer with a title.
+
+    None at all where the titles do not make a folder that is safe to write: one that leaves it, or
+    two that some disk would confuse.
+    """
+    if isinstance(manifest, oci.Index):
+        return {}
+    titled = [
+        (layer.annotations[media_types.TITLE], layer)
+        for layer in manifest.layers
+        if media_types.TITLE in layer.annotations
+    ]
+    try:
+        paths.require_distinct(paths.require_safe(path) for path, _ in titled)
+    except UnsafePathError:
+        return {}
+    return dict(sorted(titled, key=lambda file: file[0]))
+
+
+def unknown_file(path: str, commit: str) -> UnknownFileError:
+    """The error of a path that a revision does not hold."""
+    return UnknownFileError(
+        f"the cube holds no {path[:200]!r} at {commit}", hint="list its files", commit=commit
+    )
+
+
+def _manifest(
+    session: Session, principal: Principal, repository: Repository, revision: str
+) -> manifests.StoredManifest:
+    wanted = [revision, LATEST] if revision == DEFAULT else [revision]
+    for text in wanted:
+        try:
+            reference = _reference(session, repository, text)
+            return manifests.get(session, principal, repository.name, reference)
+        except (NotFoundError, InvalidDigestError):
+            continue
+    raise UnknownRevisionError(
+        f"{repository.name} has no revision {revision[:140]!r}",
+        hint=f"name a tag, a digest or a commit; {DEFAULT} is the tag {LATEST}",
+    )
+
+
+def _reference(session: Session, repository: Repository, text: str) -> Digest | str:
+    """The manifest's digest or tag that the text of a revision means.
+
+    Raises:
+        NotFoundError, InvalidDigestError: it can mean none.
+    """
+    if _COMMIT.fullmatch(text):
+        return manifests.of_commit(session, repository, text)
+    if ":" in text:
+        return Digest.parse(text)
+    if not is_tag(text):
+        raise manifests.unknown_manifest(text[:140])
+    return text
