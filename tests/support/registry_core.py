@@ -52,7 +52,9 @@ class Core:
         sink.write([content])
         sink.close()
         digest = Digest.of(content)
-        uploading.complete(self.database, self.store, who, upload, digest, len(content), self.now)
+        location = self.store.finish(upload.id, size=len(content))
+        blob = uploading.NewBlob(digest, len(content), location)
+        uploading.complete(self.database, self.store, who, upload, blob, self.now)
         return digest
 
     def push_manifest(

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest, Hasher, new_hasher
-from memcube_protocol.errors import InvalidRequestError, SizeMismatchError
+from memcube_protocol.errors import DigestMismatchError, InvalidRequestError, SizeMismatchError
 
+from memcube_registry.blobs.uploading import NewBlob
 from memcube_registry.exchange import Request, transfer
 from memcube_registry.storage import BlobStore, Sink
 
@@ -135,16 +137,53 @@ class Receiver:
         self.received += sum(map(len, batch))
 
 
-def digest_of_upload(
-    store: BlobStore, upload: str, algorithm: str, progress: Progress | None, size: int
-) -> Digest:
-    """Digest of an upload's `size` bytes: from its running hash, or by reading them again."""
-    if progress and progress.algorithm == algorithm and progress.size == size:
-        return Digest.finish(algorithm, progress.hasher)
-    hasher = new_hasher(algorithm)
-    for piece in store.peek(upload):
-        hasher.update(piece)
-    return Digest.finish(algorithm, hasher)
+def finish_verified(
+    store: BlobStore, upload: str, digest: Digest, progress: Progress | None, size: int
+) -> NewBlob:
+    """The finished object of the upload's `size` bytes, once they are known to have `digest`.
+
+    Where the running hash does not cover them, the finished object is read, and removed if it is wrong.
+
+    Raises:
+        DigestMismatchError: they have another digest.
+        SizeMismatchError, ConflictError, StorageError, UnavailableError: see `Finisher.finish`.
+    """
+    covered = progress is not None and (progress.algorithm, progress.size) == (
+        digest.algorithm,
+        size,
+    )
+    if progress is not None and covered:
+        _require(Digest.finish(digest.algorithm, progress.hasher), digest)
+    blob = NewBlob(digest, size, store.finish(upload, size=size))
+    if not covered:
+        require_content(store, blob)
+    return blob
+
+
+def require_content(store: BlobStore, blob: NewBlob) -> None:
+    """Read a finished object, and remove and refuse it if it is not what `blob` says.
+
+    Raises:
+        DigestMismatchError: its bytes have another digest.
+        StorageError, UnavailableError: it cannot be read.
+    """
+    hasher = new_hasher(blob.digest.algorithm)
+    with closing(store.read(blob.location)) as pieces:
+        for piece in pieces:
+            hasher.update(piece)
+    try:
+        _require(Digest.finish(blob.digest.algorithm, hasher), blob.digest)
+    except DigestMismatchError:
+        store.delete(blob.location)
+        raise
+
+
+def _require(actual: Digest, digest: Digest) -> None:
+    if actual != digest:
+        raise DigestMismatchError(
+            f"the upload has digest {actual}, not {digest}",
+            hint="start a new upload; the bytes were damaged or the digest is wrong",
+        )
 
 
 def _hash(progress: Progress, batch: Sequence[bytes]) -> None:

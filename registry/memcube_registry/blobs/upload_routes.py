@@ -23,10 +23,10 @@ from memcube_registry.accounts.authentication import principal_in
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs import service, uploading
 from memcube_registry.blobs.ranges import chunk_span
-from memcube_registry.blobs.receiving import Hashes, Progress, Receiver, digest_of_upload
+from memcube_registry.blobs.receiving import Hashes, Progress, Receiver, finish_verified
 from memcube_registry.blobs.uploading import OpenUpload
 from memcube_registry.database import Database, utc_now
-from memcube_registry.exchange import Answer, Request, Response, serve
+from memcube_registry.exchange import Answer, Request, Response, serve, transfer
 from memcube_registry.storage import BlobStore
 
 # A reservation costs a transaction; uploads this small are only checked.
@@ -84,10 +84,7 @@ class UploadRoutes:
     async def delete(self, request: Request, name: str, upload_id: str) -> Response:
         """Forget the upload: 204."""
         principal = principal_in(request.scope)
-        await serve(
-            self.database.run,
-            lambda session: uploading.cancel(session, self.store, principal, name, upload_id),
-        )
+        await serve(uploading.cancel, self.database, self.store, principal, name, upload_id)
         return Answer(204)
 
     def _begin(
@@ -108,11 +105,7 @@ class UploadRoutes:
         return self.database.run(begin)
 
     async def _resume(self, principal: Principal, name: str, upload_id: str) -> OpenUpload:
-        def resume() -> OpenUpload:
-            with self.database.read() as session:
-                return uploading.resume(session, self.store, principal, name, upload_id)
-
-        return await serve(resume)
+        return await serve(uploading.resume, self.database, self.store, principal, name, upload_id)
 
     async def _finish(
         self, request: Request, principal: Principal, upload: OpenUpload, digest: Digest
@@ -130,17 +123,12 @@ class UploadRoutes:
         progress: Progress | None,
         size: int,
     ) -> None:
-        # Whoever holds the upload now may still cut its end: what is hashed must have been settled.
-        self.store.open(upload.id, size=size).close()
-        actual = digest_of_upload(self.store, upload.id, digest.algorithm, progress, size)
-        if actual != digest:
+        try:
+            blob = finish_verified(self.store, upload.id, digest, progress, size)
+        except DigestMismatchError:
             self._discard(principal, upload)
-            raise DigestMismatchError(
-                f"the upload has digest {actual}, not {digest}",
-                hint="start a new upload; the bytes were damaged or the digest is wrong",
-            )
-        now = utc_now()
-        uploading.complete(self.database, self.store, principal, upload, digest, size, now)
+            raise
+        uploading.complete(self.database, self.store, principal, upload, blob, utc_now())
 
     async def _take_body(
         self, request: Request, upload: OpenUpload, progress: Progress | None
@@ -158,7 +146,7 @@ class UploadRoutes:
             await serve(self._interrupted, upload, receiver, error)
             raise
         finally:
-            sink.close()
+            await transfer(sink.close)
         size = upload.size_bytes + receiver.received
         if progress:
             self.hashes.keep(upload.id, progress)
@@ -177,11 +165,10 @@ class UploadRoutes:
 
     def _interrupted(self, upload: OpenUpload, receiver: Receiver, error: MemcubeError) -> None:
         """After a failure: keep what a client may resume, give back what a full disk needs."""
-        kept = upload.size_bytes + receiver.received
         if isinstance(error, StorageError | SizeMismatchError):
-            kept = upload.size_bytes
-            receiver.sink.cut(kept)
-        self._record(upload.id, kept)
+            receiver.sink.undo()
+        receiver.sink.close()
+        self._record(upload.id, self.store.size(upload.id))
 
     def _record(self, upload_id: str, size: int) -> None:
         now = utc_now()
@@ -190,11 +177,7 @@ class UploadRoutes:
     def _discard(self, principal: Principal, upload: OpenUpload) -> None:
         """Cancel the upload, unless that has happened already."""
         with suppress(NotFoundError):
-            self.database.run(
-                lambda session: uploading.cancel(
-                    session, self.store, principal, upload.repository, upload.id
-                )
-            )
+            uploading.cancel(self.database, self.store, principal, upload.repository, upload.id)
 
 
 class ChunkOutOfOrderError(RangeMismatchError):

@@ -8,7 +8,7 @@ session. What a crash leaves behind is swept by `manifests.collecting`.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -46,6 +46,15 @@ class OpenUpload:
     owner_id: int
     """The account whose storage it counts against: the namespace's."""
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewBlob:
+    """A finished object that no row names yet: durable in the store, known to have `digest`."""
+
+    digest: Digest
+    size_bytes: int
+    location: str
 
 
 def begin(session: Session, principal: Principal, name: str, now: datetime) -> OpenUpload:
@@ -89,7 +98,7 @@ def too_many_open() -> QuotaExceededError:
 
 
 def resume(
-    session: Session, store: BlobStore, principal: Principal, name: str, upload_id: str
+    database: Database, store: BlobStore, principal: Principal, name: str, upload_id: str
 ) -> OpenUpload:
     """The upload as it stands, for the account that began it.
 
@@ -97,13 +106,19 @@ def resume(
         NotFoundError: no such upload by this account to this repository.
         UnauthenticatedError, ForbiddenError: see `authorize`.
     """
+    with database.read() as session:
+        upload = _own(session, principal, name, upload_id)
+    return replace(upload, size_bytes=store.size(upload_id))
+
+
+def _own(session: Session, principal: Principal, name: str, upload_id: str) -> OpenUpload:
     repository = authorize(session, principal, name, Act.WRITE)
     row = session.get(Upload, upload_id)
     if row is None or row.repository_id != repository.id or row.account_id != principal.account_id:
         raise NotFoundError(
             f"there is no upload {upload_id} of yours here", hint="start a new upload"
         )
-    return OpenUpload(row.id, name, row.repository_id, repository.account_id, store.size(upload_id))
+    return OpenUpload(row.id, name, row.repository_id, repository.account_id, row.size_bytes)
 
 
 def require_room(session: Session, upload: OpenUpload, extra_bytes: int) -> None:
@@ -140,16 +155,20 @@ def record(session: Session, upload_id: str, size_bytes: int, now: datetime) -> 
 
 
 def cancel(
-    session: Session, store: BlobStore, principal: Principal, name: str, upload_id: str
+    database: Database, store: BlobStore, principal: Principal, name: str, upload_id: str
 ) -> None:
     """Forget an upload and its bytes.
 
     Raises:
         NotFoundError: no such upload by this account to this repository.
     """
-    upload = resume(session, store, principal, name, upload_id)
-    session.execute(delete(Upload).where(col(Upload.id) == upload.id))
-    store.abort(upload.id)
+
+    def forget(session: Session) -> None:
+        upload = _own(session, principal, name, upload_id)
+        session.execute(delete(Upload).where(col(Upload.id) == upload.id))
+
+    database.run(forget)
+    store.abort(upload_id)
 
 
 def complete(
@@ -157,30 +176,30 @@ def complete(
     store: BlobStore,
     principal: Principal,
     upload: OpenUpload,
-    digest: Digest,
-    size_bytes: int,
+    blob: NewBlob,
     now: datetime,
 ) -> None:
-    """Make the upload's bytes, which were verified against `digest`, a blob of its repository.
+    """Make an upload's finished object a blob of its repository, and end the upload.
 
     Raises:
         ConflictError: the upload was ended by somebody else meanwhile.
         QuotaExceededError: the account's storage is full.
-        StorageError: the bytes could not be made durable.
+        UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
     """
-    location = store.finish(upload.id, size=size_bytes)
+    digest = str(blob.digest)
 
     def publish(session: Session) -> bool:
-        repository = authorize(session, principal, upload.repository, Act.WRITE, digest=digest)
-        row = session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
-        is_new = row is None
+        repository = authorize(session, principal, upload.repository, Act.WRITE, digest=blob.digest)
+        row = session.exec(select(Blob).where(Blob.digest == digest)).one_or_none()
         if row is None:
-            row = Blob(digest=str(digest), size_bytes=size_bytes, location=location, created_at=now)
+            row = Blob(
+                digest=digest, size_bytes=blob.size_bytes, location=blob.location, created_at=now
+            )
             session.add(row)
             session.flush()
         link(session, repository, row, now)
         session.execute(delete(Upload).where(col(Upload.id) == upload.id))
-        return is_new
+        return row.location == blob.location
 
     try:
         kept = database.run(publish)
@@ -188,7 +207,7 @@ def complete(
         # Whether the commit was reached is not known: the sweep of orphans finds out.
         raise
     except MemcubeError:
-        store.delete(location)
+        store.delete(blob.location)
         raise
     if not kept:
-        store.delete(location)
+        store.delete(blob.location)

@@ -15,7 +15,7 @@ PIECE_BYTES: Final = limits.MIB // 2
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """Something in a store: a finished object's location or an upload's id, and when it was last written."""
+    """A finished object's location, and when it was finished; or an upload's id, and when it was last written."""
 
     name: str
     written_at: datetime
@@ -30,7 +30,7 @@ class Pieces(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
     def __next__(self) -> bytes:
-        """The next piece; a read that fails raises `StorageError`."""
+        """The next piece; a read that fails raises `StorageError` or `UnavailableError`."""
         ...
 
     def at_hand(self) -> bool:
@@ -50,7 +50,7 @@ class Reader(Protocol):
 
         Raises:
             NotFoundError: there is no such object, said before the first piece.
-            StorageError: it cannot be read.
+            StorageError, UnavailableError: it cannot be read.
         """
         ...
 
@@ -70,22 +70,26 @@ class Sink(Protocol):
         """Append `pieces`.
 
         Raises:
-            DiskFullError, ReadOnlyError, StorageError: it was not kept.
+            DiskFullError, ReadOnlyError, StorageError, UnavailableError: it was not kept.
+            ConflictError: somebody else has taken the upload over.
         """
         ...
 
-    def cut(self, size: int, /) -> None:
-        """Drop all but the upload's first `size` bytes; no fewer than it had when it was opened.
-
-        Bytes that were there before are never changed, so a hash over them stays true.
+    def undo(self) -> None:
+        """Drop what was written since the upload was opened; what it held before is never changed.
 
         Raises:
-            StorageError: they could not be dropped.
+            StorageError: it could not be dropped.
         """
         ...
 
     def close(self) -> None:
-        """Let others open the upload; what was written stays. Calling it again does nothing."""
+        """Keep what was written and let others open the upload. Calling it again does nothing.
+
+        Raises:
+            DiskFullError, ReadOnlyError, StorageError, UnavailableError: some of it was not kept.
+            ConflictError: somebody else has taken the upload over.
+        """
         ...
 
 
@@ -98,16 +102,12 @@ class Uploads(Protocol):
         Raises:
             ConflictError: another request is writing to it.
             RangeMismatchError: it holds another number of bytes: somebody wrote to it meanwhile.
-            DiskFullError, ReadOnlyError, StorageError: it cannot be written.
+            DiskFullError, ReadOnlyError, StorageError, UnavailableError: it cannot be written.
         """
         ...
 
     def size(self, upload: str) -> int:
         """How many bytes it holds."""
-        ...
-
-    def peek(self, upload: str) -> Iterator[bytes]:
-        """What it holds, in pieces."""
         ...
 
     def abort(self, upload: str) -> None:
@@ -124,7 +124,7 @@ class Finisher(Protocol):
         Raises:
             ConflictError: another request is writing to it.
             SizeMismatchError: it holds another number of bytes.
-            DiskFullError, ReadOnlyError, StorageError: it could not be made durable.
+            DiskFullError, ReadOnlyError, StorageError, UnavailableError: it could not be made durable.
         """
         ...
 
@@ -152,6 +152,6 @@ class BlobStore(Reader, Direct, Uploads, Finisher, Sweeper, Protocol):
         """Refuse if the store cannot be written now: for the readiness probe.
 
         Raises:
-            DiskFullError, ReadOnlyError, StorageError: why not.
+            DiskFullError, ReadOnlyError, StorageError, UnavailableError: why not.
         """
         ...

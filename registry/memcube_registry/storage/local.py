@@ -79,14 +79,6 @@ class LocalFiles:
         except FileNotFoundError:
             return 0
 
-    def peek(self, upload: str) -> Iterator[bytes]:
-        """See `Uploads.peek`."""
-        try:
-            handle = os.open(self._upload(upload), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return iter(())
-        return _FilePieces(handle, 0, None)
-
     def abort(self, upload: str) -> None:
         """See `Uploads.abort`."""
         with _translated("the upload"):
@@ -102,6 +94,7 @@ class LocalFiles:
             try:
                 _require_size(handle, size)
                 os.fchmod(handle, 0o440)
+                os.utime(handle)  # an object counts from now, or garbage collection might take it
                 os.fsync(handle)
                 source.rename(target)
             finally:
@@ -180,11 +173,12 @@ class _FileSink:
             for at in range(0, len(pieces), _WRITEV_PIECES):
                 _write_all(self._handle, pieces[at : at + _WRITEV_PIECES])
 
-    def cut(self, size: int, /) -> None:
-        """See `Sink.cut`."""
+    def undo(self) -> None:
+        """See `Sink.undo`."""
         with self._in_use, _translated("the upload"):
             if self._handle is not None:
-                os.ftruncate(self._handle, max(size, self._opened_at))
+                os.ftruncate(self._handle, self._opened_at)
+                os.lseek(self._handle, 0, os.SEEK_END)
 
     def close(self) -> None:
         """See `Sink.close`."""

@@ -57,10 +57,6 @@ class MemoryStore:
         """See `Uploads.size`."""
         return len(self._uploads.get(upload, (b"",))[0])
 
-    def peek(self, upload: str) -> Iterator[bytes]:
-        """See `Uploads.peek`."""
-        return _MemoryPieces(bytes(self._uploads.get(upload, (b"",))[0]))
-
     def abort(self, upload: str) -> None:
         """See `Uploads.abort`."""
         with self._lock:
@@ -117,9 +113,9 @@ class _MemorySink:
         for piece in pieces:
             self._content += piece
 
-    def cut(self, size: int, /) -> None:
-        """See `Sink.cut`."""
-        del self._content[max(size, self._opened_at) :]
+    def undo(self) -> None:
+        """See `Sink.undo`."""
+        del self._content[self._opened_at :]
 
     def close(self) -> None:
         """See `Sink.close`."""

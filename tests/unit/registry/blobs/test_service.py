@@ -131,8 +131,8 @@ def test_mounting_costs_quota_too(core: Core) -> None:
 def test_an_upload_belongs_to_its_account_and_repository(core: Core) -> None:
     upload = core.database.run(lambda s: uploading.begin(s, core.principal, NAME, core.now))
     core.push_blob("ada/other", b"x")
-    with pytest.raises(NotFoundError), core.database.write() as session:
-        uploading.resume(session, core.store, core.principal, "ada/other", upload.id)
+    with pytest.raises(NotFoundError):
+        uploading.resume(core.database, core.store, core.principal, "ada/other", upload.id)
 
 
 def test_a_blob_that_nobody_looked_at_for_long_is_renewed_by_a_head(core: Core) -> None:
