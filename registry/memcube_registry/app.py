@@ -161,7 +161,7 @@ def _described(settings: Settings) -> OpenAPIConfig:
 
 
 def _services(settings: Settings) -> Services:
-    database = Database(settings.database_url)
+    database = Database.of(settings)
     lifetime = timedelta(seconds=settings.handshake_token_s)
     issuer = Issuer(load_key(settings.token_key_file), settings.service, lifetime)
     blobs, log = LocalFiles(settings.data_dir / "blobs"), _log(settings, database)

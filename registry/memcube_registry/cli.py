@@ -61,7 +61,7 @@ def migrate(settings: Settings, revision: str) -> None:
     """
     from memcube_registry.database import Database
 
-    with closing(Database(settings.database_url)) as database:
+    with closing(Database.of(settings)) as database:
         database.migrate(revision)
     click.echo(f"the database is at {revision}")
 

@@ -53,5 +53,5 @@ def database_of(settings: Settings) -> Iterator[Database]:
     from memcube_registry.server import prepare
 
     prepare(settings)
-    with closing(Database(settings.database_url)) as database:
+    with closing(Database.of(settings)) as database:
         yield database

@@ -8,7 +8,8 @@
 
 The body of a `with database.write()` runs once: if PostgreSQL refuses it as not serialisable, it
 ends in `ConflictError`. `database.run(work)` calls `work` again instead, so `work` must do nothing
-that a rollback does not undo.
+that a rollback does not undo: bytes are removed after `run` has returned. A commit whose answer was
+lost ends in `UnavailableError` and is not tried again, for it may have been heard.
 """
 
 from __future__ import annotations
@@ -21,23 +22,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from memcube_protocol.errors import ConflictError, InvalidSettingError, UnavailableError
 from sqlalchemy import Connection, DateTime, Dialect, Engine, Enum, Table, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
 
+from memcube_registry import postgres
+from memcube_registry.postgres import Options, Refusal, refusal
+from memcube_registry.settings import Settings
+
 Result = TypeVar("Result")
 
-ATTEMPTS: Final = 8
+RETRY_S: Final = 15.0
+"""How long `run` tries again what came between others: of many at once, one gets through at a time."""
+RACES_AT_MOST: Final = 4
+"""How often it tries again what a taken key stopped: most often, that key stays taken."""
 BUSY_TIMEOUT_S: Final = 30
 _FIRST_PAUSE_S: Final = 0.005
-_NOT_SERIALISABLE: Final = frozenset({"40001", "40P01"})
-_RACES: Final = frozenset({"23503", "23505"})
+_LONGEST_PAUSE_S: Final = 0.5
 _WRITES: Final = "memcube_writes"
 
 SQLModel.metadata.naming_convention = {
@@ -101,12 +110,25 @@ class Database:
         InvalidSettingError: `url` is neither `sqlite:///FILE` nor `postgresql://…`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: Options | None = None) -> None:
+        """`options` are for PostgreSQL."""
         self.url = _parse(url)
-        self.engine = _engine(self.url)
+        self.engine = _engine(self.url, options or Options())
         self._reader = self.engine.execution_options(**self._read_options())
         self._writer = self.engine.execution_options(**self._write_options())
         self._write_lock = threading.Lock()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Database:
+        """The database that `settings` name."""
+        options = Options(
+            connections=settings.postgres_connections,
+            connect_timeout_s=settings.postgres_connect_timeout_s,
+            statement_timeout_s=settings.postgres_statement_timeout_s,
+            lock_timeout_s=settings.postgres_lock_timeout_s,
+            idle_timeout_s=settings.postgres_idle_timeout_s,
+        )
+        return cls(settings.database_url, options)
 
     @property
     def is_sqlite(self) -> bool:
@@ -135,30 +157,39 @@ class Database:
         """What `work` returns, committed; called again when another transaction came between.
 
         Raises:
-            ConflictError: it still did after `ATTEMPTS` calls.
-            UnavailableError: the database stayed locked or did not answer.
+            ConflictError: a key that it needs was taken, or another transaction removed what it refers to.
+            UnavailableError: others came between for `RETRY_S`, or the database stayed locked, took
+                longer than it may, or did not answer.
         """
-        for attempt in range(ATTEMPTS):
+        deadline_s = time.monotonic() + RETRY_S
+        for attempt in count():
             try:
                 with self._turn(), Session(self._writer, expire_on_commit=False) as session:
                     result = work(session)
                     session.commit()
                     return result
-            except DBAPIError as error:
-                if attempt + 1 == ATTEMPTS or not _is_worth_another_try(error):
+            except _REFUSALS as error:
+                if not _may_go_well(error, attempt, deadline_s):
                     with _translated():
                         raise
-            except sqlite3.OperationalError as error:  # from _begin_sqlite
-                raise _busy() from error
-            time.sleep(random.uniform(0.5, 1.5) * _FIRST_PAUSE_S * 2**attempt)  # noqa: S311 - spreads retries, hides nothing
-        raise AssertionError("the last attempt returns or raises")
+            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
+            time.sleep(random.uniform(0, 2) * pause_s)  # noqa: S311 - spreads retries, hides nothing
+        raise AssertionError("counting does not end")
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the schema to `revision`; `base` removes every table."""
         from memcube_registry.migrating import migrate
 
+        if self.is_sqlite:
+            migrate(self._writer, revision)
+            return
         # A snapshot of PostgreSQL taken before the wait for the lock would not see what the other did.
-        migrate(self._writer if self.is_sqlite else self.engine, revision)
+        patient = postgres.engine(self.url, postgres.UNLIMITED)
+        try:
+            with _translated():
+                migrate(patient, revision)
+        finally:
+            patient.dispose()
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -202,9 +233,9 @@ def _parse(url: str) -> URL:
     )
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, options: Options) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=16, max_overflow=16, pool_pre_ping=True)
+        return postgres.engine(url, options)
     Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url,
@@ -238,13 +269,20 @@ def _begin_sqlite(connection: Connection) -> None:
     driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
 
 
-def _sqlstate(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)
+_REFUSALS: Final = (DBAPIError, PoolTimeoutError, sqlite3.OperationalError)
+"""What a database raises: the last comes from `_begin_sqlite`."""
 
 
-def _is_worth_another_try(error: DBAPIError) -> bool:
-    # Serialisable transactions may also meet as the violation of a unique or a foreign key.
-    return _sqlstate(error) in _NOT_SERIALISABLE | _RACES
+def _may_go_well(error: Exception, attempt: int, deadline_s: float) -> bool:
+    """Whether the same work may succeed if it is tried again.
+
+    Raises:
+        UnavailableError: it may, but has been tried for long enough.
+    """
+    kind = refusal(error) if isinstance(error, DBAPIError) else Refusal.UNAVAILABLE
+    if kind is Refusal.NOT_SERIALISABLE and time.monotonic() > deadline_s:
+        raise _busy() from error
+    return kind is Refusal.NOT_SERIALISABLE or (kind is Refusal.RACE and attempt < RACES_AT_MOST)
 
 
 @contextmanager
@@ -252,17 +290,15 @@ def _translated() -> Iterator[None]:
     """Turns the database's refusals into memcube's errors."""
     try:
         yield
-    except DBAPIError as error:
-        if _is_worth_another_try(error):
-            raise ConflictError(
-                "another request changed the same thing at the same time",
-                hint="try again",
-            ) from error
-        if isinstance(error, OperationalError):
+    except _REFUSALS as error:
+        kind = refusal(error) if isinstance(error, DBAPIError) else Refusal.UNAVAILABLE
+        if kind is None:
+            raise
+        if kind is Refusal.UNAVAILABLE:
             raise _busy() from error
-        raise
-    except sqlite3.OperationalError as error:  # from _begin_sqlite
-        raise _busy() from error
+        raise ConflictError(
+            "another request changed the same thing at the same time", hint="try again"
+        ) from error
 
 
 def _busy() -> UnavailableError:

@@ -101,7 +101,7 @@ def prepare(settings: Settings) -> None:
     load_key(settings.token_key_file)
     load_key(settings.log_key_file)
     load_key(settings.countersigning_key_file)
-    with closing(Database(settings.database_url)) as database:
+    with closing(Database.of(settings)) as database:
         database.migrate()
 
 

@@ -56,6 +56,21 @@ class Settings:
     database_url: str = _setting(
         "", "sqlite:///FILE or postgresql://…; empty: registry.db in the data folder."
     )
+    postgres_connections: int = _setting(
+        32, "Connections to PostgreSQL that one process opens at most.", low=2
+    )
+    postgres_connect_timeout_s: int = _setting(
+        5, "Time to connect to PostgreSQL before a request is answered with 503.", low=2
+    )
+    postgres_statement_timeout_s: float = _setting(
+        60.0, "Time that PostgreSQL may take for one statement; 0: no limit."
+    )
+    postgres_lock_timeout_s: float = _setting(
+        10.0, "Time to wait for one lock in PostgreSQL, or for a free connection; 0: no limit."
+    )
+    postgres_idle_timeout_s: float = _setting(
+        60.0, "Longest pause inside a transaction before PostgreSQL ends it; 0: no limit."
+    )
     token_key_file: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
         Path(),
         "File with the 32-byte key of handshake tokens, the same for every replica; "

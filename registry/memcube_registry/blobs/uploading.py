@@ -157,7 +157,7 @@ def record(session: Session, upload_id: str, size_bytes: int, now: datetime) -> 
 def cancel(
     database: Database, store: BlobStore, principal: Principal, name: str, upload_id: str
 ) -> None:
-    """Forget an upload and its bytes.
+    """Forget an upload and its bytes: they go last, after the transaction that forgets it.
 
     Raises:
         NotFoundError: no such upload by this account to this repository.

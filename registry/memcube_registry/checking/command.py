@@ -92,7 +92,7 @@ def existing_database(settings: Settings) -> Database:
 
     from memcube_registry.database import Database
 
-    database = Database(settings.database_url)
+    database = Database.of(settings)
     file = Path(database.url.database or "")
     if (database.is_sqlite and not file.is_file()) or not inspect(database.engine).has_table(
         "blob"
