@@ -204,7 +204,7 @@ def test_manifests_that_are_not_what_was_asked_for_are_refused(
 
 
 def test_a_tag_list_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memcube.remote._PAGES", 3)
+    monkeypatch.setattr("memcube.remote.PAGES", 3)
     link = {"Link": '</v2/ann/notes/tags/list?last=a>; rel="next"'}
     with scripted(lambda request: Answer(200, link, b'{"tags": ["a"]}')) as server:
         with pytest.raises(NetworkError, match="pages"):
@@ -213,7 +213,7 @@ def test_a_tag_list_without_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_registry_does_not_fill_the_memory_with_tags(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memcube.remote._LIST_BYTES", 1000)
+    monkeypatch.setattr("memcube.remote.LIST_BYTES", 1000)
     link = {"Link": '</v2/ann/notes/tags/list?last=a>; rel="next"'}
     with scripted(
         lambda request: Answer(200, link, b'{"tags": ["' + b"a" * 400 + b'"]}')
@@ -226,7 +226,7 @@ def test_a_registry_does_not_fill_the_memory_with_tags(monkeypatch: pytest.Monke
 def test_a_registry_does_not_fill_the_memory_with_referrers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("memcube.remote._LIST_BYTES", 1000)
+    monkeypatch.setattr("memcube.remote.referrers.LIST_BYTES", 1000)
     digest = Digest.of(b"subject")
     index = oci.write_index([oci.EMPTY], {"load": "x" * 200}).raw
     assert 334 < len(index) < 500

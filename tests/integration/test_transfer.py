@@ -167,8 +167,9 @@ def test_a_push_that_was_cut_goes_on_with_its_session(place: Place, store: Store
     sender = Sender(place.registry, name, store, Silent(), dict, chunk_bytes=2_000_000)
     moved = sender(manifest.layers[0], Stop())
     assert moved.outcome is Outcome.SENT
-    # The reference registry gives a session up when a chunk of it breaks off.
-    assert moved.moved_bytes <= (len(content) if place.owner == "ann" else 7_000_000)
+    # The reference registry gives a session up when a chunk of it breaks off, and may take one more
+    # chunk of it before it says so.
+    assert moved.moved_bytes <= (11_000_000 if place.owner == "ann" else 7_000_000)
     assert not list((store.root / "uploads").iterdir())
 
 

@@ -1,4 +1,7 @@
-"""A file as the body of a request: sent by the kernel over plain connections, in pieces over TLS."""
+"""Bodies of requests that are not held in memory: a file, or what comes from elsewhere meanwhile.
+
+A file is sent by the kernel over plain connections, in pieces over TLS.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,24 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from memcube_protocol.errors import SizeMismatchError
 
 from memcube.store.files import PIECE_BYTES, open_file, storage_errors
 
 _SLICE_BYTES: Final = 4 * 1024 * 1024
+
+
+class SizedBody(Protocol):
+    """A body of `size` bytes that can be sent several times: each iteration begins anew."""
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        ...
+
+    def __iter__(self) -> Iterator[bytes | FileSlice]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,20 @@ class FileBody:
                 self.on_sent(size)
         finally:
             os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBody:
+    """`size` bytes that `pieces` yields, anew at each call. `on_sent` hears of every piece sent."""
+
+    size: int
+    pieces: Callable[[], Iterator[bytes]]
+    on_sent: Callable[[int], None]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self.pieces():
+            yield piece
+            self.on_sent(len(piece))
 
 
 def _shrunk() -> SizeMismatchError:

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from memcube.credentials import Credentials, CredentialStore
 from memcube.http.authorization import Authenticator
-from memcube.http.bodies import FileBody
+from memcube.http.bodies import SizedBody
 from memcube.http.failures import ERROR_BODY_BYTES, error_of
 from memcube.http.origins import Origin, Reach, Resolve, deepest_from, follow, resolve
 from memcube.http.pools import Pools
@@ -51,7 +51,7 @@ class Request:
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: bytes | FileBody | None = None
+    body: bytes | SizedBody | None = None
     scopes: frozenset[str] = frozenset()
     repeatable: bool | None = None
     led_from: Origin | None = None
@@ -263,7 +263,7 @@ class HttpClient:
         if authorization:
             headers["Authorization"] = authorization
         body: Any = request.body
-        if isinstance(request.body, FileBody):
+        if request.body is not None and not isinstance(request.body, bytes):
             headers["Content-Length"] = str(request.body.size)
         leader = request.led_from or origin
         led = target != leader

@@ -9,7 +9,6 @@ What a registry sends is checked against its digest here, except streamed blobs:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import urlencode, urljoin
@@ -23,22 +22,26 @@ from memcube_protocol.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from memcube_protocol.reference import is_tag
+from memcube_protocol.reference import is_name, is_tag
 
 from memcube.http import HttpClient, Request, Response
-from memcube.remote.connection import Connection, nonsense, scope_of
+from memcube.remote.connection import (
+    LIST_BYTES,
+    PAGES,
+    Connection,
+    next_page,
+    nonsense,
+    scope_of,
+)
+from memcube.remote.referrers import Referrers, is_fallback_tag
 from memcube.remote.uploads import Upload, Uploads
 from memcube.settings import Settings
 
-__all__ = ["Registry", "Upload"]
+__all__ = ["Registry", "Upload", "is_fallback_tag"]
 
 _ACCEPT: Final = ", ".join(
     (media_types.OCI_MANIFEST, media_types.OCI_INDEX, oci.DOCKER_MANIFEST, oci.DOCKER_INDEX)
 )
-_NEXT: Final = re.compile(r"<([^<>]+)>[^,]*;\s*rel=\"?next\"?")
-_PAGES: Final = 10_000
-_LIST_BYTES: Final = 64 * limits.MIB
-"""What all pages of one list may hold: they are kept in memory."""
 
 
 class Registry:
@@ -51,6 +54,9 @@ class Registry:
         self.http = http
         self.uploads = Uploads(self._connection)
         self._tagged_by_digest: set[tuple[str, Digest]] = set()
+        self._referrers = Referrers(
+            self._connection, self.manifest, self._put_manifest, self.manifest_descriptor
+        )
 
     def ping(self) -> None:
         """Make sure that a registry answers and takes our credentials.
@@ -67,10 +73,13 @@ class Registry:
             ) from None
 
     def blob_size(self, name: str, digest: Digest) -> int | None:
-        """Size in bytes of a blob that `name` holds, or nothing; -1 where the size is not told."""
+        """Size in bytes of a blob that `name` holds, or nothing; -1 where the size is not told.
+
+        Nothing as well where the registry does not answer such questions.
+        """
         request = self._connection.read(name, "HEAD", f"blobs/{digest}")
-        with self._connection.send(request, 200, 404) as response:
-            if response.status == 404:
+        with self._connection.send(request, 200, 404, 405, 501) as response:
+            if response.status != 200:
                 return None
             length = response.length
             return -1 if length is None else length
@@ -118,17 +127,23 @@ class Registry:
         ).close()
 
     def manifest_descriptor(self, name: str, target: str) -> oci.Descriptor | None:
-        """What tag or digest `target` names, in one HEAD request; nothing if it names nothing.
+        """What tag or digest `target` names; nothing if it names nothing.
 
-        Nothing as well where the registry does not tell the digest, type or size.
+        One HEAD request, and a GET where the registry knows no HEAD of manifests, or does not tell the
+        digest or size.
         """
         request = self._connection.read(name, "HEAD", f"manifests/{target}", {"Accept": _ACCEPT})
-        with self._connection.send(request, 200, 404) as response:
-            digest = response.headers.get("docker-content-digest")
-            if response.status == 404 or digest is None or response.length is None:
+        with self._connection.send(request, 200, 400, 404, 405, 501) as response:
+            if response.status == 404:
                 return None
-            media_type = response.headers.get("content-type", media_types.OCI_MANIFEST)
-            return oci.Descriptor(media_type, Digest.parse(digest), response.length)
+            digest, size = response.headers.get("docker-content-digest"), response.length
+            if response.status == 200 and digest and size is not None:
+                media_type = _media_type(response) or media_types.OCI_MANIFEST
+                return oci.Descriptor(media_type, Digest.parse(digest), size)
+        try:
+            return self.manifest(name, target).descriptor()
+        except NotFoundError:
+            return None
 
     def manifest(self, name: str, target: str) -> oci.Manifest | oci.Index:
         """The manifest or index that tag or digest `target` names.
@@ -142,7 +157,7 @@ class Registry:
         with self._connection.send(request) as response:
             raw = response.content(limits.MANIFEST_BYTES)
             said = response.headers.get("docker-content-digest")
-            media_type = response.headers.get("content-type", "").partition(";")[0].strip()
+            media_type = _media_type(response)
         wanted = target if not is_tag(target) else said
         if wanted and wanted != str(actual := Digest.of(raw, Digest.parse(wanted).algorithm)):
             raise DigestMismatchError(
@@ -162,9 +177,12 @@ class Registry:
 
         Raises:
             NotFoundError: the registry misses a blob that it names.
-            ConflictError: an immutable tag names another manifest.
+            ConflictError: an immutable tag names another manifest; or other clients overwrite the
+                fallback index again and again.
         """
         self._put_manifest(name, manifest, target or str(manifest.digest))
+        if target and is_tag(target):
+            self._referrers.settle(name, manifest.digest)
         return manifest.digest
 
     def put_tags(self, name: str, manifest: oci.Manifest | oci.Index, tags: Sequence[str]) -> None:
@@ -186,6 +204,7 @@ class Registry:
         for tag in tags:
             if tag not in done:
                 self._put_manifest(name, manifest, tag)
+        self._referrers.settle(name, manifest.digest)
 
     def _put_manifest(
         self,
@@ -213,91 +232,68 @@ class Registry:
                 f"{self.host} stored {manifest.digest} as {said[:140]}", hint="push again"
             )
         if manifest.subject and not served:
-            self._enter_fallback(name, manifest.subject, manifest)
+            self._referrers.enter(name, manifest.subject.digest, manifest)
         return confirmed
 
     def delete_manifest(self, name: str, target: str) -> None:
-        """Remove a tag, or a manifest by its digest."""
+        """Remove a tag, or a manifest by its digest; the latter leaves the fallback index as well."""
+        found = None if is_tag(target) else self._read_if_there(name, target)
         self._connection.send(
             self._connection.write(name, "DELETE", f"manifests/{target}"), 202
         ).close()
+        if found and found.subject:
+            self._referrers.leave(name, found.subject.digest, Digest.parse(target))
+
+    def _read_if_there(self, name: str, target: str) -> oci.Manifest | oci.Index | None:
+        try:
+            return self.manifest(name, target)
+        except NotFoundError:
+            return None
 
     def tags(self, name: str) -> Iterator[str]:
         """The tags of `name`, page by page, as the registry orders them."""
-        url, size = self._connection.url(name, "tags/list"), 0
-        for _ in range(_PAGES):
-            request = Request("GET", url, scopes=frozenset({scope_of(name, "pull")}))
-            with self._connection.send(request) as response:
+        url = self._connection.url(name, "tags/list")
+        pages = self._pages(url, scope_of(name, "pull"), "tags", f"tag list of {name}")
+        yield from (tag for tag in pages if is_tag(tag))
+
+    def catalog(self) -> Iterator[str]:
+        """The names of repositories, page by page, where the registry tells them (`/v2/_catalog`).
+
+        Raises:
+            NotFoundError, UnsupportedError, UnauthenticatedError, ForbiddenError: it does not.
+        """
+        url = f"{self.endpoint.url}/v2/_catalog"
+        pages = self._pages(url, "registry:catalog:*", "repositories", "catalog")
+        yield from (name for name in pages if is_name(name))
+
+    def _pages(self, url: str, scope: str, key: str, what: str) -> Iterator[str]:
+        """The texts that a list in pages holds under `key`."""
+        size = 0
+        for _ in range(PAGES):
+            with self._connection.send(Request("GET", url, scopes=frozenset({scope}))) as response:
                 content = response.content(limits.MANIFEST_BYTES)
-                following = _NEXT.search(response.headers.get("link", ""))
+                following = next_page(response)
             size += len(content)
-            limits.require_at_most(f"tag list of {name}", size, _LIST_BYTES)
-            tags = canonical_json.parse_object(content, what="tag list").get("tags") or []
-            if not isinstance(tags, list):
-                raise nonsense(self.host, "a tag list that is not a list")
-            yield from (tag for tag in tags if isinstance(tag, str) and is_tag(tag))
+            limits.require_at_most(what, size, LIST_BYTES)
+            found = canonical_json.parse_object(content, what=what).get(key) or []
+            if not isinstance(found, list):
+                raise nonsense(self.host, f"a {what} that is not a list")
+            yield from (one for one in found if isinstance(one, str))
             if not following:
                 return
-            url = self._connection.same_origin(urljoin(url, following[1]))
-        raise nonsense(self.host, f"more than {_PAGES} pages of tags")
+            url = self._connection.same_origin(urljoin(url, following))
+        raise nonsense(self.host, f"more than {PAGES} pages of {key}")
 
     def referrers(
         self, name: str, subject: Digest, artifact_type: str | None = None
     ) -> list[oci.Descriptor]:
         """Manifests that refer to `subject`, through the API or the fallback tag; filtered here too."""
-        query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
-        url: str | None = self._connection.url(name, f"referrers/{subject}{query}")
-        found: list[oci.Descriptor] = []
-        size = 0
-        for _ in range(_PAGES):
-            if url is None:
-                break
-            request = Request("GET", url, scopes=frozenset({scope_of(name, "pull")}))
-            with self._connection.send(request, 200, 400, 404, 405) as response:
-                if response.status != 200:
-                    found = list(self._fallback(name, subject))
-                    break
-                content = response.content(limits.MANIFEST_BYTES)
-                size += len(content)
-                limits.require_at_most(f"list of referrers of {name}", size, _LIST_BYTES)
-                found += _entries(content)
-                following = _NEXT.search(response.headers.get("link", ""))
-            url = self._connection.same_origin(urljoin(url, following[1])) if following else None
-        return [entry for entry in found if artifact_type in (None, entry.artifact_type)]
-
-    def _fallback(self, name: str, subject: Digest) -> tuple[oci.Descriptor, ...]:
-        try:
-            index = self.manifest(name, _fallback_tag(subject))
-        except NotFoundError:
-            return ()
-        return index.manifests if isinstance(index, oci.Index) else ()
-
-    def _enter_fallback(
-        self, name: str, subject: oci.Descriptor, manifest: oci.Manifest | oci.Index
-    ) -> None:
-        entries = self._fallback(name, subject.digest)
-        own = manifest.descriptor()
-        if any(entry.digest == own.digest for entry in entries):
-            return
-        entry = oci.Descriptor(
-            own.media_type,
-            own.digest,
-            own.size,
-            manifest.annotations,
-            manifest.effective_artifact_type,
-        )
-        index = oci.write_index((*entries, entry))
-        self.put_manifest(name, index, _fallback_tag(subject.digest))
+        return self._referrers.of(name, subject, artifact_type)
 
 
-def _fallback_tag(subject: Digest) -> str:
-    """Tag of the fallback index: `algorithm-hex`, cut to what a tag may be."""
-    return f"{subject.algorithm[:32]}-{subject.hex[:64]}"
-
-
-def _entries(raw: bytes) -> tuple[oci.Descriptor, ...]:
-    index = oci.parse(raw, media_types.OCI_INDEX)
-    return index.manifests if isinstance(index, oci.Index) else ()
+def _media_type(response: Response) -> str:
+    """The content type without parameters."""
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _begins_at(response: Response, start: int) -> bool:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import quote
 
+from memcube_protocol import limits
 from memcube_protocol.errors import NetworkError
 
 from memcube.http import HttpClient, Origin, Request, Response
 from memcube.settings import Settings
+
+PAGES: Final = 10_000
+LIST_BYTES: Final = 64 * limits.MIB
+"""What all pages of one list may hold: they are kept in memory."""
+_NEXT: Final = re.compile(r"<([^<>]+)>[^,]*;\s*rel=\"?next\"?")
 
 
 class Connection:
@@ -49,6 +57,12 @@ class Connection:
         if Origin.of(url) != self.origin:
             raise nonsense(self.host, "a next page on another host")
         return url
+
+
+def next_page(response: Response) -> str | None:
+    """Where a list goes on, as `Link` says (RFC 8288); nothing: it ends here."""
+    found = _NEXT.search(response.headers.get("link", ""))
+    return found[1] if found else None
 
 
 def scope_of(name: str, actions: str) -> str:

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import DigestMismatchError
+from memcube_protocol.errors import DigestMismatchError, UnauthenticatedError
 
-from memcube.http import FileBody, Origin, Request, Response
+from memcube.http import Origin, Request, Response, SizedBody
 from memcube.remote.connection import Connection, nonsense, scope_of
 
 _OCTETS: Final = "application/octet-stream"
@@ -56,44 +56,47 @@ class Uploads:
             return None if response.status == 201 and query else self._upload(response, 0)
 
     def finish(
-        self, name: str, upload: Upload, digest: Digest, body: bytes | FileBody = b""
+        self, name: str, upload: Upload, digest: Digest, body: bytes | SizedBody = b""
     ) -> None:
         """Send the rest of a blob, which may be nothing, and close the session.
 
         Raises:
             DigestMismatchError: the registry got other bytes.
+            UnauthenticatedError: the session lies on another host, which wants credentials: it gets none.
         """
         divider = "&" if "?" in upload.url else "?"
         url = f"{upload.url}{divider}{urlencode({'digest': str(digest)})}"
         headers = {"Content-Type": _OCTETS}
-        if isinstance(body, FileBody) and upload.offset:
+        if not isinstance(body, bytes) and upload.offset:
             headers["Content-Range"] = _content_range(upload.offset, body.size)
         request = self._to_upload(name, "PUT", url, headers, body)
-        with self._connection.send(request, 201) as response:
+        with self._send(request, 201) as response:
             said = response.headers.get("docker-content-digest", str(digest))
             if said != str(digest):
                 raise DigestMismatchError(
                     f"{self._connection.host} stored {digest} as {said[:140]}", hint="push again"
                 )
 
-    def append(self, name: str, upload: Upload, body: FileBody) -> Upload:
-        """Send a chunk; the session as it is afterwards.
+    def append(self, name: str, upload: Upload, body: SizedBody) -> Upload:
+        """Send a chunk; the session as it is afterwards, which may hold only a part of the chunk.
 
         Raises:
             RangeMismatchError: the session is elsewhere; ask `status`.
+            UnauthenticatedError: as `finish`.
         """
         headers = {
             "Content-Type": _OCTETS,
             "Content-Range": _content_range(upload.offset, body.size),
         }
         request = self._to_upload(name, "PATCH", upload.url, headers, body)
-        with self._connection.send(request, 202) as response:
-            return self._upload(response, upload.offset + body.size)
+        with self._send(request, 201, 202) as response:  # some registries say 201
+            offset = _kept(response, upload.offset, upload.offset + body.size)
+            return self._upload(response, offset, least_bytes=upload.min_chunk_bytes)
 
     def status(self, name: str, url: str) -> Upload | None:
         """The session at `url`, with the bytes that the registry holds; nothing if it is gone."""
         request = self._to_upload(name, "GET", url, {}, None)
-        with self._connection.send(request, 204, 202, 400, 404, 416) as response:
+        with self._send(request, 204, 202, 400, 404, 405, 416) as response:
             if response.status not in (204, 202):
                 return None
             held = _RANGE.fullmatch(response.headers.get("range", ""))
@@ -107,13 +110,33 @@ class Uploads:
             self._to_upload(name, "DELETE", upload.url, {}, None), 204, 404
         ).close()
 
-    def _upload(self, response: Response, offset: int, *, fallback: str | None = None) -> Upload:
+    def _send(self, request: Request, *accept: int) -> Response:
+        try:
+            return self._connection.send(request, *accept)
+        except UnauthenticatedError:
+            if request.led_from is None:
+                raise
+            raise UnauthenticatedError(
+                f"{self._connection.host} has blobs sent to {Origin.of(request.url)}, which asks for a "
+                "login; credentials go to the registry alone",
+                hint="run the command again; if that does not help, ask the registry's operator",
+            ) from None
+
+    def _upload(
+        self,
+        response: Response,
+        offset: int,
+        *,
+        fallback: str | None = None,
+        least_bytes: int = 0,
+    ) -> Upload:
         location = response.headers.get("location") or fallback
         if not location:
             raise nonsense(self._connection.host, "an upload without a Location")
         url, _ = self._connection.http.lead(self._connection.origin, response.url, location)
         least = response.headers.get("oci-chunk-min-length", "")
-        least_bytes = int(least) if least.isascii() and least.isdecimal() and len(least) < 13 else 0
+        if least.isascii() and least.isdecimal() and len(least) < 13:
+            least_bytes = int(least)
         return Upload(url, offset, min(least_bytes, _MIN_CHUNK_LIMIT))
 
     def _to_upload(
@@ -122,13 +145,14 @@ class Uploads:
         method: str,
         url: str,
         headers: dict[str, str],
-        body: bytes | FileBody | None,
+        body: bytes | SizedBody | None,
     ) -> Request:
         """A request to an upload session; one on another origin gets no credentials.
 
         Bodies are not sent twice here: `transfer` first asks how far the session got.
         """
-        repeatable = not isinstance(body, FileBody) and method in ("GET", "DELETE", "PUT")
+        in_memory = body is None or isinstance(body, bytes)
+        repeatable = in_memory and method in ("GET", "DELETE", "PUT")
         return Request(
             method,
             url,
@@ -138,6 +162,13 @@ class Uploads:
             repeatable,
             self._connection.origin if Origin.of(url) != self._connection.origin else None,
         )
+
+
+def _kept(response: Response, before: int, expected: int) -> int:
+    """How many bytes the session holds after a chunk: fewer than `expected` only where it says so."""
+    said = _RANGE.fullmatch(response.headers.get("range", ""))
+    offset = int(said[1]) + 1 if said and said[1] != "0" else expected  # `0-0` says nothing
+    return offset if before < offset < expected else expected
 
 
 def _content_range(start: int, size: int) -> str:

@@ -1,33 +1,39 @@
-"""One blob from the store into a registry: skipped, mounted, or sent and resumed.
+"""One blob into a registry: skipped, mounted, or sent and resumed.
 
 A blob of up to 256 MiB is one request; a larger one goes in chunks of that size, since some
-registries keep nothing of a request that breaks off. The bytes were verified when they entered
-the store, so the kernel sends them; the registry verifies them again.
+registries keep nothing of a request that breaks off. A registry that takes no further chunk gets the
+whole blob in one request. Bytes of the store were verified when they entered it, so the kernel sends
+them; the registry verifies them again.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
     DigestMismatchError,
+    ForbiddenError,
+    InvalidRequestError,
     MemcubeError,
     NetworkError,
     NotFoundError,
     RangeMismatchError,
     RateLimitedError,
+    UnauthenticatedError,
     UnavailableError,
     UnsafeRedirectError,
+    UnsupportedError,
 )
 from memcube_protocol.oci import Descriptor
 
-from memcube.http import FileBody
+from memcube.http import FileBody, Origin, SizedBody
 from memcube.remote import Registry, Upload
 from memcube.store import Store
 from memcube.store.files import PIECE_BYTES
@@ -44,11 +50,49 @@ _TRANSIENT: Final = (
     RangeMismatchError,
     ConflictError,  # the registry has not noticed yet that the last writer is gone
 )
+_REFUSALS: Final = (
+    DigestMismatchError,
+    NotFoundError,
+    UnsupportedError,
+    InvalidRequestError,
+    UnauthenticatedError,
+)
+
+
+Parts = Callable[[int, int, Callable[[int], None]], SizedBody]
+"""Body of so many bytes from a start on (start, size); the last argument hears of bytes that were sent."""
+
+
+class Contents(Protocol):
+    """Where the bytes of blobs come from."""
+
+    def parts_of(self, blob: Descriptor) -> Parts:
+        """Parts of `blob`.
+
+        Raises:
+            NotFoundError: the blob is not there.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the store holds."""
+
+    store: Store
+
+    def parts_of(self, blob: Descriptor) -> Parts:
+        """See `Contents.parts_of`."""
+        return functools.partial(FileBody, self.store.path(blob.digest, blob.size))
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Sends blobs to repository `name`; see `transfer.push_blobs`."""
+    """Sends blobs to repository `name`; see `transfer.push_blobs`.
+
+    `locations` says which repository of the registry holds a blob: it is mounted from there.
+    `contents` holds the bytes; None: `store` does, which keeps the notes of sessions in any case.
+    """
 
     registry: Registry
     name: str
@@ -56,6 +100,7 @@ class Sender:
     progress: Progress
     locations: Callable[[], Mapping[Digest, str]]
     chunk_bytes: int = CHUNK_BYTES
+    contents: Contents | None = None
 
     def __call__(self, blob: Descriptor, stop: Stop) -> Moved:
         """Make `name` hold `blob`."""
@@ -74,8 +119,8 @@ class Sender:
         if isinstance(upload, Outcome):
             self.progress.advance(blob, blob.size)
             return Moved(blob, upload)
-        path = self.store.path(blob.digest, blob.size)
-        attempt = _Attempt(self, blob, path, note, stop, upload)
+        parts = (self.contents or Held(self.store)).parts_of(blob)
+        attempt = _Attempt(self, blob, parts, note, stop, upload)
         return Moved(blob, Outcome.SENT, attempt.run())
 
     def _noted(self, note: UploadNote) -> Upload | None:
@@ -96,8 +141,23 @@ class Sender:
         whether it is there, and begins the upload if not.
         """
         source = self.locations().get(blob.digest, self.name)
-        upload = self.registry.uploads.start(self.name, mount=blob.digest, source=source)
-        return upload or (Outcome.PRESENT if source == self.name else Outcome.MOUNTED)
+        try:
+            upload = self.registry.uploads.start(self.name, mount=blob.digest, source=source)
+        except (UnauthenticatedError, ForbiddenError):
+            if source == self.name:
+                raise
+            upload = self.registry.uploads.start(self.name)  # not allowed to read at `source`
+        if upload is None:
+            return Outcome.PRESENT if source == self.name else Outcome.MOUNTED
+        if blob.size >= _NOTED_BYTES and self.is_there(blob):  # a registry that cannot mount
+            with suppress(MemcubeError):
+                self.registry.uploads.cancel(self.name, upload)
+            return Outcome.PRESENT
+        return upload
+
+    def is_there(self, blob: Descriptor) -> bool:
+        """Whether the repository says that it holds `blob`."""
+        return self.registry.blob_size(self.name, blob.digest) is not None
 
 
 class _Attempt:
@@ -107,7 +167,7 @@ class _Attempt:
         self,
         sender: Sender,
         blob: Descriptor,
-        path: Path,
+        parts: Parts,
         note: UploadNote,
         stop: Stop,
         upload: Upload,
@@ -115,12 +175,15 @@ class _Attempt:
         self._sender = sender
         self._registry = sender.registry
         self._blob = blob
-        self._path = path
+        self._parts = parts
         self._note = note
         self._stop = stop
         self._upload = upload
         self._taken_up = upload.offset > 0
         self._renewed = False
+        self._chunk_bytes = sender.chunk_bytes
+        self._appending = False
+        self._refused_at: int | None = None
         self._failures = 0
         self._done = False
         self._shown = 0
@@ -138,12 +201,13 @@ class _Attempt:
                 self._go_on()
             except UnsafeRedirectError:
                 raise
-            except (DigestMismatchError, NotFoundError) as error:
+            except _REFUSALS as error:
                 self._begin_again(error)
             except _TRANSIENT as error:
                 self._stop.check()
                 self._wait(error, advanced_bytes=self._upload.offset - before)
-                self._find_out()
+                if not isinstance(error, RateLimitedError):  # of that nothing was taken
+                    self._find_out(error)
             else:
                 self._done = True
             if self._done:
@@ -152,19 +216,33 @@ class _Attempt:
                 return self._moved
 
     def _begin_again(self, error: MemcubeError) -> None:
-        """Open another session where the old one is gone, or held wrong bytes of an earlier process.
+        """Open another session where the old one is gone, refuses, or held wrong bytes of an earlier process.
 
         Raises:
             MemcubeError: `error`, where that has been tried or can change nothing.
         """
-        if isinstance(error, NotFoundError) and self._is_there():
+        if isinstance(error, NotFoundError) and self._sender.is_there(self._blob):
             self._done = True
-            return
-        own_bytes = isinstance(error, DigestMismatchError) and not self._taken_up
-        if own_bytes or self._renewed:
+        elif self._may_help(error) and not self._renewed:
+            self._renewed, self._upload = True, self._anew()
+        elif self._appending and not isinstance(error, UnauthenticatedError):
+            self._send_whole()
+        else:
             self._note.forget()
             raise error
-        self._renewed, self._upload = True, self._anew()
+
+    def _may_help(self, error: MemcubeError) -> bool:
+        """Whether the same in another session may end better."""
+        if isinstance(error, DigestMismatchError):
+            return self._taken_up
+        if isinstance(error, UnauthenticatedError):  # a signed address may have run out
+            return Origin.of(self._upload.url) != Origin.of(self._registry.endpoint.url)
+        return isinstance(error, NotFoundError)
+
+    def _send_whole(self) -> None:
+        """From now on without chunks, in a session of its own: the registry takes no further one."""
+        self._chunk_bytes, self._appending = self._blob.size, False
+        self._upload = self._anew()
 
     def _wait(self, error: MemcubeError, *, advanced_bytes: int) -> None:
         """Wait as the retry policy says.
@@ -186,37 +264,44 @@ class _Attempt:
         if self._upload.offset > self._blob.size:
             self._upload = self._anew()
         self._note.remember(self._upload.url)
-        chunk_bytes = max(self._sender.chunk_bytes, self._upload.min_chunk_bytes)
+        chunk_bytes = max(self._chunk_bytes, self._upload.min_chunk_bytes)
         while self._blob.size - self._upload.offset > chunk_bytes:
+            self._appending = True
             body = self._body(self._upload.offset, chunk_bytes)
             self._upload = self._registry.uploads.append(self._sender.name, self._upload, body)
             self._note.remember(self._upload.url)
+        self._appending = False
         rest = self._blob.size - self._upload.offset
         body = self._body(self._upload.offset, rest)
         self._registry.uploads.finish(
             self._sender.name, self._upload, self._blob.digest, body if rest else b""
         )
 
-    def _find_out(self) -> None:
+    def _find_out(self, error: MemcubeError) -> None:
         """Ask how far the session got; the blob may be there already, or the session gone."""
         status = self._registry.uploads.status(self._sender.name, self._upload.url)
-        if status is not None:
-            self._upload = status
-        elif self._is_there():
+        if status is None and self._sender.is_there(self._blob):
             self._done = True
-        else:
+        elif status is None:
             self._upload = self._anew()
+        elif self._appending and isinstance(error, RangeMismatchError) and self._is_stuck(status):
+            self._send_whole()
+        else:
+            least_bytes = max(status.min_chunk_bytes, self._upload.min_chunk_bytes)
+            self._upload = replace(status, min_chunk_bytes=least_bytes)
 
-    def _is_there(self) -> bool:
-        return self._registry.blob_size(self._sender.name, self._blob.digest) is not None
+    def _is_stuck(self, status: Upload) -> bool:
+        """Whether a chunk was refused where the session says that it goes on, not for the first time."""
+        before, self._refused_at = self._refused_at, status.offset
+        return before == status.offset
 
     def _anew(self) -> Upload:
         upload = self._registry.uploads.start(self._sender.name)
         assert upload is not None  # without a source nothing can be mounted
         return upload
 
-    def _body(self, start: int, size: int) -> FileBody:
-        return FileBody(self._path, start, size, self._sent)
+    def _body(self, start: int, size: int) -> SizedBody:
+        return self._parts(start, size, self._sent)
 
     def _sent(self, size_bytes: int) -> None:
         self._stop.check()
