@@ -45,7 +45,8 @@ from memcube_registry.log.service import TransparencyLog
 from memcube_registry.manifests.collecting import collect_periodically
 from memcube_registry.metrics import Metrics
 from memcube_registry.observability import Observed, configure_logging, log, request_id_of
-from memcube_registry.rate_limits import Buckets, MemoryBuckets, Rate
+from memcube_registry.rates.buckets import Buckets, Rate
+from memcube_registry.rates.choice import buckets_of
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
 from memcube_registry.storage.local import LocalFiles
@@ -58,6 +59,7 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
     """The registry as an ASGI application. The database must have been migrated."""
     configure_logging(settings.log_format, settings.log_level)
     services = _services(settings)
+    counting = buckets or buckets_of(settings, services.database)
 
     app = Litestar(
         route_handlers=[
@@ -80,7 +82,7 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             web_routes.cube,
         ],
         lifespan=[_running],
-        state=State({"services": services}),
+        state=State({"services": services, "buckets": counting}),
         exception_handlers={
             MemcubeError: _on_error,
             HTTPException: _on_http,
@@ -91,7 +93,7 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
         logging_config=None,
         openapi_config=_described(settings),
     )
-    app.asgi_handler = _guarded(app.asgi_handler, services, buckets or MemoryBuckets())
+    app.asgi_handler = _guarded(app.asgi_handler, services, counting)
     return app
 
 
@@ -136,10 +138,12 @@ async def _countersigning(services: Services) -> AsyncIterator[None]:
 async def _running(app: Litestar) -> AsyncIterator[None]:
     """Does what has to be done beside the requests, and closes the database after the last one."""
     services: Services = app.state["services"]
+    buckets: Buckets = app.state["buckets"]
     try:
         async with _collecting(services), _countersigning(services):
             yield
     finally:
+        buckets.close()
         services.database.close()
 
 

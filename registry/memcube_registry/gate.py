@@ -21,7 +21,7 @@ from memcube_registry.asgi import Application, Message, Receive, Scope, Send
 from memcube_registry.batching import Batches
 from memcube_registry.database import utc_now
 from memcube_registry.observability import PROBES, request_id_of
-from memcube_registry.rate_limits import Buckets, Rate, whole_seconds
+from memcube_registry.rates.buckets import Buckets, Rate, whole_seconds
 
 AT_ONCE: Final = 64
 """Credentials of so many requests are looked up together."""
@@ -85,7 +85,7 @@ class Gate:
             return
         found = await self._identify(scope)
         scope[SCOPE_KEY] = found
-        wait_s = self._wait(scope, found)
+        wait_s = await self._wait(scope, found)
         if wait_s:
             await _refuse(scope, send, _too_fast(wait_s))
             return
@@ -113,17 +113,19 @@ class Gate:
         except MemcubeError as error:
             return error
 
-    def _wait(self, scope: Scope, found: Principal | MemcubeError) -> float:
+    async def _wait(self, scope: Scope, found: Principal | MemcubeError) -> float:
         """Seconds to wait before this request may be answered; 0 for now."""
         now_s = time.monotonic()
         if isinstance(found, Principal) and not found.is_anonymous:
-            return self._buckets.take(
+            return await self._buckets.take(
                 f"account:{found.account_id}", self._limits.account, now_s=now_s
             )
         address = network_of(client_address(scope, self._proxies))
         if isinstance(found, MemcubeError):
-            return self._buckets.take(f"failures:{address}", self._limits.failures, now_s=now_s)
-        return self._buckets.take(f"address:{address}", self._limits.address, now_s=now_s)
+            return await self._buckets.take(
+                f"failures:{address}", self._limits.failures, now_s=now_s
+            )
+        return await self._buckets.take(f"address:{address}", self._limits.address, now_s=now_s)
 
     def _challenging(self, scope: Scope, found: Principal | MemcubeError, send: Send) -> Send:
         """`send` that completes a 401 by how to log in and what was wrong with the credentials."""

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Final
 from memcube_protocol import limits
 from memcube_protocol.errors import StorageError, UnavailableError
 
+from memcube_registry.rates import mapped
 from memcube_registry.settings import (
+    BUCKETS_VARIABLE,
     CONFIG_VARIABLE,
     DRAIN_VARIABLE,
     Settings,
@@ -163,6 +165,8 @@ def _set_environment(settings: Settings, scratch: Path) -> None:
     os.environ.update(to_environment(settings))
     os.environ[DRAIN_VARIABLE] = str(scratch / "draining")
     if settings.workers > 1:
+        mapped.make(scratch / "rates")
+        os.environ[BUCKETS_VARIABLE] = str(scratch / "rates")
         figures = scratch / "metrics"
         figures.mkdir()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)

@@ -23,6 +23,8 @@ PREFIX: Final = "MEMCUBE_REGISTRY_"
 CONFIG_VARIABLE: Final = PREFIX + "CONFIG"
 DRAIN_VARIABLE: Final = "MEMCUBE_INTERNAL_DRAIN_MARK"
 """Tells workers the name of a file whose presence says that the server is about to stop."""
+BUCKETS_VARIABLE: Final = "MEMCUBE_INTERNAL_RATE_LIMITS"
+"""Tells workers the name of the file in which they count requests together."""
 
 _WORKERS_AT_MOST: Final = 4
 """By default: a registry on a large machine may have it to share."""

@@ -8,5 +8,6 @@ from memcube_registry.catalog import models as catalog
 from memcube_registry.countersigning import models as countersigning
 from memcube_registry.log import models as log
 from memcube_registry.manifests import models as manifests
+from memcube_registry.rates import models as rates
 
-__all__ = ["accounts", "blobs", "catalog", "countersigning", "log", "manifests"]
+__all__ = ["accounts", "blobs", "catalog", "countersigning", "log", "manifests", "rates"]

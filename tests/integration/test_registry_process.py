@@ -222,3 +222,18 @@ def test_the_same_registry_runs_on_postgresql(tmp_path: Path) -> None:
         assert ada.delete("/api/v1/cubes/ada/notes-1").status == 204
         assert ada.get("/api/v1/me").json()["usedBytes"] == 0
         assert json.loads(admin("gc"))["uploads_expired"] == 0
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_several_workers_count_wrong_logins_together(tmp_path: Path, database: str) -> None:
+    settings = {"FAILED_LOGINS_PER_MINUTE": "60"}
+    if database == "postgresql":
+        settings["DATABASE_URL"] = postgres_url()
+    with process(tmp_path, "--port", "0", "--workers", "4", **settings) as started:
+        wire = Wire(ready(started, tmp_path)[1])
+        begun = time.monotonic()
+        answers = [wire.basic("ada", "wrong").get("/token").status for _ in range(60)]
+        lasted_s = time.monotonic() - begun
+    assert set(answers) == {401, 429}
+    # A burst of ten seconds' worth, and one a second; each worker by itself would let four times as many pass.
+    assert 10 <= answers.count(401) <= 10 + lasted_s + 1
