@@ -217,6 +217,7 @@ def upgrade() -> None:
         sa.Column("repository_id", sa.Integer(), nullable=False),
         sa.Column("account_id", sa.Integer(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("is_direct", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_upload_account_id")),
@@ -231,6 +232,27 @@ def upgrade() -> None:
             batch_op.f("ix_upload_repository_id"), ["repository_id"], unique=False
         )
         batch_op.create_index(batch_op.f("ix_upload_used_at"), ["used_at"], unique=False)
+
+    op.create_table(
+        "direct_upload",
+        sa.Column("upload_id", sa.String(32), nullable=False),
+        sa.Column("digest", sa.String(160), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("part_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("parts_id", sa.String(1024), nullable=False),
+        sa.Column("read_back_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("read_back_by", sa.String(32), nullable=False),
+        sa.Column("read_back_until", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["upload_id"],
+            ["upload.id"],
+            name=op.f("fk_direct_upload_upload_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("upload_id", name=op.f("pk_direct_upload")),
+    )
+    with op.batch_alter_table("direct_upload", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_direct_upload_digest"), ["digest"], unique=False)
 
     op.create_table(
         "manifest_blob",
@@ -415,6 +437,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_manifest_blob_blob_id"))
 
     op.drop_table("manifest_blob")
+    with op.batch_alter_table("direct_upload", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_direct_upload_digest"))
+
+    op.drop_table("direct_upload")
     with op.batch_alter_table("upload", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_upload_used_at"))
         batch_op.drop_index(batch_op.f("ix_upload_repository_id"))

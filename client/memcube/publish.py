@@ -110,7 +110,8 @@ def early_sender(context: Context, reference: Reference) -> EarlySender:
     """What sends large files to `reference` while a cube for it is being packed."""
     place = context.at_registry(reference)
     registry = context.registry(place.host)
-    return EarlySender(registry, place.name, context.store, context.progress)
+    parallel = context.settings.parallel
+    return EarlySender(registry, place.name, context.store, context.progress, parallel)
 
 
 def _released_by(

@@ -14,11 +14,9 @@ from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import (
-    ForbiddenError,
     InvalidError,
     NotFoundError,
     UnauthenticatedError,
-    UnsupportedError,
 )
 from memcube_protocol.reference import Reference
 from memcube_signing.job import Job
@@ -150,15 +148,10 @@ def _exchange(registry: Registry, name: str, token: identity_tokens.IdentityToke
 
 def _takes_identity_tokens(registry: Registry) -> bool:
     """Whether the registry says that it exchanges identity tokens, of some issuer at least."""
-    url = f"{registry.endpoint.url}/.well-known/memcube.json"
     try:
-        with registry.http.send(Request("GET", url)) as response:
-            fields = canonical_json.parse_object(response.content(limits.MIB), what="registry")
-        return bool(fields["features"]["trustedPublishing"]["issuers"])
-    except (NotFoundError, UnsupportedError, UnauthenticatedError, ForbiddenError):
+        return bool(registry.features["trustedPublishing"]["issuers"])
+    except (KeyError, TypeError):
         return False
-    except (InvalidError, KeyError, TypeError):
-        return False  # it has such a page, but not of ours
 
 
 def _ask(

@@ -9,6 +9,7 @@ Read from `config.toml` in the home folder and from variables, which win:
     MEMCUBE_OFFLINE    1: never open a connection
     MEMCUBE_KEYRING    0: keep credentials in a file even where a keyring works
     MEMCUBE_PARALLEL   blobs that move at the same time, 1 to 32
+    MEMCUBE_DIRECT     0: send every byte through the registry, never straight to its store
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from memcube_protocol.reference import is_host
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:7070"
 CONFIG_FILE: Final = "config.toml"
 _MAX_PARALLEL: Final = 32
-_KEYS: Final = frozenset({"endpoint", "insecure", "offline", "keyring", "parallel"})
+_KEYS: Final = frozenset({"endpoint", "insecure", "offline", "keyring", "parallel", "direct"})
 _SWITCHES: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -87,6 +88,7 @@ class Settings:
     offline: bool = False
     keyring: bool = True
     parallel: int = 4
+    direct: bool = True
 
     def __post_init__(self) -> None:
         if self.endpoint.scheme == "http" and not self.allows_plain_http(self.endpoint.host):
@@ -118,6 +120,7 @@ class Settings:
             _switch("offline", values.get("offline", False)),
             _switch("keyring", values.get("keyring", True)),
             _number("parallel", values.get("parallel", 4)),
+            _switch("direct", values.get("direct", True)),
         )
 
     @property

@@ -31,6 +31,9 @@ from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer, load_key
 from memcube_registry.accounts.identity_tokens import IdentityTokens
 from memcube_registry.asgi import Application, Receive, Scope, Send
+from memcube_registry.blobs import direct_routes
+from memcube_registry.blobs.direct import DirectUploads
+from memcube_registry.blobs.proving import Prover
 from memcube_registry.catalog import routes as catalog_routes
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.service import Countersigner, settle_periodically
@@ -49,6 +52,8 @@ from memcube_registry.rates.buckets import Buckets, Rate
 from memcube_registry.rates.choice import buckets_of
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
+from memcube_registry.storage import BlobStore
+from memcube_registry.storage.direct import direct_writes_of
 from memcube_registry.storage.local import LocalFiles
 from memcube_registry.web import routes as web_routes
 
@@ -73,6 +78,7 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
             handshake_routes.post_token,
             accounts_routes.router,
             publisher_routes.router,
+            direct_routes.router,
             catalog_routes.router,
             log_routes.get_checkpoint,
             log_routes.get_tile,
@@ -144,6 +150,8 @@ async def _running(app: Litestar) -> AsyncIterator[None]:
             yield
     finally:
         buckets.close()
+        if services.prover:
+            services.prover.stop()
         services.database.close()
 
 
@@ -170,17 +178,25 @@ def _services(settings: Settings) -> Services:
     issuer = Issuer(load_key(settings.token_key_file), settings.service, lifetime)
     blobs, log = LocalFiles(settings.data_dir / "blobs"), _log(settings, database)
     signer = signer_of(load_key(settings.countersigning_key_file))
+    metrics = Metrics()
     return Services(
         settings=settings,
         database=database,
         blobs=blobs,
         issuer=issuer,
         authenticator=Authenticator(database, issuer, settings.anonymous_pull),
-        metrics=Metrics(),
+        metrics=metrics,
         identities=IdentityTokens(settings.oidc_issuers, settings.service),
         log=log,
         countersigner=Countersigner(database, blobs, log, signer, settings.url),
+        prover=_prover(database, blobs, metrics),
     )
+
+
+def _prover(database: Database, blobs: BlobStore, metrics: Metrics) -> Prover | None:
+    """Who ends direct uploads, where clients can write to the store."""
+    store = direct_writes_of(blobs)
+    return Prover(DirectUploads(database, blobs, store), metrics) if store else None
 
 
 def _log(settings: Settings, database: Database) -> TransparencyLog:

@@ -73,6 +73,26 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )
 
+        self._direct = Counter(
+            "memcube_direct_uploads",
+            "Blobs that clients put into the store themselves, by what proved them.",
+            ["proof"],
+            registry=self.registry,
+        )
+        self._read_back = Counter(
+            "memcube_read_back_bytes",
+            "Bytes read back from the store to prove direct uploads.",
+            registry=self.registry,
+        )
+
+    def count_direct_upload(self, proof: str) -> None:
+        """Count one blob of a direct upload; `proof` is `checksum` or `readBack`."""
+        self._direct.labels(proof).inc()
+
+    def count_read_back(self, size_bytes: int) -> None:
+        """Count bytes that were read back from the store."""
+        self._read_back.inc(size_bytes)
+
     def record(
         self, *, route: str, method: str, status: int, duration_s: float, received: int, sent: int
     ) -> None:

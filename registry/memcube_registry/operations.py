@@ -69,6 +69,7 @@ def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
             "log": _log_of(services),
             "trustedPublishing": {"issuers": list(services.identities.issuers)},
             "countersignatures": _countersignatures_of(services),
+            "directUpload": _direct_upload_of(services),
             "openapi": f"{settings.url}/api/v1/openapi.json",
         },
         "limits": {
@@ -90,6 +91,13 @@ def _log_of(services: Services) -> dict[str, str]:
         "key": str(key),
         "trustedRoot": f"{services.settings.url}/.well-known/trusted_root.json",
     }
+
+
+def _direct_upload_of(services: Services) -> dict[str, Any] | None:
+    """Where clients announce blobs that they put into the store themselves, if they can."""
+    if services.prover is None:
+        return None
+    return {"url": f"{services.settings.url}/api/v1/uploads"}
 
 
 def _countersignatures_of(services: Services) -> dict[str, str]:

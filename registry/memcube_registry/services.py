@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer
 from memcube_registry.accounts.identity_tokens import IdentityTokens
+from memcube_registry.blobs.proving import Prover
 from memcube_registry.countersigning.service import Countersigner
 from memcube_registry.database import Database
 from memcube_registry.log.service import TransparencyLog
@@ -32,6 +33,7 @@ class Services:
     log: TransparencyLog
     countersigner: Countersigner
     identities: IdentityTokens
+    prover: Prover | None = None
 
 
 def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:

@@ -1,10 +1,12 @@
 """What a failed answer becomes: our error, with the server's own words made harmless.
 
-Understood are problem details (RFC 9457) with our `code`, and the OCI error list.
+Understood are problem details (RFC 9457) with our `code`, the OCI error list, and what S3 stores answer,
+to which registries lead.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,6 +16,9 @@ from memcube_protocol.errors import MemcubeError
 
 ERROR_BODY_BYTES: Final = 64 * 1024
 _MESSAGE_CHARS: Final = 500
+_S3: Final = re.compile(
+    rb"<Error>[^<]*<Code>([A-Za-z0-9]{1,64})</Code>[^<]*(?:<Message>([^<]{1,500})</Message>)?"
+)
 
 _BY_STATUS: Final[dict[int, tuple[type[MemcubeError], str]]] = {
     400: (errors.InvalidRequestError, "the registry does not accept what was sent"),
@@ -31,7 +36,8 @@ _BY_STATUS: Final[dict[int, tuple[type[MemcubeError], str]]] = {
     503: (errors.UnavailableError, "try again in a minute"),
     507: (errors.DiskFullError, "the registry's disk is full: ask its operator"),
 }
-_OCI_CODES: Final[dict[str, type[MemcubeError]]] = {
+_CODES: Final[dict[str, type[MemcubeError]]] = {
+    "BadDigest": errors.DigestMismatchError,
     "BLOB_UNKNOWN": errors.NotFoundError,
     "BLOB_UPLOAD_UNKNOWN": errors.NotFoundError,
     "DIGEST_INVALID": errors.DigestMismatchError,
@@ -43,6 +49,7 @@ _OCI_CODES: Final[dict[str, type[MemcubeError]]] = {
     "SIZE_INVALID": errors.SizeMismatchError,
     "TOOMANYREQUESTS": errors.RateLimitedError,
     "UNSUPPORTED": errors.UnsupportedError,
+    "XAmzContentChecksumMismatch": errors.DigestMismatchError,
 }
 
 
@@ -79,8 +86,8 @@ class _Words:
         except errors.InvalidJsonError:
             fields = {}
         listed = fields.get("errors")
-        first = listed[0] if isinstance(listed, list) and listed else {}
-        self._oci: Mapping[str, Any] = first if isinstance(first, dict) else {}
+        first = listed[0] if isinstance(listed, list) and listed else None
+        self._oci: Mapping[str, Any] = first if isinstance(first, dict) else _s3(body)
         self.message = _text(self._oci, "message") or _text(fields, "detail", "title")
         self.hint = _text(fields, "hint") or _text(self._detail(), "hint")
         self._code = _text(fields, "code") or _text(self._detail(), "code")
@@ -94,9 +101,18 @@ class _Words:
         own = _OWN.get(self._code)
         if own is not None and errors.OUTCOMES[own.code].http_status == status:
             return own
-        oci = _OCI_CODES.get(_text(self._oci, "code"))
+        oci = _CODES.get(_text(self._oci, "code"))
         agrees = oci is not None and 400 <= status < 500 and status not in (401, 402, 403)
         return oci if agrees else None
+
+
+def _s3(body: bytes) -> Mapping[str, str]:
+    """Code and message of an S3 store's answer, under the names of the OCI list."""
+    found = _S3.search(body)
+    if found is None:
+        return {}
+    code, words = (part.decode("utf-8", "replace") for part in found.groups(b""))
+    return {"code": code, "message": f"{code}: {words}" if words else code}
 
 
 def _text(fields: Mapping[str, Any], *keys: str) -> str:

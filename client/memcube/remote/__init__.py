@@ -9,8 +9,9 @@ What a registry sends is checked against its digest here, except streamed blobs:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import urlencode, urljoin
 
 from memcube_protocol import canonical_json, limits, media_types, oci
@@ -33,6 +34,8 @@ from memcube.remote.connection import (
     nonsense,
     scope_of,
 )
+from memcube.remote.direct import DirectUploads
+from memcube.remote.features import features_of
 from memcube.remote.referrers import Referrers, is_fallback_tag
 from memcube.remote.uploads import Upload, Uploads
 from memcube.settings import Settings
@@ -53,10 +56,28 @@ class Registry:
         self.host = self._connection.host
         self.http = http
         self.uploads = Uploads(self._connection)
+        self._takes_direct = settings.direct
         self._tagged_by_digest: set[tuple[str, Digest]] = set()
         self._referrers = Referrers(
             self._connection, self.manifest, self._put_manifest, self.manifest_descriptor
         )
+
+    @functools.cached_property
+    def direct(self) -> DirectUploads | None:
+        """Its direct uploads, where it offers them and the settings do not forbid them.
+
+        Raises:
+            NetworkError: no answer.
+        """
+        if not self._takes_direct:
+            return None
+        offered = isinstance(features_of(self._connection).get("directUpload"), dict)
+        return DirectUploads(self._connection) if offered else None
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """What it says that it can do, asked anew; see `features.features_of`."""
+        return features_of(self._connection)
 
     def ping(self) -> None:
         """Make sure that a registry answers and takes our credentials.

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
-    ForbiddenError,
     InvalidError,
     NotFoundError,
     SigningKeyError,
-    UnauthenticatedError,
-    UnsupportedError,
 )
 from memcube_signing.bundle import Bundle
 from memcube_signing.dsse import Envelope
@@ -171,22 +169,17 @@ def find_log(registry: Registry) -> RemoteLog | None:
     Raises:
         NetworkError: no answer.
     """
-    url = f"{registry.endpoint.url}/.well-known/memcube.json"
+    features = registry.features
     try:
-        with registry.http.send(Request("GET", url), (200,)) as response:
-            fields = canonical_json.parse_object(response.content(limits.MIB), what="registry")
-        features = fields["features"]
         key = features["log"]["key"]
         if not isinstance(key, str):
             return None
         return RemoteLog(registry, NoteKey.parse(key), _registry_key(features))
-    except (NotFoundError, UnsupportedError, UnauthenticatedError, ForbiddenError):
-        return None
     except (InvalidError, KeyError, TypeError):
-        return None  # it has such a page, but not of ours
+        return None
 
 
-def _registry_key(features: dict[str, Any]) -> PublicKey | None:
+def _registry_key(features: Mapping[str, Any]) -> PublicKey | None:
     """The key with which the registry says that it countersigns; a malformed one counts as none."""
     try:
         return PublicKey(base64.b64decode(features["countersignatures"]["key"], validate=True))

@@ -22,7 +22,6 @@ Memory stays flat: a thread holds one piece of 512 KiB. A killed transfer goes o
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Container, Iterable, Sequence
 
@@ -101,8 +100,7 @@ def push_blobs(
     wanted = [blob for blob in distinct(blobs) if blob.digest not in held]
     watched.expect(wanted)
     with store.session():
-        locations = functools.cache(lambda: store.locations(registry.host))
-        sender = Sender(registry, name, store, watched, locations)
+        sender = Sender.of(registry, name, store, watched, parallel)
         return Report(tuple(run(sender, wanted, parallel)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from typing import Final
 
@@ -26,11 +25,15 @@ class EarlySender:
     """
 
     def __init__(
-        self, registry: Registry, name: str, store: Store, progress: Progress | None
+        self,
+        registry: Registry,
+        name: str,
+        store: Store,
+        progress: Progress | None,
+        parallel: int = 4,
     ) -> None:
-        locations = functools.cache(lambda: store.locations(registry.host))
         self._progress = progress or Silent()
-        self._sender = Sender(registry, name, store, self._progress, locations)
+        self._sender = Sender.of(registry, name, store, self._progress, parallel)
         self._stop = Stop()
         self._lock = threading.Lock()
         self.sent: set[Digest] = set()

@@ -9,10 +9,11 @@ them; the registry verifies them again.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
@@ -38,6 +39,7 @@ from memcube.remote import Registry, Upload
 from memcube.store import Store
 from memcube.store.files import PIECE_BYTES
 from memcube.store.uploads import UploadNote
+from memcube.transfer.direct import DirectSender
 from memcube.transfer.progress import Moved, Outcome, Progress
 from memcube.transfer.workers import Stop
 
@@ -101,6 +103,17 @@ class Sender:
     locations: Callable[[], Mapping[Digest, str]]
     chunk_bytes: int = CHUNK_BYTES
     contents: Contents | None = None
+    direct: DirectSender | None = None
+
+    @classmethod
+    def of(
+        cls, registry: Registry, name: str, store: Store, progress: Progress, parallel: int
+    ) -> Self:
+        """What sends blobs of `store`: straight to the registry's own store where both sides can."""
+        locations = functools.cache(lambda: store.locations(registry.host))
+        slots = threading.BoundedSemaphore(parallel)
+        direct = DirectSender(registry, name, store, progress, locations, parallel, slots)
+        return cls(registry, name, store, progress, locations, direct=direct)
 
     def __call__(self, blob: Descriptor, stop: Stop) -> Moved:
         """Make `name` hold `blob`."""
@@ -109,6 +122,8 @@ class Sender:
         return moved
 
     def _moved(self, blob: Descriptor, stop: Stop) -> Moved:
+        if self.direct and (moved := self.direct(blob, stop)):
+            return moved
         if blob.size < _NOTED_BYTES:
             return self._send(blob, UploadNote(None), stop)
         with self.store.uploads.note(self.registry.host, self.name, blob.digest) as note:

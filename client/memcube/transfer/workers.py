@@ -1,16 +1,13 @@
-"""Several blobs at once, in threads that never keep the process from ending."""
+"""Several blobs or parts at once, in threads that never keep the process from ending."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from memcube_protocol.errors import NetworkError
-from memcube_protocol.oci import Descriptor
-
-from memcube.transfer.progress import Moved
 
 _WAKE_S: Final = 0.5
 
@@ -35,32 +32,44 @@ class Stop:
             raise NetworkError("the transfer was stopped", hint="run the command again")
 
 
-Work = Callable[[Descriptor, Stop], Moved]
+class Sized(Protocol):
+    """Something that so many bytes move for."""
+
+    @property
+    def size(self) -> int:
+        """How many; the largest is begun first."""
+        ...
 
 
-def run(work: Work, blobs: Sequence[Descriptor], parallel: int) -> list[Moved]:
-    """What `work` made of each blob, in their order; large ones are begun first.
+Item = TypeVar("Item", bound=Sized)
+Result = TypeVar("Result")
+
+
+def run(work: Callable[[Item, Stop], Result], items: Sequence[Item], parallel: int) -> list[Result]:
+    """What `work` made of each item, in their order; large ones are begun first.
 
     Raises:
         BaseException: the first that `work` raised; the other threads are asked to end.
     """
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for position in sorted(range(len(blobs)), key=lambda at: -blobs[at].size):
+    for position in sorted(range(len(items)), key=lambda at: -items[at].size):
         waiting.put(position)
-    done: queue.SimpleQueue[tuple[int, Moved | BaseException]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Result | BaseException]] = queue.SimpleQueue()
     stop = Stop()
-    for _ in range(min(parallel, len(blobs))):
-        arguments = (work, blobs, waiting, done, stop)
+    for _ in range(min(parallel, len(items))):
+        arguments = (work, items, waiting, done, stop)
         threading.Thread(target=_work_off, args=arguments, daemon=True).start()
     try:
-        return _collect(done, len(blobs))
+        return _collect(done, len(items))
     except BaseException:
         stop.set()
         raise
 
 
-def _collect(done: queue.SimpleQueue[tuple[int, Moved | BaseException]], count: int) -> list[Moved]:
-    results: dict[int, Moved] = {}
+def _collect(
+    done: queue.SimpleQueue[tuple[int, Result | BaseException]], count: int
+) -> list[Result]:
+    results: dict[int, Result] = {}
     while len(results) < count:
         try:
             position, result = done.get(timeout=_WAKE_S)  # a wait without end hides Ctrl-C
@@ -73,10 +82,10 @@ def _collect(done: queue.SimpleQueue[tuple[int, Moved | BaseException]], count: 
 
 
 def _work_off(
-    work: Work,
-    blobs: Sequence[Descriptor],
+    work: Callable[[Item, Stop], Result],
+    items: Sequence[Item],
     waiting: queue.SimpleQueue[int],
-    done: queue.SimpleQueue[tuple[int, Moved | BaseException]],
+    done: queue.SimpleQueue[tuple[int, Result | BaseException]],
     stop: Stop,
 ) -> None:
     while True:
@@ -86,7 +95,7 @@ def _work_off(
             return
         try:
             stop.check()
-            done.put((position, work(blobs[position], stop)))
+            done.put((position, work(items[position], stop)))
         except BaseException as error:
             done.put((position, error))
             return

@@ -41,12 +41,36 @@ class BlobLink(SQLModel, table=True):
 class Upload(SQLModel, table=True):
     """An upload in progress. Its bytes lie in the blob store under `id`; it survives a restart.
 
-    `size_bytes` counts what was received, or is announced by the request that is being received.
+    `size_bytes` counts what was received, or is announced by the request that is being received. A
+    direct one has a `DirectUpload` as well, and takes no bytes here.
     """
 
     id: str = Field(max_length=32, primary_key=True)
     repository_id: int = Field(foreign_key="repository.id", index=True)
     account_id: int = Field(foreign_key="account.id", index=True)
     size_bytes: int = Field(default=0, sa_type=BigInteger)
+    is_direct: bool = False
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     used_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, index=True)
+
+
+class DirectUpload(SQLModel, table=True):
+    """What an upload becomes whose bytes go to the store without passing here; goes with its `Upload`.
+
+    The bytes lie at the location `upload_id`: in one object, or in parts under the store's name
+    `parts_id`. `read_back_by` names the process that reads them back, which is taken to be dead once
+    `read_back_until` is over.
+    """
+
+    __tablename__: ClassVar[Any] = "direct_upload"
+
+    upload_id: str = Field(
+        max_length=32, primary_key=True, foreign_key="upload.id", ondelete="CASCADE"
+    )
+    digest: str = Field(max_length=160, index=True)
+    size_bytes: int = Field(sa_type=BigInteger)
+    part_bytes: int = Field(sa_type=BigInteger)
+    parts_id: str = Field(default="", max_length=1024)
+    read_back_bytes: int = Field(default=0, sa_type=BigInteger)
+    read_back_by: str = Field(default="", max_length=32)
+    read_back_until: datetime | None = Field(default=None, sa_type=UtcDateTime)

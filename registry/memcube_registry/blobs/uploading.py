@@ -114,11 +114,17 @@ def resume(
 def _own(session: Session, principal: Principal, name: str, upload_id: str) -> OpenUpload:
     repository = authorize(session, principal, name, Act.WRITE)
     row = session.get(Upload, upload_id)
-    if row is None or row.repository_id != repository.id or row.account_id != principal.account_id:
-        raise NotFoundError(
-            f"there is no upload {upload_id} of yours here", hint="start a new upload"
-        )
+    mine = row is not None and row.account_id == principal.account_id
+    if row is None or row.is_direct or row.repository_id != repository.id or not mine:
+        raise unknown_upload(upload_id)
     return OpenUpload(row.id, name, row.repository_id, repository.account_id, row.size_bytes)
+
+
+def unknown_upload(upload_id: str) -> NotFoundError:
+    """The error of an upload that is over, was never begun, or is somebody else's."""
+    return NotFoundError(
+        f"there is no upload {upload_id[:32]!r} of yours here", hint="start a new upload"
+    )
 
 
 def require_room(session: Session, upload: OpenUpload, extra_bytes: int) -> None:
@@ -190,6 +196,8 @@ def complete(
 
     def publish(session: Session) -> bool:
         repository = authorize(session, principal, upload.repository, Act.WRITE, digest=blob.digest)
+        if session.get(Upload, upload.id) is None:
+            raise ConflictError("the upload has just ended", hint="start a new upload")
         row = session.exec(select(Blob).where(Blob.digest == digest)).one_or_none()
         if row is None:
             row = Blob(

@@ -300,7 +300,10 @@ def _remove_orphans(database: Database, store: BlobStore, rules: Rules, done: Co
     oldest = rules.now - max(ORPHAN_AGE, rules.grace)
     objects = [each.name for each in store.objects() if each.written_at < oldest]
     for names in _portions(objects):
-        known = _known(database, names, Blob.location)
+        # A direct upload's object lies where its blob will. In this order: a row that is gone from the
+        # first table has by then become one of the second, or never will.
+        underway = _known(database, names, Upload.id)
+        known = underway | _known(database, names, Blob.location)
         for name in names - known:
             store.delete(name)
             done.orphans_removed += 1

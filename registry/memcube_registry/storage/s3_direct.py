@@ -1,0 +1,254 @@
+"""Direct writes to S3: presigned `PutObject` and `UploadPart` (Signature Version 4).
+
+A signature covers `content-length` and, where the body is known, `x-amz-checksum-sha256`; a whole object's
+also `if-none-match: *`. Stores differ in what they make of these, so `guarantees` tries them out:
+
+| seen | a whole object in one PUT | parts |
+|---|---|---|
+| a body of another checksum is refused | with its checksum | each with its checksum |
+| it is taken, but parts are over once joined | no: in parts | with their length alone |
+| neither | no direct writes | no direct writes |
+
+OpenStack Swift, for one, takes parts of an upload that has been completed, and changes the object.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from memcube_protocol.errors import ConflictError, StorageError, UnavailableError
+
+from memcube_registry.storage.direct import Body, Guarantees, HeldPart, SignedPut
+from memcube_registry.storage.interface import Object
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_ABSENT: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
+_REPLACED: Final = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
+_PROBE: Final = b"memcube"
+
+
+class S3Direct:
+    """See `DirectWrites`. `key_of` names the object at a location.
+
+    `signer` speaks to the address by which clients reach the store, `client` to this server's own.
+    """
+
+    def __init__(
+        self, client: S3Client, bucket: str, key_of: Callable[[str], str], signer: S3Client
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._key_of = key_of
+        self._signer = signer
+        self._lock = threading.Lock()
+        self._seen: Guarantees | None = None
+
+    def sign_whole(self, location: str, body: Body, *, life_s: int) -> SignedPut:
+        """See `Signer.sign_whole`."""
+        headers = {"if-none-match": "*", **_checksum_header(body)}
+        parameters = {"IfNoneMatch": "*", **self._bound(location, body)}
+        return SignedPut(self._signed("put_object", parameters, life_s), headers)
+
+    def sign_part(
+        self, location: str, parts_id: str, number: int, body: Body, *, life_s: int
+    ) -> SignedPut:
+        """See `Signer.sign_part`."""
+        parameters = {
+            "UploadId": parts_id,
+            "PartNumber": number,
+            **self._bound(location, body),
+        }
+        return SignedPut(self._signed("upload_part", parameters, life_s), _checksum_header(body))
+
+    def begin(self, location: str, *, checked: bool) -> str:
+        """See `Assembler.begin`."""
+        algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checked else {}
+        with _translated("an upload could not be begun"):
+            begun = self._client.create_multipart_upload(**self._at(location), **algorithm)
+        return begun["UploadId"]
+
+    def held(self, location: str, parts_id: str) -> Sequence[HeldPart] | None:
+        """See `Assembler.held`."""
+        pages = self._client.get_paginator("list_parts")
+        try:
+            with _translated("the parts of an upload could not be listed", but=_ABSENT):
+                found = [
+                    HeldPart(part["PartNumber"], part["Size"], part["ETag"], _checksum_of(part))
+                    for page in pages.paginate(**self._at(location), UploadId=parts_id)
+                    for part in page.get("Parts", ())
+                ]
+        except ClientError:
+            return None
+        return found
+
+    def join(self, location: str, parts_id: str, parts: Sequence[HeldPart]) -> None:
+        """See `Assembler.join`."""
+        named: Any = [_named(part) for part in parts]
+        try:
+            with _translated("the parts of an upload could not be joined", but=_REPLACED):
+                self._client.complete_multipart_upload(
+                    **self._at(location),
+                    UploadId=parts_id,
+                    MultipartUpload={"Parts": named},
+                )
+        except ClientError as error:
+            raise ConflictError(
+                f"the parts changed while they were joined ({_code(error)})",
+                hint="ask for the upload's state and go on from there",
+            ) from error
+
+    def arrived(self, location: str) -> int | None:
+        """See `DirectWrites.arrived`."""
+        try:
+            with _translated("an object could not be looked at", but=_ABSENT):
+                return self._client.head_object(**self._at(location))["ContentLength"]
+        except ClientError:
+            return None
+
+    def begun(self) -> Iterator[Object]:
+        """Every upload in parts that was begun and neither joined nor dropped, by its location."""
+        pages = self._client.get_paginator("list_multipart_uploads")
+        prefix = self._key_of("")
+        with _translated("the uploads in progress could not be listed"):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                for upload in page.get("Uploads", ()):
+                    yield Object(upload["Key"].rpartition("/")[2], upload["Initiated"])
+
+    def drop(self, location: str) -> None:
+        """Forget whatever was put at `location`, or was begun to be put there."""
+        at = self._at(location)
+        pages = self._client.get_paginator("list_multipart_uploads")
+        with _translated("an upload could not be dropped"):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=at["Key"]):
+                for upload in page.get("Uploads", ()):
+                    self._abort(at, upload["UploadId"])
+            self._client.delete_object(**at)
+
+    def guarantees(self) -> Guarantees:
+        """See `DirectWrites.guarantees`: at most seven requests, once a process."""
+        with self._lock:
+            if self._seen is None:
+                checks = self._checks_bodies()
+                self._seen = Guarantees(checks, checks or self._ends_uploads())
+            return self._seen
+
+    def _checks_bodies(self) -> bool:
+        """Whether the store takes a body of the right checksum, and none of another one."""
+        with self._probe() as (location, right):
+            wrong = {**right, "Body": _PROBE[::-1]}
+            return (
+                not self._takes(wrong)
+                and self._takes(right)
+                and self.arrived(location) == len(_PROBE)
+            )
+
+    def _ends_uploads(self) -> bool:
+        """Whether a part of an upload that has been completed is refused."""
+        with self._probe() as (location, _):
+            parts_id = self.begin(location, checked=False)
+            part: dict[str, Any] = {
+                **self._at(location),
+                "UploadId": parts_id,
+                "PartNumber": 1,
+                "Body": _PROBE,
+            }
+            with _translated("a part could not be written"):
+                self._client.upload_part(**part)
+            self.join(location, parts_id, self.held(location, parts_id) or ())
+            try:
+                self._client.upload_part(**part)
+            except (ClientError, BotoCoreError):
+                return True
+            return False
+
+    @contextmanager
+    def _probe(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A location for one trial, what puts `_PROBE` there, and its removal afterwards."""
+        location = uuid.uuid4().hex
+        body = Body(len(_PROBE), hashlib.sha256(_PROBE).hexdigest())
+        try:
+            yield location, {"Body": _PROBE, **self._bound(location, body)}
+        finally:
+            with _translated("a probe could not be removed"):
+                self._client.delete_object(**self._at(location))
+
+    def _takes(self, put: dict[str, Any]) -> bool:
+        try:
+            with _translated("the store could not be tried", but=None):
+                self._client.put_object(**put)
+        except ClientError:
+            return False
+        return True
+
+    def _abort(self, at: dict[str, Any], parts_id: str) -> None:
+        try:
+            self._client.abort_multipart_upload(**at, UploadId=parts_id)
+        except ClientError as error:
+            if _code(error) not in _ABSENT:  # somebody else was faster
+                raise
+
+    def _signed(self, operation: str, parameters: dict[str, Any], life_s: int) -> str:
+        return self._signer.generate_presigned_url(
+            operation, Params=parameters, ExpiresIn=life_s, HttpMethod="PUT"
+        )
+
+    def _bound(self, location: str, body: Body) -> dict[str, Any]:
+        bound: dict[str, Any] = {**self._at(location), "ContentLength": body.size}
+        if body.sha256:
+            bound["ChecksumSHA256"] = _base64(body.sha256)
+        return bound
+
+    def _at(self, location: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._key_of(location)}
+
+
+@contextmanager
+def _translated(what: str, *, but: frozenset[str] | None = frozenset()) -> Iterator[None]:
+    """Turns the store's refusals into memcube's errors, except those of the codes `but` (None: 4xx)."""
+    try:
+        yield
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if (but is None and 400 <= status < 500) or (but and _code(error) in but):
+            raise
+        if status >= 500 or status == 429:
+            raise _away(what, _code(error)) from error
+        raise StorageError(f"{what}: {_code(error)}", hint="see the server's log") from error
+    except BotoCoreError as error:
+        raise _away(what, type(error).__name__) from error
+
+
+def _away(what: str, why: str) -> UnavailableError:
+    return UnavailableError(f"{what}: {why}", hint="try again in a minute")
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "unknown"))[:64]
+
+
+def _checksum_header(body: Body) -> dict[str, str]:
+    return {"x-amz-checksum-sha256": _base64(body.sha256)} if body.sha256 else {}
+
+
+def _base64(sha256: str) -> str:
+    return base64.b64encode(bytes.fromhex(sha256)).decode()
+
+
+def _checksum_of(part: Any) -> str | None:
+    checksum: str | None = part.get("ChecksumSHA256")
+    return checksum
+
+
+def _named(part: HeldPart) -> dict[str, Any]:
+    """A part as `CompleteMultipartUpload` names it."""
+    named: dict[str, Any] = {"PartNumber": part.number, "ETag": part.etag}
+    return named | ({"ChecksumSHA256": part.checksum} if part.checksum else {})
