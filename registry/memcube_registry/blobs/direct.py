@@ -173,8 +173,15 @@ class DirectUploads:
             session.execute(delete(Upload).where(col(Upload.id) == upload_id))
 
         self.database.run(end)
-        # Not before: the upload may have become a blob at the same moment, whose bytes these are.
+        self.clear(upload_id)
+
+    def clear(self, upload_id: str) -> None:
+        """Remove what was put for an upload whose row this caller has just removed, and nobody else.
+
+        Not before: the upload may have become a blob at the same moment, whose bytes these are.
+        """
         self.blobs.abort(upload_id)
+        self.blobs.delete(upload_id)
 
     def _begin(
         self, principal: Principal, wanted: Announcement, guarantees: Guarantees, now: datetime
@@ -198,7 +205,7 @@ class DirectUploads:
             self.database.run(
                 lambda s: s.execute(delete(Upload).where(col(Upload.id) == upload.id))
             )
-            self.blobs.abort(upload.id)
+            self.clear(upload.id)
             raise
         return direct
 

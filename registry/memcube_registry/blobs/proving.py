@@ -218,7 +218,7 @@ class Prover:
         gone = delete(Upload).where(col(Upload.id) == direct.upload.id)
         ended = uploads.database.run(lambda session: session.execute(gone))
         if ended.rowcount:  # type: ignore[attr-defined]
-            uploads.blobs.abort(direct.upload.id)
+            uploads.clear(direct.upload.id)
         return error
 
     def _claim(self, direct: OpenDirect) -> int | None:

@@ -106,7 +106,7 @@ class DirectWrites(Signer, Assembler, Protocol):
 
 @runtime_checkable
 class OffersDirectWrites(Protocol):
-    """A blob store that has direct writes; its `abort` drops what they left, too."""
+    """A blob store that has direct writes; its `abort` drops the parts that they left, too."""
 
     @property
     def direct(self) -> DirectWrites:
