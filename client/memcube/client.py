@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -239,17 +239,29 @@ class Client:
     def tag(
         self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
     ) -> Reference:
-        """Let the moving `tag` lead to a published cube; see `copying.add_tag`."""
-        from memcube import copying
+        """Let the moving `tag` lead to a published cube; see `tagging.add_tag`."""
+        from memcube import tagging
 
         wanted = _reference(reference)
-        return copying.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
+        return tagging.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
 
-    def cp(self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> copying.Copied:
+    def cp(
+        self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST, builds: bool = True
+    ) -> copying.Copied:
         """Copy a cube with everything attached to it; see `copying.copy`."""
         from memcube import copying
 
-        return copying.copy(self.context, _reference(source), _reference(target), trust=trust)
+        here, there = _reference(source), _reference(target)
+        return copying.copy(self.context, here, there, trust=trust, builds=builds)
+
+    def cp_all(
+        self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST, builds: bool = True
+    ) -> Iterator[copying.Copied]:
+        """Copy every tag of a cube, one after the other; see `copying.copy_tags`."""
+        from memcube import copying
+
+        here, there = _reference(source), _reference(target)
+        return copying.copy_tags(self.context, here, there, trust=trust, builds=builds)
 
     def mount(
         self,

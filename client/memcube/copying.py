@@ -1,12 +1,11 @@
-"""Copying a cube with everything attached to it, and giving it further tags."""
+"""Copying a cube with everything attached to it, from registry to registry, past the local store."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from memcube_protocol import limits, oci
-from memcube_protocol.content import Expected, stream_verified
+from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
@@ -14,41 +13,48 @@ from memcube_protocol.errors import (
     KeyNotAuthorisedError,
     YankedError,
 )
-from memcube_protocol.reference import Reference, is_immutable_tag, is_tag, tag_of_version
+from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
 from memcube_signing.authority.chain import about
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
 
 from memcube import key_registry
-from memcube.consume import Verified, pull, resolve, resolve_unjudged
+from memcube.consume import resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
-from memcube.remote import Registry
-from memcube.transfer import pull_blobs, push_blobs
+from memcube.passage import Passage, Tally, descriptor_at
+from memcube.remote import is_fallback_tag
+from memcube.transfer import Repository
 from memcube.trust import location_of, releases_of
-
-_DEPTH = 4
-_ATTACHED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A copy: where it is, its digest, how many manifests are attached to it, the bytes sent."""
+    """A copy: where it is, its digest, and how many manifests are attached to it.
+
+    `moved` is what had to be done for it; `changed` says whether anything had to.
+    """
 
     reference: Reference
     digest: Digest
     attached: int
-    sent_bytes: int
+    moved: Tally
+    changed: bool
 
 
 def copy(
-    context: Context, source: Reference, target: Reference, *, trust: Trust = NORMAL_TRUST
+    context: Context,
+    source: Reference,
+    target: Reference,
+    *,
+    trust: Trust = NORMAL_TRUST,
+    builds: bool = True,
 ) -> Copied:
     """Copy the cube `source` with signatures and builds to `target`, the tags last.
 
     The copy keeps its origin: whoever pulls it sees whose cube it is, and learns from the key documents
     attached to it which keys were replaced or revoked. It gets the tag of its version, and that of
     `target` where it names one. Of a cube that was withdrawn, or whose key was revoked, nothing is
-    copied; but an earlier copy is told.
+    copied; but an earlier copy is told. Without `builds` those stay, with what is attested to them.
 
     Raises:
         TrustError: the source's provenance cannot be established.
@@ -64,26 +70,77 @@ def copy(
     source, cube = verified.reference, verified.cube
     tags = _tags(target, cube.config.version)
     target = context.at_registry(replace(target, tag=tags[-1], digest=None))
-    here, there = context.registry(source.host), context.registry(target.host)
-    known = frozenset(context.store.locations(source.host))
-    sent = attached = 0
-    with context.store.session():
-        _require_theirs(context, here, source.name, cube.manifest, known)
-        pull(context, source.with_digest(source.digest or cube.digest), trust=trust)
-        for manifest in _with_attached(here, source.name, cube.manifest):
-            if manifest.subject is not None:
-                _require_theirs(context, here, source.name, manifest, known)
-            sent += _copy_one(context, here, there, source.name, target.name, manifest)
-            attached += manifest.subject is not None
-        release = verified.verdict.release
-        keys = context.authorities.load(authority_of(release.origin)) if release else None
-        if (moved := key_registry.carry(context, target, cube.manifest, keys)) is not None:
-            sent, attached = sent + moved, attached + 1
-        for tag in tags:
-            there.put_manifest(target.name, cube.manifest, tag)
-    if verified.verdict.release and target.location != source.location:
-        context.pins.record_copy(location_of(target), verified.verdict.release.origin)
-    return Copied(target, cube.digest, attached, sent)
+    passage = _passage(context, source, target, builds=builds)
+    missing = _missing(passage.target, tags, cube.manifest)
+    tally, attached = passage.carry_cube(cube.manifest)
+    release = verified.verdict.release
+    keys = context.authorities.load(authority_of(release.origin)) if release else None
+    there = passage.target.registry
+    if (moved := key_registry.carry(context, there, target, cube.manifest, keys)) is not None:
+        tally, attached = tally + moved, attached + 1
+    if missing:
+        there.put_tags(target.name, cube.manifest, missing)
+    if release and target.location != source.location:
+        context.pins.record_copy(location_of(target), release.origin)
+    return Copied(target, cube.digest, attached, tally, bool(missing or tally.manifests))
+
+
+def copy_tags(
+    context: Context,
+    source: Reference,
+    target: Reference,
+    *,
+    trust: Trust = NORMAL_TRUST,
+    builds: bool = True,
+) -> Iterator[Copied]:
+    """Copy the cube of every tag at `source` to the same tag at `target`: versions first, then other tags.
+
+    Raises:
+        InvalidReferenceError: `source` or `target` names a tag or digest.
+        …: as `copy`, at the first tag that cannot be copied; those before it are.
+    """
+    for place in (source, target):
+        if place.tag or place.digest:
+            raise InvalidReferenceError(
+                f"{place} names one version, and all are asked for",
+                hint=f"write {place.location}, or leave out --all-tags",
+            )
+    at = context.at_registry(source)
+    listed = [tag for tag in context.registry(at.host).tags(at.name) if not is_fallback_tag(tag)]
+    for tag in sorted(listed, key=lambda tag: (not is_immutable_tag(tag), tag)):
+        one = replace(source, tag=tag), replace(target, tag=tag)
+        yield copy(context, *one, trust=trust, builds=builds)
+
+
+def _passage(
+    context: Context, source: Reference, target: Reference, *, builds: bool = True
+) -> Passage:
+    return Passage(
+        context,
+        Repository(context.registry(source.host), source.name),
+        Repository(context.registry(target.host), target.name),
+        builds,
+    )
+
+
+def _missing(place: Repository, tags: tuple[str, ...], cube: oci.Manifest) -> list[str]:
+    """Those of `tags` that do not lead to `cube` yet.
+
+    Raises:
+        ConflictError: an immutable one leads to another cube. Few registries refuse to move it.
+    """
+    missing = []
+    for tag in tags:
+        present = descriptor_at(place, tag)
+        if present and present.digest == cube.digest:
+            continue
+        if present and is_immutable_tag(tag):
+            raise ConflictError(
+                f"{place.registry.host}/{place.name}:{tag} is {present.digest} already, not {cube.digest}",
+                hint="a version never changes: find out which of the two is wrong, and copy to another name",
+            )
+        missing.append(tag)
+    return missing
 
 
 def _tell(context: Context, source: Reference, target: Reference) -> bool:
@@ -91,70 +148,18 @@ def _tell(context: Context, source: Reference, target: Reference) -> bool:
 
     Says whether there is one.
     """
-    here, there = context.registry(source.host), context.registry(target.host)
-    found = resolve_unjudged(here, source)
-    manifest, known = found.manifest, frozenset(context.store.locations(source.host))
-    if there.manifest_descriptor(target.name, str(manifest.digest)) is None:
+    passage = _passage(context, source, target)
+    found = resolve_unjudged(passage.source.registry, source)
+    if descriptor_at(passage.target, str(found.manifest.digest)) is None:
         return False
-    with context.store.session():
-        for one in found.attestations:
-            _require_theirs(context, here, source.name, one.referrer, known)
-            _copy_one(context, here, there, source.name, target.name, one.referrer)
-        releases = releases_of(manifest, found.attestations)
-        for name in {authority_of(one.release.origin) for one in releases}:
-            said = (*context.authorities.bundles(name), *about(name, found.key_documents))
-            key_registry.carry(context, target, manifest, resolve_keys(name, said))
+    for one in found.attestations:
+        passage.carry(one.referrer)
+    releases = releases_of(found.manifest, found.attestations)
+    for name in {authority_of(one.release.origin) for one in releases}:
+        said = (*context.authorities.bundles(name), *about(name, found.key_documents))
+        keys = resolve_keys(name, said)
+        key_registry.carry(context, passage.target.registry, target, found.manifest, keys)
     return True
-
-
-def add_tag(
-    context: Context,
-    reference: Reference,
-    tag: str,
-    *,
-    trust: Trust = NORMAL_TRUST,
-    backwards: bool = False,
-) -> Reference:
-    """Let the moving `tag` lead to the published cube `reference`, which is verified before.
-
-    Raises:
-        InvalidReferenceError: `tag` is no tag.
-        ConflictError: `tag` is a full version, which only a release makes; or it leads to a later
-            release now, and `backwards` does not allow that.
-        TrustError: the cube's provenance cannot be established.
-    """
-    if not is_tag(tag):
-        raise InvalidReferenceError(
-            f"{tag[:140]!r} is no tag",
-            hint="use a word such as stable: 128 letters, digits, _ . - at most",
-        )
-    if is_immutable_tag(tag):
-        raise ConflictError(
-            f"{tag[:140]!r} is not a moving tag",
-            hint="use a word such as stable; versions are made by memcube push",
-        )
-    verified = resolve(context, reference, trust=trust)
-    place = replace(verified.reference, tag=tag, digest=None)
-    if not backwards:
-        _require_forwards(context, place, verified)
-    context.registry(place.host).put_manifest(place.name, verified.cube.manifest, tag)
-    return place
-
-
-def _require_forwards(context: Context, place: Reference, wanted: Verified) -> None:
-    """Refuse to lead readers from a later release of the same origin to an earlier one."""
-    registry, release = context.registry(place.host), wanted.verdict.release
-    present = registry.manifest_descriptor(place.name, place.target)
-    if release is None or present is None or present.digest == wanted.cube.digest:
-        return
-    found = resolve_unjudged(registry, place)
-    for signed in releases_of(found.manifest, found.attestations):
-        if signed.release.origin == release.origin and signed.release.seq > release.seq:
-            raise ConflictError(
-                f"{place} leads to {signed.release.version}, released after {release.version}",
-                hint="moving it back stops everybody who pulled through it with a rollback alarm; "
-                "repeat with --yes if that is meant, or yank the later release",
-            )
 
 
 def _tags(target: Reference, version: str) -> tuple[str, ...]:
@@ -168,61 +173,3 @@ def _tags(target: Reference, version: str) -> tuple[str, ...]:
             hint=f"copy it to {target.location}:{own}",
         )
     return own, target.tag
-
-
-def _with_attached(registry: Registry, name: str, cube: oci.Manifest) -> list[oci.Manifest]:
-    """`cube`, what refers to it, and what refers to that; each manifest once, subjects first."""
-    found = {cube.digest: cube}
-    level = [cube.digest]
-    for _ in range(_DEPTH):
-        entries = [entry for digest in level for entry in registry.referrers(name, digest)]
-        level = []
-        for entry in entries:
-            if entry.digest in found:
-                continue
-            limits.require_at_most(name, len(found), _ATTACHED, unit="attached manifests")
-            manifest = registry.manifest(name, str(entry.digest))
-            if isinstance(manifest, oci.Manifest):
-                found[manifest.digest] = manifest
-                level.append(manifest.digest)
-    return list(found.values())
-
-
-def _require_theirs(
-    context: Context, here: Registry, name: str, manifest: oci.Manifest, known: Set[Digest]
-) -> None:
-    """Refuse content that only the store holds: naming a digest must not get it published.
-
-    The repository has to show a blob that came from elsewhere; of one that its registry is known to
-    hold (`known`), it has to say that it is here.
-
-    Raises:
-        NotFoundError: the repository does not hold it.
-        SizeMismatchError, DigestMismatchError: it sends something else.
-    """
-    for blob in manifest.blobs:
-        if not context.store.has(blob.digest):
-            continue
-        if blob.digest in known and here.blob_size(name, blob.digest) is not None:
-            continue
-        with here.open_blob(name, blob.digest) as response:
-            for _ in stream_verified(response.pieces(), Expected(blob.digest, blob.size)):
-                pass
-
-
-def _copy_one(
-    context: Context,
-    here: Registry,
-    there: Registry,
-    source: str,
-    target: str,
-    manifest: oci.Manifest,
-) -> int:
-    """Copy one manifest by digest with its blobs; the bytes sent."""
-    parallel, progress = context.settings.parallel, context.progress
-    pull_blobs(here, source, manifest.blobs, context.store, progress=progress, parallel=parallel)
-    report = push_blobs(
-        there, target, manifest.blobs, context.store, progress=progress, parallel=parallel
-    )
-    there.put_manifest(target, manifest)
-    return report.moved_bytes

@@ -32,6 +32,7 @@ from memcube_signing.transparency import bundled
 from memcube_signing.transparency.entry import LOGGED, LogPolicy
 
 from memcube.context import Context
+from memcube.passage import Tally
 from memcube.remote import Registry
 from memcube.remote.log import RemoteLog, find_log
 from memcube.transfer import push_blobs
@@ -87,9 +88,13 @@ def carried(registry: Registry, name: str, listed: Iterable[oci.Descriptor]) -> 
 
 
 def carry(
-    context: Context, target: Reference, cube: oci.Manifest, known: Authority | None
-) -> int | None:
-    """Attach what is known of the origin's keys to its copy at `target`; the bytes sent, None: nothing.
+    context: Context,
+    there: Registry,
+    target: Reference,
+    cube: oci.Manifest,
+    known: Authority | None,
+) -> Tally | None:
+    """Attach what is known of the origin's keys to its copy at `target` on `there`; what was moved, None: nothing to do.
 
     What was attached before stays: readers take all of it together. In the origin's own namespace they
     find it anyway.
@@ -99,14 +104,16 @@ def carry(
     """
     if known is None or authority_of(location_of(target)) == known.name:
         return None
-    there = context.registry(target.host)
     manifest = carrier.write(known.bundles, subject=cube.descriptor())
+    listed = there.referrers(target.name, cube.digest, media_types.KEYS)
+    if manifest.digest in {one.digest for one in listed}:
+        return Tally()
     with context.store.session():
         for content in (b"{}", *(bundle.raw for bundle in known.bundles)):
             context.store.blobs.add(content)
         report = push_blobs(there, target.name, _each_once(manifest), context.store)
         there.put_manifest(target.name, manifest)
-    return report.moved_bytes
+    return Tally(1, report.moved_bytes)
 
 
 def refresh(context: Context, namespace: Reference) -> Authority | None:

@@ -15,7 +15,8 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_protocol.reference import Reference
 from support.machine import client_on
-from support.repository import IMAGE
+from support.repository import IMAGE, Repository
+from support.wire import Wire
 
 SECRET = b"what only bob holds"
 
@@ -68,29 +69,57 @@ def test_a_referrer_does_not_take_along_what_only_the_copier_holds(
 
 @pytest.mark.parametrize("lie", ["says it is there", "says nothing"])
 def test_a_registry_that_only_claims_to_hold_a_blob_gets_no_copy_of_it(
-    bob: Person, bait: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: str
+    bob: Person,
+    bait: str,
+    tmp_path: Path,
+    reference_registry: str,
+    monkeypatch: pytest.MonkeyPatch,
+    lie: str,
 ) -> None:
     """The store holds the layers of the cube from elsewhere; the source cannot send them."""
     real: Callable[..., object] = Registry.open_blob
-    mirror = bob.repository()
-    with client_on(tmp_path / "other", bob) as client:
+    host, mirror = reference_registry.removeprefix("http://"), f"mirror/{fresh('bait')}"
+    with client_on(tmp_path / "bob", bob) as client:
         pulled = client.pull(f"{bait}:1.0.0")
         layer = pulled.files[0].digest
-        content = b"".join(client.context.store.read(layer))
 
-    def without_the_layer(self: Registry, name: str, digest: Digest, **more: int) -> object:
-        if digest == layer and name == bait:
-            raise NotFoundError("no such blob")
-        return real(self, name, digest, **more)
+        def without_the_layer(self: Registry, name: str, digest: Digest, **more: int) -> object:
+            if digest == layer and name == bait:
+                raise NotFoundError("no such blob")
+            return real(self, name, digest, **more)
 
-    monkeypatch.setattr(Registry, "open_blob", without_the_layer)
-    if lie == "says it is there":
-        monkeypatch.setattr(Registry, "blob_size", lambda *_: len(content))
-    with client_on(tmp_path / "bob", bob) as client:
-        client.context.store.blobs.add(content)
+        monkeypatch.setattr(Registry, "open_blob", without_the_layer)
+        if lie == "says it is there":
+            size = sum(map(len, client.context.store.read(layer)))
+            monkeypatch.setattr(Registry, "blob_size", lambda self, name, _: size)
         with pytest.raises(MemcubeError):
-            copy(client.context, Reference("", bait, "1.0.0"), Reference("", mirror.name))
-    assert mirror.head_blob(layer).status == 404
+            copy(client.context, Reference("", bait, "1.0.0"), Reference(host, mirror))
+    there = Repository(Wire(reference_registry), mirror)
+    assert there.head_blob(layer).status == 404
+    assert there.get_manifest("1.0.0").status == 404
+
+
+def test_a_blob_of_the_copiers_own_at_the_target_is_not_mounted_for_a_stranger(
+    ada: Person, bob: Person, bait: str, tmp_path: Path, reference_registry: str
+) -> None:
+    """The target's registry holds it in a repository that the copier's store knows."""
+    secret = Digest.of(SECRET)
+    attach_foreign(ada, bait, secret, len(SECRET))
+    host, mirror = reference_registry.removeprefix("http://"), f"mirror/{fresh('bait')}"
+    private = Repository(Wire(reference_registry), f"bob/{fresh('private')}")
+    private.add_blob(SECRET)
+    with client_on(tmp_path / "bob", bob) as client:
+        store = client.context.store
+        store.blobs.add(SECRET)
+        layer = oci.Descriptor("application/vnd.foreign.x", secret, len(SECRET))
+        own = oci.write_manifest(
+            artifact_type="application/vnd.x", config=oci.EMPTY, layers=[layer]
+        )
+        store.blobs.add(own.raw)
+        store.put_ref(Reference(host, private.name, "1.0.0"), own.digest)
+        with pytest.raises(NotFoundError):
+            copy(client.context, Reference("", bait, "1.0.0"), Reference(host, mirror))
+    assert Repository(Wire(reference_registry), mirror).head_blob(secret).status == 404
 
 
 def test_a_copy_of_what_was_pulled_before_is_whole(bob: Person, bait: str, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from memcube.store import Store
 from memcube.transfer.download import Download
 from memcube.transfer.early import EarlySender
 from memcube.transfer.progress import Moved, Outcome, Progress, Report, Silent, distinct
+from memcube.transfer.relay import Repository, relay_blobs
 from memcube.transfer.upload import Sender
 from memcube.transfer.workers import run
 
@@ -45,12 +46,14 @@ __all__ = [
     "Outcome",
     "Progress",
     "Report",
+    "Repository",
     "Silent",
     "is_published",
     "pull_blobs",
     "push_blobs",
     "push_manifest_if_changed",
     "read_range",
+    "relay_blobs",
 ]
 
 

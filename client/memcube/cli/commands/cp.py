@@ -1,6 +1,8 @@
-"""`memcube cp`: copy a cube with its signatures."""
+"""`memcube cp`: copy a cube with its signatures and builds."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,18 +11,26 @@ from memcube.cli.command import command
 from memcube.cli.options import open_client, trust_of, trust_options
 from memcube.cli.words import bytes_text, count_text
 
+if TYPE_CHECKING:
+    from memcube.copying import Copied
+
 
 @command(
     "cp",
     "memcube cp alice/notes:1.0.0 bob/notes",
     "memcube cp registry.example/alice/notes:1.0.0 mirror.example/alice/notes",
+    "memcube cp --all-tags registry.example/alice/notes mirror.example/alice/notes",
 )
 @click.argument("source")
 @click.argument("target")
+@click.option("--all-tags", "-a", is_flag=True, help="Copy every version and every other tag.")
+@click.option("--no-builds", is_flag=True, help="Leave builds, and what is attested to them.")
 @trust_options
 def cp(
     source: str,
     target: str,
+    all_tags: bool,
+    no_builds: bool,
     trust_mode: str,
     accept_publisher: str | None,
     accept_origin: str | None,
@@ -28,17 +38,36 @@ def cp(
 ) -> Answer:
     """Copy the cube SOURCE with its signatures and builds to TARGET.
 
-    The copy keeps its origin. Blobs that the target registry holds already are mounted, not sent.
+    The copy keeps its origin. What the target has is not sent again; within one registry blobs are
+    mounted, and between two they stream through this machine.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client() as client:
-        copied = client.cp(source, target, trust=trust)
-    value = {
+        if not all_tags:
+            copied = client.cp(source, target, trust=trust, builds=not no_builds)
+            return Answer(_value(copied), _text(copied), str(copied.digest))
+        found = list(client.cp_all(source, target, trust=trust, builds=not no_builds))
+    text = "\n".join(map(_text, found)) or f"{source} has no tags"
+    quiet = "\n".join(str(copied.digest) for copied in found)
+    return Answer({"copies": [_value(copied) for copied in found]}, text, quiet)
+
+
+def _value(copied: Copied) -> dict[str, Any]:
+    return {
         "reference": str(copied.reference),
         "digest": str(copied.digest),
         "attached": copied.attached,
-        "sentBytes": copied.sent_bytes,
+        "sentBytes": copied.moved.sent_bytes,
+        "mountedBytes": copied.moved.mounted_bytes,
+        "changed": copied.changed,
     }
+
+
+def _text(copied: Copied) -> str:
     attached = count_text(copied.attached, "attached manifest")
-    text = f"Copied to {copied.reference}: {bytes_text(copied.sent_bytes)} sent, {attached}"
-    return Answer(value, f"{text}\nDigest: {copied.digest}", str(copied.digest))
+    if not copied.changed:
+        return f"{copied.reference} is there already, {attached}\nDigest: {copied.digest}"
+    sent = f"{bytes_text(copied.moved.sent_bytes)} sent"
+    mounted = copied.moved.mounted_bytes
+    moved = f"{sent}, {bytes_text(mounted)} mounted" if mounted else sent
+    return f"Copied to {copied.reference}: {moved}, {attached}\nDigest: {copied.digest}"
