@@ -49,6 +49,18 @@ def upgrade() -> None:
         sa.UniqueConstraint("location", name=op.f("uq_blob_location")),
     )
     op.create_table(
+        "upload_claim",
+        sa.Column("upload", sa.String(32), nullable=False),
+        sa.Column("owner", sa.String(32), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("written_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("upload", name=op.f("pk_upload_claim")),
+    )
+    with op.batch_alter_table("upload_claim", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_upload_claim_owner"), ["owner"], unique=False)
+
+    op.create_table(
         "api_token",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("account_id", sa.Integer(), nullable=False),
@@ -472,4 +484,8 @@ def downgrade() -> None:
 
     op.drop_table("api_token")
     op.drop_table("blob")
+    with op.batch_alter_table("upload_claim", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_upload_claim_owner"))
+
+    op.drop_table("upload_claim")
     op.drop_table("account")

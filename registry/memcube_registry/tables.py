@@ -9,5 +9,15 @@ from memcube_registry.countersigning import models as countersigning
 from memcube_registry.log import models as log
 from memcube_registry.manifests import models as manifests
 from memcube_registry.rates import models as rates
+from memcube_registry.storage import claim_table as claims
 
-__all__ = ["accounts", "blobs", "catalog", "countersigning", "log", "manifests", "rates"]
+__all__ = [
+    "accounts",
+    "blobs",
+    "catalog",
+    "claims",
+    "countersigning",
+    "log",
+    "manifests",
+    "rates",
+]

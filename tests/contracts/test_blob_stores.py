@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import boto3
 import pytest
 from memcube_protocol.errors import (
     ConflictError,
@@ -14,7 +16,11 @@ from memcube_protocol.errors import (
     SizeMismatchError,
 )
 from memcube_registry.storage import BlobStore, LocalFiles, MemoryStore
+from memcube_registry.storage.claims import MemoryClaims
 from memcube_registry.storage.interface import PIECE_BYTES
+from memcube_registry.storage.s3 import Bucket, Place, S3Store
+from moto import mock_aws
+from support.swift import REGION, SwiftServer
 
 UPLOAD = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
@@ -202,3 +208,26 @@ class TestLocalFiles(BlobStoreContract):
         store.finish(UPLOAD, size=4)
         (kept,) = store.objects()
         assert abs(datetime.now(UTC) - kept.written_at) < timedelta(minutes=1)
+
+
+class TestS3OnSwift(BlobStoreContract):
+    """Against a real server."""
+
+    @pytest.fixture
+    def store(self, s3_server: SwiftServer, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
+        for name, value in s3_server.environment.items():
+            monkeypatch.setenv(name, value)
+        return S3Store(Bucket(s3_server.place()), MemoryClaims())
+
+
+class TestS3OnMoto(BlobStoreContract):
+    """Against a model of the server in this process, for machines without a real one."""
+
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlobStore]:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        with mock_aws():
+            bucket = Bucket(Place(bucket="cubes", prefix="registry/", region=REGION))
+            boto3.client("s3", region_name=REGION).create_bucket(Bucket="cubes")
+            yield S3Store(bucket, MemoryClaims())

@@ -15,14 +15,16 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from support.servers import clean_environment, free_port, stop_process, wait_for_port
 
 if TYPE_CHECKING:
+    from memcube_registry.storage.s3 import Place
     from mypy_boto3_s3 import S3Client
 
 PLACE: Final = Path("/usr/local/lib/swift")
@@ -169,6 +171,19 @@ class SwiftServer:
         """A client with the server's credentials."""
         return s3_client(self.endpoint_url)
 
+    def place(self, prefix: str = "", **options: Any) -> Place:
+        """A fresh bucket, as the registry's store is told of it."""
+        from memcube_registry.storage.s3 import Place
+
+        return Place(
+            bucket=self.bucket(),
+            prefix=prefix,
+            endpoint_url=self.endpoint_url,
+            region=REGION,
+            path_style=True,
+            **options,
+        )
+
     def bucket(self) -> str:
         """The name of a fresh bucket."""
         name = f"bucket-{secrets.token_hex(6)}"
@@ -222,6 +237,7 @@ def require_swift() -> None:
         pytest.skip("OpenStack Swift, an S3 server, is not installed (.ci/swift)")
 
 
+@lru_cache
 def s3_client(endpoint_url: str) -> S3Client:
     """A client with the test server's credentials that speaks to `endpoint_url`: the server or a proxy."""
     import boto3
