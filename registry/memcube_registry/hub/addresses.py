@@ -8,7 +8,8 @@
 ```
 
 Revisions and paths may hold percent-encoded characters. They are decoded here, once, component by
-component; what would be read in two ways is refused.
+component; what would be read in two ways is refused. A revision with a slash, as Git's branches have,
+is just none of ours.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _api_address(repository: str, rest: list[str]) -> Address:
     if kind not in _FOLLOWED_BY_REVISION or not rest or (len(rest) > 1 and kind != "tree"):
         raise _nowhere()
     kind = "info" if kind == "revision" else kind
-    return Address(kind, repository, _revision(rest[0]), _path(rest[1:]))
+    return Address(kind, repository, _decoded(rest[0]), _folder(rest[1:]))
 
 
 def _file_address(parts: list[str]) -> Address:
@@ -87,7 +88,7 @@ def _file_address(parts: list[str]) -> Address:
         parts = parts[1:]
     if len(parts) < 5 or parts[2] != "resolve":
         raise _nowhere()
-    return Address("file", _repository(parts[:2]), _revision(parts[3]), _path(parts[4:]))
+    return Address("file", _repository(parts[:2]), _decoded(parts[3]), _path(parts[4:]))
 
 
 def _repository(parts: list[str]) -> str:
@@ -99,9 +100,9 @@ def _repository(parts: list[str]) -> str:
     return name
 
 
-def _revision(part: str) -> str:
-    """A decoded revision. One with a slash, as Git's branches have, is just none of ours."""
-    return _decoded(part)
+def _folder(parts: list[str]) -> str:
+    """A folder to list. The Hub's library encodes its slashes as well."""
+    return _path([part for encoded in parts for part in re.split("%2[Ff]", encoded)])
 
 
 def _path(parts: list[str]) -> str:
