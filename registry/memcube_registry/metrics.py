@@ -11,13 +11,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
-_V2: Final = (
+_KNOWN: Final = (
     (re.compile(r"/v2/?"), "v2"),
     (re.compile(r"/v2/.+/blobs/uploads/[^/]*/?"), "upload"),
     (re.compile(r"/v2/.+/blobs/[^/]*"), "blob"),
     (re.compile(r"/v2/.+/manifests/[^/]*"), "manifest"),
     (re.compile(r"/v2/.+/tags/list"), "tags"),
     (re.compile(r"/v2/.+/referrers/[^/]*"), "referrers"),
+    (re.compile(r"/api/(?:whoami-v2|(?:models|datasets|spaces)/.*)"), "hub"),
+    (re.compile(r"(?:/datasets)?/[^/]+/[^/]+/resolve/.*"), "hub file"),
 )
 _FIRST: Final = {
     "api": "api",
@@ -32,7 +34,7 @@ _FIRST: Final = {
 
 def route_class(path: str) -> str:
     """The class of routes that `path` belongs to: one of about a dozen words."""
-    for pattern, name in _V2:
+    for pattern, name in _KNOWN:
         if pattern.fullmatch(path):
             return name
     return _FIRST.get(path.split("/", 2)[1] if path.startswith("/") else "", "other")

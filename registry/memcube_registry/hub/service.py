@@ -8,15 +8,12 @@ clients take for granted that those never move.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from memcube_protocol import media_types, oci, paths
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import InvalidDigestError, NotFoundError, UnsafePathError
-from memcube_protocol.oci import Descriptor
+from memcube_protocol.errors import InvalidDigestError, NotFoundError
 from memcube_protocol.reference import is_tag
 from sqlmodel import Session, col, select
 
@@ -26,6 +23,7 @@ from memcube_registry.blobs import service as blobs
 from memcube_registry.blobs.service import StoredBlob
 from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.delivery.service import Act, Part, authorize
+from memcube_registry.hub.folders import Folder, Folders
 from memcube_registry.manifests import service as manifests
 from memcube_registry.manifests.models import COMMIT_CHARS, Manifest, Tag, commit_of
 
@@ -33,6 +31,7 @@ DEFAULT: Final = "main"
 """What clients ask for where their user names no revision."""
 LATEST: Final = "latest"
 TAGS_AT_MOST: Final = 10_000
+_FOLDERS: Final = Folders()
 _COMMIT: Final = re.compile(rf"[0-9a-f]{{{COMMIT_CHARS}}}")
 
 
@@ -54,7 +53,7 @@ class Snapshot:
 
     name: str
     digest: Digest
-    files: Mapping[str, Descriptor]
+    files: Folder
     is_private: bool
     created_at: datetime
     pushed_at: datetime
@@ -91,7 +90,7 @@ def find_snapshot(session: Session, principal: Principal, name: str, revision: s
     return Snapshot(
         repository.name,
         Digest.parse(found.digest),
-        folder_of(oci.parse(found.content, found.media_type)),
+        _FOLDERS.of(found),
         repository.visibility is Visibility.PRIVATE,
         repository.created_at,
         pushed_at,
@@ -145,26 +144,6 @@ def organisations_of(session: Session, principal: Principal) -> list[str]:
         .order_by(col(Account.name))
     )
     return list(session.exec(query))
-
-
-def folder_of(manifest: oci.Manifest | oci.Index) -> dict[str, Descriptor]:
-    """The files that `oras pull` would write, by path: each layer with a title.
-
-    None at all where the titles do not make a folder that is safe to write: one that leaves it, or
-    two that some disk would confuse.
-    """
-    if isinstance(manifest, oci.Index):
-        return {}
-    titled = [
-        (layer.annotations[media_types.TITLE], layer)
-        for layer in manifest.layers
-        if media_types.TITLE in layer.annotations
-    ]
-    try:
-        paths.require_distinct(paths.require_safe(path) for path, _ in titled)
-    except UnsafePathError:
-        return {}
-    return dict(sorted(titled, key=lambda file: file[0]))
 
 
 def unknown_file(path: str, commit: str) -> UnknownFileError:

@@ -7,7 +7,7 @@ from memcube_registry.metrics import Metrics, route_class
 
 CLASSES = {
     "v2", "upload", "blob", "manifest", "tags", "referrers", "api", "token", "health", "metrics",
-    "well-known", "docs", "other",
+    "well-known", "docs", "hub", "hub file", "other",
 }  # fmt: skip
 
 
@@ -22,6 +22,10 @@ CLASSES = {
         ("/v2/alice/notes/tags/list", "tags"),
         ("/v2/alice/notes/referrers/sha256:0", "referrers"),
         ("/api/v1/me", "api"),
+        ("/api/whoami-v2", "hub"),
+        ("/api/models/alice/notes/tree/main", "hub"),
+        ("/alice/notes/resolve/main/README.md", "hub file"),
+        ("/datasets/alice/notes/resolve/main/README.md", "hub file"),
         ("/token", "token"),
         ("/readyz", "health"),
         ("/.well-known/memcube.json", "well-known"),

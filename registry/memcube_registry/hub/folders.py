@@ -1,0 +1,73 @@
+"""The canonical folder of an artifact: what `oras pull` writes (docs/spec/folder.md)."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final
+
+from memcube_protocol import media_types, oci, paths
+from memcube_protocol.errors import UnsafePathError
+from memcube_protocol.oci import Descriptor
+
+from memcube_registry.manifests.service import StoredManifest
+
+FILES_KEPT: Final = 32_768
+"""So many files are remembered in all: about 32 MiB. The largest manifests have a quarter of it."""
+
+Folder = Mapping[str, Descriptor]
+
+
+def folder_of(manifest: oci.Manifest | oci.Index) -> Folder:
+    """The files, by path: each layer with a title.
+
+    None at all where the titles do not make a folder that is safe to write: one that leaves it, or
+    two that some disk would confuse.
+    """
+    if isinstance(manifest, oci.Index):
+        return {}
+    titled = [
+        (layer.annotations[media_types.TITLE], layer)
+        for layer in manifest.layers
+        if media_types.TITLE in layer.annotations
+    ]
+    try:
+        paths.require_distinct(paths.require_safe(path) for path, _ in titled)
+    except UnsafePathError:
+        return {}
+    return dict(sorted(titled, key=lambda file: file[0]))
+
+
+class Folders:
+    """Folders that were read lately, by the digest of their manifest: what it names never changes.
+
+    A client asks for each file by itself, and reading a large manifest each time takes longer than
+    sending the file.
+    """
+
+    def __init__(self, files_kept: int = FILES_KEPT) -> None:
+        self._files_kept = files_kept
+        self._held = 0
+        self._folders: OrderedDict[str, Folder] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, manifest: StoredManifest) -> Folder:
+        """The folder of a manifest that the repository holds."""
+        with self._lock:
+            if (known := self._folders.get(manifest.digest)) is not None:
+                self._folders.move_to_end(manifest.digest)
+                return known
+        made = folder_of(oci.parse(manifest.content, manifest.media_type))
+        with self._lock:
+            self._keep(manifest.digest, made)
+        return made
+
+    def _keep(self, digest: str, folder: Folder) -> None:
+        if digest in self._folders:
+            return
+        self._folders[digest] = folder
+        self._held += len(folder) + 1
+        while self._held > self._files_kept and len(self._folders) > 1:
+            _, dropped = self._folders.popitem(last=False)
+            self._held -= len(dropped) + 1
