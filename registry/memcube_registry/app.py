@@ -54,7 +54,7 @@ from memcube_registry.services import Services
 from memcube_registry.settings import Settings
 from memcube_registry.storage import BlobStore
 from memcube_registry.storage.direct import direct_writes_of
-from memcube_registry.storage.local import LocalFiles
+from memcube_registry.storage.opening import open_store
 from memcube_registry.web import routes as web_routes
 
 API_BODY_BYTES: Final = 1 << 20
@@ -176,7 +176,7 @@ def _services(settings: Settings) -> Services:
     database = Database.of(settings)
     lifetime = timedelta(seconds=settings.handshake_token_s)
     issuer = Issuer(load_key(settings.token_key_file), settings.service, lifetime)
-    blobs, log = LocalFiles(settings.data_dir / "blobs"), _log(settings, database)
+    blobs, log = open_store(settings, database), _log(settings, database)
     signer = signer_of(load_key(settings.countersigning_key_file))
     metrics = Metrics()
     return Services(

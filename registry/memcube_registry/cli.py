@@ -78,12 +78,12 @@ def collect(settings: Settings) -> None:
 
     from memcube_registry.database import utc_now
     from memcube_registry.manifests.collecting import collect_garbage
-    from memcube_registry.storage.local import LocalFiles
+    from memcube_registry.storage.opening import open_store
 
     with database_of(settings) as database:
         done = collect_garbage(
             database,
-            LocalFiles(settings.data_dir / "blobs"),
+            open_store(settings, database),
             utc_now(),
             timedelta(seconds=settings.gc_grace_s),
             upload_life=timedelta(seconds=settings.upload_expiry_s),

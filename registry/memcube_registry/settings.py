@@ -31,6 +31,11 @@ _WORKERS_AT_MOST: Final = 4
 
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB|TiB|)")
+_S3_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]{1,255}/?")
+_S3_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
+_S3_PREFIX: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._\-]*/)*")
+_S3_EXPIRY_S: Final = 7 * 86_400
+"""What the signature of a URL allows at most."""
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off")
 
@@ -72,6 +77,27 @@ class Settings:
     )
     postgres_idle_timeout_s: float = _setting(
         60.0, "Longest pause inside a transaction before PostgreSQL ends it; 0: no limit."
+    )
+    storage: str = _setting(
+        "local", "Where blobs lie: in the data folder, or in an S3 bucket.", choices=("local", "s3")
+    )
+    s3_bucket: str = _setting("", "Name of the bucket; needed by the storage `s3`.")
+    s3_prefix: str = _setting("", "What every key in the bucket begins with, such as `registry/`.")
+    s3_endpoint_url: str = _setting("", "URL of the S3 server; empty: that of AWS for the region.")
+    s3_public_url: str = _setting(
+        "", "URL of the S3 server as clients reach it; empty: as the registry does."
+    )
+    s3_region: str = _setting("", "Region of the bucket; empty: from boto3's own settings.")
+    s3_path_style: bool = _setting(
+        False, "Whether the bucket stands in the path of URLs, as most servers but AWS want it."
+    )
+    s3_reads: str = _setting(
+        "redirect",
+        "Whether clients fetch blobs from the S3 server themselves, or through the registry.",
+        choices=("redirect", "stream"),
+    )
+    s3_url_expiry_s: int = _setting(
+        300, "How long a URL to which a client was redirected is valid.", low=1
     )
     token_key_file: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
         Path(),
@@ -137,6 +163,7 @@ class Settings:
         if self.port > 65535:
             raise _wrong("port", self.port, "a number from 0 to 65535")
         _require_url(self.external_url)
+        self._require_s3()
         self.proxy_networks()
         if not self.workers:
             object.__setattr__(self, "workers", min(_cores(), _WORKERS_AT_MOST))
@@ -170,6 +197,18 @@ class Settings:
     def log_name(self) -> str:
         """What a log that begins now is called: verifiers look for the host of an address."""
         return self.log_origin or urlsplit(self.url).hostname or self.service
+
+    def _require_s3(self) -> None:
+        for name in ("s3_endpoint_url", "s3_public_url"):
+            if (url := getattr(self, name)) and not _S3_URL.fullmatch(url):
+                raise _wrong(name, url, "a URL such as https://s3.example.org, without a path")
+        if not _S3_PREFIX.fullmatch(self.s3_prefix):
+            raise _wrong("s3_prefix", self.s3_prefix, "words divided by slashes, such as registry/")
+        if self.s3_url_expiry_s > _S3_EXPIRY_S:
+            raise _wrong("s3_url_expiry_s", self.s3_url_expiry_s, f"at most {_S3_EXPIRY_S}")
+        wanted = self.storage == "s3" or self.s3_bucket
+        if wanted and not _S3_BUCKET.fullmatch(self.s3_bucket):
+            raise _wrong("s3_bucket", self.s3_bucket, "the name of a bucket, such as our-cubes")
 
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """The networks of `trusted_proxies`."""

@@ -184,6 +184,19 @@ class SwiftServer:
             **options,
         )
 
+    def registry_settings(self, **more: str) -> dict[str, str]:
+        """Variables for a registry that keeps its blobs in a fresh bucket here."""
+        names = {
+            "STORAGE": "s3",
+            "S3_BUCKET": self.bucket(),
+            "S3_ENDPOINT_URL": self.endpoint_url,
+            "S3_REGION": REGION,
+            "S3_PATH_STYLE": "true",
+        } | more
+        return self.environment | {
+            f"MEMCUBE_REGISTRY_{name}": value for name, value in names.items()
+        }
+
     def bucket(self) -> str:
         """The name of a fresh bucket."""
         name = f"bucket-{secrets.token_hex(6)}"

@@ -12,7 +12,8 @@ from memcube_protocol.errors import NotFoundError, StorageError
 
 from memcube_registry.blobs.ranges import Span, requested_span
 from memcube_registry.blobs.service import StoredBlob
-from memcube_registry.exchange import Answer, Headers, Request, Response, StreamAnswer, serve
+from memcube_registry.delivery.decision import may_leave_by_url
+from memcube_registry.exchange import Answer, Headers, Request, Response, StreamAnswer, transfer
 from memcube_registry.storage import BlobStore
 
 MEDIA_TYPE: Final = "application/octet-stream"
@@ -48,9 +49,7 @@ async def send(request: Request, store: BlobStore, offer: Offer) -> Response:
     """
     if is_known_to(request, offer.entity_tag):
         return Answer(304, offer.headers)
-    if url := store.url(offer.blob.location, media_type=MEDIA_TYPE):
-        return Answer(307, [(b"location", url.encode("ascii")), *offer.headers])
-    return await serve(_content, store, offer, _span(request, offer))
+    return await transfer(_leave, store, offer, _span(request, offer))
 
 
 def is_known_to(request: Request, entity_tag: str) -> bool:
@@ -70,6 +69,17 @@ def _span(request: Request, offer: Offer) -> Span | None:
     if wanted is None or (condition is not None and condition.strip() != f'"{offer.entity_tag}"'):
         return None
     return requested_span(wanted, offer.blob.size_bytes)
+
+
+def _leave(store: BlobStore, offer: Offer, span: Span | None) -> Response:
+    """A redirect to the store where that is allowed and possible; the client asks there for the same range."""
+    if may_leave_by_url(offer.blob.form) and (
+        url := store.url(offer.blob.location, media_type=MEDIA_TYPE)
+    ):
+        kept = [header for header in offer.headers if header[0] != b"cache-control"]
+        # The content never changes, but the URL expires.
+        return Answer(307, [(b"location", url.encode()), (b"cache-control", b"no-store"), *kept])
+    return _content(store, offer, span)
 
 
 def _content(store: BlobStore, offer: Offer, span: Span | None) -> Response:

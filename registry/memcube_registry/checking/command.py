@@ -66,12 +66,12 @@ def fsck(
     from memcube_registry.checking.content import Sample
     from memcube_registry.checking.service import Thoroughness, check
     from memcube_registry.database import utc_now
-    from memcube_registry.storage.local import LocalFiles
+    from memcube_registry.storage.opening import open_store
 
     draw = Sample(None if everything else sample, secrets.randbits(32) if seed is None else seed)
     with closing(existing_database(settings)) as database:
         how = Thoroughness(draw, threads, log_key(settings, database), _seen(checkpoint))
-        store = LocalFiles(settings.data_dir / "blobs")
+        store = open_store(settings, database)
         report = check(database, store, how, utc_now())
     click.echo(json.dumps(report.to_json()) if as_json else shown(report))
     if report.damage:

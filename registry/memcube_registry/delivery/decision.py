@@ -102,6 +102,14 @@ def decide(question: Question) -> Decision:
     return Decision(Verdict.ALLOW, "the namespace's role allows it")
 
 
+def may_leave_by_url(form: Form) -> bool:
+    """Whether bytes of this form may be fetched by whoever holds a URL, for as long as it is valid.
+
+    Only what is the same for every reader: a sealed or a marked copy is one buyer's.
+    """
+    return form is Form.OPEN
+
+
 def _read_public(question: Question) -> Decision:
     if question.reads_public:
         return Decision(Verdict.ALLOW, "the cube is public")

@@ -53,6 +53,18 @@ def test_the_clients_variables_are_none_of_the_servers() -> None:
         ("EXTERNAL_URL", 'https://exa"mple.org'),
         ("EXTERNAL_URL", "https://example.org\r\nx: y"),
         ("EXTERNAL_URL", "https://example.org:99999"),
+        ("STORAGE", "tape"),
+        ("S3_BUCKET", "Our_Bucket"),
+        ("S3_BUCKET", "../etc"),
+        ("S3_PREFIX", "/rooted/"),
+        ("S3_PREFIX", "unended"),
+        ("S3_PREFIX", "../up/"),
+        ("S3_ENDPOINT_URL", "s3.example.org"),
+        ("S3_ENDPOINT_URL", "https://s3.example.org/bucket"),
+        ("S3_PUBLIC_URL", "https://user@s3.example.org"),
+        ("S3_READS", "sometimes"),
+        ("S3_URL_EXPIRY_S", "0"),
+        ("S3_URL_EXPIRY_S", "604801"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,everybody"),
         ("COLOUR", "blue"),
     ],
@@ -61,6 +73,12 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(InvalidSettingError, match=f"MEMCUBE_REGISTRY_{name}") as caught:
         load({f"MEMCUBE_REGISTRY_{name}": value})
     assert caught.value.hint
+
+
+def test_s3_without_a_bucket_is_refused_by_the_name_of_what_is_missing() -> None:
+    with pytest.raises(InvalidSettingError, match="MEMCUBE_REGISTRY_S3_BUCKET"):
+        load({"MEMCUBE_REGISTRY_STORAGE": "s3"})
+    assert load({}, options={"storage": "s3", "s3_bucket": "our-cubes"}).s3_reads == "redirect"
 
 
 @pytest.mark.parametrize(

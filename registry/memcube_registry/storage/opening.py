@@ -1,0 +1,42 @@
+"""The blob store that the settings ask for. What a store needs is loaded only where it is asked for."""
+
+from __future__ import annotations
+
+from memcube_protocol.errors import MissingDependencyError
+
+from memcube_registry.database import Database
+from memcube_registry.settings import Settings
+from memcube_registry.storage.claim_table import DatabaseClaims
+from memcube_registry.storage.interface import BlobStore
+from memcube_registry.storage.local import LocalFiles
+
+
+def open_store(settings: Settings, database: Database) -> BlobStore:
+    """The blob store; nothing is asked of its server yet.
+
+    Raises:
+        MissingDependencyError: the extra that it needs is not installed.
+        ReadOnlyError, StorageError: it cannot be used as it is set up.
+    """
+    if settings.storage == "s3":
+        return _s3(settings, database)
+    return LocalFiles(settings.data_dir / "blobs")
+
+
+def _s3(settings: Settings, database: Database) -> BlobStore:
+    try:
+        from memcube_registry.storage.s3 import Bucket, Place, S3Store
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the storage s3 needs boto3", hint="pip install 'memcube[registry,s3]'"
+        ) from error
+    place = Place(
+        bucket=settings.s3_bucket,
+        prefix=settings.s3_prefix,
+        endpoint_url=settings.s3_endpoint_url or None,
+        public_endpoint_url=settings.s3_public_url or None,
+        region=settings.s3_region or None,
+        path_style=settings.s3_path_style,
+    )
+    expiry_s = settings.s3_url_expiry_s if settings.s3_reads == "redirect" else 0
+    return S3Store(Bucket(place), DatabaseClaims(database), url_expiry_s=expiry_s)
