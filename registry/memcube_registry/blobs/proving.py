@@ -158,11 +158,11 @@ class Prover:
     def _join(self, direct: OpenDirect) -> None:
         """Make the parts one object, unless an earlier attempt has."""
         store, location = self.uploads.store, direct.location
-        held = store.held(location, direct.parts_id)
-        if held is not None:
+        size = store.arrived(location)
+        if size is None and (held := store.held(location, direct.parts_id)) is not None:
             _require_all(direct, held)
             store.join(location, direct.parts_id, held)
-        size = store.arrived(location)
+            size = store.arrived(location)
         if size is None:
             raise ConflictError(
                 "the store has forgotten the upload", hint="cancel the upload and start a new one"

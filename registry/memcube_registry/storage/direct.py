@@ -42,7 +42,8 @@ class Guarantees:
     """What the store was seen to do, and not what it says of itself.
 
     `checks_bodies`: a body of another SHA-256 than its signed request binds is refused.
-    `ends_uploads`: once parts are joined, a request signed for one of them changes nothing.
+    `ends_uploads`: once parts are joined, a request signed for one of them changes nothing; not tried
+    where bodies are checked, for then it could only repeat the same bytes.
     """
 
     checks_bodies: bool
@@ -76,7 +77,7 @@ class Assembler(Protocol):
         ...
 
     def held(self, location: str, parts_id: str) -> Sequence[HeldPart] | None:
-        """The parts that have arrived, by number; None where the upload has ended."""
+        """The parts that have arrived, by number; None where the upload has ended, if the store notices."""
         ...
 
     def join(self, location: str, parts_id: str, parts: Sequence[HeldPart]) -> None:

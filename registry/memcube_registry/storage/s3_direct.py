@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 from memcube_protocol.errors import ConflictError, StorageError, UnavailableError
@@ -56,7 +57,7 @@ class S3Direct:
         """See `Signer.sign_whole`."""
         headers = {"if-none-match": "*", **_checksum_header(body)}
         parameters = {"IfNoneMatch": "*", **self._bound(location, body)}
-        return SignedPut(self._signed("put_object", parameters, life_s), headers)
+        return self._signed("put_object", parameters, headers, life_s)
 
     def sign_part(
         self, location: str, parts_id: str, number: int, body: Body, *, life_s: int
@@ -67,7 +68,7 @@ class S3Direct:
             "PartNumber": number,
             **self._bound(location, body),
         }
-        return SignedPut(self._signed("upload_part", parameters, life_s), _checksum_header(body))
+        return self._signed("upload_part", parameters, _checksum_header(body), life_s)
 
     def begin(self, location: str, *, checked: bool) -> str:
         """See `Assembler.begin`."""
@@ -138,7 +139,7 @@ class S3Direct:
         with self._lock:
             if self._seen is None:
                 checks = self._checks_bodies()
-                self._seen = Guarantees(checks, checks or self._ends_uploads())
+                self._seen = Guarantees(checks, not checks and self._ends_uploads())
             return self._seen
 
     def _checks_bodies(self) -> bool:
@@ -196,10 +197,20 @@ class S3Direct:
             if _code(error) not in _ABSENT:  # somebody else was faster
                 raise
 
-    def _signed(self, operation: str, parameters: dict[str, Any], life_s: int) -> str:
-        return self._signer.generate_presigned_url(
+    def _signed(
+        self, operation: str, parameters: dict[str, Any], headers: dict[str, str], life_s: int
+    ) -> SignedPut:
+        url = self._signer.generate_presigned_url(
             operation, Params=parameters, ExpiresIn=life_s, HttpMethod="PUT"
         )
+        bound = parse_qs(urlsplit(url).query).get("X-Amz-SignedHeaders", [""])[0].split(";")
+        if not {"host", "content-length", *headers} <= set(bound):
+            # Signature Version 2, for one, binds neither: any body could be put then.
+            raise StorageError(
+                "requests to the store are signed in a way that binds too little",
+                hint="let boto3 sign with Signature Version 4",
+            )
+        return SignedPut(url, headers)
 
     def _bound(self, location: str, body: Body) -> dict[str, Any]:
         bound: dict[str, Any] = {**self._at(location), "ContentLength": body.size}
