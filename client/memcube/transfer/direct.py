@@ -34,7 +34,7 @@ from memcube_protocol.oci import Descriptor
 
 from memcube.http import FileBody
 from memcube.remote import Registry
-from memcube.remote.direct import DirectUpload, DirectUploads
+from memcube.remote.direct import DirectUpload, DirectUploads, SignedPut
 from memcube.store import Store
 from memcube.store.files import PIECE_BYTES, open_file, storage_errors
 from memcube.transfer.progress import Moved, Outcome, Progress
@@ -215,22 +215,24 @@ class _Attempt:
         while True:
             self._stop.check()
             stop.check()
-            try:
-                with self._sender.slots:
-                    self._put_once(part, sha256, stop)
-                self._answered = True
-                return
-            except UnsafeRedirectError:
-                raise
-            except _TRANSIENT as error:
-                failures += 1
-                if type(error) is NetworkError and not self._answered and failures >= _FIRST_TRIES:
-                    self._stop.check()
-                    raise _StoreUnreachableError(str(error), hint=error.hint) from error
-                self._wait(error, failures)
+            with self._sender.slots:
+                signed = self._uploads.sign(self._sender.name, self._upload, part.number, sha256)
+                try:
+                    self._put_once(part, signed, stop)
+                except UnsafeRedirectError:
+                    raise
+                except _TRANSIENT as error:
+                    problem: MemcubeError = error
+                else:
+                    self._answered = True
+                    return
+            failures += 1
+            self._stop.check()
+            if type(problem) is NetworkError and not self._answered and failures >= _FIRST_TRIES:
+                raise _StoreUnreachableError(str(problem), hint=problem.hint) from problem
+            self._wait(problem, failures)
 
-    def _put_once(self, part: _Part, sha256: str | None, stop: Stop) -> None:
-        signed = self._uploads.sign(self._sender.name, self._upload, part.number, sha256)
+    def _put_once(self, part: _Part, signed: SignedPut, stop: Stop) -> None:
         sent = 0
 
         def note(size_bytes: int) -> None:
