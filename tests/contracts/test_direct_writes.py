@@ -14,7 +14,7 @@ import urllib3
 from botocore.config import Config
 from memcube_protocol.errors import ConflictError, StorageError
 from memcube_registry.storage.direct import Body, DirectWrites, Guarantees, SignedPut
-from memcube_registry.storage.s3_direct import S3Direct
+from memcube_registry.storage.s3.direct import S3Direct
 from support.moto import MotoServer, moto_server
 from support.swift import ACCESS_KEY, REGION, SECRET_KEY, SwiftServer
 
@@ -38,7 +38,11 @@ def put(signed: SignedPut, content: bytes, **headers: str) -> int:
 
 def direct_on(server: SwiftServer | MotoServer) -> tuple[S3Direct, Any, str]:
     client, bucket = client_of(server, "s3v4"), server.bucket()
-    return S3Direct(client, bucket, lambda location: f"blobs/{location}", client), client, bucket
+    return direct_in(client, bucket), client, bucket
+
+
+def direct_in(client: Any, bucket: str) -> S3Direct:
+    return S3Direct(client, client, lambda name: {"Bucket": bucket, "Key": f"blobs/{name}"})
 
 
 def client_of(server: SwiftServer | MotoServer, signature_version: str) -> Any:
@@ -221,7 +225,7 @@ class TestSwift(DirectWritesContract):
         self, s3_server: SwiftServer, location: str
     ) -> None:
         client, bucket = client_of(s3_server, "s3"), s3_server.bucket()
-        direct = S3Direct(client, bucket, lambda location: f"blobs/{location}", client)
+        direct = direct_in(client, bucket)
         with pytest.raises(StorageError, match="binds too little"):
             direct.sign_whole(location, body_of(b"x"), life_s=LIFE_S)
 

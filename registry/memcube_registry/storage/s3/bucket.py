@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from memcube_protocol.errors import NotFoundError, StorageError
 
 from memcube_registry.storage.interface import Object
+from memcube_registry.storage.s3.direct import S3Direct
 from memcube_registry.storage.s3.failures import is_gone, translated
 
 if TYPE_CHECKING:
@@ -171,6 +172,10 @@ class Bucket:
             except ClientError as error:
                 if not is_gone(error):
                     raise
+
+    def direct(self) -> S3Direct:
+        """The bucket as clients write to it."""
+        return S3Direct(self._client, self._signer, self._at)
 
     def objects(self) -> Iterator[list[Object]]:
         """Every object, page by page."""

@@ -18,6 +18,7 @@ from memcube_registry.storage.claims import Claimed, Claims
 from memcube_registry.storage.interface import Object, Pieces, Sink
 from memcube_registry.storage.s3.assembly import Assembly, Tail, parse
 from memcube_registry.storage.s3.bucket import Bucket, is_location, new_location
+from memcube_registry.storage.s3.direct import S3Direct
 from memcube_registry.storage.s3.pulse import Pulse
 from memcube_registry.storage.s3.reading import S3Pieces
 from memcube_registry.storage.s3.writing import Grip, S3Sink, read_tail
@@ -34,6 +35,12 @@ class S3Store:
         self._claims = claims
         self._pulse = Pulse(claims)
         self._url_expiry_s = url_expiry_s
+        self._direct = bucket.direct()
+
+    @property
+    def direct(self) -> S3Direct:
+        """See `OffersDirectWrites`."""
+        return self._direct
 
     def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Pieces:
         """See `Reader.read`."""

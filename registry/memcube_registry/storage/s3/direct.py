@@ -24,32 +24,28 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
-from memcube_protocol.errors import ConflictError, StorageError, UnavailableError
+from memcube_protocol.errors import ConflictError, NotFoundError, StorageError
 
 from memcube_registry.storage.direct import Body, Guarantees, HeldPart, SignedPut
-from memcube_registry.storage.interface import Object
+from memcube_registry.storage.s3.failures import code_of, is_gone, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_ABSENT: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
 _REPLACED: Final = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
 _PROBE: Final = b"memcube"
 
 
 class S3Direct:
-    """See `DirectWrites`. `key_of` names the object at a location.
+    """See `DirectWrites`. `at` says bucket and key of a location, as boto3 wants them.
 
     `signer` speaks to the address by which clients reach the store, `client` to this server's own.
     """
 
-    def __init__(
-        self, client: S3Client, bucket: str, key_of: Callable[[str], str], signer: S3Client
-    ) -> None:
+    def __init__(self, client: S3Client, signer: S3Client, at: Callable[[str], Any]) -> None:
         self._client = client
-        self._bucket = bucket
-        self._key_of = key_of
         self._signer = signer
+        self._at = at
         self._lock = threading.Lock()
         self._seen: Guarantees | None = None
 
@@ -73,66 +69,48 @@ class S3Direct:
     def begin(self, location: str, *, checked: bool) -> str:
         """See `Assembler.begin`."""
         algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checked else {}
-        with _translated("an upload could not be begun"):
+        with translated("an upload"):
             begun = self._client.create_multipart_upload(**self._at(location), **algorithm)
         return begun["UploadId"]
 
     def held(self, location: str, parts_id: str) -> Sequence[HeldPart] | None:
         """See `Assembler.held`."""
         pages = self._client.get_paginator("list_parts")
-        try:
-            with _translated("the parts of an upload could not be listed", but=_ABSENT):
-                found = [
+        with translated("the parts of an upload"):
+            try:
+                return [
                     HeldPart(part["PartNumber"], part["Size"], part["ETag"], _checksum_of(part))
                     for page in pages.paginate(**self._at(location), UploadId=parts_id)
                     for part in page.get("Parts", ())
                 ]
-        except ClientError:
-            return None
-        return found
+            except ClientError as error:
+                if not is_gone(error):
+                    raise
+                return None
 
     def join(self, location: str, parts_id: str, parts: Sequence[HeldPart]) -> None:
         """See `Assembler.join`."""
         named: Any = [_named(part) for part in parts]
-        try:
-            with _translated("the parts of an upload could not be joined", but=_REPLACED):
+        with translated("the parts of an upload"):
+            try:
                 self._client.complete_multipart_upload(
-                    **self._at(location),
-                    UploadId=parts_id,
-                    MultipartUpload={"Parts": named},
+                    **self._at(location), UploadId=parts_id, MultipartUpload={"Parts": named}
                 )
-        except ClientError as error:
-            raise ConflictError(
-                f"the parts changed while they were joined ({_code(error)})",
-                hint="ask for the upload's state and go on from there",
-            ) from error
+            except ClientError as error:
+                if code_of(error) not in _REPLACED:
+                    raise
+                raise ConflictError(
+                    f"the parts changed while they were joined ({code_of(error)})",
+                    hint="ask for the upload's state and go on from there",
+                ) from error
 
     def arrived(self, location: str) -> int | None:
         """See `DirectWrites.arrived`."""
         try:
-            with _translated("an object could not be looked at", but=_ABSENT):
+            with translated(f"object {location}"):
                 return self._client.head_object(**self._at(location))["ContentLength"]
-        except ClientError:
+        except NotFoundError:
             return None
-
-    def begun(self) -> Iterator[Object]:
-        """Every upload in parts that was begun and neither joined nor dropped, by its location."""
-        pages = self._client.get_paginator("list_multipart_uploads")
-        prefix = self._key_of("")
-        with _translated("the uploads in progress could not be listed"):
-            for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
-                for upload in page.get("Uploads", ()):
-                    yield Object(upload["Key"].rpartition("/")[2], upload["Initiated"])
-
-    def drop(self, location: str) -> None:
-        """Forget whatever was put at `location`, or was begun to be put there."""
-        at = self._at(location)
-        pages = self._client.get_paginator("list_multipart_uploads")
-        with _translated("an upload could not be dropped"):
-            for page in pages.paginate(Bucket=self._bucket, Prefix=at["Key"]):
-                for upload in page.get("Uploads", ()):
-                    self._abort(at, upload["UploadId"])
-            self._client.delete_object(**at)
 
     def guarantees(self) -> Guarantees:
         """See `DirectWrites.guarantees`: at most seven requests, once a process."""
@@ -156,13 +134,8 @@ class S3Direct:
         """Whether a part of an upload that has been completed is refused."""
         with self._probe() as (location, _):
             parts_id = self.begin(location, checked=False)
-            part: dict[str, Any] = {
-                **self._at(location),
-                "UploadId": parts_id,
-                "PartNumber": 1,
-                "Body": _PROBE,
-            }
-            with _translated("a part could not be written"):
+            part = {**self._at(location), "UploadId": parts_id, "PartNumber": 1, "Body": _PROBE}
+            with translated("a test of the bucket"):
                 self._client.upload_part(**part)
             self.join(location, parts_id, self.held(location, parts_id) or ())
             try:
@@ -179,23 +152,18 @@ class S3Direct:
         try:
             yield location, {"Body": _PROBE, **self._bound(location, body)}
         finally:
-            with _translated("a probe could not be removed"):
+            with translated("a test of the bucket"):
                 self._client.delete_object(**self._at(location))
 
     def _takes(self, put: dict[str, Any]) -> bool:
-        try:
-            with _translated("the store could not be tried", but=None):
+        with translated("a test of the bucket"):
+            try:
                 self._client.put_object(**put)
-        except ClientError:
-            return False
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 400:
+                    raise
+                return False
         return True
-
-    def _abort(self, at: dict[str, Any], parts_id: str) -> None:
-        try:
-            self._client.abort_multipart_upload(**at, UploadId=parts_id)
-        except ClientError as error:
-            if _code(error) not in _ABSENT:  # somebody else was faster
-                raise
 
     def _signed(
         self, operation: str, parameters: dict[str, Any], headers: dict[str, str], life_s: int
@@ -217,33 +185,6 @@ class S3Direct:
         if body.sha256:
             bound["ChecksumSHA256"] = _base64(body.sha256)
         return bound
-
-    def _at(self, location: str) -> dict[str, Any]:
-        return {"Bucket": self._bucket, "Key": self._key_of(location)}
-
-
-@contextmanager
-def _translated(what: str, *, but: frozenset[str] | None = frozenset()) -> Iterator[None]:
-    """Turns the store's refusals into memcube's errors, except those of the codes `but` (None: 4xx)."""
-    try:
-        yield
-    except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if (but is None and 400 <= status < 500) or (but and _code(error) in but):
-            raise
-        if status >= 500 or status == 429:
-            raise _away(what, _code(error)) from error
-        raise StorageError(f"{what}: {_code(error)}", hint="see the server's log") from error
-    except BotoCoreError as error:
-        raise _away(what, type(error).__name__) from error
-
-
-def _away(what: str, why: str) -> UnavailableError:
-    return UnavailableError(f"{what}: {why}", hint="try again in a minute")
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))[:64]
 
 
 def _checksum_header(body: Body) -> dict[str, str]:
