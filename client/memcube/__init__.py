@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memcube.context import Trust
     from memcube.dumper import MemDumper
     from memcube.loader import MemLoader, MountedCube
-    from memcube.memories.activation import dump_kv
+    from memcube.memories.activation_dump import dump_kv
     from memcube.memories.parametric import dump_lora
     from memcube.sdk import (
         cp,

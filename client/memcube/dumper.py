@@ -71,7 +71,7 @@ class MemDumper:
 
     def add_kv(self, model: Any, tokenizer: Any, *, memory_id: str, **options: Any) -> Path:
         """Add the KV cache of a text or of token ids; see `memories.activation.dump_kv`."""
-        from memcube.memories.activation import dump_kv
+        from memcube.memories.activation_dump import dump_kv
 
         return dump_kv(model, tokenizer, folder=self.folder, memory_id=memory_id, **options)
 

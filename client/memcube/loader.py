@@ -190,7 +190,8 @@ class MemLoader:
 
     def _rebuild(self) -> bool:
         """Compute the first cache that carries its text anew for this model; says whether one did."""
-        from memcube.memories.activation import dump_kv, mount_kv
+        from memcube.memories.activation import mount_kv
+        from memcube.memories.activation_dump import dump_kv
 
         for memory in self._held(ACTIVATION):
             raw = (self._folder(memory) / MANIFEST_FILE).read_bytes()

@@ -89,7 +89,7 @@ class _Comparer:
 
     def _compared(self, memory: Memory) -> tuple[Recomputed, list[Finding]]:
         from memcube.loader import MemLoader
-        from memcube.memories.recompute import TOLERANCES, recompute
+        from memcube.memories.recompute import recompute, tolerance_of
 
         folder = memory_folder(self.context, self.verified, memory.id)
         manifest = KvManifest.parse((folder / MANIFEST_FILE).read_bytes())
@@ -101,7 +101,7 @@ class _Comparer:
             found = recompute(folder, self.model, self.tokenizer, text=text)
         tolerance = self.tolerance
         if tolerance is None:
-            tolerance = TOLERANCES.get(found.compute_dtype, TOLERANCES["BF16"])
+            tolerance = tolerance_of(manifest.key)
         path = f"{ACTIVATION}/{memory.id}/{MANIFEST_FILE}"
         one = Recomputed(
             path,

@@ -5,7 +5,8 @@
                     kv.safetensors   l0.k, l0.v, l1.k, … of shape [tokens, kv_heads, head_dim]
 
 The header of the tensors is padded so that their bytes start at a multiple of 4096; being
-token-major, the first n tokens of a tensor are one range of bytes. Every tensor is cut into blocks
+token-major, the first n tokens of a tensor are one range of bytes. Stored in eight bits, each tensor has
+its scales behind it: l0.k, l0.k.scale, l0.v, … Every tensor is cut into blocks
 of 256 tokens, whose BLAKE3 hashes stand in the manifest, so that a prefix can be fetched and
 checked alone.
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from memcube_protocol import canonical_json, limits, tensors
-from memcube_protocol.compatibility import CompatibilityKey
+from memcube_protocol.compatibility import INT8, NONE, CompatibilityKey
 from memcube_protocol.content import HASH_BYTES, Blocks
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DigestMismatchError, InvalidConfigError, InvalidJsonError
@@ -29,6 +30,7 @@ from memcube_protocol.tensors import Header, Rejection, rejected
 MANIFEST_FILE: Final = "manifest.json"
 TOKENS_FILE: Final = "tokens.u32"
 KV_FILE: Final = "kv.safetensors"
+SCALE_DTYPE: Final = "F32"
 
 _TOKEN_BYTES: Final = 4
 _CHAIN_CONTEXT: Final = b"memcube-token-chain-v1"
@@ -84,6 +86,8 @@ class KvManifest:
     information: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
+        if self.key.kv_quantisation not in (NONE, INT8):
+            raise _invalid(f"storage {self.key.kv_quantisation}; this memcube knows {NONE}, {INT8}")
         wanted = {name for name, _, _ in self.tensors()}
         if not 1 <= len(self.layers) <= _LAYERS or set(self.blocks) != wanted:
             raise _invalid(f"block hashes of {len(self.blocks)} tensors for {len(wanted)}")
@@ -159,25 +163,41 @@ class KvManifest:
             "information": dict(self.information),
         }
 
-    def tensors(self) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
+    def tensors(self) -> Iterator[KvTensor]:
         """Name, element type and shape of every tensor, in the order of the file."""
-        return kv_tensors(self.layers, self.key.token_count, self.key.kv_dtype)
+        key = self.key
+        return kv_tensors(self.layers, key.token_count, key.kv_dtype, key.kv_quantisation)
+
+
+KvTensor = tuple[str, str, tuple[int, ...]]
+"""Name, element type and shape, whose first dimension counts the tokens."""
 
 
 def kv_tensors(
-    layers: Sequence[LayerShape], tokens: int, dtype: str
-) -> Iterator[tuple[str, str, tuple[int, int, int]]]:
-    """Name, element type and shape of every tensor of a cache, in the order of its file."""
+    layers: Sequence[LayerShape], tokens: int, dtype: str, quantisation: str = NONE
+) -> Iterator[KvTensor]:
+    """The tensors of a cache of element type `dtype`, in the order of its file."""
     for position, layer in enumerate(layers):
-        yield f"l{position}.k", dtype, (tokens, layer.kv_heads, layer.key_dim)
-        yield f"l{position}.v", dtype, (tokens, layer.kv_heads, layer.value_dim)
+        for part, width in (("k", layer.key_dim), ("v", layer.value_dim)):
+            name = f"l{position}.{part}"
+            if quantisation == NONE:
+                yield name, dtype, (tokens, layer.kv_heads, width)
+            else:
+                yield name, "I8", (tokens, layer.kv_heads, width)
+                yield scale_of(name), SCALE_DTYPE, (tokens, layer.kv_heads)
 
 
-def kv_header(layers: Sequence[LayerShape], tokens: int, dtype: str) -> bytes:
+def scale_of(name: str) -> str:
+    """Name of the scales of tensor `name`: value = number x scale of its token and head."""
+    return f"{name}.scale"
+
+
+def kv_header(
+    layers: Sequence[LayerShape], tokens: int, dtype: str, quantisation: str = NONE
+) -> bytes:
     """The first bytes of `kv.safetensors`, padded to a multiple of 4096."""
-    return tensors.write_header(
-        kv_tensors(layers, tokens, dtype), {"format": "pt"}, alignment=tensors.PAGE_BYTES
-    )
+    held = kv_tensors(layers, tokens, dtype, quantisation)
+    return tensors.write_header(held, {"format": "pt"}, alignment=tensors.PAGE_BYTES)
 
 
 def encode_tokens(ids: Sequence[int]) -> bytes:

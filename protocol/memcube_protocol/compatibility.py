@@ -20,6 +20,8 @@ from memcube_protocol.identity import AdapterIdentity, BaseIdentity
 
 NONE: Final = "none"
 """The tag of a quantisation that is absent."""
+INT8: Final = "int8-token"
+"""The tag of a cache stored in eight bits, with one scale for each token and head; it is lossy."""
 
 _SCALE: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?|sha256:[0-9a-f]{64}")
 _SPECIAL: Final = re.compile(r"bare|given|added:(?:[0-9]+(?:,[0-9]+)*)?")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from memcube_protocol import config, governance, limits, media_types, records
+from memcube_protocol.compatibility import INT8, NONE
 from memcube_protocol.digest import HEX_CHARS
 
 Schema = dict[str, Any]
@@ -207,7 +208,7 @@ def build_config() -> Schema:
     )
 
 
-def compatibility_key() -> Schema:
+def compatibility_key(storage: Schema | None = None) -> Schema:
     dtype = {"type": "string", "pattern": "^[A-Z0-9_]+$"}
     quantisation = line(100, pattern="^[a-z0-9][a-z0-9.:-]{0,99}$")
     scale = r"^(?:-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?|sha256:[0-9a-f]{64})$"
@@ -223,7 +224,7 @@ def compatibility_key() -> Schema:
         "architecture": digest(),
         "rope": anything(),
         "kvDtype": dtype,
-        "kvQuantisation": quantisation,
+        "kvQuantisation": storage or quantisation,
         "adapters": several(adapter, 64),
         "tokenizer": digest(),
         "specialTokens": line(200, pattern="^(?:bare|given|added:(?:[0-9]+(?:,[0-9]+)*)?)$"),
@@ -254,12 +255,12 @@ def activation_manifest() -> Schema:
         "manifest.json of an activation memory, in RFC 8785 form.",
         mipVersion={"const": config.MIP_VERSION},
         id=line(),
-        key=compatibility_key(),
+        key=compatibility_key({"enum": [NONE, INT8]}),
         layers=several(layer, 4096, minItems=1),
         tokenChain={"type": "string", "pattern": HASHES},
         blocks={
             "type": "object",
-            "propertyNames": {"pattern": r"^l\d+\.[kv]$"},
+            "propertyNames": {"pattern": r"^l\d+\.[kv](?:\.scale)?$"},
             "additionalProperties": blocks,
         },
         source=source | {"not": {"required": ["text", "digest"]}},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from memcube_protocol import activation, limits, tensors
 from memcube_protocol.activation import KvManifest, LayerShape, Source
-from memcube_protocol.compatibility import CompatibilityKey
+from memcube_protocol.compatibility import NONE, CompatibilityKey
 from memcube_protocol.content import Blocks
 from memcube_protocol.digest import Digest
 from memcube_protocol.identity import BaseIdentity
@@ -31,24 +31,28 @@ KEY = CompatibilityKey(
 
 
 def kv_file(
-    layers: tuple[LayerShape, ...] = LAYERS, tokens: int = len(IDS), dtype: str = "F32"
+    layers: tuple[LayerShape, ...] = LAYERS,
+    tokens: int = len(IDS),
+    dtype: str = "F32",
+    storage: str = NONE,
 ) -> bytes:
     """`kv.safetensors` whose bytes count up."""
-    header = activation.kv_header(layers, tokens, dtype)
-    size = sum(tensors.size_bytes(d, s) for _, d, s in activation.kv_tensors(layers, tokens, dtype))
+    held = activation.kv_tensors(layers, tokens, dtype, storage)
+    size = sum(tensors.size_bytes(each, shape) for _, each, shape in held)
+    header = activation.kv_header(layers, tokens, dtype, storage)
     return header + bytes(position * 7 % 251 for position in range(size))
 
 
-def kv_manifest(text: str | None = "three hundred tokens") -> KvManifest:
-    """The manifest that belongs to `kv_file()` and `IDS`."""
-    file = kv_file()
+def kv_manifest(text: str | None = "three hundred tokens", storage: str = NONE) -> KvManifest:
+    """The manifest that belongs to `kv_file(storage=storage)` and `IDS`."""
+    file = kv_file(storage=storage)
     header = tensors.parse_header(file)
     blocks = {}
     for tensor in header.tensors:
         start, stop = header.range_of(tensor)
         row = tensor.size_bytes // len(IDS)
         blocks[tensor.name] = Blocks.of(file[start:stop], row * limits.KV_BLOCK_TOKENS, start)
-    key = dataclasses.replace(KEY)
+    key = dataclasses.replace(KEY, kv_quantisation=storage)
     return KvManifest("kv", key, LAYERS, activation.token_chain(IDS), blocks, Source(text))
 
 

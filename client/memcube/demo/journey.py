@@ -139,7 +139,7 @@ class Journey:
             step.say(f"{parameters:,} parameters, trained from nothing on made-up users")
 
     def _pack(self) -> None:
-        from memcube.memories.activation import dump_kv
+        from memcube.memories.activation_dump import dump_kv
         from memcube.memories.parametric import mount_lora
 
         cube = self._folder / "expert"

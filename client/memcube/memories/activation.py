@@ -1,4 +1,4 @@
-"""Dump a KV cache from a live transformers model, and mount it again without copying (MIP 1.0 section 5).
+"""Mount a KV memory on a live transformers model (MIP 1.0 section 5).
 
 A mounted cache equals the live one to the bit, or the mount is refused with every field that
 differs. Loading maps the file; each question gets a fresh cache object over the same mapped
@@ -7,23 +7,22 @@ tensors, because a used one carries the question before.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from memcube_protocol import activation, limits, paths, tensors
-from memcube_protocol.activation import KvManifest, LayerShape, Source
+from memcube_protocol import activation, limits, tensors
+from memcube_protocol.activation import KvManifest
 from memcube_protocol.compatibility import (
+    INT8,
     CompatibilityKey,
     Mismatch,
     compare,
     incompatible,
 )
-from memcube_protocol.content import Blocks
-from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
     InvalidConfigError,
@@ -32,89 +31,24 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.identity import BaseIdentity
 
-from memcube.memories import making
 from memcube.memories.activation_key import (
     active_adapter_names,
     model_key,
     special_tokens,
 )
+from memcube.memories.kv_storage import dequantise, require_scales
 from memcube.memories.model_identity import (
-    dtype_name,
     live_identity,
-    tensor_bytes,
     torch_dtypes,
 )
 from memcube.memories.reading import read_small, require_file
 
+if TYPE_CHECKING:
+    from memcube.memories.kv_layers import LayerView
+
 FOLDER: Final = "activation"
-_GIVEN: Final = "given"
-
-
-def dump_kv(
-    model: Any,
-    tokenizer: Any,
-    *,
-    text: str | None = None,
-    token_ids: Sequence[int] | None = None,
-    folder: Path,
-    memory_id: str,
-    base_identity: BaseIdentity | None = None,
-    cube_adapters: Sequence[str] = (),
-    add_special_tokens: bool = True,
-    keep_text: bool = True,
-) -> Path:
-    """The folder `activation/<memory_id>` below `folder`, written with the KV cache of a text or of ids.
-
-    The adapters that are active on `model` become part of the key; `cube_adapters` are the ids of
-    the cube's LoRA memories behind them, for people. `base_identity` spares hashing the model.
-    `keep_text=False` keeps only the digest of the text.
-
-    Raises:
-        ConflictError: the memory exists already.
-        UnsupportedError: a layer of the model keeps something else than keys and values.
-        InvalidConfigError: neither text nor ids, or both, or no tokens.
-    """
-    ids = _ids(tokenizer, text, token_ids, add_special_tokens)
-    raw_ids = activation.encode_tokens(ids)
-    policy = _GIVEN if text is None else special_tokens(tokenizer, added=add_special_tokens)
-    base = base_identity or live_identity(model)
-    key = model_key(model, tokenizer, base=base, tokens=raw_ids, special_tokens=policy)
-    target = _new_folder(folder, memory_id)
-    require_attention(model)
-    cache = prefill(model, ids)
-    partial = target.with_name(f".{memory_id}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        manifest = _write(partial, cache, key, ids, memory_id)
-        manifest = _described(manifest, model, text if keep_text else None, text, cube_adapters)
-        (partial / activation.TOKENS_FILE).write_bytes(raw_ids)
-        (partial / activation.MANIFEST_FILE).write_bytes(manifest.to_bytes())
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
-
-
-def prefill(model: Any, ids: Sequence[int]) -> Any:
-    """The cache after one forward pass over `ids`, every token of every layer kept."""
-    import torch
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            model(
-                input_ids=torch.tensor([list(ids)], device=model.device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-    finally:
-        model.train(training)
-    return cache
+GIVEN: Final = "given"
+"""The special-token policy of a memory that was made from token ids."""
 
 
 def mount_kv(
@@ -151,33 +85,60 @@ def mount_kv(
         raise NotFoundError(
             f"a prefix of {count} tokens of a memory of {len(ids)}", hint="ask for fewer tokens"
         )
-    if verify_blocks:
-        _verify_blocks(manifest, storage, count)
-    return MountedKv(manifest, ids[:count], model, tuple(views(manifest, storage, count, model)))
+    layers: Layers
+    if model.device.type == "cpu":
+        if verify_blocks:
+            _verify_blocks(manifest, storage, count)
+        layers = MappedLayers(tuple(views(manifest, storage, count, model)))
+    else:
+        from memcube.memories.kv_streaming import StreamedLayers
+
+        path = folder / activation.KV_FILE
+        layers = StreamedLayers(manifest, path, count, model.device, verify=verify_blocks)
+    return MountedKv(manifest, ids[:count], model, layers)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerView:
-    """Keys and values of one layer as the cache wants them: [1, heads, tokens, width], mapped."""
+class Layers(Protocol):
+    """The layers of a KV memory on the model's device."""
 
-    keys: Any
-    values: Any
+    def view(self, position: int) -> LayerView:
+        """Layer `position`, ready for what is computed from now on."""
+        ...
+
+    def close(self) -> None:
+        """Let go of them."""
+        ...
+
+
+class MappedLayers:
+    """Layers that are there: views of the mapped file, or decoded from it."""
+
+    def __init__(self, views: tuple[LayerView, ...]) -> None:
+        self._views = views
+
+    def view(self, position: int) -> LayerView:
+        """See `Layers.view`."""
+        return self._views[position]
+
+    def close(self) -> None:
+        """See `Layers.close`."""
+        self._views = ()
 
 
 class MountedKv:
-    """A KV memory on a model: the token ids that every prompt starts with, and fresh caches for them."""
+    """A KV memory on a model: the token ids that every prompt starts with, and fresh caches for them.
+
+    On a CPU its tensors are the mapped file. On another device they may still be arriving: a damaged
+    file then ends the first question that comes to it, with the error that a mount on a CPU raises.
+    """
 
     def __init__(
-        self,
-        manifest: KvManifest,
-        token_ids: tuple[int, ...],
-        model: Any,
-        layers: tuple[LayerView, ...],
+        self, manifest: KvManifest, token_ids: tuple[int, ...], model: Any, layers: Layers
     ) -> None:
         self.manifest = manifest
         self.token_ids = token_ids
         self._model = model
-        self._layers: tuple[LayerView, ...] | None = layers
+        self._layers: Layers | None = layers
         self._adapters = active_adapter_names(model)
 
     def new_cache(self) -> Any:
@@ -186,23 +147,45 @@ class MountedKv:
         Raises:
             ConflictError: the memory was unmounted, or the active adapters have changed since.
         """
+        import torch
         from transformers import DynamicCache
 
         if self._layers is None:
-            raise ConflictError("this memory was unmounted", hint="mount it again")
+            raise _unmounted()
         if active_adapter_names(self._model) != self._adapters:
             raise ConflictError(
                 "other adapters are active than when this memory was mounted",
                 hint="unmount KV memories before the LoRA memory that they rest on",
             )
+        from memcube.memories.kv_layers import memory_layer
+
         cache = DynamicCache(config=self._model.config)
-        for layer, view in zip(cache.layers, self._layers, strict=True):
-            _fill(layer, view, len(self.token_ids))
+        dtype = torch_dtypes()[self.manifest.key.kv_dtype]
+        sample = torch.empty(0, dtype=dtype, device=self._model.device)
+        count = len(self.token_ids)
+        cache.layers = [
+            memory_layer(layer, partial(self._layers.view, position), sample, count)
+            for position, layer in enumerate(cache.layers)
+        ]
         return cache
 
+    def wait(self) -> None:
+        """Wait until every layer is on the device.
+
+        Raises:
+            DigestMismatchError, SizeMismatchError, InvalidTensorsError: the file is damaged.
+            ConflictError: the memory was unmounted.
+        """
+        if self._layers is None:
+            raise _unmounted()
+        for position in range(len(self.manifest.layers)):
+            self._layers.view(position)
+
     def unmount(self) -> None:
-        """Let go of the mapped tensors; caches in use keep theirs."""
-        self._layers = None
+        """Let go of the tensors; caches in use keep what they have of them."""
+        layers, self._layers = self._layers, None
+        if layers is not None:
+            layers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -216,9 +199,14 @@ class MountedKv:
         self.unmount()
 
 
-def _ids(
+def ids_of(
     tokenizer: Any, text: str | None, token_ids: Sequence[int] | None, add_special_tokens: bool
 ) -> list[int]:
+    """The ids given, or those of the text given; exactly one of them.
+
+    Raises:
+        InvalidConfigError: neither, or both.
+    """
     if (text is None) == (token_ids is None):
         raise InvalidConfigError(
             "a KV memory is made from a text or from token ids", hint="give exactly one of them"
@@ -227,80 +215,6 @@ def _ids(
         return list(token_ids)
     ids: list[int] = tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
     return ids
-
-
-def _new_folder(folder: Path, memory_id: str) -> Path:
-    target = folder / FOLDER / paths.require_safe(memory_id)
-    if "/" in memory_id or target.exists():
-        raise ConflictError(
-            f"memory {memory_id!r} exists already or is not one file name",
-            hint="choose another id, or remove its folder first",
-        )
-    return target
-
-
-def _write(
-    folder: Path, cache: Any, key: CompatibilityKey, ids: Sequence[int], memory_id: str
-) -> KvManifest:
-    """The manifest of `cache`, whose tensors are written to `kv.safetensors` layer by layer."""
-    layers = tuple(_layer_shape(layer, len(ids)) for layer in cache.layers)
-    if not layers:
-        raise _no_kv(cache)
-    _require_dtype(cache, key.kv_dtype)
-    header = activation.kv_header(layers, len(ids), key.kv_dtype)
-    blocks: dict[str, Blocks] = {}
-    with (folder / activation.KV_FILE).open("xb") as file:
-        file.write(header)
-        for name, tensor in _token_major(cache):
-            content = tensor_bytes(tensor)
-            row = content.nbytes // len(ids)
-            blocks[name] = Blocks.of(content, row * limits.KV_BLOCK_TOKENS, file.tell())
-            file.write(content)
-    return KvManifest(memory_id, key, layers, activation.token_chain(ids), blocks)
-
-
-def _layer_shape(layer: Any, tokens: int) -> LayerShape:
-    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-    if keys is None or values is None or keys.dim() != 4 or keys.shape[-2] != tokens:
-        raise _no_kv(layer)
-    return LayerShape(keys.shape[1], keys.shape[3], values.shape[3])
-
-
-def _require_dtype(cache: Any, wanted: str) -> None:
-    """Refuse a cache of another element type than the model's: the key could not tell how it was made."""
-    held = {dtype_name(t.dtype) for layer in cache.layers for t in (layer.keys, layer.values)}
-    if held != {wanted}:
-        raise UnsupportedError(
-            f"this model keeps {', '.join(sorted(held))} where its weights are {wanted}",
-            hint="dump without autocast, from a model whose weights have one type",
-        )
-
-
-def _token_major(cache: Any) -> Iterator[tuple[str, Any]]:
-    for position, layer in enumerate(cache.layers):
-        yield f"l{position}.k", layer.keys[0].transpose(0, 1)
-        yield f"l{position}.v", layer.values[0].transpose(0, 1)
-
-
-def _described(
-    manifest: KvManifest,
-    model: Any,
-    kept_text: str | None,
-    text: str | None,
-    cube_adapters: Sequence[str],
-) -> KvManifest:
-    import torch
-    import transformers
-
-    information = {
-        making.BUILDER: making.builder(),
-        "attention": str(getattr(model.config, "_attn_implementation", None)),
-        "device": model.device.type,
-        "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "adapterMemories": list(cube_adapters),
-    }
-    digest = Digest.of(text.encode()) if text is not None else None
-    return replace(manifest, source=Source(kept_text, digest), information=information)
 
 
 def open_kv(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
@@ -323,17 +237,20 @@ def asked_key(
 ) -> CompatibilityKey:
     """The key that `model` asks for: the memory's own ids, or those of its text where it carries one."""
     policy = manifest.key.special_tokens
-    if policy != _GIVEN:
+    if policy != GIVEN:
         policy = special_tokens(tokenizer, added=policy != "bare")
-    if manifest.source.text is not None and policy != _GIVEN:
+    if manifest.source.text is not None and policy != GIVEN:
         ids = ids_of_text(tokenizer, manifest.source.text, policy)
     raw = activation.encode_tokens(ids)
-    return model_key(model, tokenizer, base=base, tokens=raw, special_tokens=policy)
+    storage = manifest.key.kv_quantisation  # one that we read: it says nothing of the model
+    return model_key(
+        model, tokenizer, base=base, tokens=raw, special_tokens=policy, storage=storage
+    )
 
 
 def ids_of_text(tokenizer: Any, text: str, policy: str) -> tuple[int, ...]:
     """The token ids of `text` under the special-token `policy` of a key."""
-    return tuple(_ids(tokenizer, text, None, policy != "bare"))
+    return tuple(ids_of(tokenizer, text, None, policy != "bare"))
 
 
 def _id_mismatches(
@@ -368,24 +285,34 @@ def _verify_blocks(manifest: KvManifest, storage: Any, tokens: int) -> None:
 
 
 def views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Iterator[LayerView]:
-    """The first `tokens` tokens of every layer, as views of `storage` on the model's device."""
+    """The first `tokens` tokens of every layer on the model's device: views of `storage` if they can be.
+
+    Raises:
+        InvalidTensorsError: a scale is not one.
+    """
     import torch
 
-    dtype = torch_dtypes()[manifest.key.kv_dtype]
-    width = tensors.DTYPE_BYTES[manifest.key.kv_dtype]
+    from memcube.memories.kv_layers import LayerView
 
-    def view(name: str, heads: int, dim: int) -> Any:
-        offset = manifest.blocks[name].start // width
-        rows = torch.empty(0, dtype=dtype).set_(
-            storage, offset, (tokens, heads, dim), (heads * dim, dim, 1)
-        )
-        return rows.to(model.device).transpose(0, 1)[None]
+    dtypes, key = torch_dtypes(), manifest.key
+    held = {name: (dtype, shape[1:]) for name, dtype, shape in manifest.tensors()}
 
-    for position, layer in enumerate(manifest.layers):
-        yield LayerView(
-            view(f"l{position}.k", layer.kv_heads, layer.key_dim),
-            view(f"l{position}.v", layer.kv_heads, layer.value_dim),
-        )
+    def rows(name: str) -> Any:
+        dtype, shape = held[name]
+        offset = manifest.blocks[name].start // tensors.DTYPE_BYTES[dtype]
+        flat = torch.empty(0, dtype=dtypes[dtype]).set_(storage, offset, (tokens * prod(shape),))
+        return flat.view(tokens, *shape)
+
+    def view(name: str) -> Any:
+        tensor = rows(name)
+        if key.kv_quantisation == INT8:
+            scales = rows(activation.scale_of(name))
+            require_scales(scales)
+            tensor = dequantise(tensor, scales, dtypes[key.kv_dtype])
+        return tensor.to(model.device).transpose(0, 1)[None]
+
+    for position in range(len(manifest.layers)):
+        yield LayerView(view(f"l{position}.k"), view(f"l{position}.v"))
 
 
 def require_attention(model: Any) -> None:
@@ -395,17 +322,7 @@ def require_attention(model: Any) -> None:
 
     for layer in DynamicCache(config=model.config).layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            raise _no_kv(layer)
-
-
-def _fill(layer: Any, view: LayerView, tokens: int) -> None:
-    """Point an empty cache layer at mapped tensors: `update` would copy, and attributes alone lose them."""
-    layer.lazy_initialization(view.keys, view.values)
-    start = 0
-    if layer.is_sliding:
-        start = max(0, tokens - layer.sliding_window + 1)
-        layer.cumulative_length = tokens
-    layer.keys, layer.values = view.keys[:, :, start:], view.values[:, :, start:]
+            raise no_kv(layer)
 
 
 def _bytes_of(storage: Any, start: int, stop: int) -> memoryview:
@@ -415,7 +332,12 @@ def _bytes_of(storage: Any, start: int, stop: int) -> memoryview:
     return memoryview(flat.numpy())
 
 
-def _no_kv(layer: Any) -> UnsupportedError:
+def _unmounted() -> ConflictError:
+    return ConflictError("this memory was unmounted", hint="mount it again")
+
+
+def no_kv(layer: Any) -> UnsupportedError:
+    """The refusal of a layer that keeps a state which cannot be cut by token."""
     return UnsupportedError(
         f"a {type(layer).__name__} of this model keeps no key and value for every token",
         hint="use the cube's text for this model: only attention layers can be dumped and mounted",

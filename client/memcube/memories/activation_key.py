@@ -60,6 +60,7 @@ def model_key(
     base: BaseIdentity,
     tokens: bytes,
     special_tokens: str,
+    storage: str = NONE,
 ) -> CompatibilityKey:
     """The key of the cache that `model` would compute now for `tokens` (the bytes of `tokens.u32`)."""
     return CompatibilityKey(
@@ -69,7 +70,7 @@ def model_key(
         architecture=architecture_hash(model.config),
         rope=rope_json(model.config),
         kv_dtype=dtype_name(model.dtype),
-        kv_quantisation=NONE,
+        kv_quantisation=storage,
         adapters=active_adapters(model),
         tokenizer=tokenizer_hash(tokenizer),
         special_tokens=special_tokens,

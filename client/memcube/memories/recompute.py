@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import activation
-from memcube_protocol.compatibility import compare, incompatible
+from memcube_protocol.compatibility import INT8, CompatibilityKey, compare, incompatible
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.identity import BaseIdentity
@@ -23,14 +23,15 @@ from memcube.memories.activation import (
     asked_key,
     ids_of_text,
     open_kv,
-    prefill,
     require_attention,
     views,
 )
+from memcube.memories.activation_dump import prefill
 from memcube.memories.model_identity import live_identity
 
-TOLERANCES: Final = {"F32": 1e-3, "F16": 2e-2, "BF16": 1e-1}
-"""The largest share that rounding explains, by the element type that the model computes in."""
+ROUNDING: Final = {"F32": 1e-3, "F16": 2e-2, "BF16": 1e-1}
+"""The largest share of a row that rounding explains, by the element type that the model computes in."""
+_INT8_TOLERANCE: Final = 3e-2
 _TOKENS: Final = frozenset({"tokens", "token_count"})
 
 
@@ -46,6 +47,12 @@ class Comparison:
     base: BaseIdentity
     compute_dtype: str
     environment: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def tolerance_of(key: CompatibilityKey) -> float:
+    """The largest share of a row that rounding explains: by element type, and storage in eight bits."""
+    rounding = ROUNDING.get(key.compute_dtype, ROUNDING["BF16"])
+    return max(rounding, _INT8_TOLERANCE) if key.kv_quantisation == INT8 else rounding
 
 
 def recompute(

@@ -12,7 +12,7 @@ from typing import Any
 
 from blake3 import blake3
 from memcube_protocol import activation, parametric, tensors
-from memcube_protocol.compatibility import ActiveAdapter
+from memcube_protocol.compatibility import INT8, ActiveAdapter
 from memcube_protocol.errors import InvalidTensorsError, MemcubeError
 from memcube_protocol.identity import AdapterIdentity, BaseIdentity, TensorIdentity
 from memcube_protocol.parametric import Base
@@ -184,6 +184,7 @@ def activation_json() -> Case:
     manifest = kv_manifest()
     raw, ids, file = manifest.to_bytes(), activation.encode_tokens(IDS), kv_file()
     under = replace(KEY, adapters=(ActiveAdapter(AdapterIdentity(b"a" * 32), "0.5"),))
+    small, small_file = kv_manifest(storage=INT8), kv_file(storage=INT8)
     other_text = replace(manifest, source=activation.Source(None, manifest.key.tokens))
     bad = {
         "other token ids": (raw, activation.encode_tokens(IDS[::-1]), file),
@@ -203,6 +204,13 @@ def activation_json() -> Case:
         "a position that is missing": (raw.replace(b'"positionOffset":0,', b""), ids, file),
         "a manifest that is not canonical": (b" " + raw, ids, file),
         "a pickle as tensors": (raw, ids, b"\x80\x04" + bytes(30)),
+        "eight bits for exact numbers": (raw, ids, small_file),
+        "exact numbers for eight bits": (small.to_bytes(), ids, file),
+        "a storage that nobody knows": (
+            raw.replace(b'"kvQuantisation":"none"', b'"kvQuantisation":"int3"'),
+            ids,
+            file,
+        ),
     }
     return {
         "about": "docs/spec/activation.md. manifest, tokens and kv are base64 (kv: its header and "
@@ -217,6 +225,8 @@ def activation_json() -> Case:
             _kv_case("two layers", raw, ids, file) | _kv_reading(manifest, file),
             _kv_case("only the text's digest", other_text.to_bytes(), ids, file)
             | _kv_reading(other_text, file),
+            _kv_case("eight bits", small.to_bytes(), ids, small_file)
+            | _kv_reading(small, small_file),
         ],
         "reject": [
             _kv_case(name, *parts) | refusal(check_kv, *parts) for name, parts in bad.items()

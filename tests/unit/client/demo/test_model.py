@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from memcube.demo import model as demo
-from memcube.memories.activation import MountedKv, dump_kv, mount_kv
+from memcube.memories.activation import MountedKv, mount_kv
+from memcube.memories.activation_dump import dump_kv
 from memcube.memories.activation_key import architecture_hash, tokenizer_hash
 from memcube.memories.generation import generate
 from memcube.memories.model_identity import checkpoint_identity, live_identity

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories.activation import dump_kv, mount_kv, prefill
+from memcube.memories.activation import mount_kv
+from memcube.memories.activation_dump import dump_kv, prefill
 from memcube.memories.generation import generate
 from memcube.memories.model_identity import live_identity
 from memcube.memories.parametric import dump_lora, mount_lora
@@ -141,7 +142,6 @@ def changed_key(folder: Path, target: Path, **changes: Any) -> Path:
         ("weight_quantisation", "sha256:00"),
         ("architecture", Digest.of(b"")),
         ("rope", "{}"),
-        ("kv_quantisation", "int8-token"),
         ("tokenizer", Digest.of(b"")),
         ("special_tokens", "added:7"),
         ("position_offset", 5),
@@ -375,7 +375,7 @@ def test_a_cache_of_another_type_than_the_models_is_not_dumped(
         cache.layers[1].values = cache.layers[1].values.double()
         return cache
 
-    monkeypatch.setattr("memcube.memories.activation.prefill", half_widened)
+    monkeypatch.setattr("memcube.memories.activation_dump.prefill", half_widened)
     with pytest.raises(UnsupportedError, match="F64"):
         dump_kv(model, tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
     assert list(tmp_path.rglob("*.safetensors")) == []

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories.activation import dump_kv
-from memcube.memories.recompute import TOLERANCES, recompute
+from memcube.memories.activation_dump import dump_kv
+from memcube.memories.recompute import ROUNDING, recompute
 from memcube_protocol.activation import KvManifest, Source
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import IncompatibleError, NotFoundError
@@ -54,7 +54,7 @@ def test_another_way_of_computing_differs_by_less_than_the_tolerance(tokenizer, 
         model = model_of(dtype=dtype, num_hidden_layers=8, layer_types=None)
         folder = dumped(model, tokenizer, tmp_path / dtype, text_of(200))
         model.set_attn_implementation("eager")
-        assert 0 < recompute(folder, model, tokenizer).difference < TOLERANCES[name] / 2
+        assert 0 < recompute(folder, model, tokenizer).difference < ROUNDING[name] / 2
 
 
 def test_a_text_that_was_altered_afterwards_is_found_by_its_tokens(model, tokenizer, tmp_path):
@@ -70,7 +70,7 @@ def test_a_cache_under_the_text_and_tokens_of_another_is_found_by_its_numbers(
     one, other = (dumped(model, tokenizer, tmp_path / text[:2], text) for text in (TEXT, OTHER))
     with_text_of(one, other)
     found = recompute(one, model, tokenizer)
-    assert TOLERANCES["BF16"] * 3 < found.difference < math.inf
+    assert ROUNDING["BF16"] * 3 < found.difference < math.inf
 
 
 def test_one_token_among_many_is_enough(model, tokenizer, tmp_path):
@@ -83,7 +83,7 @@ def test_one_token_among_many_is_enough(model, tokenizer, tmp_path):
     with_text_of(one, other)
     found = recompute(one, model, tokenizer)
     assert found.token == 20
-    assert found.difference > TOLERANCES["BF16"] * 3
+    assert found.difference > ROUNDING["BF16"] * 3
 
 
 def test_not_a_number_is_as_far_away_as_can_be(model, tokenizer, tmp_path):
