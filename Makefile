@@ -5,7 +5,7 @@ READY := .venv/.ready
 PAGES := $(wildcard ../shared/data/tldr/pages.jsonl.gz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench defences mutate docs schemas constraints clean
+.PHONY: help demo serve test check fix bench chaos defences mutate docs schemas constraints clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ fix: $(READY) ## format and mend what can be mended
 
 bench: $(READY) ## measure against peers; writes docs/benchmarks.md's figures
 	$(BIN)/python -m pytest -s tests/bench -o norecursedirs='.*' -o python_files='bench_*.py' -o timeout=0
+
+chaos: $(READY) ## kill a registry under load and check what it acknowledged; CHAOS='--kills 500 --seed 1'
+	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
 
 defences: $(READY) ## take each defence of the threat model away, and see its tests fail
 	nice -n 19 $(BIN)/python -m tests.defences

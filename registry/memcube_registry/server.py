@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from contextlib import closing
@@ -25,6 +24,7 @@ from memcube_protocol import limits
 from memcube_protocol.errors import StorageError, UnavailableError
 
 from memcube_registry.rates import mapped
+from memcube_registry.scratch import scratch_folder
 from memcube_registry.settings import (
     BUCKETS_VARIABLE,
     CONFIG_VARIABLE,
@@ -114,8 +114,8 @@ def serve(settings: Settings) -> None:
         UnavailableError: the address cannot be listened on.
     """
     settings = replace(settings, port=_free_port(settings))
-    with tempfile.TemporaryDirectory(prefix="memcube-") as scratch:
-        _set_environment(settings, Path(scratch))
+    with scratch_folder() as scratch:
+        _set_environment(settings, scratch)
         # After the environment is set: the metrics library looks there once, when it is imported.
         from memcube_registry.observability import configure_logging
 

@@ -10,11 +10,13 @@ import atexit
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,8 @@ from typing import Any
 import psycopg
 import pytest
 from memcube_registry.database import Database
+
+from support.measuring import descendants
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,35 @@ class Cluster:
     def stop(self, how: str = "immediate") -> None:
         """Stop it: `immediate` as a crash would, `fast` in order."""
         self._control("-m", how, "-w", "stop")
+
+    def kill(self) -> None:
+        """End it as a power cut would; what it had begun is gone when this returns."""
+        pid = self._pid()
+        for process in reversed(descendants(pid)):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        while self.is_running():
+            time.sleep(0.01)
+
+    def kill_backend(self) -> bool:
+        """End one process that serves a client, if there is one: the others end and recover."""
+        found = self.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            " AND pid <> pg_backend_pid() ORDER BY pid LIMIT 1"
+        )
+        if found:
+            os.kill(found[0][0], signal.SIGKILL)
+        return bool(found)
+
+    def is_running(self) -> bool:
+        """Whether its first process is there, and not only waiting to be reaped."""
+        try:
+            return " Z " not in Path(f"/proc/{self._pid()}/stat").read_text()
+        except FileNotFoundError:
+            return False
+
+    def _pid(self) -> int:
+        return int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
 
     def remove(self) -> None:
         """Stop it and forget everything."""
