@@ -18,7 +18,7 @@ from memcube_signing.statement import Statement
 
 from memcube.consume import Found, resolve_unjudged
 from memcube.context import Context
-from memcube.remote import Registry
+from memcube.remote.interface import Remote
 from memcube.remote.log import logged
 from memcube.transfer import push_blobs
 from memcube.trust import Attestation, Signed, releases_of
@@ -91,14 +91,14 @@ def sign_model(context: Context, reference: Reference, *, key: str | None = None
     return attach(context, registry, found, bundle, model_signature.PREDICATE_TYPE, signer)
 
 
-def at_registry(context: Context, reference: Reference) -> tuple[Found, Registry]:
+def at_registry(context: Context, reference: Reference) -> tuple[Found, Remote]:
     """The cube at `reference` as its registry has it now, unjudged, and that registry.
 
     Raises:
         NotFoundError, NetworkError: as the registry answers.
     """
     place = context.at_registry(reference)
-    registry = context.registry(place.host)
+    registry = context.remote(place.host)
     return resolve_unjudged(registry, place), registry
 
 
@@ -119,7 +119,7 @@ def own_release(found: Found, key: PublicKey) -> Signed:
 
 def attach(
     context: Context,
-    registry: Registry,
+    registry: Remote,
     found: Found,
     bundle: Bundle,
     predicate_type: str,

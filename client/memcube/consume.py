@@ -42,7 +42,7 @@ from memcube.trust.verdict import Standing
 
 # What talks to registries is loaded by the functions that do: opening a cube needs none of it.
 if TYPE_CHECKING:
-    from memcube.remote import Registry
+    from memcube.remote.interface import Remote
 
 _ATTESTATIONS = 64
 _DECISIVE_ATTESTATIONS = 256
@@ -109,7 +109,7 @@ def pull(
     from memcube.transfer import pull_blobs
 
     reference = context.at_registry(reference)
-    registry = context.registry(reference.host)
+    registry = context.remote(reference.host)
     with context.store.session():
         found = look_up(context, reference)
         verified = _verified(context, found, trust)
@@ -296,7 +296,7 @@ def look_up(context: Context, reference: Reference) -> Found:
     """
     from memcube.log_watch import follow
 
-    found = resolve_unjudged(context.registry(reference.host), reference)
+    found = resolve_unjudged(context.remote(reference.host), reference)
     follow(context, reference.host, found.attestations, _new_documents(context, found))
     return found
 
@@ -307,7 +307,7 @@ def _new_documents(context: Context, found: Found) -> tuple[bytes, ...]:
     return tuple(raw for raw in found.key_documents if raw not in known)
 
 
-def resolve_unjudged(registry: Registry, reference: Reference) -> Found:
+def resolve_unjudged(registry: Remote, reference: Reference) -> Found:
     """What `registry` has at `reference`: bytes checked against their digests, nothing believed.
 
     Raises:
@@ -333,13 +333,13 @@ def resolve_unjudged(registry: Registry, reference: Reference) -> Found:
     return Found(reference, manifest, config, attestations, Scope.REMOTE, documents)
 
 
-def attestations_of(registry: Registry, name: str, subject: Digest) -> Iterable[Attestation]:
+def attestations_of(registry: Remote, name: str, subject: Digest) -> Iterable[Attestation]:
     """Bundles attached to `subject`. One that cannot be read proves nothing and is passed over."""
     return _attestations(registry, name, registry.referrers(name, subject))
 
 
 def _attestations(
-    registry: Registry, name: str, listed: Iterable[oci.Descriptor]
+    registry: Remote, name: str, listed: Iterable[oci.Descriptor]
 ) -> Iterable[Attestation]:
     for entry in _looked_at(name, listed):
         try:

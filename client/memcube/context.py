@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from memcube_protocol.reference import Reference
+from memcube_protocol.errors import UnsupportedError
+from memcube_protocol.reference import HUB_HOST, Reference
 from memcube_protocol.selection import Selection
 from memcube_signing.keys import Signer
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from memcube.credentials import Credentials
     from memcube.http import HttpClient
+    from memcube.hub import HubRemote
     from memcube.remote import Registry
+    from memcube.remote.interface import Remote
     from memcube.transfer import Progress
 
 
@@ -58,18 +61,46 @@ class Context:
         self.statuses = StatusStore(settings.home / "trust")
         self.keys = keys or KeyStore.of(settings)
         self._http: HttpClient | None = None
+        self._hub: HubRemote | None = None
         self._policy: Policy | None = None
         self._jobs: dict[str, tuple[Job, datetime]] = {}
 
+    def remote(self, host: str) -> Remote:
+        """The place for cubes at `host`: a registry, or the Hub; empty: the default registry."""
+        return self.hub() if host == HUB_HOST else self.registry(host)
+
     def registry(self, host: str) -> Registry:
-        """The registry at `host`; empty: the default one."""
+        """The registry at `host`; empty: the default one.
+
+        Raises:
+            UnsupportedError: `host` is the Hub's, which is none.
+        """
         # Here and not above: what only reads the local store need not load an HTTP client.
-        from memcube.http import HttpClient
         from memcube.remote import Registry
+
+        if host == HUB_HOST:
+            raise UnsupportedError(
+                "the Hugging Face Hub is no registry, and cannot do this",
+                hint="log in there with HF_TOKEN or hf auth login; keep keys, logs and jobs at a registry",
+            )
+        return Registry(host, self._client(), self.settings)
+
+    def hub(self) -> HubRemote:
+        """The Hugging Face Hub; the same one each time, since it collects what is published together."""
+        from memcube.hub import HubRemote, Site
+
+        if self._hub is None:
+            self._hub = HubRemote(
+                Site.of(self.settings), self._client(), parallel=self.settings.parallel
+            )
+        return self._hub
+
+    def _client(self) -> HttpClient:
+        from memcube.http import HttpClient
 
         if self._http is None:
             self._http = HttpClient(self.settings)
-        return Registry(host, self._http, self.settings)
+        return self._http
 
     def act_as_job(
         self, place: Reference, credentials: Credentials, job: Job, until: datetime
@@ -83,6 +114,7 @@ class Context:
 
         at, find = self.at_registry(place), CredentialStore(self.settings).find
         self.close()
+        self._hub = None
         self._http = HttpClient(
             self.settings,
             find_credentials=lambda asked: credentials if asked == at.host else find(asked),

@@ -106,7 +106,7 @@ def copy_tags(
                 hint=f"write {place.location}, or leave out --all-tags",
             )
     at = context.at_registry(source)
-    listed = [tag for tag in context.registry(at.host).tags(at.name) if not is_fallback_tag(tag)]
+    listed = [tag for tag in context.remote(at.host).tags(at.name) if not is_fallback_tag(tag)]
     for tag in sorted(listed, key=lambda tag: (not is_immutable_tag(tag), tag)):
         one = replace(source, tag=tag), replace(target, tag=tag)
         yield copy(context, *one, trust=trust, builds=builds)
@@ -117,8 +117,8 @@ def _passage(
 ) -> Passage:
     return Passage(
         context,
-        Repository(context.registry(source.host), source.name),
-        Repository(context.registry(target.host), target.name),
+        Repository(context.remote(source.host), source.name),
+        Repository(context.remote(target.host), target.name),
         builds,
     )
 

@@ -21,7 +21,7 @@ from memcube import key_registry
 from memcube.consume import Found, resolve_unjudged
 from memcube.context import Context
 from memcube.publish import attach, following_tags, logged_release
-from memcube.remote import Registry
+from memcube.remote.interface import Remote
 from memcube.remote.log import log_of_releases
 from memcube.trust import Observation, Signed, SignedCube, location_of, releases_of
 from memcube.trust.publishing import publishers_of
@@ -53,7 +53,7 @@ def cosign(context: Context, reference: Reference, *, key: str | None = None) ->
             f"{reference} names no digest, and may be moved while you sign",
             hint="memcube push printed the digest; look at it first: memcube inspect",
         )
-    registry = context.registry(place.host)
+    registry = context.remote(place.host)
     authority = key_registry.refresh(context, key_registry.namespace_of(place))
     if authority is None:
         raise ConflictError(
@@ -113,7 +113,7 @@ def _require_for(own: PublicKey, before: Sequence[Signed]) -> Release:
     return release
 
 
-def _tag(registry: Registry, place: Reference, found: Found, release: Release) -> tuple[str, ...]:
+def _tag(registry: Remote, place: Reference, found: Found, release: Release) -> tuple[str, ...]:
     """Let the version's tag, and those that follow it, lead to the cube: now it is signed by enough."""
     named = replace(place, tag=release.tag, digest=None)
     tags = (release.tag, *following_tags(registry, named))

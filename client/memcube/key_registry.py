@@ -33,7 +33,7 @@ from memcube_signing.transparency.entry import LOGGED, LogPolicy
 
 from memcube.context import Context
 from memcube.passage import Tally
-from memcube.remote import Registry
+from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog, find_log
 from memcube.transfer import push_blobs
 from memcube.trust import location_of
@@ -50,7 +50,7 @@ def namespace_of(place: Reference) -> Reference:
     return Reference(place.host, place.name.partition("/")[0])
 
 
-def fetch(registry: Registry, namespace: str) -> tuple[bytes, ...]:
+def fetch(registry: Remote, namespace: str) -> tuple[bytes, ...]:
     """The bundles of key documents that `registry` has for `namespace`: none where there are none.
 
     Raises:
@@ -67,7 +67,7 @@ def fetch(registry: Registry, namespace: str) -> tuple[bytes, ...]:
         return ()
 
 
-def carried(registry: Registry, name: str, listed: Iterable[oci.Descriptor]) -> tuple[bytes, ...]:
+def carried(registry: Remote, name: str, listed: Iterable[oci.Descriptor]) -> tuple[bytes, ...]:
     """The bundles of key documents among what is attached to a copied cube in the repository `name`.
 
     None is passed over, since it could hold a revocation.
@@ -89,7 +89,7 @@ def carried(registry: Registry, name: str, listed: Iterable[oci.Descriptor]) -> 
 
 def carry(
     context: Context,
-    there: Registry,
+    there: Remote,
     target: Reference,
     cube: oci.Manifest,
     known: Authority | None,
@@ -118,7 +118,7 @@ def carry(
 
 def refresh(context: Context, namespace: Reference) -> Authority | None:
     """What is known of `namespace` after asking its registry: kept from now on."""
-    registry = context.registry(namespace.host)
+    registry = context.remote(namespace.host)
     return context.authorities.add(location_of(namespace), fetch(registry, namespace.name))
 
 
@@ -170,7 +170,7 @@ def resend(context: Context, namespace: Reference) -> Authority:
 
 def found(context: Context, namespace: Reference) -> tuple[bytes, ...]:
     """What is known of `namespace`, and what its registry shows now, not resolved."""
-    served = fetch(context.registry(namespace.host), namespace.name)
+    served = fetch(context.remote(namespace.host), namespace.name)
     return (*context.authorities.bundles(location_of(namespace)), *served)
 
 

@@ -38,7 +38,7 @@ def follow(
         SignatureInvalidError: what it shows is not signed or not proved.
         NetworkError: no answer.
     """
-    known, remote = context.logs.load().of(host.lower()), find_log(context.registry(host))
+    known, remote = context.logs.load().of(host.lower()), find_log(context.remote(host))
     if remote is None:
         if known is not None:
             raise _alarm(

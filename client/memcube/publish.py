@@ -27,6 +27,7 @@ from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
 from memcube.remote import Registry
+from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog, log_of_releases
 from memcube.transfer import EarlySender, push_blobs
 from memcube.trust import (
@@ -89,7 +90,7 @@ def publish(
         NetworkError, IntegrityError, StorageError: the transfer failed; run it again to go on.
     """
     place = _place(context, cube, reference)
-    registry = context.registry(place.host)
+    registry = context.remote(place.host)
     present = registry.manifest_descriptor(place.name, place.target)
     if present is not None and present.digest != cube.digest:
         cube = _as_released(context, registry, place, cube)
@@ -106,10 +107,12 @@ def publish(
     return replace(published, sent_bytes=published.sent_bytes + (early.moved_bytes if early else 0))
 
 
-def early_sender(context: Context, reference: Reference) -> EarlySender:
-    """What sends large files to `reference` while a cube for it is being packed."""
+def early_sender(context: Context, reference: Reference) -> EarlySender | None:
+    """What sends large files to `reference` while a cube for it is being packed, where that can be."""
     place = context.at_registry(reference)
-    registry = context.registry(place.host)
+    registry = context.remote(place.host)
+    if not isinstance(registry, Registry):
+        return None  # the Hub is told the path of a file with its content
     parallel = context.settings.parallel
     return EarlySender(registry, place.name, context.store, context.progress, parallel)
 
@@ -126,7 +129,7 @@ def _released_by(
     return found if publisher and publisher.id == signer.public_key.id else None
 
 
-def _adopt(context: Context, registry: Registry, cube: Cube, found: Verified) -> Published:
+def _adopt(context: Context, registry: Remote, cube: Cube, found: Verified) -> Published:
     """Make this machine know a release of its own, and finish its tags; nothing is signed again."""
     place = found.reference
     tags = (place.target, *following_tags(registry, place))
@@ -146,7 +149,7 @@ class _Releasing:
     """What is released, where, by whose key, and into which log."""
 
     context: Context
-    registry: Registry
+    registry: Remote
     place: Reference
     cube: Cube
     signer: Signer
@@ -183,7 +186,7 @@ def _publish(releasing: _Releasing, early: EarlySender | None) -> Published:
     return Published(place, cube, tags, False, sent, key_id, job=signed.release.job)
 
 
-def _as_released(context: Context, registry: Registry, place: Reference, cube: Cube) -> Cube:
+def _as_released(context: Context, registry: Remote, place: Reference, cube: Cube) -> Cube:
     """The cube at `place`, if `cube` is the same but for the time when it was packed.
 
     So a folder that was released from another machine, or before the store was lost, is found
@@ -281,7 +284,7 @@ def logged_release(
     return with_entry(signed, key, entry, LogPolicy(log.key))
 
 
-def _published_before(registry: Registry, place: Reference, pins: Pins) -> tuple[Signed, ...]:
+def _published_before(registry: Remote, place: Reference, pins: Pins) -> tuple[Signed, ...]:
     """Releases that the registry shows and this machine does not know of."""
     pin = pins.of(location_of(place))
     known = {tag_of_version(version) for version in pin.seen} if pin else set[str]()
@@ -296,7 +299,7 @@ def _published_before(registry: Registry, place: Reference, pins: Pins) -> tuple
     return tuple(releases)
 
 
-def _tags(registry: Registry, place: Reference) -> list[str]:
+def _tags(registry: Remote, place: Reference) -> list[str]:
     try:
         return list(registry.tags(place.name))
     except NotFoundError:
@@ -311,7 +314,7 @@ def _parents(lineage: Lineage) -> tuple[Parent, ...]:
 
 def _push_manifest(
     context: Context,
-    registry: Registry,
+    registry: Remote,
     name: str,
     manifest: oci.Manifest,
     early: EarlySender | None,
@@ -330,7 +333,7 @@ def _push_manifest(
     return sent
 
 
-def _blobs_of_latest(registry: Registry, name: str) -> frozenset[Digest]:
+def _blobs_of_latest(registry: Remote, name: str) -> frozenset[Digest]:
     """Blobs that the registry holds because a tag keeps them: most of a new version's."""
     try:
         manifest = registry.manifest(name, LATEST)
@@ -343,7 +346,7 @@ def _blobs_of_latest(registry: Registry, name: str) -> frozenset[Digest]:
 
 def _push_blobs(
     context: Context,
-    registry: Registry,
+    registry: Remote,
     name: str,
     manifest: oci.Manifest,
     held: frozenset[Digest] = frozenset(),
@@ -360,7 +363,7 @@ def _push_blobs(
     return report.moved_bytes
 
 
-def attach(context: Context, registry: Registry, name: str, signed: SignedCube) -> int:
+def attach(context: Context, registry: Remote, name: str, signed: SignedCube) -> int:
     """Push the signature's blobs, and the referrer that attaches it; bytes sent."""
     for content in signed.blobs:
         context.store.blobs.add(content)
@@ -370,7 +373,7 @@ def attach(context: Context, registry: Registry, name: str, signed: SignedCube) 
     return sent
 
 
-def following_tags(registry: Registry, place: Reference) -> tuple[str, ...]:
+def following_tags(registry: Remote, place: Reference) -> tuple[str, ...]:
     """The moving tags that lead to this version from now on: none where a newer one has them."""
     version = _numbers(place.target)
     if version is None:
@@ -384,7 +387,7 @@ def following_tags(registry: Registry, place: Reference) -> tuple[str, ...]:
     )
 
 
-def newest_release(registry: Registry, place: Reference) -> tuple[int, int, int] | None:
+def newest_release(registry: Remote, place: Reference) -> tuple[int, int, int] | None:
     """The highest version released at `place`, pre-releases aside."""
     found = (_numbers(tag) for tag in _tags(registry, place))
     return max((numbers for numbers in found if numbers), default=None)

@@ -18,7 +18,7 @@ from memcube_protocol.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
-from memcube_protocol.reference import Reference
+from memcube_protocol.reference import HUB_HOST, Reference
 from memcube_signing.job import Job
 
 from memcube import identity_tokens
@@ -108,6 +108,8 @@ def log_in_as_job(context: Context, place: Reference) -> None:
         UnavailableError, NetworkError, StorageError: the CI, its issuer or the registry do not answer.
     """
     host = context.settings.endpoint_of(place.host).host
+    if host == HUB_HOST:
+        return
     if not identity_tokens.is_at_hand(os.environ) or context.job_at(place):
         return
     if CredentialStore(context.settings).find(host) is not None:

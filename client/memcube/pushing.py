@@ -22,7 +22,7 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
 )
 from memcube_protocol.governance import Governance
-from memcube_protocol.reference import Reference, is_immutable_tag
+from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
 
 from memcube import accounts, consume, holdings, identity_tokens, publish, publishers
 from memcube.context import NORMAL_TRUST, Context, Trust
@@ -88,7 +88,8 @@ def _push_folder(
     context: Context, folder: Path, wanted: Reference | None, terms: Terms
 ) -> Published:
     """Pack and publish; large files are sent while others are still being packed."""
-    name = wanted.name if wanted else None
+    # What the Hub calls a repository need not be a cube's name; and so the digest is that of other places.
+    name = wanted.name if wanted and wanted.host != HUB_HOST else None
     version = _version(wanted)
     opened = open_folder(folder, name=name, version=version)
     _require_publishable(opened.draft.governance, terms)
@@ -100,7 +101,9 @@ def _push_folder(
     packed_as = local_reference(opened.draft)
     before = context.store.ref(packed_as)
     early = publish.early_sender(context, place)
-    packed = pack_folder(folder, context.store, name=name, version=version, kept=early)
+    packed = pack_folder(
+        folder, context.store, name=name, version=version, kept=early or (lambda _: None)
+    )
     key, trust, vet = terms.key, terms.trust, terms.vet
     try:
         published = publish_vetted(
@@ -149,7 +152,7 @@ def _require_publishable(governance: Governance, terms: Terms) -> None:
 
 def _require_first(context: Context, folder: Path, place: Reference, opened: Folder) -> None:
     """Refuse a default version where a newer one was released: nobody would get it as latest."""
-    newest = publish.newest_release(context.registry(place.host), context.at_registry(place))
+    newest = publish.newest_release(context.remote(place.host), context.at_registry(place))
     if newest and newest > tuple(map(int, opened.draft.version.split("."))):
         released = ".".join(map(str, newest))
         raise ConflictError(
@@ -160,7 +163,7 @@ def _require_first(context: Context, folder: Path, place: Reference, opened: Fol
 
 def _next(context: Context, folder: Path, place: Reference) -> str:
     """What to type for the version after the newest."""
-    newest = publish.newest_release(context.registry(place.host), context.at_registry(place))
+    newest = publish.newest_release(context.remote(place.host), context.at_registry(place))
     major, minor, patch = newest or (0, 1, -1)
     version = f"{major}.{minor}.{patch + 1}"
     return f"name the next version: memcube push {folder} {place.location}:{version}"

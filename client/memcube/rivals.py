@@ -16,7 +16,7 @@ from memcube_signing.release import Release
 from memcube_signing.transparency.places import history_of
 
 from memcube.consume import attestations_of
-from memcube.remote import Registry
+from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog
 from memcube.trust import releases_of
 from memcube.trust.publishing import RAISE_VERSION
@@ -25,7 +25,7 @@ ATTEMPTS: Final = 5
 _PAUSES_S: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
-def require_other_version(registry: Registry, name: str, log: RemoteLog, refused: Release) -> None:
+def require_other_version(registry: Remote, name: str, log: RemoteLog, refused: Release) -> None:
     """Wait until it is known which version took the place of `refused`, which must be another one.
 
     A release is logged before it can be read. One that cannot be read for three seconds was given up: its
@@ -59,7 +59,7 @@ def _rival(log: RemoteLog, name: str, refused: Release) -> Digest | None:
     return None
 
 
-def _versions(registry: Registry, name: str, rival: Digest, refused: Release) -> set[str]:
+def _versions(registry: Remote, name: str, rival: Digest, refused: Release) -> set[str]:
     """As which versions the origin released the manifest `rival`, as far as it can be read by now."""
     try:
         manifest = registry.manifest(name, str(rival))

@@ -10,6 +10,8 @@ Read from `config.toml` in the home folder and from variables, which win:
     MEMCUBE_KEYRING    0: keep credentials in a file even where a keyring works
     MEMCUBE_PARALLEL   blobs that move at the same time, 1 to 32
     MEMCUBE_DIRECT     0: send every byte through the registry, never straight to its store
+
+The Hub is where its own clients look for it: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ from memcube_protocol.reference import is_host
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:7070"
 CONFIG_FILE: Final = "config.toml"
 _MAX_PARALLEL: Final = 32
+_HUB_VARIABLES: Final = (
+    *("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    *("HF_TOKEN_PATH", "HF_HOME", "XDG_CACHE_HOME"),
+)
 _KEYS: Final = frozenset({"endpoint", "insecure", "offline", "keyring", "parallel", "direct"})
 _SWITCHES: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -77,6 +83,8 @@ class Endpoint:
 class Settings:
     """The settings of one run. `insecure` holds hosts that may be asked over plain http.
 
+    `hub` are the variables of the Hub's clients, which `memcube.hub` reads when the Hub is first asked.
+
     Raises:
         InvalidSettingError: plain http for a remote host that is not listed, or a wrong number.
     """
@@ -89,6 +97,7 @@ class Settings:
     keyring: bool = True
     parallel: int = 4
     direct: bool = True
+    hub: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def __post_init__(self) -> None:
         if self.endpoint.scheme == "http" and not self.allows_plain_http(self.endpoint.host):
@@ -121,6 +130,7 @@ class Settings:
             _switch("keyring", values.get("keyring", True)),
             _number("parallel", values.get("parallel", 4)),
             _switch("direct", values.get("direct", True)),
+            {name: environ[name] for name in _HUB_VARIABLES if name in environ},
         )
 
     @property

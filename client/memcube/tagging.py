@@ -42,13 +42,13 @@ def add_tag(
     place = replace(verified.reference, tag=tag, digest=None)
     if not backwards:
         _require_forwards(context, place, verified)
-    context.registry(place.host).put_manifest(place.name, verified.cube.manifest, tag)
+    context.remote(place.host).put_manifest(place.name, verified.cube.manifest, tag)
     return place
 
 
 def _require_forwards(context: Context, place: Reference, wanted: Verified) -> None:
     """Refuse to lead readers from a later release of the same origin to an earlier one."""
-    registry, release = context.registry(place.host), wanted.verdict.release
+    registry, release = context.remote(place.host), wanted.verdict.release
     present = registry.manifest_descriptor(place.name, place.target)
     if release is None or present is None or present.digest == wanted.cube.digest:
         return

@@ -130,7 +130,7 @@ def attest_published(
         for build in _builds(context, published)
         if build.build_type not in present
     ]
-    registry, cube = context.registry(published.reference.host), published.cube
+    registry, cube = context.remote(published.reference.host), published.cube
     at = Found(published.reference, cube.manifest, cube.config.write(), (), Scope.REMOTE)
     held = (oci.EMPTY.digest,)  # the release's referrer brought it
     for predicate_type, bundle in bundles:

@@ -1,4 +1,4 @@
-"""Who may read a cube on our registry: everybody, or those who belong to its namespace."""
+"""Who may read a cube on our registry or on the Hub: everybody, or those who belong to its namespace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import NotFoundError, UnsupportedError
-from memcube_protocol.reference import Reference
+from memcube_protocol.reference import HUB_HOST, Reference
 
 from memcube.context import Context
 from memcube.http import Request
@@ -28,6 +28,9 @@ def set_visibility(context: Context, reference: Reference, visibility: Visibilit
         NetworkError: no answer.
     """
     place = context.at_registry(reference)
+    if place.host == HUB_HOST:
+        context.hub().set_private(place.name, visibility is Visibility.PRIVATE)
+        return Reference(place.host, place.name)
     registry = context.registry(place.host)
     url = f"{registry.endpoint.url}/api/v1/cubes/{place.name}"
     body = canonical_json.dump({"visibility": visibility.value})

@@ -1,7 +1,9 @@
 """References to cubes: `[host[:port]/]namespace/name[:tag][@algorithm:hex]` (docs/spec/references.md).
 
 The grammar is Docker's: the first component is a host if it holds a dot or a colon, or is
-`localhost`. Names are OCI names (distribution specification, "Pulling manifests").
+`localhost`. Names are OCI names (distribution specification, "Pulling manifests"). On the Hugging Face Hub
+they are the Hub's: `hf://org/name` is read as `huggingface.co/org/name`, `hf://datasets/org/name` as
+`huggingface.co/org/datasets/name`, so that the first component is the account there as well.
 """
 
 from __future__ import annotations
@@ -42,6 +44,17 @@ RESERVED_NAMESPACES: Final = frozenset(
 
 _SCHEMES: Final = ("https://", "http://", "oci://")
 
+HUB_HOST: Final = "huggingface.co"
+"""The host in the names of cubes on the Hugging Face Hub, through whatever mirror they are read."""
+
+HUB_SCHEME: Final = "hf://"
+DATASETS: Final = "datasets"
+_HUB_COMPONENT: Final = re.compile(
+    r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?(?<!\.git)", re.ASCII
+)
+_HUB_ROUTES: Final = frozenset({"api", DATASETS, "models", "spaces"})
+_HUB_REVISION: Final = re.compile(r"@(?!sha256:|sha512:)([^@]*)")
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -69,7 +82,9 @@ class Reference:
             )
         if not self.host and slash and _reads_as_host(first):
             raise _invalid(f"{first[:100]!r} reads as a host: write the real host before it")
-        if len(self.host) + len(self.name) > limits.NAME_CHARS or not _NAME.fullmatch(self.name):
+        if self.host == HUB_HOST:
+            _require_hub_name(self.name)
+        elif len(self.host) + len(self.name) > limits.NAME_CHARS or not _NAME.fullmatch(self.name):
             raise _invalid(
                 f"{self.name[:100]!r} is not a name: lower-case letters, digits and single "
                 "separators . _ - between them, components divided by /, 255 characters in all"
@@ -87,6 +102,8 @@ class Reference:
         """
         if len(text) > _REFERENCE_CHARS:
             raise _invalid(f"a reference of {len(text)} characters is too long")
+        if text.startswith(HUB_SCHEME):
+            text = _without_hub_scheme(text)
         if text.startswith(_SCHEMES):
             scheme = text.partition("//")[0] + "//"
             raise InvalidReferenceError(
@@ -128,6 +145,44 @@ class Reference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.location}{tag}{digest}"
+
+
+def _without_hub_scheme(text: str) -> str:
+    """A reference `hf://[datasets/]org/name[:tag|@revision][@digest]` in its one form.
+
+    A revision is what the Hub calls a tag, a branch or a commit: it stands in the place of the tag.
+    """
+    place = text.removeprefix(HUB_SCHEME)
+    first, slash, rest = place.partition("/")
+    if first == DATASETS and slash:
+        organisation, slash, rest = rest.partition("/")
+        place = f"{organisation}/{DATASETS}/{rest}" if slash else ""
+    if re.split("[:@]", place, maxsplit=1)[0].count("/") != 1 + (first == DATASETS):
+        raise _invalid_at_hub(f"{text[:140]!r} is not a repository on the Hugging Face Hub")
+    tagged = _HUB_REVISION.sub(r":\1", place, count=1)
+    return f"{HUB_HOST}/{tagged}"
+
+
+def _require_hub_name(name: str) -> None:
+    """Refuse what is not `org/name`, `org/datasets/name` or an account, each as the Hub takes it.
+
+    Raises:
+        InvalidReferenceError: another form.
+    """
+    parts = name.split("/")
+    right = len(parts) < 3 or (len(parts) == 3 and parts[1] == DATASETS)
+    if not right or not all(_HUB_COMPONENT.fullmatch(part) for part in parts):
+        raise _invalid_at_hub(f"{name[:140]!r} is not the name of a repository on the Hub")
+    if parts[0] in _HUB_ROUTES:
+        raise _invalid_at_hub(f"{parts[0]!r} is no account on the Hub")
+
+
+def _invalid_at_hub(what: str) -> InvalidReferenceError:
+    return InvalidReferenceError(
+        what,
+        hint="write hf://org/name or hf://datasets/org/name, then :tag or @revision: letters, digits "
+        "and . _ - between them, 96 characters a part",
+    )
 
 
 def is_name(text: str) -> bool:

@@ -41,7 +41,8 @@ def decoded(vector: Vector, key: str = "input") -> bytes:
 
 def references(vector: Vector) -> None:
     reference = Reference.parse(vector["input"])
-    assert str(reference) == vector["input"]
+    assert str(reference) == vector.get("canonical", vector["input"])
+    assert Reference.parse(str(reference)) == reference
     assert reference.host == vector["host"]
     assert reference.name == vector["repository"]
     assert reference.tag == vector["tag"]

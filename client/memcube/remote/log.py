@@ -31,6 +31,7 @@ from memcube_signing.transparency.tiles import Tile
 from memcube.http import Request
 from memcube.remote import Registry
 from memcube.remote.connection import nonsense
+from memcube.remote.interface import Remote
 
 _ENTRY_BYTES: Final = 256 * limits.KIB
 _TILE_BYTES: Final = 17 * limits.MIB
@@ -132,7 +133,7 @@ class RemoteLog:
             raise nonsense(self.registry.host, "a malformed list of releases") from None
 
 
-def logged(registry: Registry, repository: str, bundle: Bundle, key: PublicKey) -> Bundle:
+def logged(registry: Remote, repository: str, bundle: Bundle, key: PublicKey) -> Bundle:
     """`bundle`, signed by `key`, with its place in the registry's log, where that keeps one.
 
     Raises:
@@ -147,7 +148,7 @@ def logged(registry: Registry, repository: str, bundle: Bundle, key: PublicKey) 
     return found
 
 
-def log_of_releases(registry: Registry, key: PublicKey) -> RemoteLog | None:
+def log_of_releases(registry: Remote, key: PublicKey) -> RemoteLog | None:
     """The log that a release signed by `key` has to be in; None where `registry` keeps none.
 
     Raises:
@@ -163,12 +164,14 @@ def log_of_releases(registry: Registry, key: PublicKey) -> RemoteLog | None:
     return log
 
 
-def find_log(registry: Registry) -> RemoteLog | None:
+def find_log(registry: Remote) -> RemoteLog | None:
     """The log that `registry` says it keeps; None where it keeps none, or is of another kind.
 
     Raises:
         NetworkError: no answer.
     """
+    if not isinstance(registry, Registry):
+        return None
     features = registry.features
     try:
         key = features["log"]["key"]

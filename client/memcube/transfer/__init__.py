@@ -32,11 +32,13 @@ from memcube_protocol.errors import DiskFullError
 from memcube_protocol.oci import Descriptor
 
 from memcube.remote import Registry
+from memcube.remote.interface import Remote
 from memcube.store import Store
 from memcube.transfer.download import Download
 from memcube.transfer.early import EarlySender
 from memcube.transfer.progress import Moved, Outcome, Progress, Report, Silent, distinct
 from memcube.transfer.relay import Repository, relay_blobs
+from memcube.transfer.together import TakesTogether
 from memcube.transfer.upload import Sender
 from memcube.transfer.workers import run
 
@@ -48,6 +50,7 @@ __all__ = [
     "Report",
     "Repository",
     "Silent",
+    "TakesTogether",
     "is_published",
     "pull_blobs",
     "push_blobs",
@@ -58,7 +61,7 @@ __all__ = [
 
 
 def pull_blobs(
-    registry: Registry,
+    registry: Remote,
     name: str,
     blobs: Iterable[Descriptor],
     store: Store,
@@ -81,7 +84,7 @@ def pull_blobs(
 
 
 def push_blobs(
-    registry: Registry,
+    registry: Remote,
     name: str,
     blobs: Iterable[Descriptor],
     store: Store,
@@ -103,12 +106,15 @@ def push_blobs(
     wanted = [blob for blob in distinct(blobs) if blob.digest not in held]
     watched.expect(wanted)
     with store.session():
-        sender = Sender.of(registry, name, store, watched, parallel)
-        return Report(tuple(run(sender, wanted, parallel)))
+        if isinstance(registry, Registry):
+            sender = Sender.of(registry, name, store, watched, parallel)
+            return Report(tuple(run(sender, wanted, parallel)))
+        assert isinstance(registry, TakesTogether)
+        return Report(tuple(registry.take(name, wanted, store, watched)))
 
 
 def is_published(
-    registry: Registry, name: str, manifest: oci.Manifest | oci.Index, target: str
+    registry: Remote, name: str, manifest: oci.Manifest | oci.Index, target: str
 ) -> bool:
     """Whether tag or digest `target` names exactly `manifest`; one request.
 
@@ -119,7 +125,7 @@ def is_published(
 
 
 def push_manifest_if_changed(
-    registry: Registry,
+    registry: Remote,
     name: str,
     manifest: oci.Manifest | oci.Index,
     target: str | None = None,
@@ -137,7 +143,7 @@ def push_manifest_if_changed(
 
 
 def read_range(
-    registry: Registry, name: str, blob: Descriptor, blocks: Blocks, start: int, stop: int
+    registry: Remote, name: str, blob: Descriptor, blocks: Blocks, start: int, stop: int
 ) -> bytes:
     """Bytes `start` to `stop` of `blob`, verified by the block hashes of a signed manifest.
 

@@ -16,7 +16,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.oci import Descriptor
 
 from memcube.http import Response
-from memcube.remote import Registry
+from memcube.remote.interface import Content
 from memcube.store import Ingest, Store
 from memcube.transfer.progress import Moved, Outcome, Progress
 from memcube.transfer.workers import Stop
@@ -29,7 +29,7 @@ _HEADWAY_BYTES: Final = 256 * limits.KIB
 class Download:
     """Fetches blobs of repository `name`; see `transfer.pull_blobs`."""
 
-    registry: Registry
+    registry: Content
     name: str
     store: Store
     progress: Progress

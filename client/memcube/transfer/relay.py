@@ -1,7 +1,7 @@
 """Blobs from one repository into another: mounted within a registry, else streamed through.
 
 Nothing is kept on this machine but the addresses of upload sessions, so that a killed copy goes on where
-it stopped. Bytes that pass are hashed on the way, and the last of them is held back until they are known to be
+it stopped; only what goes to the Hub, which takes files, passes through the local store. Bytes that pass are hashed on the way, and the last of them is held back until they are known to be
 the right ones. Of a blob that is taken up in the middle only the target's registry sees the whole, which
 compares the digest as every registry has to.
 """
@@ -12,24 +12,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from memcube_protocol.content import Expected, Verifier
+from memcube_protocol.content import Expected, Verifier, stream_verified
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NetworkError
 from memcube_protocol.oci import Descriptor
 
 from memcube.http import Response, SizedBody, StreamBody
 from memcube.remote import Registry
+from memcube.remote.interface import Remote
 from memcube.store import Store
-from memcube.transfer.progress import Progress, Report, Silent, distinct
+from memcube.transfer.download import Download
+from memcube.transfer.progress import Moved, Progress, Report, Silent, distinct
+from memcube.transfer.together import TakesTogether
 from memcube.transfer.upload import Parts, Sender
 from memcube.transfer.workers import run
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """Repository `name` of a registry."""
+    """Repository `name` of a registry, or of the Hub."""
 
-    registry: Registry
+    registry: Remote
     name: str
 
     def parts_of(self, blob: Descriptor) -> Parts:
@@ -58,10 +61,35 @@ def relay_blobs(
     """
     watched, wanted = progress or Silent(), distinct(blobs)
     watched.expect(wanted)
+    if not isinstance(target.registry, Registry):
+        return Report(tuple(_through_store(source, target, wanted, store, watched, parallel)))
     near = source.registry.host == target.registry.host
     places: dict[Digest, str] = {blob.digest: source.name for blob in wanted} if near else {}
     sender = Sender(target.registry, target.name, store, watched, lambda: places, contents=source)
     return Report(tuple(run(sender, wanted, parallel)))
+
+
+def _through_store(
+    source: Repository,
+    target: Repository,
+    wanted: list[Descriptor],
+    store: Store,
+    watched: Progress,
+    parallel: int,
+) -> Iterable[Moved]:
+    """Fetch `wanted` into the store, and give them to a place that takes them together.
+
+    What the store holds already is fetched all the same, to see that the source shows it.
+    """
+    assert isinstance(target.registry, TakesTogether)
+    for blob in wanted:
+        if store.has(blob.digest, blob.size):
+            with source.registry.open_blob(source.name, blob.digest) as response:
+                for _ in stream_verified(response.pieces(), Expected(blob.digest, blob.size)):
+                    pass
+    with store.session():
+        run(Download(source.registry, source.name, store, Silent()), wanted, parallel)
+        return target.registry.take(target.name, wanted, store, watched)
 
 
 class _Passing:

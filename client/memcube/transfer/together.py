@@ -1,0 +1,27 @@
+"""Places that do not take blobs one by one, as a registry does, but those of a publication together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+from memcube_protocol.oci import Descriptor
+
+from memcube.store import Store
+from memcube.transfer.progress import Moved, Progress
+
+
+@runtime_checkable
+class TakesTogether(Protocol):
+    """A place that takes the blobs of a publication together, in its own way."""
+
+    def take(
+        self, name: str, blobs: Iterable[Descriptor], store: Store, progress: Progress
+    ) -> Iterable[Moved]:
+        """Make repository `name` able to publish `blobs`, which `store` holds.
+
+        Raises:
+            NotFoundError: the store does not hold one.
+            NetworkError, UnauthenticatedError, ForbiddenError …: as the place answers.
+        """
+        ...
