@@ -297,7 +297,6 @@ def upgrade() -> None:
         "countersigning",
         sa.Column("repository_id", sa.Integer(), nullable=False),
         sa.Column("referrer", sa.String(160), nullable=False),
-        sa.Column("is_due", sa.Boolean(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=True),
         sa.Column("made", sa.String(160), nullable=True),
         sa.Column("refused", sa.String(64), nullable=True),
@@ -307,9 +306,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("repository_id", "referrer", name=op.f("pk_countersigning")),
     )
-    with op.batch_alter_table("countersigning", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_countersigning_is_due"), ["is_due"], unique=False)
-
     op.create_table(
         "tag",
         sa.Column("repository_id", sa.Integer(), nullable=False),
@@ -402,6 +398,39 @@ def upgrade() -> None:
     )
 
     op.create_table(
+        "job",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(64), nullable=False),
+        sa.Column("subject", sa.String(255), nullable=False),
+        sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column(
+            "state",
+            sa.Enum(
+                "queued",
+                "running",
+                "dead",
+                name="state",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("wanted", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("every_s", sa.Integer(), nullable=True),
+        sa.Column("lease", sa.String(128), nullable=True),
+        sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
+        sa.UniqueConstraint("kind", "subject", name=op.f("uq_job_kind_subject")),
+    )
+    with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.create_index("ix_job_due", ["state", "due_at"], unique=False)
+
+    op.create_table(
         "rate_bucket",
         sa.Column("key", sa.String(32), nullable=False),
         sa.Column("tokens", sa.Float(), nullable=False),
@@ -419,6 +448,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("rate_bucket")
+    with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.drop_index("ix_job_due")
+
+    op.drop_table("job")
     op.drop_table("spent_identity")
     with op.batch_alter_table("trusted_publisher", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_trusted_publisher_repository"))
@@ -437,9 +470,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_tag_manifest_id"))
 
     op.drop_table("tag")
-    with op.batch_alter_table("countersigning", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_countersigning_is_due"))
-
     op.drop_table("countersigning")
     with op.batch_alter_table("manifest_child", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_manifest_child_child_digest"))

@@ -27,7 +27,18 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from memcube_protocol.errors import ConflictError, InvalidSettingError, UnavailableError
-from sqlalchemy import Connection, DateTime, Dialect, Engine, Enum, Table, create_engine, event
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Enum,
+    Table,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -115,7 +126,8 @@ class Database:
         self.url = _parse(url)
         self.engine = _engine(self.url, options or Options())
         self._reader = self.engine.execution_options(**self._read_options())
-        self._writer = self.engine.execution_options(**self._write_options())
+        self._writer = self.engine.execution_options(**self._write_options("SERIALIZABLE"))
+        self._locker = self.engine.execution_options(**self._write_options("READ COMMITTED"))
         self._write_lock = threading.Lock()
 
     @classmethod
@@ -153,18 +165,22 @@ class Database:
             yield session
             session.commit()
 
-    def run(self, work: Callable[[Session], Result]) -> Result:
+    def run(self, work: Callable[[Session], Result], *, locks: bool = False) -> Result:
         """What `work` returns, committed; called again when another transaction came between.
+
+        `locks` is for work that locks every row it relies on, as queues do: on PostgreSQL it sees what
+        others commit meanwhile (READ COMMITTED), and neither overtakes nor is overtaken.
 
         Raises:
             ConflictError: a key that it needs was taken, or another transaction removed what it refers to.
             UnavailableError: others came between for `RETRY_S`, or the database stayed locked, took
                 longer than it may, or did not answer.
         """
+        engine = self._locker if locks else self._writer
         deadline_s = time.monotonic() + RETRY_S
         for attempt in count():
             try:
-                with self._turn(), Session(self._writer, expire_on_commit=False) as session:
+                with self._turn(), Session(engine, expire_on_commit=False) as session:
                     result = work(session)
                     session.commit()
                     return result
@@ -175,6 +191,13 @@ class Database:
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
             time.sleep(random.uniform(0, 2) * pause_s)  # noqa: S311 - spreads retries, hides nothing
         raise AssertionError("counting does not end")
+
+    def now(self, session: Session) -> datetime:
+        """This instant by the clock that every process on this database shares, in UTC."""
+        if self.is_sqlite:
+            return utc_now()
+        found: datetime = session.connection().execute(select(func.clock_timestamp())).scalar_one()
+        return found.astimezone(UTC)
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the schema to `revision`; `base` removes every table."""
@@ -213,8 +236,8 @@ class Database:
             return {}
         return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
-    def _write_options(self) -> dict[str, Any]:
-        return {_WRITES: True} if self.is_sqlite else {"isolation_level": "SERIALIZABLE"}
+    def _write_options(self, isolation: str) -> dict[str, Any]:
+        return {_WRITES: True} if self.is_sqlite else {"isolation_level": isolation}
 
 
 def _parse(url: str) -> URL:

@@ -58,7 +58,14 @@ def configure_logging(form: str, level: str) -> None:
 
 def blot_secrets(_logger: Any, _method: str, entry: Any) -> Any:
     """A log entry without anything that has the form of credentials."""
-    return {key: _blotted(value) for key, value in entry.items()}
+    return {
+        key: blotted(value) if isinstance(value, str) else value for key, value in entry.items()
+    }
+
+
+def blotted(text: str) -> str:
+    """`text` without anything that has the form of credentials."""
+    return _SECRET.sub("[secret]", text)
 
 
 def request_id_of(scope: Mapping[str, Any]) -> str:
@@ -171,7 +178,3 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return bytes(value).decode()
     return uuid.uuid4().hex
-
-
-def _blotted(value: Any) -> Any:
-    return _SECRET.sub("[secret]", value) if isinstance(value, str) else value

@@ -6,6 +6,7 @@ from memcube_registry.accounts import models as accounts
 from memcube_registry.blobs import models as blobs
 from memcube_registry.catalog import models as catalog
 from memcube_registry.countersigning import models as countersigning
+from memcube_registry.jobs import models as jobs
 from memcube_registry.log import models as log
 from memcube_registry.manifests import models as manifests
 from memcube_registry.rates import models as rates
@@ -17,6 +18,7 @@ __all__ = [
     "catalog",
     "claims",
     "countersigning",
+    "jobs",
     "log",
     "manifests",
     "rates",
