@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -15,6 +14,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Server
 from litestar.types import ASGIApp
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     InvalidRequestError,
     LimitExceededError,
@@ -31,21 +31,23 @@ from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer, load_key
 from memcube_registry.accounts.identity_tokens import IdentityTokens
 from memcube_registry.asgi import Application, Receive, Scope, Send
+from memcube_registry.background import worker_of
 from memcube_registry.blobs import direct_routes
 from memcube_registry.blobs.direct import DirectUploads
 from memcube_registry.blobs.proving import Prover
 from memcube_registry.catalog import routes as catalog_routes
+from memcube_registry.countersigning import queue
 from memcube_registry.countersigning.key import signer_of
-from memcube_registry.countersigning.service import Countersigner, settle_periodically
+from memcube_registry.countersigning.service import Countersigner
 from memcube_registry.database import Database
 from memcube_registry.distribution import Distribution
+from memcube_registry.exchange import serve
 from memcube_registry.gate import Gate, Limits, Realm
 from memcube_registry.hub import addresses
 from memcube_registry.hub.api import HubApi
 from memcube_registry.log import routes as log_routes
 from memcube_registry.log import witnesses
 from memcube_registry.log.service import TransparencyLog
-from memcube_registry.manifests.collecting import collect_periodically
 from memcube_registry.metrics import Metrics
 from memcube_registry.observability import Observed, configure_logging, log, request_id_of
 from memcube_registry.rates.buckets import Buckets, Rate
@@ -104,51 +106,15 @@ def create_app(settings: Settings, *, buckets: Buckets | None = None) -> Litesta
 
 
 @asynccontextmanager
-async def _collecting(services: Services) -> AsyncIterator[None]:
-    """Garbage is collected for as long as this lasts, if the settings want it."""
-    settings = services.settings
-    if settings.gc_interval_s == 0:
-        yield
-        return
-    task = asyncio.create_task(
-        collect_periodically(
-            services.database,
-            services.blobs,
-            interval=timedelta(seconds=settings.gc_interval_s),
-            grace=timedelta(seconds=settings.gc_grace_s),
-            upload_life=timedelta(seconds=settings.upload_expiry_s),
-        )
-    )
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
-async def _countersigning(services: Services) -> AsyncIterator[None]:
-    """What was left undone is countersigned for as long as this lasts, and what runs at the end is waited for."""
-    stopped = asyncio.Event()
-    task = asyncio.create_task(settle_periodically(services.countersigner, stopped))
-    try:
-        yield
-    finally:
-        stopped.set()
-        services.countersigner.stop()
-        await task
-
-
-@asynccontextmanager
 async def _running(app: Litestar) -> AsyncIterator[None]:
-    """Does what has to be done beside the requests, and closes the database after the last one."""
+    """Does jobs beside the requests, and closes the database after the last of both."""
     services: Services = app.state["services"]
     buckets: Buckets = app.state["buckets"]
+    services.worker.start()
     try:
-        async with _collecting(services), _countersigning(services):
-            yield
+        yield
     finally:
+        await serve(services.worker.stop)
         buckets.close()
         if services.prover:
             services.prover.stop()
@@ -178,6 +144,7 @@ def _services(settings: Settings) -> Services:
     issuer = Issuer(load_key(settings.token_key_file), settings.service, lifetime)
     blobs, log = open_store(settings, database), _log(settings, database)
     signer = signer_of(load_key(settings.countersigning_key_file))
+    countersigner = Countersigner(database, blobs, log, signer, settings.url)
     metrics = Metrics()
     return Services(
         settings=settings,
@@ -188,8 +155,9 @@ def _services(settings: Settings) -> Services:
         metrics=metrics,
         identities=IdentityTokens(settings.oidc_issuers, settings.service),
         log=log,
-        countersigner=Countersigner(database, blobs, log, signer, settings.url),
         prover=_prover(database, blobs, metrics),
+        countersigner=countersigner,
+        worker=worker_of(settings, database, blobs, countersigner, metrics),
     )
 
 
@@ -221,7 +189,11 @@ def _guarded(app: ASGIApp, services: Services, buckets: Buckets) -> ASGIApp:
         failures=Rate(settings.failed_logins_per_minute / 60),
     )
     realm = Realm(settings.url, settings.service)
-    distribution = Distribution(services.database, services.blobs, services.countersigner.settle)
+
+    def countersign(repository_id: int, referrer: Digest) -> None:
+        services.worker.do_now(queue.KIND, queue.subject_of(repository_id, referrer))
+
+    distribution = Distribution(services.database, services.blobs, countersign)
     hub = HubApi(services.database, services.blobs, settings.url)
     every = _chosen(distribution, hub, cast(Application, app))
     gate = Gate(every, services.authenticator, buckets, limits, realm, settings.proxy_networks())

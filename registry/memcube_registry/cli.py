@@ -17,6 +17,7 @@ from memcube_protocol.errors import InvalidSettingError, MemcubeError, outcome_o
 
 from memcube_registry.checking.command import fsck
 from memcube_registry.command_options import FOLDER, database_of, places, settings_of
+from memcube_registry.jobs.command import jobs
 
 if TYPE_CHECKING:
     from memcube_registry.settings import Settings
@@ -48,6 +49,7 @@ def group() -> None:
 
 
 group.add_command(serve)
+group.add_command(jobs)
 group.add_command(fsck)
 
 
@@ -76,18 +78,22 @@ def collect(settings: Settings) -> None:
     from dataclasses import asdict
     from datetime import timedelta
 
+    from memcube_registry.blobs import removing
     from memcube_registry.database import utc_now
+    from memcube_registry.jobs.worker import Worker
     from memcube_registry.manifests.collecting import collect_garbage
     from memcube_registry.storage.opening import open_store
 
     with database_of(settings) as database:
+        blobs = open_store(settings, database)
         done = collect_garbage(
             database,
-            open_store(settings, database),
+            blobs,
             utc_now(),
             timedelta(seconds=settings.gc_grace_s),
             upload_life=timedelta(seconds=settings.upload_expiry_s),
         )
+        Worker(database, {removing.KIND: removing.remover(database, blobs)}).work_off()
     click.echo(json.dumps(asdict(done)))
 
 

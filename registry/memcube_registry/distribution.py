@@ -124,12 +124,12 @@ class Distribution:
         self,
         database: Database,
         store: BlobStore,
-        settle: Callable[[int, Digest], None] | None = None,
+        countersign: Callable[[int, Digest], None] | None = None,
     ) -> None:
-        """`settle` countersigns a release that was just attached."""
+        """`countersign` is told of a release that was just attached."""
         self._blobs = BlobRoutes(database, store)
         self._uploads = UploadRoutes(database, store)
-        self._manifests = ManifestRoutes(database, settle)
+        self._manifests = ManifestRoutes(database, countersign)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

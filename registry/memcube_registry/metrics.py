@@ -8,6 +8,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from memcube_registry.jobs.models import State
+from memcube_registry.jobs.service import Figures
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600)
@@ -86,6 +89,25 @@ class Metrics:
             "Bytes read back from the store to prove direct uploads.",
             registry=self.registry,
         )
+        self._tries = Counter(
+            "memcube_job_tries",
+            "Jobs tried, by what came of it.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self._jobs = Gauge(
+            "memcube_jobs",
+            "Jobs in the database.",
+            ["state"],
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._oldest_job = Gauge(
+            "memcube_jobs_oldest_seconds",
+            "How long the job that has waited longest is due.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",
+        )
 
     def count_direct_upload(self, proof: str) -> None:
         """Count one blob of a direct upload; `proof` is `checksum` or `readBack`."""
@@ -105,9 +127,16 @@ class Metrics:
         self._received.labels(route).inc(received)
         self._sent.labels(route).inc(sent)
 
-    def exposition(self, *, uploads_open: int) -> bytes:
+    def count_job(self, kind: str, outcome: str) -> None:
+        """Count one try of a job."""
+        self._tries.labels(kind, outcome).inc()
+
+    def exposition(self, *, uploads_open: int, jobs: Figures) -> bytes:
         """All figures in Prometheus' text format."""
         self._uploads.set(uploads_open)
+        for state in State:
+            self._jobs.labels(state.value).set(getattr(jobs, state.value))
+        self._oldest_job.set(jobs.oldest_s)
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         from prometheus_client.multiprocess import MultiProcessCollector

@@ -13,6 +13,7 @@ from sqlmodel import func, select, text
 
 from memcube_registry.blobs.models import Upload
 from memcube_registry.countersigning import rules
+from memcube_registry.jobs.service import figures
 from memcube_registry.metrics import CONTENT_TYPE
 from memcube_registry.services import Services, services_of
 from memcube_registry.settings import DRAIN_VARIABLE
@@ -46,7 +47,8 @@ def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     services = services_of(request)
     with services.database.read() as session:
         open_uploads = session.exec(select(func.count()).select_from(Upload)).one()
-    body = services.metrics.exposition(uploads_open=open_uploads)
+        jobs = figures(session, services.database.now(session))
+    body = services.metrics.exposition(uploads_open=open_uploads, jobs=jobs)
     return Response(body, media_type=CONTENT_TYPE, headers=_NO_STORE)
 
 

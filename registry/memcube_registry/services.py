@@ -11,6 +11,7 @@ from memcube_registry.accounts.identity_tokens import IdentityTokens
 from memcube_registry.blobs.proving import Prover
 from memcube_registry.countersigning.service import Countersigner
 from memcube_registry.database import Database
+from memcube_registry.jobs.worker import Worker
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.metrics import Metrics
 from memcube_registry.settings import Settings
@@ -32,6 +33,7 @@ class Services:
     metrics: Metrics
     log: TransparencyLog
     countersigner: Countersigner
+    worker: Worker
     identities: IdentityTokens
     prover: Prover | None = None
 

@@ -134,6 +134,14 @@ class Settings:
     upload_expiry_s: int = _setting(86_400, "Life of an upload nobody continues.", low=1)
     gc_interval_s: int = _setting(3_600, "Time between garbage collections; 0: never.")
     gc_grace_s: int = _setting(86_400, "How long unreferenced content is kept.")
+    job_poll_s: float = _setting(
+        1.0,
+        "Time between two looks for jobs that are due; "
+        "0: this process does only those of its own requests.",
+    )
+    job_lease_s: int = _setting(
+        30, "How long the job of a process that was killed waits for another.", low=1
+    )
     requests_per_s: int = _setting(1000, "Requests a second from one account; 0: no limit.")
     anonymous_requests_per_s: int = _setting(
         200, "Requests a second from one address without a login; 0: no limit."

@@ -216,7 +216,8 @@ def test_a_release_that_no_log_can_hold_is_not_published(ada, tmp_path):
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[tuple[MemcubeServer, Person]]:
     """A registry that may be killed, and somebody with an account."""
-    with memcube_server(tmp_path / "server", NO_LIMITS) as server:
+    settings = NO_LIMITS | {"MEMCUBE_REGISTRY_JOB_LEASE_S": "2"}
+    with memcube_server(tmp_path / "server", settings) as server:
         server.create_account("eve")
         yield server, Person(server, "eve", server.create_token("eve", *ALL_SCOPES))
 
@@ -250,7 +251,18 @@ def test_what_a_crash_left_undone_is_made_at_the_next_start_with_the_same_words(
     # As a crash leaves it between what was logged and what is shown.
     assert repository.delete_manifest(before.digest).status == 202
     server.kill()
-    database(server, "UPDATE countersigning SET is_due = 1, made = NULL")
+    key = database(server, "SELECT repository_id, referrer FROM countersigning")[0]
+    database(server, "UPDATE countersigning SET made = NULL")
+    columns = (
+        "kind, subject, payload, state, wanted, attempts, due_at, lease, leased_until, created_at"
+    )
+    moment = "'2030-01-01 00:00:00.000000'"
+    leased = f"'running', 1, 1, {moment}, 'killed', {moment}, {moment}"
+    subject_of = f"{key[0]} {key[1]}"
+    database(
+        server,
+        f"INSERT INTO job ({columns}) VALUES ('countersign', '{subject_of}', '{{}}', {leased})",
+    )
     server.start()
     (after,) = settled(eve, name, subject)
     assert bundle_of(eve, name, after).envelope == words

@@ -14,10 +14,11 @@ from memcube_registry.accounts.models import Account
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import parse_scopes
 from memcube_registry.accounts.service import create_account
+from memcube_registry.blobs import removing, uploading
 from memcube_registry.blobs import service as blobs
-from memcube_registry.blobs import uploading
 from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.database import Database
+from memcube_registry.jobs.worker import Worker
 from memcube_registry.manifests import service as manifests
 from memcube_registry.manifests import tags
 from memcube_registry.manifests.collecting import Collected, collect_garbage
@@ -121,7 +122,11 @@ class Core:
         blobs.look(self.database, self.principal, name, digest, self.now)
 
     def collect(self, grace: timedelta = GRACE) -> Collected:
-        return collect_garbage(self.database, self.store, self.now, grace)
+        """One run, and the jobs that it leaves."""
+        done = collect_garbage(self.database, self.store, self.now, grace)
+        handlers = {removing.KIND: removing.remover(self.database, self.store)}
+        Worker(self.database, handlers, clock=lambda _session: self.now).work_off()
+        return done
 
     def collect_all(self) -> None:
         """Runs, days apart, until everything that nothing needs is gone."""

@@ -16,6 +16,7 @@ from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act
 from memcube_registry.catalog import service
 from memcube_registry.catalog.models import Repository, Visibility
+from memcube_registry.database import utc_now
 from memcube_registry.delivery.service import authorize
 from memcube_registry.services import services_of
 
@@ -87,12 +88,9 @@ def set_cube(request: Asked, name: FromPath[str], data: JSONBody[CubeSettings]) 
 def delete_cube(request: Asked, name: FromPath[str]) -> Response[None]:
     """Delete every version of a cube. Its name stays yours; its versions cannot be reused."""
     principal, services = principal_of(request), services_of(request)
-
-    def work(session: Session) -> list[str]:
-        return service.delete_cube(session, principal, _name(name))
-
-    for upload in services.database.run(work):
-        services.blobs.abort(upload)
+    services.database.run(
+        lambda session: service.delete_cube(session, principal, _name(name), utc_now())
+    )
     return Response(None, status_code=204)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import datetime
 from typing import Final
 
 from memcube_protocol.errors import NotFoundError
@@ -16,6 +17,7 @@ from memcube_registry.accounts.scopes import Act
 from memcube_registry.accounts.service import add_usage
 from memcube_registry.blobs import service as blobs
 from memcube_registry.blobs.models import Blob, BlobLink, Upload
+from memcube_registry.blobs.removing import remove_later
 from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.delivery.service import authorize
@@ -78,8 +80,8 @@ def tags_of(session: Session, principal: Principal, name: str) -> list[tuple[Tag
     return [(tag, digest) for tag, digest in session.exec(query)]
 
 
-def delete_cube(session: Session, principal: Principal, name: str) -> list[str]:
-    """Remove every version of a cube; returns the ids of its uploads, whose bytes are to be dropped.
+def delete_cube(session: Session, principal: Principal, name: str, now: datetime) -> None:
+    """Remove every version of a cube, and what was uploaded for it.
 
     The name stays with its account, and a version that was published never comes back as another.
 
@@ -103,10 +105,10 @@ def delete_cube(session: Session, principal: Principal, name: str) -> list[str]:
     session.execute(delete(Countersigning).where(col(Countersigning.repository_id) == row.id))
     uploads = list(session.exec(select(Upload.id).where(Upload.repository_id == row.id)))
     session.execute(delete(Upload).where(col(Upload.repository_id) == row.id))
+    remove_later(session, now, uploads=uploads)
     row.visibility = Visibility.PRIVATE
     session.add(row)
     session.flush()
-    return uploads
 
 
 def is_empty(session: Session, row: Repository) -> bool:

@@ -15,13 +15,12 @@ from memcube_registry.blobs.models import Blob
 from memcube_registry.blobs.service import link
 from memcube_registry.catalog.models import Repository
 from memcube_registry.countersigning.models import Countersigning
+from memcube_registry.countersigning.queue import Key
 from memcube_registry.database import Database
 from memcube_registry.manifests import service as manifests
 from memcube_registry.manifests.models import Manifest
 from memcube_registry.manifests.service import Push
 from memcube_registry.storage import BlobStore
-
-Key = tuple[int, str]
 
 
 def attach(
@@ -32,7 +31,7 @@ def attach(
     contents: Mapping[Digest, bytes],
     now: datetime,
 ) -> bool:
-    """Make `manifest` and its blobs visible, and the countersigning of `key` done; False: it was already.
+    """Make `manifest` and its blobs visible, and the countersigning of `key` made; False: it was already.
 
     Killed before the transaction, it leaves bytes that nobody knows, which garbage collection sweeps.
 
@@ -44,8 +43,8 @@ def attach(
     locations = {digest: _written(store, contents[digest]) for digest in absent}
 
     def show(session: Session) -> set[Digest]:
-        row = session.get_one(Countersigning, key)
-        if not row.is_due:
+        row = session.get(Countersigning, key)
+        if row is None or is_made(session, row):
             return set()
         repository = session.get_one(Repository, key[0])
         used = {
@@ -55,7 +54,7 @@ def attach(
         }
         push = Push(manifest.digest, manifest)
         manifests.keep(session, repository, repository.account_id, push, now)
-        row.is_due, row.made, row.refused = False, str(manifest.digest), None
+        row.made, row.refused = str(manifest.digest), None
         session.add(row)
         return used | {manifest.digest}
 
@@ -65,12 +64,12 @@ def attach(
     return bool(used)
 
 
-def is_there(session: Session, repository_id: int, digest: str) -> bool:
-    """Whether the repository holds a manifest of that digest."""
+def is_made(session: Session, row: Countersigning) -> bool:
+    """Whether the repository holds the manifest that was made for `row`."""
     query = select(col(Manifest.id)).where(
-        Manifest.repository_id == repository_id, Manifest.digest == digest
+        Manifest.repository_id == row.repository_id, Manifest.digest == row.made
     )
-    return session.exec(query).first() is not None
+    return row.made is not None and session.exec(query).first() is not None
 
 
 def _blob(session: Session, digest: Digest) -> Blob | None:

@@ -14,7 +14,7 @@ from memcube_registry.database import UtcDateTime, utc_now
 class Countersigning(SQLModel, table=True):
     """One bundle that claims to be a release: `referrer` is the digest of the manifest that attaches it.
 
-    `is_due` until it is decided. `envelope` is the signed summary in JSON, written before it is logged,
+    A job is there until it is decided. `envelope` is the signed summary in JSON, written before it is logged,
     so that a second try states the very same; `made` is the digest of the manifest that attaches it;
     `refused` is the reason code where there is nothing to sign.
     """
@@ -23,7 +23,6 @@ class Countersigning(SQLModel, table=True):
 
     repository_id: int = Field(foreign_key="repository.id", primary_key=True)
     referrer: str = Field(max_length=160, primary_key=True)
-    is_due: bool = Field(default=True, index=True)
     envelope: bytes | None = Field(default=None, sa_type=LargeBinary)
     made: str | None = Field(default=None, max_length=160)
     refused: str | None = Field(default=None, max_length=64)

@@ -1,8 +1,9 @@
-"""What waits for the registry's countersignature, noted in the transaction that made it visible."""
+"""What waits for the registry's countersignature: a job that is left by what made a release visible."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from memcube_protocol import media_types, oci
 from memcube_protocol.digest import Digest
@@ -10,6 +11,11 @@ from memcube_signing.release import PREDICATE_TYPE
 from sqlmodel import Session
 
 from memcube_registry.countersigning.models import Countersigning
+from memcube_registry.jobs.service import enqueue
+
+KIND: Final = "countersign"
+Key = tuple[int, str]
+"""Of a repository, and the digest of the manifest that attaches the release."""
 
 
 def note(
@@ -27,13 +33,27 @@ def note(
     """
     if not _may_attach_release(manifest):
         return False
-    row = session.get(Countersigning, (repository_id, str(digest)))
+    key = (repository_id, str(digest))
+    row = session.get(Countersigning, key)
     if row is None:
         row = Countersigning(repository_id=repository_id, referrer=str(digest), noted_at=now)
-    elif is_new or row.refused:
-        row.is_due, row.refused = True, None
+    elif row.made and not row.refused and not is_new:
+        return False
+    row.refused = None
     session.add(row)
-    return row.is_due
+    enqueue(session, KIND, subject_of(*key), now)
+    return True
+
+
+def subject_of(repository_id: int, referrer: Digest | str) -> str:
+    """The job's subject."""
+    return f"{repository_id} {referrer}"
+
+
+def key_in(subject: str) -> Key:
+    """What the subject of a job says."""
+    repository_id, referrer = subject.split(" ")
+    return int(repository_id), referrer
 
 
 def _may_attach_release(manifest: oci.Manifest | oci.Index) -> bool:

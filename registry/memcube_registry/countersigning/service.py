@@ -1,23 +1,18 @@
 """Countersigning releases: once, whole, and again later where something came between.
 
-    due → judged and signed (kept) → logged → attached → done
+    job → judged and signed (kept) → logged → attached → done
 
 Every arrow is a transaction of its own, and each can be repeated: what is signed is kept before it is
-logged, the log knows an entry again, and attaching ends what was due in the transaction that shows it.
+logged, the log knows an entry again, and attaching looks for what was made in the transaction that
+shows it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
-from typing import Final
 
 from memcube_protocol import oci
-from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     InvalidError,
     LimitExceededError,
@@ -40,25 +35,22 @@ from memcube_signing.predicates.countersignature import (
 from memcube_signing.predicates.reading import whole_seconds
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
 from memcube_registry.catalog.models import Repository
 from memcube_registry.countersigning import rules
-from memcube_registry.countersigning.attaching import Key, attach, is_there
+from memcube_registry.countersigning.attaching import attach, is_made
 from memcube_registry.countersigning.evidence import gather
 from memcube_registry.countersigning.judging import Accepted, judge
 from memcube_registry.countersigning.models import Countersigning
+from memcube_registry.countersigning.queue import Key, key_in
 from memcube_registry.database import Database, utc_now
-from memcube_registry.exchange import serve
+from memcube_registry.jobs.worker import Task
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.log.submission import Submission
 from memcube_registry.manifests.models import Manifest
 from memcube_registry.observability import log as logger
 from memcube_registry.storage import BlobStore
-
-AGAIN_S: Final = 60.0
-"""Time between two looks for what a crash or a full disk left undone."""
-_AT_ONCE: Final = 100
 
 
 class Countersigner:
@@ -77,44 +69,23 @@ class Countersigner:
         self._url = url
         # As clients write names: without the usual port.
         self._host = url.partition("://")[2].lower().removesuffix(":443")
-        self._stopped = threading.Event()
 
     @property
     def key(self) -> PublicKey:
         """The registry's own key."""
         return self._signer.public_key
 
-    def settle(self, repository_id: int, referrer: Digest | str) -> None:
-        """Countersign, or refuse to, what is due there. A failure is logged, and tried again later."""
-        key = (repository_id, str(referrer))
-        try:
-            self._settle(key)
-        except MemcubeError as error:
-            logger.warning("countersigning waits", referrer=key[1], error=str(error))
+    def handle(self, task: Task) -> None:
+        """Countersign, or refuse to, the release that a job names.
 
-    def settle_all(self) -> int:
-        """Settle everything that is due, until `stop`; how much it was."""
-        count = 0
-        for key in self._due():
-            if self._stopped.is_set():
-                break
-            self.settle(*key)
-            count += 1
-        return count
-
-    def stop(self) -> None:
-        """Let `settle_all` end after the one that it is at."""
-        self._stopped.set()
-
-    def _settle(self, key: Key) -> None:
+        Raises:
+            MemcubeError: not now.
+        """
+        key = key_in(task.subject)
         with self._database.read() as session:
             row = session.get(Countersigning, key)
-            done = row is not None and row.made and is_there(session, key[0], row.made)
-        if row is None or not row.is_due:
-            return
-        if done:
-            self._database.run(lambda session: _end(session, key))
-            return
+            if row is None or is_made(session, row):
+                return
         log_key = self._log.key
         try:
             subject = self._subject(key)
@@ -176,48 +147,19 @@ class Countersigner:
         logger.warning("not countersigned", referrer=key[1], reason=reason, error=str(error))
         self._database.run(lambda session: _end(session, key, reason))
 
-    def _due(self) -> Iterator[Key]:
-        """Keys of what is due, each once, oldest first, however the table changes meanwhile."""
-        query = (
-            select(Countersigning.repository_id, Countersigning.referrer)
-            .where(col(Countersigning.is_due))
-            .order_by(col(Countersigning.repository_id), col(Countersigning.referrer))
-            .limit(_AT_ONCE)
-        )
-        last: Key = (0, "")
-        while True:
-            with self._database.read() as session:
-                after = (col(Countersigning.repository_id) > last[0]) | (
-                    (col(Countersigning.repository_id) == last[0])
-                    & (col(Countersigning.referrer) > last[1])
-                )
-                keys = [(row[0], row[1]) for row in session.exec(query.where(after))]
-            if not keys:
-                return
-            yield from keys
-            last = keys[-1]
-
-
-async def settle_periodically(countersigner: Countersigner, stopped: asyncio.Event) -> None:
-    """Settle what is due until `stopped`, in a thread; the first time at once, after a start."""
-    while not stopped.is_set():
-        try:
-            await serve(countersigner.settle_all)
-        except Exception as error:  # a loop that ends would be worse than one failure
-            logger.error("countersigning failed", exc_info=error)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stopped.wait(), AGAIN_S)
-
 
 def _keep(session: Session, key: Key, envelope: bytes) -> bytes:
-    row = session.get_one(Countersigning, key)
+    row = session.get(Countersigning, key)
+    if row is None:
+        raise NotFoundError("the cube was deleted", hint="push it again")
     if row.envelope is None:
         row.envelope = envelope
         session.add(row)
     return row.envelope
 
 
-def _end(session: Session, key: Key, refused: str | None = None) -> None:
-    row = session.get_one(Countersigning, key)
-    row.is_due, row.refused = False, refused
-    session.add(row)
+def _end(session: Session, key: Key, refused: str) -> None:
+    row = session.get(Countersigning, key)
+    if row is not None:
+        row.refused = refused
+        session.add(row)

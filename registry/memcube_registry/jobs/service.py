@@ -180,6 +180,11 @@ def jobs_of(
     return list(session.exec(query))
 
 
+def ids_of(session: Session, state: State) -> list[int]:
+    """The numbers of all jobs of that state."""
+    return [_id(row) for row in session.exec(select(Job).where(Job.state == state))]
+
+
 def job_of(session: Session, job_id: int) -> Job:
     """The job of that number.
 

@@ -24,9 +24,9 @@ from memcube_registry.observability import blotted, log
 
 Result = TypeVar("Result")
 
-LEASE: Final = timedelta(seconds=60)
+LEASE: Final = timedelta(seconds=30)
 POLL_S: Final = 1.0
-_LONGEST_POLL_S: Final = 10.0
+_LONGEST_PAUSE_S: Final = 10.0
 """Between two looks at a database that does not answer."""
 
 
@@ -41,6 +41,11 @@ class Task:
     subject: str
     payload: Mapping[str, object]
     _ended: tuple[threading.Event, ...] = ()
+
+    def texts(self, name: str) -> list[str]:
+        """The texts that the payload lists under `name`."""
+        found = self.payload.get(name)
+        return [str(one) for one in found] if isinstance(found, list) else []
 
     def check(self) -> None:
         """Let a long job end between two of its steps.
@@ -70,6 +75,8 @@ class Worker:
     handlers: Mapping[str, Handler]
     every: Mapping[str, timedelta] = field(default_factory=dict)
     lease: timedelta = LEASE
+    poll_s: float = POLL_S
+    """Time between two looks for what is due; 0: `start` does nothing."""
     clock: Callable[[Session], datetime] | None = None
     seen: Seen | None = None
     is_wanted: Callable[[], bool] = lambda: True
@@ -79,6 +86,8 @@ class Worker:
 
     def start(self) -> None:
         """Begin to look for jobs, in a thread."""
+        if not self.poll_s:
+            return
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._thread.start()
 
@@ -115,17 +124,17 @@ class Worker:
         return True
 
     def _run(self) -> None:
-        pause_s, is_scheduled = POLL_S, False
+        pause_s, is_scheduled = self.poll_s, False
         while not self._stopped.is_set():
             try:
                 if not is_scheduled:
                     self._schedule()
                     is_scheduled = True
                 self.work_off()
-                pause_s = POLL_S
+                pause_s = self.poll_s
             except Exception as error:  # a loop that ends would be worse than one failure
                 log.error("looking for jobs failed", error=str(error))
-                pause_s = min(_LONGEST_POLL_S, pause_s * 2)
+                pause_s = min(max(self.poll_s, _LONGEST_PAUSE_S), pause_s * 2)
             self._stopped.wait(pause_s)
 
     def _schedule(self) -> None:

@@ -3,26 +3,25 @@
 Alive is a manifest that is tagged, or was used within the grace period, or is a child of a live
 index, or whose subject is alive. What is not alive is condemned, and removed at a later run if
 nothing has cleared that mark: a HEAD, a mount and an upload do. The same goes for the links of
-blobs that no manifest names. Bytes go last, after the transaction that hid them.
+blobs that no manifest names. Bytes go last, as jobs of the transactions that hid them.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Final
 
-from memcube_protocol.errors import MemcubeError
 from sqlalchemy import Row, delete, exists, select, update
 from sqlmodel import Session, col
 
 from memcube_registry.blobs.models import Blob, BlobLink, Upload
+from memcube_registry.blobs.removing import remove_later
 from memcube_registry.blobs.service import is_named_by_a_manifest, unlink
 from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database, utc_now
-from memcube_registry.exchange import serve
+from memcube_registry.jobs.worker import Handler, Task
 from memcube_registry.manifests.models import Manifest, ManifestChild, Tag
 from memcube_registry.manifests.service import remove
 from memcube_registry.observability import log
@@ -30,6 +29,7 @@ from memcube_registry.storage import BlobStore
 
 DELAY: Final = timedelta(minutes=10)
 """How long something stays condemned at least, unless the grace period is shorter."""
+KIND: Final = "collect-garbage"
 ORPHAN_AGE: Final = timedelta(hours=1)
 """How old bytes must be that no row knows: a push may be between its file and its transaction."""
 _AT_ONCE: Final = 200
@@ -74,43 +74,39 @@ def collect_garbage(
     grace: timedelta,
     *,
     upload_life: timedelta = timedelta(days=1),
+    check: Callable[[], None] = lambda: None,
 ) -> Collected:
-    """Condemn what nothing needs, and remove what was condemned before.
+    """Condemn what nothing needs, and remove what was condemned before; bytes go as jobs.
 
-    Safe while pushes run, and while another replica does the same.
+    Safe while pushes run, and while another replica does the same. `check` is called between steps, and
+    may end the run with an error of its own: the next one goes on from there.
     """
     rules, done = Rules(now, grace, upload_life), Collected()
     for repository_id in _repositories(database):
+        check()
         _collect_manifests(database, repository_id, rules, done)
-    _condemn_links(database, rules, done)
-    _remove_links(database, rules, done)
-    _remove_blobs(database, store, done)
-    _expire_uploads(database, store, rules, done)
+    # Before bytes become orphans that jobs are about to remove.
     _remove_orphans(database, store, rules, done)
+    for step in (_condemn_links, _remove_links, _remove_blobs, _expire_uploads):
+        check()
+        step(database, rules, done)
     return done
 
 
-async def collect_periodically(
-    database: Database,
-    store: BlobStore,
-    *,
-    interval: timedelta,
-    grace: timedelta,
-    upload_life: timedelta,
-) -> None:
-    """Collect for ever, in a thread; a failure is logged and the next run tries again."""
-    while True:
-        await asyncio.sleep(interval.total_seconds())
-        try:
-            done = await serve(
-                collect_garbage, database, store, utc_now(), grace, upload_life=upload_life
-            )
-        except MemcubeError as error:
-            log.error("garbage collection failed", error=str(error), code=error.code)
-            continue
+def collector(
+    database: Database, store: BlobStore, *, grace: timedelta, upload_life: timedelta
+) -> Handler:
+    """The periodic job that collects garbage."""
+
+    def collect(task: Task) -> None:
+        done = collect_garbage(
+            database, store, utc_now(), grace, upload_life=upload_life, check=task.check
+        )
         log.info(
             "garbage collected", **{each.name: getattr(done, each.name) for each in fields(done)}
         )
+
+    return collect
 
 
 def _repositories(database: Database) -> list[int]:
@@ -255,37 +251,35 @@ def _remove_links(database: Database, rules: Rules, done: Collected) -> None:
         done.links_removed += removed
 
 
-def _remove_blobs(database: Database, store: BlobStore, done: Collected) -> None:
+def _remove_blobs(database: Database, rules: Rules, done: Collected) -> None:
     unlinked = (
         select(col(Blob.id), col(Blob.location))
         .where(~exists().where(col(BlobLink.blob_id) == Blob.id))
         .limit(_AT_ONCE)
     )
 
-    def sweep(session: Session) -> list[str]:
+    def sweep(session: Session) -> int:
         found = session.execute(unlinked).all()
         session.execute(delete(Blob).where(col(Blob.id).in_([row.id for row in found])))
-        return [row.location for row in found]
+        # A re-upload from here on gets a location of its own, so a late removal cannot hurt it.
+        remove_later(session, rules.now, objects=[row.location for row in found])
+        return len(found)
 
-    # A re-upload from here on gets a location of its own, so a late removal cannot hurt it.
-    while locations := database.run(sweep):
-        for location in locations:
-            store.delete(location)
-        done.blobs_removed += len(locations)
+    while removed := database.run(sweep):
+        done.blobs_removed += removed
 
 
-def _expire_uploads(database: Database, store: BlobStore, rules: Rules, done: Collected) -> None:
+def _expire_uploads(database: Database, rules: Rules, done: Collected) -> None:
     expired = select(col(Upload.id)).where(col(Upload.used_at) < rules.now - rules.upload_life)
 
-    def sweep(session: Session) -> list[str]:
+    def sweep(session: Session) -> int:
         found = list(session.execute(expired.limit(_AT_ONCE)).scalars())
         session.execute(delete(Upload).where(col(Upload.id).in_(found)))
-        return found
+        remove_later(session, rules.now, uploads=found)
+        return len(found)
 
-    while ids := database.run(sweep):
-        for upload in ids:
-            store.abort(upload)
-        done.uploads_expired += len(ids)
+    while removed := database.run(sweep):
+        done.uploads_expired += removed
 
 
 def _remove_orphans(database: Database, store: BlobStore, rules: Rules, done: Collected) -> None:

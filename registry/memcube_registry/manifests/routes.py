@@ -32,7 +32,7 @@ class ManifestRoutes:
     """Answers requests for manifests, tags and referrers."""
 
     database: Database
-    settle: Callable[[int, Digest], None] | None = None
+    countersign: Callable[[int, Digest], None] | None = None
     """Countersigns the release that a manifest attaches, once it is visible."""
 
     async def get(self, request: Request, name: str, reference: str) -> Response:
@@ -77,8 +77,8 @@ class ManifestRoutes:
             due = self.database.run(
                 lambda session: service.put(session, principal, name, push, now)
             )
-            if due is not None and self.settle:
-                self.settle(due, push.digest)
+            if due is not None and self.countersign:
+                self.countersign(due, push.digest)
             return push
 
         push = await serve(put)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +16,12 @@ from memcube_registry.app import create_app
 from memcube_registry.countersigning import rules
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.models import Countersigning
-from memcube_registry.countersigning.service import Countersigner, attach
+from memcube_registry.countersigning.queue import KIND
+from memcube_registry.countersigning.service import attach
 from memcube_registry.database import Database
+from memcube_registry.jobs.models import Job
+from memcube_registry.jobs.service import jobs_of
+from memcube_registry.jobs.worker import Task
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
 from memcube_signing.authority.document import KeyDocument, Quorum, sign_document
@@ -40,6 +44,7 @@ def app(tmp_path: Path, database_url: str) -> Any:
         database_url=database_url,
         external_url="https://registry.example",
         log_level="error",
+        job_poll_s=0,
     )
     return create_app(settings)
 
@@ -62,9 +67,21 @@ def registry(app: Any, new_account: Any, new_token: Any) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def countersigner(app: Any) -> Countersigner:
+def settle_all(app: Any, database: Database) -> Callable[[], int]:
+    """Does every job of countersigning, due or not; how many there were."""
     services: Services = app.state["services"]
-    return services.countersigner
+
+    def settle() -> int:
+        with database.read() as session:
+            waiting = jobs_of(session, kind=KIND)
+        return sum(services.worker.do_now(KIND, row.subject) for row in waiting)
+
+    return settle
+
+
+def waiting(database: Database) -> list[Job]:
+    with database.read() as session:
+        return jobs_of(session, kind=KIND)
 
 
 def rows(database: Database) -> list[Countersigning]:
@@ -91,7 +108,8 @@ class TestWhatIsSigned:
         assert (value.log.origin, value.log.index) == ("registry.example", 0)
         assert value.verifier == "https://registry.example"
         assert before <= value.verified_at <= datetime.now(UTC)
-        assert [row.is_due for row in rows(database)] == [False]
+        assert len(rows(database)) == 1
+        assert waiting(database) == []
 
     def test_it_is_in_the_log_itself_with_a_proof(self, registry):
         registry.release()
@@ -233,10 +251,10 @@ class TestKeyDocuments:
 
 
 class TestOnce:
-    def test_pushing_the_release_again_makes_no_second_one(self, registry, countersigner):
+    def test_pushing_the_release_again_makes_no_second_one(self, registry, settle_all):
         bundle = registry.release()
         registry.attach(bundle, ALICE)
-        assert countersigner.settle_all() == 0
+        assert settle_all() == 0
         assert len(registry.countersignatures()) == 1
 
     def test_a_deleted_release_that_comes_back_is_countersigned_with_the_same_words(
@@ -275,48 +293,54 @@ STEPS = [
 class TestCutOff:
     @pytest.mark.parametrize("step", STEPS)
     def test_what_broke_off_anywhere_is_made_later_and_once(
-        self, registry, countersigner, database, monkeypatch, step
+        self, registry, settle_all, database, monkeypatch, step
     ):
         with monkeypatch.context() as patched:
             patched.setattr(step, fail)
             registry.release()
         assert registry.countersignatures() == []
-        (due,) = rows(database)
-        assert due.is_due
-        assert countersigner.settle_all() == 1
-        countersigner.settle(due.repository_id, due.referrer)
+        (due,) = waiting(database)
+        assert due.error == "the disk is full"
+        assert settle_all() == 1
+        assert settle_all() == 0
         assert len(registry.countersignatures()) == 1
         size = registry.client.get("/log/checkpoint").text.splitlines()[1]
         assert size == "2", "the release and its countersignature, each once"
 
-    def test_two_processes_at_once_make_one(self, registry, countersigner, monkeypatch):
+    def test_two_processes_at_once_make_one(self, app, registry, database, monkeypatch):
+        services: Services = app.state["services"]
         with monkeypatch.context() as patched:
             patched.setattr(f"{SERVICE}.gather", fail)
             registry.release()
 
+        (due,) = waiting(database)
+        outcomes = []
+
         def overtaken(*arguments: Any) -> bool:
             monkeypatch.undo()
-            assert countersigner.settle_all() == 1
-            return attach(*arguments)
+            services.countersigner.handle(Task(due.subject, {}))
+            outcomes.append(attach(*arguments))
+            return outcomes[-1]
 
         monkeypatch.setattr(f"{SERVICE}.attach", overtaken)
-        countersigner.settle_all()
+        services.countersigner.handle(Task(due.subject, {}))
+        assert outcomes == [False]
         assert len(registry.countersignatures()) == 1
 
-    def test_a_refusal_is_no_failure_that_comes_back(self, registry, countersigner):
+    def test_a_refusal_is_no_failure_that_comes_back(self, registry, settle_all):
         registry.push_cube()
         registry.attach(sign_release(release(), ALICE), ALICE)
-        assert countersigner.settle_all() == 0
+        assert settle_all() == 0
 
     def test_a_release_that_went_away_meanwhile_is_given_up(
-        self, registry, countersigner, database, monkeypatch
+        self, registry, settle_all, database, monkeypatch
     ):
         with monkeypatch.context() as patched:
             patched.setattr(f"{SERVICE}.gather", fail)
             registry.release()
         (attached,) = registry.referrers()
         registry.ask("DELETE", f"/v2/{NAME}/manifests/{attached.digest}")
-        countersigner.settle_all()
+        settle_all()
         assert refused(database) == ["not-found"]
 
 
