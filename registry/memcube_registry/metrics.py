@@ -89,25 +89,7 @@ class Metrics:
             "Bytes read back from the store to prove direct uploads.",
             registry=self.registry,
         )
-        self._tries = Counter(
-            "memcube_job_tries",
-            "Jobs tried, by what came of it.",
-            ["kind", "outcome"],
-            registry=self.registry,
-        )
-        self._jobs = Gauge(
-            "memcube_jobs",
-            "Jobs in the database.",
-            ["state"],
-            registry=self.registry,
-            multiprocess_mode="mostrecent",
-        )
-        self._oldest_job = Gauge(
-            "memcube_jobs_oldest_seconds",
-            "How long the job that has waited longest is due.",
-            registry=self.registry,
-            multiprocess_mode="mostrecent",
-        )
+        self._jobs = _JobFigures(self.registry)
 
     def count_direct_upload(self, proof: str) -> None:
         """Count one blob of a direct upload; `proof` is `checksum` or `readBack`."""
@@ -129,14 +111,12 @@ class Metrics:
 
     def count_job(self, kind: str, outcome: str) -> None:
         """Count one try of a job."""
-        self._tries.labels(kind, outcome).inc()
+        self._jobs.tries.labels(kind, outcome).inc()
 
     def exposition(self, *, uploads_open: int, jobs: Figures) -> bytes:
         """All figures in Prometheus' text format."""
         self._uploads.set(uploads_open)
-        for state in State:
-            self._jobs.labels(state.value).set(getattr(jobs, state.value))
-        self._oldest_job.set(jobs.oldest_s)
+        self._jobs.show(jobs)
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         from prometheus_client.multiprocess import MultiProcessCollector
@@ -144,3 +124,33 @@ class Metrics:
         merged = CollectorRegistry()
         MultiProcessCollector(merged)  # type: ignore[no-untyped-call]  # it has no annotations
         return generate_latest(merged)
+
+
+class _JobFigures:
+    """What the table of jobs holds, and what came of those that this process tried."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.tries = Counter(
+            "memcube_job_tries",
+            "Jobs tried, by what came of it.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self._states = Gauge(
+            "memcube_jobs",
+            "Jobs in the database.",
+            ["state"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._oldest = Gauge(
+            "memcube_jobs_oldest_seconds",
+            "How long the job that has waited longest is due.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    def show(self, jobs: Figures) -> None:
+        for state in State:
+            self._states.labels(state.value).set(getattr(jobs, state.value))
+        self._oldest.set(jobs.oldest_s)

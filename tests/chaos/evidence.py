@@ -223,4 +223,4 @@ def _state(connection: Any) -> State:
 
 
 def _due(rows: Any) -> list[str]:
-    return [str(row[0]) for row in rows("SELECT referrer FROM countersigning WHERE is_due")]
+    return [str(row[0]) for row in rows("SELECT subject FROM job WHERE kind = 'countersign'")]
