@@ -45,6 +45,7 @@ from memcube.memories.reading import read_small, require_file
 
 if TYPE_CHECKING:
     from memcube.memories.kv_layers import LayerView
+    from memcube.memories.kv_streaming import HeldKv
 
 FOLDER: Final = "activation"
 GIVEN: Final = "given"
@@ -60,12 +61,13 @@ def mount_kv(
     prefix_tokens: int | None = None,
     expected_ids: Sequence[int] | None = None,
     verify_blocks: bool = True,
+    held: HeldKv | None = None,
 ) -> MountedKv:
     """The memory in `folder`, mapped and ready for `model`; mount the cube's LoRA before it.
 
     `prefix_tokens` mounts only the beginning; `expected_ids` are the ids that the prompt will
     start with, where the caller knows them; `verify_blocks=False` skips the hashes of files that
-    were verified a moment ago.
+    were verified a moment ago. `held` spares another device than a CPU the reading of the file.
 
     Raises:
         IncompatibleError: names every field of the key that differs, and what to do.
@@ -93,8 +95,8 @@ def mount_kv(
     else:
         from memcube.memories.kv_streaming import StreamedLayers
 
-        path = folder / activation.KV_FILE
-        layers = StreamedLayers(manifest, path, count, model.device, verify=verify_blocks)
+        source = held or folder / activation.KV_FILE
+        layers = StreamedLayers(manifest, source, count, model.device, verify=verify_blocks)
     return MountedKv(manifest, ids[:count], model, layers)
 
 

@@ -58,6 +58,12 @@ class _Arriving:
         self._arrive()
         self._values = value
 
+    def reset(self) -> None:
+        """Forget everything. The memory itself is dropped, not overwritten: others share it."""
+        self._arrival = self._keys = self._values = None
+        self.is_initialized = False
+        super().reset()  # type: ignore[misc]
+
     def _arrive(self) -> None:
         if self._arrival is not None:
             view = self._arrival()

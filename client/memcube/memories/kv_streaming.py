@@ -57,21 +57,85 @@ class _Stage:
     def size(self) -> int:
         return sum(piece.size for piece in self.pieces)
 
+    def places(self) -> Iterator[tuple[_Piece, int]]:
+        """Every piece and where it begins in a buffer that holds them all."""
+        at = 0
+        for piece in self.pieces:
+            yield piece, at
+            at += piece.size
+
+
+class HeldKv:
+    """The tensors of a KV memory in pinned host memory, read and checked once, for many mounts.
+
+    Raises:
+        DigestMismatchError, SizeMismatchError: the file is damaged.
+    """
+
+    def __init__(self, manifest: KvManifest, path: Path, *, verify: bool = True) -> None:
+        self.tokens = manifest.key.token_count
+        first = min(blocks.start for blocks in manifest.blocks.values())
+        self._start = first
+        size = sum(blocks.size for blocks in manifest.blocks.values())
+        self._tensor = _Copies("cuda" if _has_cuda() else "cpu").buffer(size)
+        into = memoryview(self._tensor.numpy())
+        pieces = (piece for stage in _stages(manifest, self.tokens) for piece in stage.pieces)
+        with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_READERS) as pool:
+            reader = _Reader(manifest, file.fileno(), path.name, verify)
+            parts = [(piece, piece.start - first) for piece in pieces]
+            reads = [pool.submit(reader, piece, into[at : at + piece.size]) for piece, at in parts]
+            for read in reads:
+                read.result()
+
+    def part(self, piece: _Piece) -> Any:
+        """The bytes of `piece`."""
+        at = piece.start - self._start
+        return self._tensor[at : at + piece.size]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads pieces of the open file `file`, and checks them if asked to."""
+
+    manifest: KvManifest
+    file: int
+    name: str
+    verify: bool
+
+    def __call__(self, piece: _Piece, into: memoryview) -> None:
+        done = 0
+        while done < piece.size:
+            count = os.preadv(self.file, [into[done:]], piece.start + done)
+            if not count:
+                raise SizeMismatchError(
+                    f"{self.name} became shorter while it was read", hint="pull the cube again"
+                )
+            done += count
+        if self.verify:
+            self.manifest.blocks[piece.tensor].verify(into, piece.start)
+
 
 class StreamedLayers:
-    """The layers of the KV memory `manifest` whose tensors lie in `path`, arriving on `device`.
+    """The layers of the KV memory `manifest`, arriving on `device` from a file or from pinned memory.
 
-    Only the blocks that hold the first `tokens` tokens are read. `close` ends it at any time.
+    Only the blocks that hold the first `tokens` tokens are read. `verify` is for files: what is held
+    was checked before. `close` ends it at any time.
 
     Raises:
         LimitExceededError: the device has too little free memory.
     """
 
     def __init__(
-        self, manifest: KvManifest, path: Path, tokens: int, device: Any, *, verify: bool = True
+        self,
+        manifest: KvManifest,
+        source: Path | HeldKv,
+        tokens: int,
+        device: Any,
+        *,
+        verify: bool = True,
     ) -> None:
         self._manifest = manifest
-        self._path = path
+        self._source = source
         self._tokens = tokens
         self._verify = verify
         self._closed = threading.Event()
@@ -104,67 +168,57 @@ class StreamedLayers:
 
     def _run(self) -> None:
         try:
-            with self._path.open("rb", buffering=0) as file, ThreadPoolExecutor(_READERS) as pool:
-                self._stream(file.fileno(), pool)
+            if isinstance(self._source, HeldKv):
+                self._stream_held(self._source)
+            else:
+                self._stream_file(self._source)
         except BaseException as error:  # whoever waits for a layer hears of it
             for view in self._views:
                 if not view.done():
                     view.set_exception(_told(error))
 
-    def _stream(self, file: int, pool: ThreadPoolExecutor) -> None:
-        before: tuple[_Stage, _Buffer, list[Future[None]]] | None = None
+    def _stream_held(self, held: HeldKv) -> None:
+        for stage in _stages(self._manifest, self._tokens):
+            self._require_open()
+            self._send(stage, [held.part(piece) for piece in stage.pieces])
+
+    def _stream_file(self, path: Path) -> None:
         stages = _stages(self._manifest, self._tokens)
         size = max(stage.size for stage in stages)
-        for stage, buffer in zip(stages, cycle((_Buffer(self._copies, size), _Buffer(self._copies, size)))):  # fmt: skip
-            if self._closed.is_set():
-                raise _unmounted()
-            buffer.wait()
-            reads = self._read(file, stage, buffer, pool)
-            if before:
-                self._send(*before)
-            before = stage, buffer, reads
-        assert before is not None, "a memory has layers"
-        self._send(*before)
+        buffers = cycle((_Buffer(self._copies, size), _Buffer(self._copies, size)))
+        waiting: tuple[_Stage, _Buffer, list[Future[None]]] | None = None
+        with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_READERS) as pool:
+            reader = _Reader(self._manifest, file.fileno(), path.name, self._verify)
+            for stage, buffer in zip(stages, buffers):  # noqa: B905 - the buffers never end
+                self._require_open()
+                reads = buffer.fill(stage, reader, pool)
+                if waiting:
+                    self._send_read(*waiting)
+                waiting = stage, buffer, reads
+            assert waiting is not None, "a memory has layers"
+            self._send_read(*waiting)
 
-    def _read(
-        self, file: int, stage: _Stage, buffer: _Buffer, pool: ThreadPoolExecutor
-    ) -> list[Future[None]]:
-        at, reads = 0, []
-        for piece in stage.pieces:
-            into = buffer.bytes[at : at + piece.size]
-            reads.append(pool.submit(self._read_piece, file, piece, into))
-            at += piece.size
-        return reads
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise _unmounted()
 
-    def _read_piece(self, file: int, piece: _Piece, into: memoryview) -> None:
-        done = 0
-        while done < piece.size:
-            count = os.preadv(file, [into[done:]], piece.start + done)
-            if not count:
-                raise SizeMismatchError(
-                    f"{self._path.name} became shorter while it was read",
-                    hint="pull the cube again",
-                )
-            done += count
-        if self._verify:
-            self._manifest.blocks[piece.tensor].verify(into, piece.start)
-
-    def _send(self, stage: _Stage, buffer: _Buffer, reads: Sequence[Future[None]]) -> None:
+    def _send_read(self, stage: _Stage, buffer: _Buffer, reads: Sequence[Future[None]]) -> None:
         for read in reads:
             read.result()
-        at = 0
+        buffer.busy = self._send(stage, buffer.parts(stage))
+
+    def _send(self, stage: _Stage, parts: Sequence[Any]) -> Any:
+        """Copy `parts`, the bytes of the pieces of `stage`, and say which layers are complete."""
         with self._copies.issued():
-            for piece in stage.pieces:
-                part = buffer.tensor[at : at + piece.size]
+            for piece, part in zip(stage.pieces, parts, strict=True):
                 self._require_scales(piece, part)
                 target = self._bytes(piece.tensor)[piece.place : piece.place + piece.size]
                 target.copy_(part, non_blocking=True)
-                at += piece.size
             done = [(position, self._view(position)) for position in stage.layers]
             mark = self._copies.mark()
-        buffer.busy = mark
         for position, view in done:
             self._views[position].set_result((view, mark))
+        return mark
 
     def _require_scales(self, piece: _Piece, part: Any) -> None:
         if self._manifest.key.kv_quantisation == INT8 and self._dtypes[piece.tensor] != "I8":
@@ -242,14 +296,22 @@ class _Buffer:
     """A staging buffer; `busy` marks the copies that still leave it."""
 
     def __init__(self, copies: _Copies, size: int) -> None:
-        self.tensor = copies.buffer(size)
-        self.bytes = memoryview(self.tensor.numpy())
+        self._tensor = copies.buffer(size)
+        self._bytes = memoryview(self._tensor.numpy())
         self.busy: Any = None
 
-    def wait(self) -> None:
-        """Wait until it can be filled anew."""
+    def fill(self, stage: _Stage, reader: _Reader, pool: ThreadPoolExecutor) -> list[Future[None]]:
+        """Begin to read the pieces of `stage`, once the copies before have left."""
         if self.busy is not None:
             self.busy.synchronize()
+        return [
+            pool.submit(reader, piece, self._bytes[at : at + piece.size])
+            for piece, at in stage.places()
+        ]
+
+    def parts(self, stage: _Stage) -> list[Any]:
+        """What was read, piece by piece."""
+        return [self._tensor[at : at + piece.size] for piece, at in stage.places()]
 
 
 def _allocated(manifest: KvManifest, tokens: int, device: Any) -> dict[str, Any]:
@@ -294,6 +356,12 @@ def _pieces(manifest: KvManifest, name: str, tokens: int) -> Iterator[_Piece]:
     step = max(1, PIECE_BYTES // blocks.block_bytes) * blocks.block_bytes
     for at in range(0, size, step):
         yield _Piece(name, blocks.start + at, min(step, size - at), at)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _told(error: BaseException) -> BaseException:

@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from memcube.memories import kv_streaming  # noqa: E402
 from memcube.memories.activation import MountedKv, mount_kv, open_kv  # noqa: E402
 from memcube.memories.activation_dump import dump_kv  # noqa: E402
-from memcube.memories.kv_streaming import StreamedLayers  # noqa: E402
+from memcube.memories.kv_streaming import HeldKv, StreamedLayers  # noqa: E402
 from memcube_protocol.errors import (  # noqa: E402
     ConflictError,
     DigestMismatchError,
@@ -68,12 +68,14 @@ def streamed(
     return StreamedLayers(manifest, folder / "kv.safetensors", tokens, device, **more)
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["read", "held"])
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("tokens", [1, 255, 256, 257, TOKENS])
-def test_what_arrives_equals_what_is_mapped(tokens, device, memory, model, tokenizer) -> None:
+def test_what_arrives_equals_what_is_mapped(tokens, device, held, memory, model, tokenizer) -> None:
     mapped = mount_kv(memory, model, tokenizer, prefix_tokens=tokens)
     manifest = mapped.manifest
-    layers = streamed(memory, tokens, device)
+    source = HeldKv(manifest, memory / "kv.safetensors") if held else memory / "kv.safetensors"
+    layers = StreamedLayers(manifest, source, tokens, device)
     other = MountedKv(manifest, mapped.token_ids, model, layers)
     for position, one in enumerate(mapped.new_cache().layers):
         view = layers.view(position)
@@ -91,13 +93,13 @@ def test_a_question_can_be_asked_while_the_memory_arrives(
 ) -> None:
     mapped = mount_kv(memory, model, tokenizer, prefix_tokens=tokens)
     gate = threading.Event()
-    read = StreamedLayers._read_piece
+    read = kv_streaming._Reader.__call__
 
     def held_back(*arguments: Any) -> None:
         gate.wait()
         read(*arguments)
 
-    monkeypatch.setattr(StreamedLayers, "_read_piece", held_back)
+    monkeypatch.setattr(kv_streaming._Reader, "__call__", held_back)
     layers = streamed(memory, tokens)
     arriving = MountedKv(mapped.manifest, mapped.token_ids, model, layers)
     question = torch.tensor([[1, 2, 3]])
@@ -135,6 +137,17 @@ def test_a_flipped_byte_ends_the_question_that_comes_to_it(memory, model, tmp_pa
     beginning.close()
 
 
+def test_what_is_held_was_checked(memory, tmp_path) -> None:
+    folder = copied(memory, tmp_path / "kv")
+    manifest, _, storage = open_kv(folder)
+    del storage
+    content = bytearray((folder / "kv.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "kv.safetensors").write_bytes(content)
+    with pytest.raises(DigestMismatchError):
+        HeldKv(manifest, folder / "kv.safetensors")
+
+
 def test_a_file_cut_after_it_was_opened_is_told(memory, tmp_path) -> None:
     folder = copied(memory, tmp_path / "kv")
     manifest, _, storage = open_kv(folder)
@@ -149,14 +162,14 @@ def test_a_file_cut_after_it_was_opened_is_told(memory, tmp_path) -> None:
 
 def test_a_memory_unmounted_while_it_arrives_reads_no_further(memory, monkeypatch) -> None:
     gate, reads = threading.Event(), []
-    read = StreamedLayers._read_piece
+    read = kv_streaming._Reader.__call__
 
-    def held_back(self: Any, file: int, piece: Any, into: memoryview) -> None:
+    def held_back(self: Any, piece: Any, into: memoryview) -> None:
         gate.wait()
         reads.append(piece)
-        read(self, file, piece, into)
+        read(self, piece, into)
 
-    monkeypatch.setattr(StreamedLayers, "_read_piece", held_back)
+    monkeypatch.setattr(kv_streaming._Reader, "__call__", held_back)
     layers = streamed(memory)
     threading.Timer(0.1, gate.set).start()
     layers.close()

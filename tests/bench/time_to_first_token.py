@@ -1,0 +1,314 @@
+"""Time to the first token with and without a KV memory, loading included: one JSON of every figure.
+
+    python tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B --out gpu.json
+    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B --out cpu.json
+
+Models have the shape of Qwen3 and random weights made on the device: speed does not depend on their
+values. A memory of 6064 tokens is dumped once for each storage, and mounted whole or as a prefix.
+*Direct* computes context and question; every other way mounts the context and computes the question:
+
+    resident   the memory was on the device before the clock began
+    held       from pinned host memory
+    cached     from a file in the page cache; `checked`: its blocks are hashed on the way
+    disk       from a file that was evicted from the page cache
+
+The cells and the times beside them are those of the table in the MemOS paper (Qwen3-8B).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / name) for name in ("protocol", "client", "tests")]
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from memcube.memories.activation import MountedKv, mount_kv, open_kv  # noqa: E402
+from memcube.memories.activation_dump import dump_kv  # noqa: E402
+from memcube.memories.kv_streaming import HeldKv, StreamedLayers  # noqa: E402
+from memcube_protocol.identity import BaseIdentity  # noqa: E402
+from support.models import tokenizer_of  # noqa: E402
+
+CONTEXTS = (583, 2773, 6064)
+QUERIES = (167, 303, 953)
+STORAGES = {"bf16": "none", "int8": "int8-token"}
+PUBLISHED = {(583, 167): (0.29, 0.08), (2773, 167): (0.95, 0.10), (6064, 167): (2.04, 0.12)}
+SHAPES = {
+    "0.6B": (28, 1024, 16, 8, 3072, True),
+    "8B": (36, 4096, 32, 8, 12288, False),
+    "32B": (64, 5120, 64, 8, 25600, False),
+}
+IDENTITY = BaseIdentity(b"random weights, made for one run"[:32])
+MIB = 1 << 20
+
+
+def model_of_shape(name: str, device: str) -> Any:
+    """A model of that shape in bfloat16."""
+    layers, hidden, heads, kv_heads, inner, tied = SHAPES[name]
+    config = transformers.Qwen3Config(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=128,
+        intermediate_size=inner,
+        vocab_size=151_936,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    return model.eval()
+
+
+class Bench:
+    """One model and its memories on one device."""
+
+    def __init__(self, shape: str, device: str, folder: Path, runs: int) -> None:
+        self.device, self.runs, self.folder = device, runs, folder
+        self.tokenizer = tokenizer_of()
+        self.model = model_of_shape(shape, device)
+        made = torch.Generator().manual_seed(1)
+        self.ids = torch.randint(1, 64, (max(CONTEXTS) + max(QUERIES),), generator=made)
+        context = self.ids[: max(CONTEXTS)].tolist()
+        self.memories = {
+            name: dump_kv(
+                self.model,
+                self.tokenizer,
+                token_ids=context,
+                folder=folder,
+                memory_id=name,
+                base_identity=IDENTITY,
+                storage=storage,
+            )
+            for name, storage in STORAGES.items()
+        }
+
+    def question(self, context: int, query: int) -> Any:
+        return self.ids[context : context + query][None].to(self.device)
+
+    def direct(self, context: int, query: int) -> Callable[[], int]:
+        prompt = self.ids[: context + query][None].to(self.device)
+
+        def answer() -> int:
+            return self.first_token(prompt, None)
+
+        return answer
+
+    def mounted(self, storage: str, context: int, query: int, **how: Any) -> Callable[[], int]:
+        question = self.question(context, query)
+
+        def answer() -> int:
+            with self.mount(storage, context, **how) as memory:
+                return self.first_token(question, memory.new_cache())
+
+        return answer
+
+    def resident(self, storage: str, context: int, query: int) -> Callable[[], int]:
+        memory, question = self.mount(storage, context), self.question(context, query)
+        memory.wait()
+        return lambda: self.first_token(question, memory.new_cache())
+
+    def mount(
+        self, storage: str, context: int, *, check: bool = False, held: HeldKv | None = None
+    ) -> MountedKv:
+        return mount_kv(
+            self.memories[storage],
+            self.model,
+            self.tokenizer,
+            base_identity=IDENTITY,
+            prefix_tokens=context,
+            verify_blocks=check,
+            held=held,
+        )
+
+    def first_token(self, ids: Any, cache: Any) -> int:
+        with torch.inference_mode():
+            output = self.model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
+            return int(output.logits[0, -1].argmax())
+
+    def seconds(
+        self, act: Callable[[], Any], *, before: Callable[[], Any] = bool, runs: int = 0
+    ) -> float:
+        """Median of several runs behind one that is not counted."""
+        taken = []
+        for number in range((runs or self.runs) + (self.device != "cpu")):
+            before()
+            self.settle()
+            began = time.perf_counter()
+            act()
+            self.settle()
+            taken.append(time.perf_counter() - began)
+            if number == 0 and self.device != "cpu":
+                taken.clear()
+        return median(taken)
+
+    def settle(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+    def evict(self, storage: str) -> None:
+        """Let the memory's file leave the page cache."""
+        with (self.memories[storage] / "kv.safetensors").open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def load(self, storage: str, source: Any, *, check: bool) -> tuple[float, int]:
+        """Seconds in which a whole memory arrives on the device, and its bytes."""
+        manifest, ids, _ = open_kv(self.memories[storage])
+
+        def arrive() -> None:
+            layers = StreamedLayers(manifest, source, len(ids), self.device, verify=check)
+            for position in range(len(manifest.layers)):
+                layers.view(position)
+            self.settle()
+            layers.close()
+
+        return self.seconds(arrive), sum(blocks.size for blocks in manifest.blocks.values())
+
+
+def host_to_device(device: str) -> float:
+    """Bytes a second from pinned memory, in copies of 1 GiB."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty(1 << 30, dtype=torch.uint8, device=device)
+    taken = []
+    for _ in range(6):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        target.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return source.numel() / median(taken[1:])
+
+
+def require_equal(bench: Bench) -> None:
+    """The streamed cache is the live one, to the bit."""
+    from memcube.memories.activation_dump import prefill
+
+    live = prefill(bench.model, bench.ids[: CONTEXTS[0]].tolist())
+    whole = prefill(bench.model, bench.ids[: max(CONTEXTS)].tolist())
+    memory = bench.mount("bf16", max(CONTEXTS), check=True)
+    for one, other in zip(whole.layers, memory.new_cache().layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+        assert torch.equal(one.values, other.values)
+    assert live.get_seq_length() == CONTEXTS[0]
+    memory.unmount()
+
+
+def loading(bench: Bench, bandwidth: float) -> Iterator[dict[str, Any]]:
+    """How fast whole memories arrive, as a share of the bandwidth."""
+    for storage in STORAGES:
+        path = bench.memories[storage] / "kv.safetensors"
+        manifest, _, _ = open_kv(bench.memories[storage])
+        sources = {"held": (HeldKv(manifest, path), False), "cached": (path, False), "checked": (path, True)}  # fmt: skip
+        for name, (source, check) in sources.items():
+            seconds, size = bench.load(storage, source, check=check)
+            rate = size / seconds
+            yield {
+                "storage": storage,
+                "from": name,
+                "bytes": size,
+                "seconds": seconds,
+                "share": rate / bandwidth,
+            }
+
+
+def cell(bench: Bench, context: int, query: int, bandwidth: float | None) -> dict[str, Any]:
+    """Every way to the first token behind one context and one question."""
+    row: dict[str, Any] = {"context": context, "query": query}
+    row["direct"] = bench.seconds(bench.direct(context, query), runs=1 if bandwidth is None else 3)
+    for storage in STORAGES:
+        ways = {
+            "resident": bench.seconds(bench.resident(storage, context, query)),
+            "cached": bench.seconds(bench.mounted(storage, context, query)),
+            "checked": bench.seconds(bench.mounted(storage, context, query, check=True)),
+        }
+        if bandwidth is not None:
+            manifest, _, _ = open_kv(bench.memories[storage])
+            held = HeldKv(manifest, bench.memories[storage] / "kv.safetensors", verify=False)
+            ways["held"] = bench.seconds(bench.mounted(storage, context, query, held=held))
+            size = sum(blocks.size for blocks in manifest.blocks.values())
+            ways["bytes"] = size * context // max(CONTEXTS)
+            ways["bound"] = 1.25 * (ways["bytes"] / bandwidth + ways["resident"])
+        if query == QUERIES[0]:
+            ways["disk"] = bench.seconds(
+                bench.mounted(storage, context, query),
+                before=lambda storage=storage: bench.evict(storage),  # type: ignore[misc]
+                runs=2,
+            )
+        row[storage] = ways
+    if published := PUBLISHED.get((context, query)):
+        row["published"] = {"direct": published[0], "with memory": published[1]}
+    return row
+
+
+@contextmanager
+def a_bench(shape: str, device: str, scratch: Path, runs: int) -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        yield Bench(shape, device, Path(folder), runs)
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures were taken on."""
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    """Measure, print a table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--shape", choices=SHAPES, action="append", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--runs", type=int, default=5)
+    given = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine(given.device), "shapes": {}}
+    bandwidth = host_to_device(given.device) if given.device == "cuda" else None
+    report["host to device, bytes a second"] = bandwidth
+    torch.set_num_threads(os.cpu_count() or 1)  # the tests' models ask for one
+    for shape in given.shape:
+        with a_bench(shape, given.device, given.scratch, given.runs) as bench:
+            torch.set_num_threads(os.cpu_count() or 1)
+            require_equal(bench)
+            found: dict[str, Any] = {"loading": [], "cells": []}
+            report["shapes"][shape] = found
+            if bandwidth is not None:
+                found["loading"] = list(loading(bench, bandwidth))
+                print(json.dumps(found["loading"]), flush=True)
+            for context in CONTEXTS:
+                for query in QUERIES:
+                    found["cells"].append(row := cell(bench, context, query, bandwidth))
+                    print(shape, json.dumps(row), flush=True)
+                    given.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
