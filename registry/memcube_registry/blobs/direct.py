@@ -9,7 +9,7 @@ the same blob again goes on with the same upload; one that nobody goes on with i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -34,8 +34,6 @@ from memcube_registry.delivery.service import Act, authorize
 from memcube_registry.storage import BlobStore
 from memcube_registry.storage.direct import Body, DirectWrites, Guarantees, SignedPut
 
-WHOLE_BYTES: Final = 64 * limits.MIB
-"""Up to this size a blob is one request whose body the store itself checks."""
 PART_BYTES: Final = 32 * limits.MIB
 PARTS_MAX: Final = 1000
 PART_BYTES_MAX: Final = 5 << 30
@@ -99,11 +97,16 @@ class OpenDirect:
 
 @dataclass(frozen=True, slots=True)
 class DirectUploads:
-    """The direct uploads of one registry."""
+    """The direct uploads of one registry.
+
+    A blob of up to `whole_bytes` is one request whose body the store itself checks, where it does; a larger
+    one comes in parts, in parallel and resumed, and is read back.
+    """
 
     database: Database
     blobs: BlobStore
     store: DirectWrites
+    whole_bytes: int = 64 * limits.MIB
 
     def announce(
         self, principal: Principal, wanted: Announcement, now: datetime
@@ -189,7 +192,7 @@ class DirectUploads:
         upload = self.database.run(lambda s: _reserve(s, principal, wanted, now))
         is_whole = (
             guarantees.checks_bodies
-            and wanted.size_bytes <= WHOLE_BYTES
+            and wanted.size_bytes <= self.whole_bytes
             and wanted.digest.algorithm == "sha256"
         )
         try:
@@ -264,7 +267,7 @@ def _reserve(
     row = session.get_one(Upload, upload.id)
     row.is_direct = True
     session.add(row)
-    return upload
+    return replace(upload, size_bytes=wanted.size_bytes)
 
 
 def _resume(
