@@ -155,16 +155,20 @@ def _services(settings: Settings) -> Services:
         metrics=metrics,
         identities=IdentityTokens(settings.oidc_issuers, settings.service),
         log=log,
-        prover=_prover(database, blobs, metrics),
+        prover=_prover(settings, database, blobs, metrics),
         countersigner=countersigner,
         worker=worker_of(settings, database, blobs, countersigner, metrics),
     )
 
 
-def _prover(database: Database, blobs: BlobStore, metrics: Metrics) -> Prover | None:
-    """Who ends direct uploads, where clients can write to the store."""
+def _prover(
+    settings: Settings, database: Database, blobs: BlobStore, metrics: Metrics
+) -> Prover | None:
+    """Who ends direct uploads, where clients can and may write to the store."""
     store = direct_writes_of(blobs)
-    return Prover(DirectUploads(database, blobs, store), metrics) if store else None
+    if store is None or settings.s3_writes != "direct":
+        return None
+    return Prover(DirectUploads(database, blobs, store, settings.s3_whole_bytes), metrics)
 
 
 def _log(settings: Settings, database: Database) -> TransparencyLog:

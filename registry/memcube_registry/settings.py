@@ -34,6 +34,8 @@ _SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB|TiB|)")
 _S3_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]{1,255}/?")
 _S3_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _S3_PREFIX: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._\-]*/)*")
+_S3_OBJECT_BYTES: Final = 5 << 30
+"""What S3 takes in one request at most."""
 _S3_EXPIRY_S: Final = 7 * 86_400
 """What the signature of a URL allows at most."""
 _TRUE: Final = ("true", "1", "yes", "on")
@@ -95,6 +97,16 @@ class Settings:
         "redirect",
         "Whether clients fetch blobs from the S3 server themselves, or through the registry.",
         choices=("redirect", "stream"),
+    )
+    s3_writes: str = _setting(
+        "direct",
+        "Whether memcube's clients send blobs to the S3 server themselves, or through the registry.",
+        choices=("direct", "stream"),
+    )
+    s3_whole_bytes: int = _setting(
+        64 << 20,
+        "Largest blob that a client sends in one request, checked by the S3 server; larger ones come in "
+        "parts, resumed and in parallel, and are read back.",
     )
     s3_url_expiry_s: int = _setting(
         300, "How long a URL to which a client was redirected is valid.", low=1
@@ -214,6 +226,8 @@ class Settings:
             raise _wrong("s3_prefix", self.s3_prefix, "words divided by slashes, such as registry/")
         if self.s3_url_expiry_s > _S3_EXPIRY_S:
             raise _wrong("s3_url_expiry_s", self.s3_url_expiry_s, f"at most {_S3_EXPIRY_S}")
+        if self.s3_whole_bytes > _S3_OBJECT_BYTES:
+            raise _wrong("s3_whole_bytes", self.s3_whole_bytes, f"at most {_S3_OBJECT_BYTES}")
         wanted = self.storage == "s3" or self.s3_bucket
         if wanted and not _S3_BUCKET.fullmatch(self.s3_bucket):
             raise _wrong("s3_bucket", self.s3_bucket, "the name of a bucket, such as our-cubes")
