@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from memcube_protocol.errors import InvalidSettingError, MemcubeError, outcome_of
 
+from memcube_registry.backups.command import backup, restore
 from memcube_registry.checking.command import fsck
 from memcube_registry.command_options import FOLDER, database_of, places, settings_of
 from memcube_registry.jobs.command import jobs
@@ -49,8 +50,8 @@ def group() -> None:
 
 
 group.add_command(serve)
-group.add_command(jobs)
-group.add_command(fsck)
+for command in (jobs, fsck, backup, restore):
+    group.add_command(command)
 
 
 @group.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
+    from memcube_registry.checking.content import Sample
     from memcube_registry.database import Database
     from memcube_registry.settings import Settings
 
@@ -21,6 +22,30 @@ _PLACES: Final = (
     click.option("--data", "data_dir", type=FOLDER, help="Folder of the database and the blobs."),
     click.option("--database-url", help="sqlite:///FILE or postgresql://…"),
 )
+_READING: Final = (
+    click.option("--all", "everything", is_flag=True, help="Read and hash every blob."),
+    click.option(
+        "--sample",
+        type=click.IntRange(0),
+        default=256,
+        show_default=True,
+        help="How many blobs to read and hash, drawn at random; every blob's size is checked.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 64),
+        default=4,
+        show_default=True,
+        help="How many blobs to read or copy at once.",
+    ),
+)
+
+
+def reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say how much of the blobs is read."""
+    for option in reversed(_READING):
+        command = option(command)
+    return command
 
 
 def places(command: Callable[..., None]) -> Callable[..., None]:
@@ -55,3 +80,12 @@ def database_of(settings: Settings) -> Iterator[Database]:
     prepare(settings)
     with closing(Database.of(settings)) as database:
         yield database
+
+
+def sample_of(everything: bool, count: int, seed: int | None = None) -> Sample:
+    """How many blobs are read whole: all, or `count` that `seed` draws, else chance."""
+    import secrets
+
+    from memcube_registry.checking.content import Sample
+
+    return Sample(None if everything else count, secrets.randbits(32) if seed is None else seed)

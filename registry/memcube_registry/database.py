@@ -60,6 +60,9 @@ _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.5
 _WRITES: Final = "memcube_writes"
 
+PASSING: Final = {"info": {"passing": True}}
+"""Table arguments of what is worth nothing after a restart elsewhere: backups leave it out."""
+
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -141,6 +144,11 @@ class Database:
             idle_timeout_s=settings.postgres_idle_timeout_s,
         )
         return cls(settings.database_url, options)
+
+    @classmethod
+    def patient(cls, settings: Settings) -> Database:
+        """As `of`, for commands that read or write everything: no statement takes too long."""
+        return cls(settings.database_url, postgres.UNLIMITED)
 
     @property
     def is_sqlite(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from memcube_protocol.errors import StorageError
 from sqlalchemy import Connection, Engine
 
@@ -70,3 +71,10 @@ def configuration() -> Config:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     return config
+
+
+def newest_revision() -> str:
+    """The revision of the tables as this version of memcube knows them."""
+    newest = ScriptDirectory.from_config(configuration()).get_current_head()
+    assert newest is not None, "there is a migration"
+    return newest

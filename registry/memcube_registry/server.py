@@ -24,6 +24,7 @@ from memcube_protocol import limits
 from memcube_protocol.errors import StorageError, UnavailableError
 
 from memcube_registry.rates import mapped
+from memcube_registry.restores import require_complete
 from memcube_registry.scratch import scratch_folder
 from memcube_registry.settings import (
     BUCKETS_VARIABLE,
@@ -89,10 +90,12 @@ def prepare(settings: Settings) -> None:
     Raises:
         StorageError: the data folder cannot be made.
         UnavailableError: the database does not answer.
+        ConflictError: a restore into the data folder is not complete.
     """
     from memcube_registry.accounts.handshake import load_key
     from memcube_registry.database import Database
 
+    require_complete(settings.data_dir)
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from memcube_registry.database import UtcDateTime, choice, utc_now
+from memcube_registry.database import PASSING, UtcDateTime, choice, utc_now
 from memcube_registry.delivery.decision import Form
 
 
@@ -45,6 +45,8 @@ class Upload(SQLModel, table=True):
     direct one has a `DirectUpload` as well, and takes no bytes here.
     """
 
+    __table_args__ = PASSING
+
     id: str = Field(max_length=32, primary_key=True)
     repository_id: int = Field(foreign_key="repository.id", index=True)
     account_id: int = Field(foreign_key="account.id", index=True)
@@ -63,6 +65,7 @@ class DirectUpload(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[Any] = "direct_upload"
+    __table_args__ = PASSING
 
     upload_id: str = Field(
         max_length=32, primary_key=True, foreign_key="upload.id", ondelete="CASCADE"

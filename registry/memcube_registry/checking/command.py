@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memcube_registry.command_options import FOLDER, places
+from memcube_registry.command_options import FOLDER, places, reading, sample_of
 
 if TYPE_CHECKING:
-    from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
+    from memcube_signing.transparency.checkpoint import SignedCheckpoint
 
     from memcube_registry.checking.findings import Report
     from memcube_registry.database import Database
@@ -20,23 +20,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help="Read and hash every blob.")
-@click.option(
-    "--sample",
-    type=click.IntRange(0),
-    default=256,
-    show_default=True,
-    help="How many blobs to read and hash, drawn at random; every blob's size is checked.",
-)
+@reading
 @click.option(
     "--seed", type=int, help="Draw the same blobs again; without: another draw each time."
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 64),
-    default=4,
-    show_default=True,
-    help="How many blobs to read at once.",
 )
 @click.option(
     "--checkpoint", type=FOLDER, help="A checkpoint that the log has shown: it must still hold it."
@@ -59,20 +45,19 @@ def fsck(
 
     Example: memcube-registry fsck --all --data ./registry
     """
-    import secrets
-
     from memcube_protocol.errors import IntegrityError
 
-    from memcube_registry.checking.content import Sample
+    from memcube_registry.checking.history import log_key
     from memcube_registry.checking.service import Thoroughness, check
     from memcube_registry.database import utc_now
     from memcube_registry.storage.opening import open_store
 
-    draw = Sample(None if everything else sample, secrets.randbits(32) if seed is None else seed)
+    draw = sample_of(everything, sample, seed)
     with closing(existing_database(settings)) as database:
-        how = Thoroughness(draw, threads, log_key(settings, database), _seen(checkpoint))
-        store = open_store(settings, database)
-        report = check(database, store, how, utc_now())
+        how = Thoroughness(
+            draw, threads, log_key(settings.log_key_file, database), checkpoint_in(checkpoint)
+        )
+        report = check(database, open_store(settings, database), how, utc_now())
     click.echo(json.dumps(report.to_json()) if as_json else shown(report))
     if report.damage:
         raise IntegrityError(
@@ -92,7 +77,7 @@ def existing_database(settings: Settings) -> Database:
 
     from memcube_registry.database import Database
 
-    database = Database.of(settings)
+    database = Database.patient(settings)
     file = Path(database.url.database or "")
     if (database.is_sqlite and not file.is_file()) or not inspect(database.engine).has_table(
         "blob"
@@ -104,25 +89,8 @@ def existing_database(settings: Settings) -> Database:
     return database
 
 
-def log_key(settings: Settings, database: Database) -> NoteKey | None:
-    """The log's key under the name that the log has; None where there is no key file."""
-    from cryptography.hazmat.primitives.asymmetric import ed25519
-    from memcube_signing.keys import PrivateKey
-    from memcube_signing.transparency.checkpoint import NoteKey
-
-    from memcube_registry.log.appending import current
-
-    try:
-        seed = settings.log_key_file.read_bytes()
-    except FileNotFoundError:
-        return None
-    with database.read() as session:
-        origin = current(session, settings.log_name).origin
-    key = PrivateKey(ed25519.Ed25519PrivateKey.from_private_bytes(seed)).public_key
-    return NoteKey(origin, key)
-
-
-def _seen(path: Path | None) -> SignedCheckpoint | None:
+def checkpoint_in(path: Path | None) -> SignedCheckpoint | None:
+    """The checkpoint that a file holds."""
     from memcube_signing.transparency import checkpoint
 
     return checkpoint.parse(path.read_text(encoding="utf-8")) if path else None

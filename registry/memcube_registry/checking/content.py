@@ -84,6 +84,13 @@ def pages(database: Database) -> Iterator[Sequence[StoredBlob]]:
         last = page[-1].id
 
 
+def is_known(database: Database, blob: StoredBlob) -> bool:
+    """Whether its row is still there: else it was collected since it was listed."""
+    query = select(col(Blob.location)).where(col(Blob.id) == blob.id)
+    with database.read() as session:
+        return session.execute(query).scalar_one_or_none() == blob.location
+
+
 @dataclass(frozen=True, slots=True)
 class _Checker:
     database: Database
@@ -97,7 +104,7 @@ class _Checker:
             if self._has_its_size(blob) and whole:
                 self._require_bytes(blob)
         except NotFoundError:
-            if self._is_there(blob):
+            if is_known(self.database, blob):
                 self.findings.add(Rule.BLOB_MISSING, blob.digest, f"no object {blob.location}")
         except StorageError as error:
             self.findings.add(Rule.BLOB_UNREADABLE, blob.digest, str(error))
@@ -127,9 +134,3 @@ class _Checker:
             self.findings.add(
                 Rule.BLOB_DIGEST, blob.digest, f"object {blob.location} has digest {actual}"
             )
-
-    def _is_there(self, blob: StoredBlob) -> bool:
-        """Whether the row is still there: else the blob was collected since it was listed."""
-        query = select(col(Blob.location)).where(col(Blob.id) == blob.id)
-        with self.database.read() as session:
-            return session.execute(query).scalar_one_or_none() == blob.location

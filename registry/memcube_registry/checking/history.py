@@ -7,9 +7,12 @@ appended meanwhile changes nothing of it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from memcube_protocol.errors import MemcubeError
+from memcube_signing.keys import PrivateKey
 from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
@@ -60,6 +63,16 @@ def _ahead(session: Session, size: int) -> list[str]:
         f"witness {name} has seen {shown} entries, the log has {size}"
         for name, shown in session.execute(witnesses)
     ]
+
+
+def log_key(file: Path, database: Database) -> NoteKey | None:
+    """The key in `file`, under the name that the log has; None where there is no file or no log yet."""
+    with database.read() as session:
+        state = session.get(LogState, 1)
+    if state is None or not file.is_file():
+        return None
+    signer = PrivateKey(ed25519.Ed25519PrivateKey.from_private_bytes(file.read_bytes()))
+    return NoteKey(state.origin, signer.public_key)
 
 
 @dataclass(slots=True)

@@ -43,7 +43,9 @@ def _check_objects(database: Database, store: BlobStore, now: datetime, findings
     old = (each for each in store.objects() if each.written_at < now - ORPHAN_AGE)
     for names in _portions(old):
         findings.count("objects", len(names))
-        for name in names - _known(database, names, Blob.location):
+        # A direct upload's object lies where its blob will: asked in this order, none slips between.
+        underway = _known(database, names, Upload.id)
+        for name in names - underway - _known(database, names, Blob.location):
             if _is_held(store, name):
                 findings.add(Rule.ORPHAN_OBJECT, name, "no blob lies there")
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sqlmodel import Field, SQLModel
 
-from memcube_registry.database import UtcDateTime, utc_now
+from memcube_registry.database import PASSING, UtcDateTime, utc_now
 
 
 class RateBucket(SQLModel, table=True):
@@ -18,6 +18,7 @@ class RateBucket(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[Any] = "rate_bucket"
+    __table_args__ = PASSING
 
     key: str = Field(max_length=32, primary_key=True)
     tokens: float

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
+from memcube_registry import postgres
 from memcube_registry.batching import Batches
 from memcube_registry.observability import log
 from memcube_registry.rates.buckets import BUCKETS_MAX, MemoryBuckets, Rate
@@ -30,7 +31,7 @@ LEASE_S: Final = 0.05
 KEPT_S: Final = 10.0
 AT_ONCE: Final = 256
 _SWEEP_S: Final = 60.0
-_TIMEOUT_MS: Final = 2000
+_OPTIONS: Final = postgres.Options(connections=1, statement_timeout_s=2, lock_timeout_s=2)
 
 # A row's clock never runs backwards, except where the server's own was set back.
 _TAKE: Final = text("""\
@@ -96,16 +97,8 @@ class SharedBuckets:
 
     def __init__(self, url: URL, secret: bytes) -> None:
         # A connection of its own: requests that wait for the pool must not hold up the gate.
-        self._engine = create_engine(
-            url,
-            pool_size=1,
-            max_overflow=0,
-            pool_pre_ping=True,
-            isolation_level="AUTOCOMMIT",
-            connect_args={
-                "connect_timeout": 5,
-                "options": f"-c statement_timeout={_TIMEOUT_MS}",
-            },
+        self._engine = postgres.engine(url, _OPTIONS).execution_options(
+            isolation_level="AUTOCOMMIT"
         )
         self._secret = secret
         self._alone = MemoryBuckets()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sqlalchemy import Text, delete, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from memcube_registry.database import Database, UtcDateTime, utc_now
+from memcube_registry.database import PASSING, Database, UtcDateTime, utc_now
 from memcube_registry.storage.claims import LEASE, Claimed, busy, lost
 
 
@@ -17,6 +17,7 @@ class UploadClaim(SQLModel, table=True):
     """One upload of a store that cannot lock. `owner` is one request of one process, if any writes now."""
 
     __tablename__: ClassVar[Any] = "upload_claim"
+    __table_args__ = PASSING
 
     upload: str = Field(max_length=32, primary_key=True)
     owner: str | None = Field(default=None, max_length=32, index=True)

@@ -45,18 +45,18 @@ class LocalFiles:
     def __init__(self, folder: Path) -> None:
         self._objects = folder.absolute() / "blobs"
         self._uploads = folder.absolute() / "uploads"
-        with _translated("the blob store"):
+        with translated("the blob store"):
             for shard in (f"{number:02x}" for number in range(256)):
                 (self._objects / shard).mkdir(parents=True, exist_ok=True)
             self._uploads.mkdir(exist_ok=True)
-            _sync_folder(self._objects)
-            _sync_folder(folder)
+            sync_folder(self._objects)
+            sync_folder(folder)
 
     def read(self, location: str, *, start: int = 0, stop: int | None = None) -> Pieces:
         """See `Reader.read`."""
-        with _translated(f"object {location}"):
+        with translated(f"object {location}"):
             handle = os.open(self._object(location), os.O_RDONLY | os.O_CLOEXEC)
-        return _FilePieces(handle, start, stop)
+        return FilePieces(handle, start, stop)
 
     def url(self, location: str, *, media_type: str) -> str | None:  # noqa: ARG002 - part of the interface
         """See `Direct.url`: files are sent by the server itself."""
@@ -81,14 +81,14 @@ class LocalFiles:
 
     def abort(self, upload: str) -> None:
         """See `Uploads.abort`."""
-        with _translated("the upload"):
+        with translated("the upload"):
             self._upload(upload).unlink(missing_ok=True)
 
     def finish(self, upload: str, *, size: int) -> str:
         """See `Finisher.finish`: fsync the file, rename it, fsync its new folder."""
         location = uuid.uuid4().hex
         source, target = self._upload(upload), self._object(location)
-        with _translated("the blob"):
+        with translated("the blob"):
             # Locked to the end: no writer may hold the file when it becomes an object.
             handle = self._locked(upload)
             try:
@@ -99,12 +99,12 @@ class LocalFiles:
                 source.rename(target)
             finally:
                 os.close(handle)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         return location
 
     def delete(self, location: str) -> None:
         """See `Sweeper.delete`."""
-        with _translated(f"object {location}"):
+        with translated(f"object {location}"):
             self._object(location).unlink(missing_ok=True)
 
     def objects(self) -> Iterator[Object]:
@@ -119,7 +119,7 @@ class LocalFiles:
     def check(self) -> None:
         """See `BlobStore.check`: writes, syncs and removes a small file."""
         probe = self._upload(uuid.uuid4().hex)
-        with _translated("the blob store"):
+        with translated("the blob store"):
             try:
                 handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
@@ -130,7 +130,7 @@ class LocalFiles:
                 probe.unlink(missing_ok=True)
 
     def _locked(self, upload: str) -> int:
-        with _translated("the upload"):
+        with translated("the upload"):
             handle = os.open(self._upload(upload), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +167,7 @@ class _FileSink:
 
     def write(self, pieces: Sequence[bytes], /) -> None:
         """See `Sink.write`."""
-        with self._in_use, _translated("the upload"):
+        with self._in_use, translated("the upload"):
             if self._handle is None:
                 raise StorageError("the upload was closed", hint="resume the upload")
             for at in range(0, len(pieces), _WRITEV_PIECES):
@@ -175,7 +175,7 @@ class _FileSink:
 
     def undo(self) -> None:
         """See `Sink.undo`."""
-        with self._in_use, _translated("the upload"):
+        with self._in_use, translated("the upload"):
             if self._handle is not None:
                 os.ftruncate(self._handle, self._opened_at)
                 os.lseek(self._handle, 0, os.SEEK_END)
@@ -207,7 +207,7 @@ def _is_still_at(handle: int, path: Path) -> bool:
 
 
 def _stand_at_end(handle: int, size: int) -> None:
-    with _translated("the upload"):
+    with translated("the upload"):
         held = os.lseek(handle, 0, os.SEEK_END)
     if held != size:
         raise RangeMismatchError(
@@ -223,7 +223,7 @@ def _require_size(handle: int, size: int) -> None:
         )
 
 
-class _FilePieces:
+class FilePieces:
     """See `Pieces`. Owns `handle`."""
 
     def __init__(self, handle: int, start: int, stop: int | None) -> None:
@@ -242,7 +242,7 @@ class _FilePieces:
         if self._handle is None or wanted <= 0:
             self.close()
             raise StopIteration
-        with _translated("an object"):
+        with translated("an object"):
             piece = os.pread(self._handle, wanted, self._position)
         if not piece:  # somebody cut the file meanwhile
             self.close()
@@ -280,7 +280,7 @@ def _listed(folder: Path) -> Iterator[Object]:
                 yield Object(entry.name, datetime.fromtimestamp(written, UTC))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -298,7 +298,7 @@ def _require_name(name: str) -> None:
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def translated(what: str) -> Iterator[None]:
     """Turns the operating system's refusals into memcube's errors."""
     try:
         yield

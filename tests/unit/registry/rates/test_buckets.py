@@ -133,10 +133,10 @@ def test_a_table_keeps_its_size_and_forgets_those_unused_longest(tmp_path: Path)
     buckets, rate = MappedBuckets(tmp_path / "small"), Rate(0.0001)
     size = (tmp_path / "small").stat().st_size
     for number in range(2000):
-        assert take(buckets, str(number), rate, number * 0.001) == 0.0
+        assert take(buckets, str(number), rate, 1.0 + number * 0.001) == 0.0
         # Used between any two others, it is never the one unused longest.
-        assert (take(buckets, "used", rate, number * 0.001) > 0) is (number > 0)
-    assert take(buckets, "0", rate, 2.0) == 0.0
+        assert (take(buckets, "used", rate, 1.0 + number * 0.001) > 0) is (number > 0)
+    assert take(buckets, "0", rate, 4.0) == 0.0
     assert (tmp_path / "small").stat().st_size == size
     buckets.close()
 
