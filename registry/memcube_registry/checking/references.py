@@ -5,13 +5,14 @@ Every portion is read in one transaction, so what is pushed and deleted meanwhil
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from sqlalchemy import Select, exists, func, select, text, union_all
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from memcube_registry.accounts.models import Account
@@ -22,7 +23,9 @@ from memcube_registry.database import Database
 from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, Tag
 from memcube_registry.manifests.service import ABSENT_BLOBS
 
-_MANIFESTS: Final = 16
+_Blobs: TypeAlias = dict[str, tuple[int, bool]]
+_Children: TypeAlias = dict[str, bool]
+_MANIFESTS: Final = 32
 """At once: a manifest may have megabytes."""
 
 
@@ -60,36 +63,73 @@ def _check_page(database: Database, after: int, findings: Findings) -> int | Non
     )
     with database.read() as session:
         page = session.execute(query).all()
-        for row, name in page:
-            findings.count("manifests")
-            _check_manifest(session, row, f"{name}@{row.digest}", findings)
-    return page[-1][0].id if page else None
+        keys = [row.id for row, _ in page]
+        blobs, children = _noted_blobs(session, keys), _noted_children(session, keys)
+    for row, name in page:
+        findings.count("manifests")
+        what = f"{name}@{row.digest}"
+        parsed = _check_bytes(row, what, findings)
+        if parsed is not None:
+            _check_blobs(parsed, blobs.get(row.id, {}), what, findings)
+            _check_children(parsed, children.get(row.id, {}), what, findings)
+    return keys[-1] if keys else None
 
 
-def _check_manifest(session: Session, row: Manifest, what: str, findings: Findings) -> None:
+def _noted_blobs(session: Session, manifests: Sequence[int]) -> dict[int, _Blobs]:
+    """By manifest, the blobs noted for it: their sizes, and whether its repository links them."""
+    linked = exists().where(
+        col(BlobLink.blob_id) == Blob.id, col(BlobLink.repository_id) == Manifest.repository_id
+    )
+    query = (
+        select(col(ManifestBlob.manifest_id), col(Blob.digest), col(Blob.size_bytes), linked)
+        .join(Blob, col(Blob.id) == ManifestBlob.blob_id)
+        .join(Manifest, col(Manifest.id) == ManifestBlob.manifest_id)
+        .where(col(ManifestBlob.manifest_id).in_(manifests))
+    )
+    found: dict[int, _Blobs] = {}
+    for key, digest, size, is_linked in session.execute(query):
+        found.setdefault(key, {})[digest] = (size, bool(is_linked))
+    return found
+
+
+def _noted_children(session: Session, manifests: Sequence[int]) -> dict[int, _Children]:
+    """By index, the manifests noted as its children, and whether its repository holds them."""
+    child = aliased(Manifest)
+    held = exists().where(
+        col(child.repository_id) == Manifest.repository_id,
+        col(child.digest) == ManifestChild.child_digest,
+    )
+    query = (
+        select(col(ManifestChild.manifest_id), col(ManifestChild.child_digest), held)
+        .join(Manifest, col(Manifest.id) == ManifestChild.manifest_id)
+        .where(col(ManifestChild.manifest_id).in_(manifests))
+    )
+    found: dict[int, _Children] = {}
+    for key, digest, is_held in session.execute(query):
+        found.setdefault(key, {})[digest] = bool(is_held)
+    return found
+
+
+def _check_bytes(row: Manifest, what: str, findings: Findings) -> oci.Manifest | oci.Index | None:
+    """What the manifest's bytes say, if they are those of its digest."""
     try:
         expected = Digest.parse(row.digest)
         actual = Digest.of(row.content, expected.algorithm)
         parsed = oci.parse(row.content, row.media_type)
     except MemcubeError as error:
         findings.add(Rule.MANIFEST_BYTES, what, str(error))
-        return
+        return None
     if actual != expected:
         findings.add(Rule.MANIFEST_BYTES, what, f"its bytes have digest {actual}")
-        return
+        return None
     subject = str(parsed.subject.digest) if parsed.subject else None
     if row.size_bytes != len(row.content) or row.subject_digest != subject:
         findings.add(Rule.MANIFEST_FIELDS, what, "its row gives another size or subject")
-    _check_blobs(session, row, parsed, what, findings)
-    _check_children(session, row, parsed, what, findings)
+    return parsed
 
 
 def _check_blobs(
-    session: Session,
-    row: Manifest,
-    parsed: oci.Manifest | oci.Index,
-    what: str,
-    findings: Findings,
+    parsed: oci.Manifest | oci.Index, found: _Blobs, what: str, findings: Findings
 ) -> None:
     """Its blobs have rows of the right size, linked to its repository and noted as its own."""
     blobs = parsed.blobs if isinstance(parsed, oci.Manifest) else ()
@@ -98,47 +138,23 @@ def _check_blobs(
         for blob in blobs
         if not any(kind in blob.media_type for kind in ABSENT_BLOBS)
     }
-    noted = (
-        select(col(Blob.digest), col(Blob.size_bytes), _is_linked(row.repository_id))
-        .join(ManifestBlob, col(ManifestBlob.blob_id) == Blob.id)
-        .where(col(ManifestBlob.manifest_id) == row.id)
-    )
-    found = {digest: (size, linked) for digest, size, linked in session.execute(noted)}
     for digest in wanted.keys() ^ found.keys():
         side = "is not noted for it" if digest in wanted else "is noted for it by mistake"
         findings.add(Rule.MANIFEST_BLOBS, what, f"blob {digest} {side}")
     for digest in wanted.keys() & found.keys():
-        size, linked = found[digest]
-        if not linked:
+        size, is_linked = found[digest]
+        if not is_linked:
             findings.add(Rule.MANIFEST_BLOBS, what, f"blob {digest} is not in its repository")
         if size != wanted[digest]:
             findings.add(Rule.MANIFEST_BLOBS, what, f"blob {digest} has {size} bytes")
 
 
-def _is_linked(repository_id: int) -> Any:
-    return exists().where(
-        col(BlobLink.blob_id) == Blob.id, col(BlobLink.repository_id) == repository_id
-    )
-
-
 def _check_children(
-    session: Session,
-    row: Manifest,
-    parsed: oci.Manifest | oci.Index,
-    what: str,
-    findings: Findings,
+    parsed: oci.Manifest | oci.Index, found: _Children, what: str, findings: Findings
 ) -> None:
     """The manifests that an index names are in its repository, and noted as its children."""
     children = parsed.manifests if isinstance(parsed, oci.Index) else ()
     wanted = {str(child.digest) for child in children}
-    held = exists().where(
-        col(Manifest.repository_id) == row.repository_id,
-        col(Manifest.digest) == ManifestChild.child_digest,
-    )
-    noted = select(col(ManifestChild.child_digest), held).where(
-        col(ManifestChild.manifest_id) == row.id
-    )
-    found = {str(row[0]): bool(row[1]) for row in session.execute(noted)}
     for digest in wanted ^ found.keys():
         findings.add(Rule.MANIFEST_CHILDREN, what, f"manifest {digest} is not noted alike")
     for digest in (digest for digest, is_held in found.items() if not is_held):

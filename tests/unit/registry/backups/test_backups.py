@@ -387,7 +387,11 @@ def test_a_restore_of_another_snapshot_does_not_go_on_with_this_one(
     core: Core, tmp_path: Path, target: tuple[Settings, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backed_up(core, tmp_path)
-    monkeypatch.setattr(restoring, "load", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restoring, "load", cut_off)
     with pytest.raises(KeyboardInterrupt):
         restored(core, tmp_path, target)
     backed_up(core, tmp_path)
