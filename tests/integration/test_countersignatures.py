@@ -275,18 +275,23 @@ def test_a_server_that_is_killed_while_people_push_countersigns_each_release_onc
     server, eve = own
     names = [f"eve/{fresh('notes')}" for _ in range(9)]
 
+    pushed = threading.Event()
+
     def publish(portion: list[str]) -> None:
         with client_on(tmp_path / "home", eve) as client:
             for name in portion:
                 with suppress(MemcubeError):
                     push(client, tmp_path, name)
+                    pushed.set()
 
     with client_on(tmp_path / "home", eve) as client:
         push(client, tmp_path, f"eve/{fresh('first')}")
     for round_of in range(3):
         worker = threading.Thread(target=publish, args=(names[round_of * 3 : round_of * 3 + 3],))
+        pushed.clear()
         worker.start()
-        time.sleep(random.uniform(0.3, 2.0))
+        assert pushed.wait(100)
+        time.sleep(random.uniform(0, 1.5))
         server.kill()
         server.start()
         worker.join()

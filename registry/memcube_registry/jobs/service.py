@@ -272,8 +272,10 @@ def _earlier(new: Any) -> ColumnElement[datetime]:
 
 
 def _is_ready(now: datetime, lease: timedelta) -> ColumnElement[bool]:
-    is_due = (col(Job.state) == State.QUEUED) & (col(Job.due_at) <= now)
-    return or_(is_due, _is_expired(now, lease))
+    """Whether a job may be taken. Clocks jump: a new job waits for none, and none too long for its pause."""
+    is_new, is_odd = col(Job.attempts) == 0, col(Job.due_at) > now + _LONGEST_PAUSE
+    is_due = or_(col(Job.due_at) <= now, ~_is_periodic() & or_(is_new, is_odd))
+    return or_((col(Job.state) == State.QUEUED) & is_due, _is_expired(now, lease))
 
 
 def _is_expired(now: datetime, lease: timedelta) -> ColumnElement[bool]:

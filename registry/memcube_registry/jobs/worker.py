@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -26,6 +27,7 @@ Result = TypeVar("Result")
 
 LEASE: Final = timedelta(seconds=30)
 POLL_S: Final = 1.0
+_SCHEDULED_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 10.0
 """Between two looks at a database that does not answer."""
 
@@ -124,12 +126,13 @@ class Worker:
         return True
 
     def _run(self) -> None:
-        pause_s, is_scheduled = self.poll_s, False
+        pause_s, scheduled_s = self.poll_s, -math.inf
         while not self._stopped.is_set():
             try:
-                if not is_scheduled:
+                # Again and again: a clock that jumped back would put periodic jobs off.
+                if time.monotonic() - scheduled_s > _SCHEDULED_S:
                     self._schedule()
-                    is_scheduled = True
+                    scheduled_s = time.monotonic()
                 self.work_off()
                 pause_s = self.poll_s
             except Exception as error:  # a loop that ends would be worse than one failure

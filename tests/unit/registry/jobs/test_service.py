@@ -199,6 +199,17 @@ def test_a_lease_from_a_clock_that_ran_ahead_is_no_lease(queue: Queue) -> None:
     assert queue.take(name="another")
 
 
+def test_a_job_from_a_clock_that_ran_ahead_is_done_all_the_same(queue: Queue) -> None:
+    queue.wait(days=1)
+    queue.ask("new")
+    queue.ask("failed")
+    taken = queue.take("failed")
+    assert taken
+    queue.fail(taken)
+    queue.wait(days=-1)
+    assert [queue.took().subject, queue.took().subject] == ["new", "failed"]
+
+
 def test_a_job_that_kills_its_process_every_time_is_dead_in_the_end(queue: Queue) -> None:
     queue.ask()
     for _ in range(ATTEMPTS_MAX):
