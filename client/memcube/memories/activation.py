@@ -309,7 +309,7 @@ def views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Iterat
         tensor = rows(name)
         if key.kv_quantisation == INT8:
             scales = rows(activation.scale_of(name))
-            require_scales(scales)
+            require_scales(scales.numpy())
             tensor = dequantise(tensor, scales, dtypes[key.kv_dtype])
         return tensor.to(model.device).transpose(0, 1)[None]
 

@@ -1,7 +1,7 @@
 """A KV memory on its way from a file to a device: layer by layer, checked while it passes.
 
-    readers  read blocks into one of two staging buffers and compare their hashes
-    copies   leave the other buffer, on a stream of their own
+    readers  read blocks into staging buffers and compare their hashes
+    copies   leave the buffers that are full, on a stream of their own
     layers   are marked as they are complete: the model computes the first while the next arrive
 
 Staging buffers of a CUDA device are pinned, so that its copy engine fetches them by itself. The same code
@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from memcube_protocol import limits
-from memcube_protocol.activation import KvManifest, kv_tensors, scale_of
+from memcube_protocol.activation import SCALE_DTYPE, KvManifest, kv_tensors, scale_of
 from memcube_protocol.compatibility import INT8
 from memcube_protocol.errors import ConflictError, LimitExceededError, SizeMismatchError
 
@@ -29,10 +32,12 @@ from memcube.memories.kv_layers import LayerView
 from memcube.memories.kv_storage import dequantise, require_scales
 from memcube.memories.model_identity import torch_dtypes
 
-STAGE_BYTES: Final = 32 * limits.MIB
-"""Bytes of each of the two staging buffers."""
-PIECE_BYTES: Final = 4 * limits.MIB
-"""Bytes that one reader takes at once."""
+STAGE_BYTES: Final = 64 * limits.MIB
+"""Bytes of a staging buffer: several readers fill it at once."""
+BUFFERS: Final = 3
+"""One is copied from while the others are filled."""
+PIECE_BYTES: Final = 16 * limits.MIB
+"""Bytes that one reader takes at once: each piece costs the interpreter, which also asks the model."""
 _READERS: Final = min(16, os.cpu_count() or 1)
 
 
@@ -50,12 +55,14 @@ class _Piece:
 class _Stage:
     """What passes through a buffer at once, and the layers that are complete behind it."""
 
-    pieces: list[_Piece]
-    layers: list[int]
+    pieces: list[_Piece] = field(default_factory=list)
+    layers: list[int] = field(default_factory=list)
+    size: int = 0
 
-    @property
-    def size(self) -> int:
-        return sum(piece.size for piece in self.pieces)
+    def add(self, piece: _Piece) -> None:
+        """Take `piece` behind the others."""
+        self.pieces.append(piece)
+        self.size += piece.size
 
     def places(self) -> Iterator[tuple[_Piece, int]]:
         """Every piece and where it begins in a buffer that holds them all."""
@@ -93,14 +100,21 @@ class HeldKv:
         return self._tensor[at : at + piece.size]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Reader:
-    """Reads pieces of the open file `file`, and checks them if asked to."""
+    """Reads pieces of the open file `file`; checks them if asked to, and scales always."""
 
     manifest: KvManifest
     file: int
     name: str
     verify: bool
+
+    @cached_property
+    def scales(self) -> frozenset[str]:
+        """The tensors that are scales."""
+        if self.manifest.key.kv_quantisation != INT8:
+            return frozenset()
+        return frozenset(n for n, dtype, _ in self.manifest.tensors() if dtype == SCALE_DTYPE)
 
     def __call__(self, piece: _Piece, into: memoryview) -> None:
         done = 0
@@ -113,6 +127,8 @@ class _Reader:
             done += count
         if self.verify:
             self.manifest.blocks[piece.tensor].verify(into, piece.start)
+        if piece.tensor in self.scales:
+            require_scales(np.frombuffer(into, "<f4"))
 
 
 class StreamedLayers:
@@ -185,18 +201,17 @@ class StreamedLayers:
     def _stream_file(self, path: Path) -> None:
         stages = _stages(self._manifest, self._tokens)
         size = max(stage.size for stage in stages)
-        buffers = cycle((_Buffer(self._copies, size), _Buffer(self._copies, size)))
-        waiting: tuple[_Stage, _Buffer, list[Future[None]]] | None = None
+        buffers = [_Buffer(self._copies, size) for _ in range(min(BUFFERS, len(stages)))]
+        waiting: deque[tuple[_Stage, _Buffer, list[Future[None]]]] = deque()
         with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_READERS) as pool:
             reader = _Reader(self._manifest, file.fileno(), path.name, self._verify)
-            for stage, buffer in zip(stages, buffers):  # noqa: B905 - the buffers never end
+            for stage, buffer in zip(stages, cycle(buffers), strict=False):
                 self._require_open()
-                reads = buffer.fill(stage, reader, pool)
-                if waiting:
-                    self._send_read(*waiting)
-                waiting = stage, buffer, reads
-            assert waiting is not None, "a memory has layers"
-            self._send_read(*waiting)
+                if len(waiting) == len(buffers):
+                    self._send_read(*waiting.popleft())
+                waiting.append((stage, buffer, buffer.fill(stage, reader, pool)))
+            while waiting:
+                self._send_read(*waiting.popleft())
 
     def _require_open(self) -> None:
         if self._closed.is_set():
@@ -211,7 +226,6 @@ class StreamedLayers:
         """Copy `parts`, the bytes of the pieces of `stage`, and say which layers are complete."""
         with self._copies.issued():
             for piece, part in zip(stage.pieces, parts, strict=True):
-                self._require_scales(piece, part)
                 target = self._bytes(piece.tensor)[piece.place : piece.place + piece.size]
                 target.copy_(part, non_blocking=True)
             done = [(position, self._view(position)) for position in stage.layers]
@@ -219,10 +233,6 @@ class StreamedLayers:
         for position, view in done:
             self._views[position].set_result((view, mark))
         return mark
-
-    def _require_scales(self, piece: _Piece, part: Any) -> None:
-        if self._manifest.key.kv_quantisation == INT8 and self._dtypes[piece.tensor] != "I8":
-            require_scales(part.view(torch_dtypes()[self._dtypes[piece.tensor]]))
 
     def _view(self, position: int) -> LayerView:
         return LayerView(self._rows(f"l{position}.k"), self._rows(f"l{position}.v"))
@@ -339,13 +349,15 @@ def _covered(manifest: KvManifest, name: str, tokens: int) -> int:
 
 def _stages(manifest: KvManifest, tokens: int) -> list[_Stage]:
     """What to read, in the order of the layers, in portions of about `STAGE_BYTES`."""
-    stages = [_Stage([], [])]
+    names = [name for name, _, _ in manifest.tensors()]
+    each = len(names) // len(manifest.layers)
+    stages = [_Stage()]
     for position in range(len(manifest.layers)):
-        names = [name for name, _, _ in manifest.tensors() if name.startswith(f"l{position}.")]
-        for piece in (each for name in names for each in _pieces(manifest, name, tokens)):
-            if stages[-1].pieces and stages[-1].size + piece.size > STAGE_BYTES:
-                stages.append(_Stage([], []))
-            stages[-1].pieces.append(piece)
+        for name in names[position * each : (position + 1) * each]:
+            for piece in _pieces(manifest, name, tokens):
+                if stages[-1].pieces and stages[-1].size + piece.size > STAGE_BYTES:
+                    stages.append(_Stage())
+                stages[-1].add(piece)
         stages[-1].layers.append(position)
     return stages
 

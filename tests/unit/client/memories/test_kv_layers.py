@@ -81,7 +81,6 @@ OPERATIONS = {
     "chosen": lambda layer: layer.batch_select_indices(torch.tensor([0, 0])),
     "reordered": lambda layer: layer.reorder_cache(torch.tensor([0])),
     "replaced": lambda layer: setattr(layer, "keys", layer.keys + 1),
-    "emptied": lambda layer: layer.reset(),
 }
 
 
@@ -94,11 +93,25 @@ def test_whatever_is_done_to_a_layer_it_goes_on_as_transformers_own(
         if when == "after":
             layer.update(*states(3, 1))
         OPERATIONS[name](layer)
-    batch = 1 if name == "emptied" else theirs.keys.shape[0]
+    batch = theirs.keys.shape[0]
     for seed in (5, 6):
         ours.update(*states(2, seed, batch))
         theirs.update(*states(2, seed, batch))
     assert same(ours, theirs)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_an_emptied_layer_starts_anew_and_leaves_the_memory_alone(used, ours, memory) -> None:
+    before = memory.keys.clone()
+    if used:
+        ours.update(*states(3, 1))
+    ours.reset()
+    assert ours.get_seq_length() == 0
+    keys, values = states(3, 2)
+    ours.update(keys, values)
+    assert torch.equal(ours.keys, keys)
+    assert torch.equal(ours.values, values)
+    assert torch.equal(memory.keys, before)
 
 
 def test_two_copies_of_a_cache_do_not_write_over_each_other(ours, theirs) -> None:
