@@ -28,6 +28,11 @@ NO_LIMITS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--store s3` lets the shared server keep its blobs on an S3 server, and stream them from there."""
+    parser.addoption("--store", choices=("local", "s3"), default="local")
+
+
 @dataclass(frozen=True)
 class Person:
     """An account of our registry with a token that may do everything the account may."""
@@ -51,9 +56,14 @@ def fresh(prefix: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def memcube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemcubeServer]:
+def memcube(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MemcubeServer]:
     """Our registry, shared by all tests of this worker that do not harm it. Two processes answer."""
     settings = NO_LIMITS | {"MEMCUBE_REGISTRY_WORKERS": "2"}
+    if request.config.getoption("--store") == "s3":
+        s3: SwiftServer = request.getfixturevalue("s3_server")
+        settings |= s3.registry_settings(S3_READS="stream")
     with memcube_server(tmp_path_factory.mktemp("memcube"), settings) as server:
         yield server
 
