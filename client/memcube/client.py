@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from memcube import accounts, copying, holdings
     from memcube.loader import MountedCube
+    from memcube.mirroring import Mirror, Report
     from memcube.packing.pack import Packed
     from memcube.publish import Published
     from memcube.transfer import Progress
@@ -262,6 +263,12 @@ class Client:
 
         here, there = _reference(source), _reference(target)
         return copying.copy_tags(self.context, here, there, trust=trust, builds=builds)
+
+    def mirror(self, mirror: Mirror, *, trust: Trust = NORMAL_TRUST) -> Report:
+        """Copy what is new in a namespace into another one; see `mirroring.run_round`."""
+        from memcube import mirroring
+
+        return mirroring.run_round(self.context, mirror, trust=trust)
 
     def mount(
         self,

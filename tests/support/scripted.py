@@ -68,7 +68,11 @@ def scripted(script: Script, *, tls: ssl.SSLContext | None = None) -> Iterator[S
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:  # the client hung up on the way
+                self.close_connection = True
+                return
             request = Received(
                 self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body
             )

@@ -32,6 +32,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "cosign": Place("cosign:cosign", "Add a signature to a release that needs several."),
         "tag": Place("tag:tag", "Give a published cube one more tag."),
         "cp": Place("cp:cp", "Copy a cube with its signatures to another name or registry."),
+        "mirror": Place("mirror:mirror", "Follow a namespace: copy every cube and version in it."),
         "attest": Place("attest:attest", "Sign a further statement about a published cube."),
         "deprecate": Place("yank:deprecate", "Advise against a release."),
         "yank": Place("yank:yank", "Withdraw a release from its moving tags."),

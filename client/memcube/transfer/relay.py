@@ -1,9 +1,10 @@
 """Blobs from one repository into another: mounted within a registry, else streamed through.
 
-Nothing is kept on this machine but the addresses of upload sessions, so that a killed copy goes on where
-it stopped; only what goes to the Hub, which takes files, passes through the local store. Bytes that pass are hashed on the way, and the last of them is held back until they are known to be
-the right ones. Of a blob that is taken up in the middle only the target's registry sees the whole, which
-compares the digest as every registry has to.
+Nothing is kept on this machine but the addresses of upload sessions, so that a killed copy goes on
+where it stopped; only what goes to the Hub, which takes files, passes through the local store. Bytes
+that pass are hashed on the way, and the last of them is held back until they are known to be the right
+ones. Of a blob that is taken up in the middle only the target's registry sees the whole, which compares
+the digest as every registry has to.
 """
 
 from __future__ import annotations

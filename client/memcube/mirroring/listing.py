@@ -1,0 +1,131 @@
+"""What a namespace holds: as our registry tells it (`/api/v1`), or by the catalogue of others.
+
+Nothing that a registry lists leads out of the namespace that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from memcube_protocol import canonical_json, limits
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import (
+    ForbiddenError,
+    InvalidError,
+    MemcubeError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnsupportedError,
+)
+from memcube_protocol.reference import is_name, is_tag
+from memcube_signing.authority import carrier
+
+from memcube.http import Request
+from memcube.remote import Registry, is_fallback_tag
+from memcube.remote.connection import LIST_BYTES, PAGES, nonsense
+
+_PAGE: Final = 200
+_CLOSED: Final = (UnauthenticatedError, ForbiddenError)
+
+
+class Listing:
+    """What one registry says that it holds."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._is_ours = False
+
+    def cubes(self, namespace: str) -> list[str]:
+        """Names of the repositories below `namespace`, in order, without the one of its key documents.
+
+        Those travel with the cubes that they are about.
+
+        Raises:
+            UnsupportedError: the registry lists nothing.
+            UnauthenticatedError, ForbiddenError: not to this user.
+        """
+        below = f"{namespace}/"
+        names = {name for name in self._names(below) if name.startswith(below)}
+        return sorted(name for name in names if name.rpartition("/")[2] != carrier.NAME)
+
+    def tags(self, name: str) -> dict[str, Digest]:
+        """The tags of repository `name`, and what they lead to; ask for `cubes` first.
+
+        Raises:
+            NotFoundError: there is no such repository.
+        """
+        if self._is_ours:
+            return dict(self._tags_of_ours(name))
+        described = {
+            tag: self._registry.manifest_descriptor(name, tag)
+            for tag in self._registry.tags(name)
+            if not is_fallback_tag(tag)
+        }
+        return {tag: one.digest for tag, one in described.items() if one is not None}
+
+    def _names(self, below: str) -> list[str]:
+        closed: MemcubeError | None = None
+        try:
+            if (ours := self._cubes_of_ours(below)) is not None:
+                self._is_ours = True
+                return ours
+        except (NotFoundError, UnsupportedError, InvalidError):
+            pass  # another kind of registry
+        except _CLOSED as error:
+            closed = error
+        try:
+            return list(self._registry.catalog())
+        except (NotFoundError, UnsupportedError):
+            raise closed or UnsupportedError(
+                f"{self._registry.host} does not list what it holds",
+                hint="copy its cubes one by one: memcube cp --all-tags",
+            ) from None
+
+    def _cubes_of_ours(self, below: str) -> list[str] | None:
+        """The cubes that our registry shows this user; nothing where it is none of ours."""
+        names: list[str] = []
+        after, size = "", 0
+        for _ in range(PAGES):
+            query = {"prefix": below, "after": after, "limit": str(_PAGE)}
+            page = self._json(f"/api/v1/cubes?{urlencode(query)}", limits.MANIFEST_BYTES)
+            if not isinstance(page, dict) or not isinstance(page.get("cubes"), list):
+                return None
+            found = [name for name in _texts(page["cubes"], "name") if is_name(name)]
+            size += sum(map(len, found))
+            limits.require_at_most(f"list of the cubes in {below}", size, LIST_BYTES)
+            names += found
+            following = page.get("next")
+            if not isinstance(following, str):
+                return names
+            after = following
+        raise nonsense(self._registry.host, f"more than {PAGES} pages of cubes")
+
+    def _tags_of_ours(self, name: str) -> Iterator[tuple[str, Digest]]:
+        found = self._json(f"/api/v1/tags/{name}", LIST_BYTES)
+        if not isinstance(found, list):
+            raise nonsense(self._registry.host, "something else than a list of tags")
+        digests = _texts(found, "digest")
+        for tag, digest in zip(_texts(found, "name"), digests, strict=True):
+            if is_tag(tag) and not is_fallback_tag(tag):
+                yield tag, Digest.parse(digest)
+
+    def _json(self, path: str, limit: int) -> Any:
+        request = Request("GET", f"{self._registry.endpoint.url}{path}")
+        with self._registry.http.send(request) as response:
+            return canonical_json.parse(response.content(limit))
+
+
+def tag_names(registry: Registry, name: str) -> frozenset[str]:
+    """The tags of `name`; none where there is no such repository, or this user may not see it."""
+    try:
+        return frozenset(registry.tags(name))
+    except (NotFoundError, *_CLOSED):
+        return frozenset()
+
+
+def _texts(items: list[Any], key: str) -> list[str]:
+    """The text that each of `items` has under `key`; empty where it has none."""
+    found = [one.get(key) if isinstance(one, dict) else None for one in items]
+    return [one if isinstance(one, str) else "" for one in found]
