@@ -5,7 +5,7 @@ READY := .venv/.ready
 PAGES := $(wildcard ../shared/data/tldr/pages.jsonl.gz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench chaos defences mutate docs schemas constraints clean
+.PHONY: help demo serve test check fix bench gpu chaos defences mutate docs schemas constraints clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -43,6 +43,13 @@ bench: $(READY) ## measure against peers; writes docs/benchmarks.md's figures
 
 chaos: $(READY) ## kill a registry under load and check what it acknowledged; CHAOS='--kills 500 --seed 1'
 	PYTHONPATH=tests $(BIN)/python -m chaos $(CHAOS)
+
+# On a machine with CUDA, with the torch (2.11 or later) and transformers (5.17 or later) that it has.
+GPU_PYTHON ?= python3
+GPU_OUT ?= tests/bench/results/gpu.json
+
+gpu: ## measure KV memories on a CUDA device; needs blake3 and rfc8785 beside torch and transformers
+	$(GPU_PYTHON) tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B --out $(GPU_OUT)
 
 defences: $(READY) ## take each defence of the threat model away, and see its tests fail
 	nice -n 19 $(BIN)/python -m tests.defences

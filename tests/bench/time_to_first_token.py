@@ -288,7 +288,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, action="append", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=7)
     given = parser.parse_args()
     report: dict[str, Any] = {"machine": machine(given.device), "shapes": {}}
     bandwidth = host_to_device(given.device) if given.device == "cuda" else None

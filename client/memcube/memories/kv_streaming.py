@@ -34,11 +34,12 @@ from memcube.memories.model_identity import torch_dtypes
 
 STAGE_BYTES: Final = 64 * limits.MIB
 """Bytes of a staging buffer: several readers fill it at once."""
-BUFFERS: Final = 3
+BUFFERS: Final = 4
 """One is copied from while the others are filled."""
 PIECE_BYTES: Final = 16 * limits.MIB
 """Bytes that one reader takes at once: each piece costs the interpreter, which also asks the model."""
-_READERS: Final = min(16, os.cpu_count() or 1)
+_READERS: Final = min(8, os.cpu_count() or 1)
+"""More would read faster alone, and hold up the thread that asks the model."""
 
 
 @dataclass(frozen=True, slots=True)
