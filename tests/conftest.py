@@ -7,9 +7,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.hub import HubServer, hub_server
+from support.hub_machine import machine_of
+from support.machine import Machine
 from support.repository import Repository
 from support.servers import MemcubeServer, docker_registry, memcube_server
 from support.swift import SwiftServer, swift_server
@@ -106,3 +110,22 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]
     """A real S3 server, shared by all tests of this worker that do not harm it: `bucket()` is a test's own."""
     with swift_server(tmp_path_factory.mktemp("swift")) as server:
         yield server
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubServer]:
+    """A Hugging Face Hub of this test's own."""
+    with hub_server(tmp_path / "hub") as server:
+        yield server
+
+
+@pytest.fixture
+def hub_publisher(hub: HubServer, tmp_path: Path) -> Machine:
+    """Ada's machine, a member of Org on that Hub. It knows no registry."""
+    return machine_of(hub, tmp_path / "ada", hub.state.token("ada", organisations=("Org",)))
+
+
+@pytest.fixture
+def hub_reader(hub: HubServer, tmp_path: Path) -> Machine:
+    """The machine of somebody without an account there."""
+    return machine_of(hub, tmp_path / "reader", None)

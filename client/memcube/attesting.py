@@ -27,13 +27,14 @@ from memcube.trust.attested import KINDS, NAMES
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A statement that a registry holds now: of which type, about what, signed by whom."""
+    """A statement that a registry holds now: of which type, about what, signed by whom, attached by what."""
 
     reference: Reference
     subject: Digest
     predicate_type: str
     bundle: Digest
     key_id: str
+    referrer: Digest
 
 
 def attest(
@@ -144,7 +145,8 @@ def attach(
         push_blobs(registry, place.name, manifest.blobs, context.store, held=held)
         registry.put_manifest(place.name, manifest)
         _remember(context, found, Attestation(manifest, bundle.raw))
-    return Made(place, found.manifest.digest, predicate_type, bundle.digest, key.id)
+    subject = found.manifest.digest
+    return Made(place, subject, predicate_type, bundle.digest, key.id, manifest.digest)
 
 
 def _remember(context: Context, found: Found, attestation: Attestation) -> None:

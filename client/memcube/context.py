@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from memcube_protocol.errors import UnsupportedError
 from memcube_protocol.reference import HUB_HOST, Reference
 from memcube_protocol.selection import Selection
 from memcube_signing.keys import Signer
@@ -78,11 +77,6 @@ class Context:
         # Here and not above: what only reads the local store need not load an HTTP client.
         from memcube.remote import Registry
 
-        if host == HUB_HOST:
-            raise UnsupportedError(
-                "the Hugging Face Hub is no registry, and cannot do this",
-                hint="log in there with HF_TOKEN or hf auth login; keep keys, logs and jobs at a registry",
-            )
         return Registry(host, self._client(), self.settings)
 
     def hub(self) -> HubRemote:

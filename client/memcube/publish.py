@@ -1,4 +1,4 @@
-"""Publishing: blobs, then the manifest by digest, the signed release as its referrer, the tags last.
+"""Publishing: blobs, then the manifest by digest, what is signed about it as its referrers, the tags last.
 
 Nobody resolves a tag to something unsigned, and a publication that was interrupted is finished by
 running it again. Of the tags, the full version comes first: it never moves, so that of two machines
@@ -7,6 +7,7 @@ that release the same version one is refused; then those that follow it, `1.4`, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from memcube_protocol import oci
@@ -46,6 +47,9 @@ from memcube.visibility import Visibility
 
 LATEST = "latest"
 
+Accompany = Callable[[Reference, Cube], tuple[Digest, ...]]
+"""Attaches further statements to the cube at a place; the manifests that do so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -77,10 +81,12 @@ def publish(
     key: str | None = None,
     trust: Trust = NORMAL_TRUST,
     early: EarlySender | None = None,
+    accompany: Accompany = lambda _place, _cube: (),
 ) -> Published:
     """Publish `cube`, whose blobs the store holds, under `reference` (host and name) and its version.
 
-    `early` has sent some of them there while the cube was being packed.
+    `early` has sent some of them there while the cube was being packed. A place that publishes all at once
+    gets what `accompany` attaches together with the release; elsewhere it is not asked.
 
     Raises:
         ConflictError: the version is released already with other content, or another tag is asked for.
@@ -103,7 +109,8 @@ def publish(
     if present and (found := _released_by(context, place, signer, trust)):
         return _adopt(context, registry, cube, found)
     log = log_of_releases(registry, signer.public_key)
-    published = _publish(_Releasing(context, registry, place, cube, signer, trust, log), early)
+    releasing = _Releasing(context, registry, place, cube, signer, trust, log, accompany)
+    published = _publish(releasing, early)
     return replace(published, sent_bytes=published.sent_bytes + (early.moved_bytes if early else 0))
 
 
@@ -155,6 +162,7 @@ class _Releasing:
     signer: Signer
     trust: Trust
     log: RemoteLog | None
+    accompany: Accompany
 
 
 def _publish(releasing: _Releasing, early: EarlySender | None) -> Published:
@@ -168,6 +176,8 @@ def _publish(releasing: _Releasing, early: EarlySender | None) -> Published:
         sent = _push_manifest(context, registry, place.name, cube.manifest, early)
         signed = _logged_behind_rivals(releasing, signed)
         sent += attach(context, registry, place.name, signed)
+        further = releasing.accompany(place, cube) if registry.publishes_at_once else ()
+        related = (signed.manifest.digest, *further)
         followers = following_tags(registry, place)
         if lacking:
             # A tag never leads to what too few have signed: the last who signs sets it.
@@ -176,9 +186,7 @@ def _publish(releasing: _Releasing, early: EarlySender | None) -> Published:
             return Published(untagged, cube, (), False, sent, key_id, lacking=lacking, job=job)
         registry.put_tags(place.name, cube.manifest, (place.target, *followers))
         for tag in (place.target, *followers):
-            context.store.put_ref(
-                replace(place, tag=tag), cube.digest, related=(signed.manifest.digest,)
-            )
+            context.store.put_ref(replace(place, tag=tag), cube.digest, related=related)
     context.pins.record(signed.observation)
     for tag in followers:
         context.pins.record(tagged(signed.observation, tag))

@@ -75,6 +75,8 @@ def push(context: Context, source: Path | str, wanted: Reference | None, terms: 
         return replace(published, visibility=visibility)
     except UnauthenticatedError:
         host = (wanted.host if wanted else "") or context.settings.endpoint.host
+        if host == HUB_HOST:
+            raise
         if CredentialStore(context.settings).find(host) or identity_tokens.is_at_hand(os.environ):
             raise
         advice = identity_tokens.advice(os.environ)

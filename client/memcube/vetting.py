@@ -13,6 +13,7 @@ from typing import Final
 from memcube_protocol import oci
 from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.cube import Cube
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import FindingsError
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
@@ -69,8 +70,15 @@ def publish_vetted(
     found = scan(context, cube, cube.config.name) if vet.scan else None
     if found and not vet.allow_findings:
         require_publishable(found)
-    published = publish(context, cube, reference, key=key, trust=trust, early=early)
-    attest_published(context, published, found, key=key)
+
+    def accompany(place: Reference, released: Cube) -> tuple[Digest, ...]:
+        return attest_published(context, place, released, found, key=key)
+
+    published = publish(
+        context, cube, reference, key=key, trust=trust, early=early, accompany=accompany
+    )
+    if published.unchanged or not context.remote(published.reference.host).publishes_at_once:
+        accompany(published.reference, published.cube)
     return replace(published, scan=found)
 
 
@@ -106,64 +114,65 @@ def require_publishable(found: Scan) -> None:
 
 
 def attest_published(
-    context: Context, published: Published, found: Scan | None, *, key: str | None = None
-) -> None:
-    """Attach scan, model signature and build provenance to a cube, each where it is not there yet.
+    context: Context, place: Reference, cube: Cube, found: Scan | None, *, key: str | None = None
+) -> tuple[Digest, ...]:
+    """Attach scan, model signature and build provenance to the cube at `place`; the manifests that do so.
 
-    So a push that broke off after the release is finished by running it again.
+    Each where it is not known to be there: what a push that broke off lacked comes when it is run again.
 
     Raises:
         SigningKeyError: the key cannot be used.
         ForbiddenError, NetworkError: as the registry answers.
     """
     signer = context.signer(key)
-    present = _attached(context, published, signer.public_key)
+    present = _attached(context, place, cube, signer.public_key)
     bundles: list[tuple[str, Bundle]] = []
     if found is not None and scans.PREDICATE_TYPE not in present:
         bundles.append((scans.PREDICATE_TYPE, attest(found, signer)))
-    if _can_sign_files(signer, published) and model_signature.PREDICATE_TYPE not in present:
-        folder = published.reference.name.rpartition("/")[2]
-        files = model_signature.of_manifest(published.cube.manifest, folder)
+    if _can_sign_files(signer, cube) and model_signature.PREDICATE_TYPE not in present:
+        folder = place.name.rpartition("/")[2]
+        files = model_signature.of_manifest(cube.manifest, folder)
         bundles.append((model_signature.PREDICATE_TYPE, model_signature.sign(files, signer)))
     bundles += [
         (provenances.PREDICATE_TYPE, attest(build, signer))
-        for build in _builds(context, published)
+        for build in _builds(context, place, cube)
         if build.build_type not in present
     ]
-    registry, cube = context.remote(published.reference.host), published.cube
-    at = Found(published.reference, cube.manifest, cube.config.write(), (), Scope.REMOTE)
+    registry = context.remote(place.host)
+    at = Found(place, cube.manifest, cube.config.write(), (), Scope.REMOTE)
     held = (oci.EMPTY.digest,)  # the release's referrer brought it
-    for predicate_type, bundle in bundles:
-        attach(context, registry, at, bundle, predicate_type, signer, held=held)
+    return tuple(
+        attach(context, registry, at, bundle, predicate_type, signer, held=held).referrer
+        for predicate_type, bundle in bundles
+    )
 
 
-def _builds(context: Context, published: Published) -> tuple[Provenance, ...]:
+def _builds(context: Context, place: Reference, cube: Cube) -> tuple[Provenance, ...]:
     """How the memories were made that are not plain text."""
-    if all(memory.kind == PLAINTEXT for memory in published.cube.config.memories):
+    if all(memory.kind == PLAINTEXT for memory in cube.config.memories):
         return ()
     from memcube.provenance.builds import builds_of
 
-    place = published.reference
     with context.store.session():
-        return builds_of(published.cube, context.store, name=f"{place.host}/{place.name}")
+        return builds_of(cube, context.store, name=f"{place.host}/{place.name}")
 
 
-def _attached(context: Context, published: Published, own: PublicKey) -> set[str | None]:
-    """Predicate and build types of what the store knows to be attached to the cube at its place."""
-    ref = context.store.ref(published.reference)
+def _attached(context: Context, place: Reference, cube: Cube, own: PublicKey) -> set[str | None]:
+    """Predicate and build types of what the store knows to be attached to the cube at `place`."""
+    ref = context.store.ref(place)
     known = found_in_store(context.store, ref) if ref else None
-    if known is None or known.manifest.digest != published.cube.digest:
+    if known is None or known.manifest.digest != cube.digest:
         return set()
     types = {
         referrer.read(attestation.referrer).predicate_type for attestation in known.attestations
     }
     if provenances.PREDICATE_TYPE not in types:
         return types
-    built = values_of(provenances.KIND, known.attestations, published.cube.digest, (own,))
+    built = values_of(provenances.KIND, known.attestations, cube.digest, (own,))
     return types | {one.value.build_type for one in built}
 
 
-def _can_sign_files(signer: Signer, published: Published) -> bool:
+def _can_sign_files(signer: Signer, cube: Cube) -> bool:
     """OpenSSF model signing takes P-256 keys, and a folder with a file."""
     is_p256 = signer.public_key.algorithm is Algorithm.ECDSA_P256_SHA256
-    return is_p256 and bool(published.cube.files)
+    return is_p256 and bool(cube.files)

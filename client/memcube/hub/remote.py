@@ -46,6 +46,8 @@ _TAGS: Final = "see the repository's page for its tags"
 class HubRemote:
     """The Hub at `site`, for one user; a `remote.Remote`. Safe for several threads."""
 
+    publishes_at_once = True
+
     def __init__(self, site: Site, http: HttpClient, *, parallel: int = 4) -> None:
         self.host = HUB_HOST
         self.http = http

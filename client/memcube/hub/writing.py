@@ -235,8 +235,8 @@ class Publications:
         parent: str,
         title: str,
     ) -> str:
-        uploaded = self._uploaded(name)
-        operations = [uploaded.operation(one) or self._library.operation(one) for one in plan]
+        uploaded, once = self._uploaded(name), {one.path: one for one in plan}.values()
+        operations = [uploaded.operation(one) or self._library.operation(one) for one in once]
         self._library.upload(name, operations)
         made = self._library.commit(name, operations, deleted, parent, title)
         self._contents.pop(name, None)

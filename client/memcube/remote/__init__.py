@@ -50,6 +50,8 @@ _ACCEPT: Final = ", ".join(
 class Registry:
     """The registry at `host` (`host[:port]`; empty: the default one). Safe for several threads."""
 
+    publishes_at_once = False
+
     def __init__(self, host: str, http: HttpClient, settings: Settings) -> None:
         self._connection = Connection(host, http, settings)
         self.endpoint = self._connection.endpoint

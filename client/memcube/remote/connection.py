@@ -7,7 +7,8 @@ from typing import Final
 from urllib.parse import quote
 
 from memcube_protocol import limits
-from memcube_protocol.errors import NetworkError
+from memcube_protocol.errors import NetworkError, UnsupportedError
+from memcube_protocol.reference import HUB_HOST
 
 from memcube.http import HttpClient, Origin, Request, Response
 from memcube.settings import Settings
@@ -19,10 +20,19 @@ _NEXT: Final = re.compile(r"<([^<>]+)>[^,]*;\s*rel=\"?next\"?")
 
 
 class Connection:
-    """The registry at `host` (`host[:port]`; empty: the default one)."""
+    """The registry at `host` (`host[:port]`; empty: the default one).
+
+    Raises:
+        UnsupportedError: `host` is the Hub's, which is none.
+    """
 
     def __init__(self, host: str, http: HttpClient, settings: Settings) -> None:
         self.endpoint = settings.endpoint_of(host)
+        if self.endpoint.host == HUB_HOST:
+            raise UnsupportedError(
+                "the Hugging Face Hub is no registry, and cannot do this",
+                hint="log in there with HF_TOKEN or hf auth login; keep keys, logs and jobs at a registry",
+            )
         self.host = self.endpoint.host
         self.http = http
         self.origin = Origin.of(self.endpoint.url)

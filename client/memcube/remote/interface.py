@@ -57,7 +57,12 @@ class Names(Protocol):
 
 
 class Publisher(Protocol):
-    """Takes manifests whose blobs are there, and lets tags lead to them."""
+    """Takes manifests whose blobs are there, and lets tags lead to them.
+
+    Where it `publishes_at_once`, nothing of a release is to be seen before its first tag is set.
+    """
+
+    publishes_at_once: bool
 
     def put_manifest(
         self, name: str, manifest: oci.Manifest | oci.Index, target: str | None = None
