@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def serve(settings: Settings) -> None:
         configure_logging(settings.log_format, settings.log_level)
         prepare(settings)
         server = _server(settings)
-        server.on_startup(lambda: _drain_first(settings))
+        server.on_startup(lambda: _drain_first(server, settings.drain_s))
         # A worker that is forked while the announcer imports this codec could never import it.
         codecs.lookup("idna")
         announcer = threading.Thread(target=_announce, args=(settings,), daemon=True)
@@ -175,15 +176,22 @@ def _set_environment(settings: Settings, scratch: Path) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)
 
 
-def _drain_first(settings: Settings) -> None:
-    """Let readiness fail for `drain_s` before a SIGTERM ends the server: balancers go elsewhere."""
-    stop = signal.getsignal(signal.SIGTERM)
-    assert callable(stop), "granian sets its own before"
-    mark = Path(os.environ[DRAIN_VARIABLE])
+def _drain_first(server: MPServer, drain_s: float) -> None:
+    """Let readiness fail for `drain_s` before a SIGTERM ends the server: balancers go elsewhere.
 
-    def drain(number: int, frame: Any) -> None:
+    A second SIGTERM ends it at once, as a crash would: what was acknowledged is on the disk.
+    """
+    mark = Path(os.environ[DRAIN_VARIABLE])
+    stop: Callable[[], None] = server.signal_handler_interrupt
+
+    def drain(_number: int, _frame: Any) -> None:
+        if mark.exists():
+            stop()
+            for worker in server.wrks:
+                worker.kill()  # type: ignore[no-untyped-call]  # it has no annotations
+            return
         mark.touch()
-        timer = threading.Timer(settings.drain_s, stop, args=(number, frame))
+        timer = threading.Timer(drain_s, stop)
         timer.daemon = True
         timer.start()
 

@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.measuring import descendants
 from support.postgres import postgres_url
 from support.servers import clean_environment, command, first_line, stop_process
 from support.wire import Wire
@@ -68,64 +64,6 @@ def test_the_data_is_for_its_owner_only(tmp_path: Path) -> None:
         ready(started, tmp_path)
         assert (tmp_path / "data").stat().st_mode & 0o077 == 0
         assert (tmp_path / "data" / "token.key").stat().st_mode & 0o777 == 0o600
-
-
-def test_sigterm_finishes_what_runs_and_ends_with_0(tmp_path: Path) -> None:
-    with process(tmp_path, "--port", "0") as started:
-        found = ready(started, tmp_path)
-        slow = socket.create_connection(("127.0.0.1", int(found[2])), timeout=20)
-        form = b"grant_type=password"
-        slow.sendall(
-            b"POST /token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-            b"Content-Type: application/x-www-form-urlencoded\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(form)
-        )
-        time.sleep(0.3)
-        os.kill(started.pid, signal.SIGTERM)
-        time.sleep(0.5)
-        slow.sendall(form)
-        with slow.makefile("rb") as answer:
-            assert answer.readline().startswith(b"HTTP/1.1 400 ")
-        slow.close()
-        assert started.wait(20) == 0
-
-
-def test_readiness_fails_before_the_end_behind_a_balancer(tmp_path: Path) -> None:
-    with process(tmp_path, "--port", "0", DRAIN_S="1.5") as started:
-        wire = Wire(ready(started, tmp_path)[1])
-        os.kill(started.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 1.2
-        while wire.get("/readyz").status == 200 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert wire.get("/readyz").status == 503
-        assert wire.get("/healthz").status == 200
-        assert started.wait(20) == 0
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends workers with their parent")
-def test_workers_end_with_a_parent_that_was_killed_and_the_next_one_gets_the_port(
-    tmp_path: Path,
-) -> None:
-    with process(tmp_path, "--port", "0", "--workers", "2") as killed:
-        port = ready(killed, tmp_path)[2]
-        workers = descendants(killed.pid)[1:]
-        assert len(workers) == 2
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.wait(20)
-        deadline = time.monotonic() + 20
-        while any(map(is_running, workers)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not any(map(is_running, workers))
-    with process(tmp_path, "--port", port) as next_one:
-        assert ready(next_one, tmp_path)[2] == port
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process is there and not only waiting to be reaped."""
-    try:
-        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_a_port_in_use_is_said_so(tmp_path: Path) -> None:
