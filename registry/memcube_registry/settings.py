@@ -108,6 +108,9 @@ class Settings:
         "Largest blob that a client sends in one request, checked by the S3 server; larger ones come in "
         "parts, resumed and in parallel, and are read back.",
     )
+    s3_timeout_s: float = _setting(
+        30.0, "Longest pause of the S3 server before a request to it is tried again.", low=0.1
+    )
     s3_url_expiry_s: int = _setting(
         300, "How long a URL to which a client was redirected is valid.", low=1
     )

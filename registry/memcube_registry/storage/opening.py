@@ -37,6 +37,7 @@ def _s3(settings: Settings, database: Database) -> BlobStore:
         public_endpoint_url=settings.s3_public_url or None,
         region=settings.s3_region or None,
         path_style=settings.s3_path_style,
+        read_timeout_s=settings.s3_timeout_s,
     )
     expiry_s = settings.s3_url_expiry_s if settings.s3_reads == "redirect" else 0
     return S3Store(Bucket(place), DatabaseClaims(database), url_expiry_s=expiry_s)
