@@ -13,7 +13,7 @@ from memcube.context import Context
 from memcube.transfer import Outcome, Repository, relay_blobs
 
 _DEPTH: Final = 4
-_ATTACHED: Final = 1000
+ATTACHED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Passage:
                 wanted = [one for one in self._referrers(subject) if one.digest not in seen]
                 seen.update(one.digest for one in wanted)
                 limits.require_at_most(
-                    self.source.name, len(seen) - 1, _ATTACHED, unit="attached manifests"
+                    self.source.name, len(seen) - 1, ATTACHED, unit="attached manifests"
                 )
                 tally += self._carry_listed(subject, wanted)
                 following += [one.digest for one in wanted]

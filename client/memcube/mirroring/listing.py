@@ -104,10 +104,11 @@ class Listing:
 
     def _tags_of_ours(self, name: str) -> Iterator[tuple[str, Digest]]:
         found = self._json(f"/api/v1/tags/{name}", LIST_BYTES)
-        if not isinstance(found, list):
+        tags = _texts(found, "name") if isinstance(found, list) else [""]
+        digests = _texts(found, "digest") if isinstance(found, list) else [""]
+        if not all((*tags, *digests)):
             raise nonsense(self._registry.host, "something else than a list of tags")
-        digests = _texts(found, "digest")
-        for tag, digest in zip(_texts(found, "name"), digests, strict=True):
+        for tag, digest in zip(tags, digests, strict=True):
             if is_tag(tag) and not is_fallback_tag(tag):
                 yield tag, Digest.parse(digest)
 

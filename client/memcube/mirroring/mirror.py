@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from memcube_protocol import media_types
+from memcube_protocol import limits, media_types
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     EXIT_CONFLICT,
@@ -32,7 +32,7 @@ from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.mirroring.journal import Done, Journal
 from memcube.mirroring.listing import Listing, tag_names
 from memcube.mirroring.report import Fate, Report, Row
-from memcube.passage import descriptor_at
+from memcube.passage import ATTACHED, descriptor_at
 from memcube.remote import Registry
 from memcube.transfer import Repository
 from memcube.transfer.workers import Stop, run
@@ -163,14 +163,17 @@ class _Round:
             return Row(name, tag, Fate.ALARM, str(now.digest), other, exit_code=EXIT_CONFLICT)
         copied = copying.copy(
             self.context,
-            Reference(self.here.host, name, tag, now.digest),
+            Reference(self.here.host, name, tag),  # by its tag: moved back, it is an alarm
             Reference(self.there.host, self.mirror.name_at_target(name), tag),
             trust=self.trust,
             builds=self.mirror.builds,
         )
-        self.journal.write(name, tag, now)
+        if (
+            copied.digest == now.digest
+        ):  # else the tag moved meanwhile, and the next round looks again
+            self.journal.write(name, tag, now)
         fate = Fate.COPIED if copied.changed else Fate.UNCHANGED
-        return Row(name, tag, fate, str(now.digest), "", copied.moved.sent_bytes)
+        return Row(name, tag, fate, str(copied.digest), "", copied.moved.sent_bytes)
 
     def _other_content(self, name: str, tag: str, digest: Digest, before: Done | None) -> str:
         """What is wrong where version `tag` had another content before, or has it at the target."""
@@ -220,6 +223,7 @@ def _fits(text: str, patterns: Iterable[str]) -> bool:
 def _mark(registry: Registry, name: str, cube: Digest, *, builds: bool) -> str:
     """A mark of all that refers to `cube`, and to its builds: another one when something is added."""
     listed = registry.referrers(name, cube)
+    limits.require_at_most(name, len(listed), ATTACHED, unit="attached manifests")
     made = [one.digest for one in listed if one.artifact_type == media_types.BUILD]
     digests = {one.digest for one in listed if builds or one.digest not in made}
     for build in made if builds else ():
