@@ -313,6 +313,19 @@ def test_what_is_gone_stays_unless_it_is_to_be_pruned(
         assert "alice/notes:1.0.0" not in fates(mirrored(copier, *words, "--prune"))
 
 
+def test_a_registry_that_deletes_no_tags_makes_a_prune_fail(
+    foreign: QuirkyRegistry, publish: Callable[..., Any], copier: Machine, target: str
+) -> None:
+    publish("notes", "1.0.0")
+    publish("notes", "1.1.0")
+    mirrored(copier, f"{foreign.host}/alice", target)
+    del foreign.repository("alice/notes").tags["1.0.0"]
+    done = copier.run("mirror", f"{foreign.host}/alice", target, "--prune", "--json")
+    assert done.returncode != 0
+    assert fates(json.loads(done.stdout))["alice/notes:1.0.0"] == "failed"
+    assert repository_at(target, "notes").get_manifest("1.0.0").status == 200
+
+
 def test_a_source_that_lists_nothing_prunes_nothing(
     foreign: QuirkyRegistry, publish: Callable[..., Any], copier: Machine, target: str
 ) -> None:
