@@ -245,7 +245,8 @@ class HubLibrary:
 
     def _error(self, name: str, error: BaseException) -> MemcubeError | None:
         """Our error for one of the library's; None: it is none that it tells on purpose."""
-        page, words = self._site.page(name), harmless(str(error))
+        page = self._site.page(name)
+        words = harmless(str(error).replace(self._site.token or "\0", "[the token]"))
         if isinstance(error, RuntimeError) and error.__cause__:
             return self._error(name, error.__cause__)
         if isinstance(error, self._http_error):

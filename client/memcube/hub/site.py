@@ -13,7 +13,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from memcube_protocol.errors import InvalidSettingError
-from memcube_protocol.reference import DATASETS, HUB_HOST
+from memcube_protocol.reference import DATASETS, HUB_HOST, HUB_SCHEME
 
 from memcube.settings import Endpoint, Settings
 from memcube.store.files import read_file
@@ -93,6 +93,12 @@ def repository_of(name: str) -> tuple[str, str]:
     if slash and middle == DATASETS:
         return DATASET, f"{account}/{own}"
     return MODEL, name
+
+
+def written(name: str) -> str:
+    """How people write the repository of a reference's `name`: with `hf://` before what the Hub calls it."""
+    kind, own = repository_of(name)
+    return f"{HUB_SCHEME}{'' if kind == MODEL else f'{kind}s/'}{own}"
 
 
 def _token(environ: Mapping[str, str]) -> str | None:

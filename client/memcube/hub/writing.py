@@ -22,6 +22,7 @@ from memcube.hub.layout import CONFIG, INDEX, MANIFEST, Catalogue, blob_path, is
 from memcube.hub.library import Addition, HubLibrary
 from memcube.hub.reading import HubReader, Refs
 from memcube.hub.repository import Contents
+from memcube.hub.site import written
 from memcube.hub.tags import numbers
 from memcube.store import Store
 from memcube.transfer.progress import Moved, Outcome, Progress
@@ -126,7 +127,7 @@ class Publications:
             draft.cube,
             draft.before,
             self._uploaded(name),
-            place=f"{HUB_HOST}/{name}",
+            place=written(name),
             own_card=lambda digest: self._card(name, draft.base, digest),
         )
         for attached in draft.attached:
