@@ -14,7 +14,13 @@ from memcube_protocol import oci
 from memcube_protocol.config import CubeConfig, Lineage
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, NotFoundError, SigningKeyError, TrustError
+from memcube_protocol.errors import (
+    ConflictError,
+    MissingContentError,
+    NotFoundError,
+    SigningKeyError,
+    TrustError,
+)
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
 from memcube_signing.authority.document import authority_of
 from memcube_signing.job import Job
@@ -332,7 +338,7 @@ def _push_manifest(
     sent = _push_blobs(context, registry, name, manifest, held)
     try:
         registry.put_manifest(name, manifest)
-    except NotFoundError:
+    except (NotFoundError, MissingContentError):
         if not held:
             raise
         # The registry lost a blob of its own cube, or the tag moved meanwhile: ask for each.

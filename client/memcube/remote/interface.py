@@ -70,7 +70,7 @@ class Publisher(Protocol):
         """Publish `manifest` under tag or digest `target` (default: its digest).
 
         Raises:
-            NotFoundError: a blob that it names is missing.
+            NotFoundError, MissingContentError: a blob that it names is missing.
             ConflictError: an immutable tag names another manifest.
         """
         ...
