@@ -20,6 +20,7 @@ from memcube_registry.storage.claims import MemoryClaims
 from memcube_registry.storage.interface import PIECE_BYTES
 from memcube_registry.storage.s3 import Bucket, Place, S3Store
 from moto import mock_aws
+from support.hub import hub_server
 from support.swift import REGION, SwiftServer
 
 UPLOAD = "0123456789abcdef0123456789abcdef"
@@ -231,3 +232,17 @@ class TestS3OnMoto(BlobStoreContract):
             bucket = Bucket(Place(bucket="cubes", prefix="registry/", region=REGION))
             boto3.client("s3", region_name=REGION).create_bucket(Bucket="cubes")
             yield S3Store(bucket, MemoryClaims())
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+class TestHubStore(BlobStoreContract):
+    """Against a test server that speaks the Hub's API, through the Hub's own library."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[BlobStore]:
+        hub_store = pytest.importorskip("memcube_registry.storage.hub")
+        with hub_server(tmp_path / "hub") as hub:
+            token = hub.state.token("acme")
+            hub.state.create("dataset", "acme/blobs", private=True)
+            place = hub_store.Place("acme/blobs", hub.url, token)
+            yield hub_store.HubStore(hub_store.Dataset(place), tmp_path / "staging")

@@ -87,20 +87,31 @@ class LocalFiles:
     def finish(self, upload: str, *, size: int) -> str:
         """See `Finisher.finish`: fsync the file, rename it, fsync its new folder."""
         location = uuid.uuid4().hex
-        source, target = self._upload(upload), self._object(location)
-        with translated("the blob"):
-            # Locked to the end: no writer may hold the file when it becomes an object.
-            handle = self._locked(upload)
-            try:
-                _require_size(handle, size)
-                os.fchmod(handle, 0o440)
-                os.utime(handle)  # an object counts from now, or garbage collection might take it
-                os.fsync(handle)
-                source.rename(target)
-            finally:
-                os.close(handle)
+        target = self._object(location)
+        with self.held(upload, size=size) as source, translated("the blob"):
+            source.chmod(0o440)
+            source.rename(target)
             sync_folder(target.parent)
         return location
+
+    @contextmanager
+    def held(self, upload: str, *, size: int) -> Iterator[Path]:
+        """The file of an upload that holds `size` bytes, durable; nobody else can write to it meanwhile.
+
+        For this store, and for those whose uploads are staged here.
+
+        Raises:
+            ConflictError, SizeMismatchError, DiskFullError, ReadOnlyError, StorageError: as `finish`.
+        """
+        handle = self._locked(upload)
+        try:
+            with translated("the blob"):
+                _require_size(handle, size)
+                os.utime(handle)  # an object counts from now, or garbage collection might take it
+                os.fsync(handle)
+            yield self._upload(upload)
+        finally:
+            os.close(handle)
 
     def delete(self, location: str) -> None:
         """See `Sweeper.delete`."""

@@ -1,0 +1,229 @@
+"""The repository that holds the objects: what is asked of the Hub, through `huggingface_hub`."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+# The library reads this when it is loaded. Xet names content by hashes of its own, and falls back to nothing.
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+    hf_hub_url,
+)
+from huggingface_hub.hf_api import RepoFile
+from memcube_protocol.errors import NotFoundError, StorageError
+
+from memcube_registry.storage.hub.failures import patiently
+
+DEFAULT_ENDPOINT: Final = "https://huggingface.co"
+_KIND: Final = "dataset"
+_FOLDER: Final = "blobs"
+_BRANCH: Final = "main"
+_LOCATION: Final = re.compile(r"[0-9a-f]{32}")
+_PATH: Final = re.compile(rf"{_FOLDER}/[0-9a-f]{{2}}/(?P<location>[0-9a-f]{{32}})\.bin")
+_TIME_DIGITS: Final = 12
+_METADATA_TIMEOUT_S: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A dataset repository `namespace/name` of the Hub at `endpoint`, and the token to use there."""
+
+    repository: str
+    endpoint: str = DEFAULT_ENDPOINT
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where the bytes of an object are now: a signed address of the CDN, or one that needs the token."""
+
+    url: str = field(repr=False)
+    size: int
+    needs_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An object whose bytes the Hub has, and no commit names yet."""
+
+    operation: CommitOperationAdd
+
+
+class Dataset:
+    """The repository at `place`. Nothing is asked of the Hub when this is made."""
+
+    def __init__(self, place: Place) -> None:
+        self.endpoint = place.endpoint.rstrip("/")
+        self.token = place.token or get_token()
+        self._name = place.repository
+        self._api = HfApi(endpoint=self.endpoint, token=self.token, library_name="memcube")
+        self._is_private = threading.Event()
+
+    def check(self) -> None:
+        """Refuse a repository that is not there, or that everybody could read.
+
+        Raises:
+            StorageError: it is public, absent, or hidden from this token.
+            UnavailableError: the Hub did not answer.
+        """
+        info = patiently(
+            lambda: self._api.repo_info(self._name, repo_type=_KIND, timeout=_METADATA_TIMEOUT_S),
+            "the repository",
+        )
+        if not info.private:
+            self._is_private.clear()
+            raise StorageError(
+                f"the repository {self._name} is public: everybody could read private cubes in it",
+                hint="make it private in its settings on the Hub",
+            )
+        self._is_private.set()
+
+    def send(self, source: Path) -> Sent:
+        """Upload the content of a file. It becomes an object with the commit that names it.
+
+        Raises:
+            StorageError, UnavailableError: the Hub did not take it.
+        """
+        if not self._is_private.is_set():
+            self.check()
+
+        def send() -> CommitOperationAdd:
+            # As a stream: files given by their path go through Xet where that is installed.
+            with source.open("rb") as stream:
+                operation = CommitOperationAdd(path_of(new_location()), stream)
+                self._api.preupload_lfs_files(
+                    self._name, [operation], repo_type=_KIND, free_memory=False
+                )
+            # What the Hub keeps in Git itself is part of the commit: small things, and none at all.
+            is_sent = getattr(operation, "_is_uploaded", False)
+            operation.path_or_fileobj = b"" if is_sent else source.read_bytes()
+            return operation
+
+        return Sent(patiently(send, "the blob"))
+
+    def add(self, sent: Sequence[Sent]) -> list[str]:
+        """The locations of objects, all of which one commit has made durable.
+
+        Raises:
+            StorageError, UnavailableError: it was not made.
+        """
+        locations = [new_location() for _ in sent]
+        operations = [each.operation for each in sent]
+        for operation, location in zip(operations, locations, strict=True):
+            operation.path_in_repo = path_of(location)
+        self._commit(operations, f"Add {len(sent)} blobs")
+        return locations
+
+    def remove(self, locations: Iterable[str]) -> None:
+        """Take objects out of the branch in one commit; absent ones are no error.
+
+        Raises:
+            StorageError, UnavailableError: it was not made.
+        """
+        wanted = [path_of(location) for location in locations]
+        there = patiently(
+            lambda: self._api.get_paths_info(self._name, wanted, repo_type=_KIND), "the blobs"
+        )
+        operations = [CommitOperationDelete(entry.path) for entry in there]
+        if operations:
+            self._commit(operations, f"Remove {len(operations)} blobs")
+
+    def find(self, location: str) -> Found:
+        """Where an object's bytes are. Signed addresses expire after some time that the Hub chooses.
+
+        Raises:
+            NotFoundError: there is no such object.
+            StorageError, UnavailableError: the Hub does not say.
+        """
+        url = hf_hub_url(
+            self._name,
+            path_of(location),
+            repo_type=_KIND,
+            revision=_BRANCH,
+            endpoint=self.endpoint,
+        )
+        found = patiently(
+            lambda: self._api.get_hf_file_metadata(url=url, timeout=_METADATA_TIMEOUT_S),
+            f"object {location}",
+        )
+        if found.size is None:
+            raise StorageError(
+                f"the Hub does not say how large object {location} is",
+                hint="look at the registry's repository on the Hub",
+            )
+        return Found(found.location, found.size, self._is_own(found.location))
+
+    def locations(self) -> Iterator[str]:
+        """Every object that the branch holds.
+
+        Raises:
+            StorageError, UnavailableError: the Hub does not list them.
+        """
+
+        def listed() -> list[str]:
+            tree = self._api.list_repo_tree(self._name, _FOLDER, recursive=True, repo_type=_KIND)
+            return [entry.path for entry in tree if isinstance(entry, RepoFile)]
+
+        try:
+            paths = patiently(listed, "the list of blobs")
+        except NotFoundError:  # there is no folder before the first object
+            return
+        for path in paths:
+            if found := _PATH.fullmatch(path):
+                yield found["location"]
+
+    def _commit(
+        self,
+        operations: Sequence[CommitOperationAdd | CommitOperationDelete],
+        message: str,
+    ) -> None:
+        patiently(
+            lambda: self._api.create_commit(
+                self._name, operations, commit_message=message, repo_type=_KIND, revision=_BRANCH
+            ),
+            "the commit",
+        )
+
+    def _is_own(self, url: str) -> bool:
+        """Whether an address is the Hub's own, where the token is needed and may go."""
+        own, other = urlsplit(self.endpoint), urlsplit(url)
+        return (own.scheme, own.netloc) == (other.scheme, other.netloc)
+
+
+def new_location() -> str:
+    """The name of an object that is made now: no other has it."""
+    milliseconds = int(datetime.now(UTC).timestamp() * 1000)
+    return f"{milliseconds:0{_TIME_DIGITS}x}{secrets.token_hex(10)}"
+
+
+def written_at(location: str) -> datetime:
+    """When an object was made, by its name: the Hub would have to be asked for each file."""
+    return datetime.fromtimestamp(int(location[:_TIME_DIGITS], 16) / 1000, UTC)
+
+
+def path_of(location: str) -> str:
+    """Where an object lies in the repository.
+
+    Raises:
+        StorageError: it is not the name of an object.
+    """
+    # Names are made by this registry; anything else would be a path of somebody else's.
+    if not _LOCATION.fullmatch(location):
+        raise StorageError(
+            f"{location[:64]!r} is not the name of an object", hint="look at the server's log"
+        )
+    return f"{_FOLDER}/{location[-2:]}/{location}.bin"
