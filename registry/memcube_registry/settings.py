@@ -31,11 +31,12 @@ _WORKERS_AT_MOST: Final = 4
 
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB|TiB|)")
-_S3_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]{1,255}/?")
+_BARE_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]{1,255}/?")
 _S3_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
 _S3_PREFIX: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._\-]*/)*")
 _S3_OBJECT_BYTES: Final = 5 << 30
 """What S3 takes in one request at most."""
+_HUB_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _S3_EXPIRY_S: Final = 7 * 86_400
 """What the signature of a URL allows at most."""
 _TRUE: Final = ("true", "1", "yes", "on")
@@ -81,7 +82,9 @@ class Settings:
         60.0, "Longest pause inside a transaction before PostgreSQL ends it; 0: no limit."
     )
     storage: str = _setting(
-        "local", "Where blobs lie: in the data folder, or in an S3 bucket.", choices=("local", "s3")
+        "local",
+        "Where blobs lie: in the data folder, an S3 bucket, or a repository of the Hugging Face Hub.",
+        choices=("local", "s3", "hub"),
     )
     s3_bucket: str = _setting("", "Name of the bucket; needed by the storage `s3`.")
     s3_prefix: str = _setting("", "What every key in the bucket begins with, such as `registry/`.")
@@ -113,6 +116,26 @@ class Settings:
     )
     s3_url_expiry_s: int = _setting(
         300, "How long a URL to which a client was redirected is valid.", low=1
+    )
+    hub_repository: str = _setting(
+        "",
+        "Private dataset repository of blobs, such as `acme/cubes`; needed by the storage `hub`.",
+    )
+    hub_endpoint: str = _setting(
+        "", "URL of the Hub; empty: HF_ENDPOINT, else that of Hugging Face."
+    )
+    hub_token: str = _setting(
+        "", "Token that may write to the repository; empty: HF_TOKEN, else that of `hf auth login`."
+    )
+    hub_reads: str = _setting(
+        "redirect",
+        "Whether clients fetch blobs from the Hub's CDN themselves, or through the registry.",
+        choices=("redirect", "stream"),
+    )
+    hub_staging_dir: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
+        Path(),
+        "Folder of uploads on their way to the Hub, shared by all replicas; "
+        "empty: staging in the data folder.",
     )
     token_key_file: Path = _setting(  # noqa: RUF009 - it calls dataclasses.field
         Path(),
@@ -187,11 +210,14 @@ class Settings:
             raise _wrong("port", self.port, "a number from 0 to 65535")
         _require_url(self.external_url)
         self._require_s3()
+        self._require_hub()
         self.proxy_networks()
         if not self.workers:
             object.__setattr__(self, "workers", min(_cores(), _WORKERS_AT_MOST))
         if self.data_dir == Path():
             object.__setattr__(self, "data_dir", _platform_data_dir())
+        if self.hub_staging_dir == Path():
+            object.__setattr__(self, "hub_staging_dir", self.data_dir / "staging")
         if not self.database_url:
             object.__setattr__(self, "database_url", f"sqlite:///{self.data_dir / 'registry.db'}")
         if self.token_key_file == Path():
@@ -223,7 +249,7 @@ class Settings:
 
     def _require_s3(self) -> None:
         for name in ("s3_endpoint_url", "s3_public_url"):
-            if (url := getattr(self, name)) and not _S3_URL.fullmatch(url):
+            if (url := getattr(self, name)) and not _BARE_URL.fullmatch(url):
                 raise _wrong(name, url, "a URL such as https://s3.example.org, without a path")
         if not _S3_PREFIX.fullmatch(self.s3_prefix):
             raise _wrong("s3_prefix", self.s3_prefix, "words divided by slashes, such as registry/")
@@ -234,6 +260,15 @@ class Settings:
         wanted = self.storage == "s3" or self.s3_bucket
         if wanted and not _S3_BUCKET.fullmatch(self.s3_bucket):
             raise _wrong("s3_bucket", self.s3_bucket, "the name of a bucket, such as our-cubes")
+
+    def _require_hub(self) -> None:
+        if self.hub_endpoint and not _BARE_URL.fullmatch(self.hub_endpoint):
+            expected = "a URL such as https://hub.example.org, without a path"
+            raise _wrong("hub_endpoint", self.hub_endpoint, expected)
+        wanted = self.storage == "hub" or self.hub_repository
+        if wanted and not _HUB_REPOSITORY.fullmatch(self.hub_repository):
+            expected = "the name of a dataset repository, such as acme/cubes"
+            raise _wrong("hub_repository", self.hub_repository, expected)
 
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """The networks of `trusted_proxies`."""
@@ -321,8 +356,9 @@ with the value it has now. This table is generated from the code by `make docs`.
 
 
 def masked(settings: Settings) -> dict[str, str]:
-    """Every setting as text that may be shown: the password of the database URL is hidden."""
+    """Every setting as text that may be shown: passwords and tokens are hidden."""
     values = {entry.name: str(getattr(settings, entry.name)) for entry in fields(settings)}
+    values["hub_token"] = "***" if settings.hub_token else ""
     values["database_url"] = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", values["database_url"])
     return values
 

@@ -20,13 +20,15 @@ def open_store(settings: Settings, database: Database) -> BlobStore:
     """
     if settings.storage == "s3":
         return _s3(settings, database)
+    if settings.storage == "hub":
+        return _hub(settings)
     return LocalFiles(settings.data_dir / "blobs")
 
 
 def _s3(settings: Settings, database: Database) -> BlobStore:
     try:
         from memcube_registry.storage.s3 import Bucket, Place, S3Store
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "the storage s3 needs boto3", hint="pip install 'memcube[registry,s3]'"
         ) from error
@@ -41,3 +43,17 @@ def _s3(settings: Settings, database: Database) -> BlobStore:
     )
     expiry_s = settings.s3_url_expiry_s if settings.s3_reads == "redirect" else 0
     return S3Store(Bucket(place), DatabaseClaims(database), url_expiry_s=expiry_s)
+
+
+def _hub(settings: Settings) -> BlobStore:
+    try:
+        from memcube_registry.storage.hub import Dataset, HubStore, Place
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "the storage hub needs huggingface_hub", hint="pip install 'memcube[registry,hub]'"
+        ) from error
+    place = Place(
+        settings.hub_repository, settings.hub_endpoint or None, settings.hub_token or None
+    )
+    redirects = settings.hub_reads == "redirect"
+    return HubStore(Dataset(place), settings.hub_staging_dir, redirects=redirects)

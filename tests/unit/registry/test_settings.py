@@ -65,6 +65,12 @@ def test_the_clients_variables_are_none_of_the_servers() -> None:
         ("S3_READS", "sometimes"),
         ("S3_URL_EXPIRY_S", "0"),
         ("S3_URL_EXPIRY_S", "604801"),
+        ("HUB_REPOSITORY", "cubes"),
+        ("HUB_REPOSITORY", "acme/../cubes"),
+        ("HUB_REPOSITORY", "acme/cubes/more"),
+        ("HUB_ENDPOINT", "hub.example.org"),
+        ("HUB_ENDPOINT", "https://user@hub.example.org"),
+        ("HUB_READS", "sometimes"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,everybody"),
         ("COLOUR", "blue"),
     ],
@@ -79,6 +85,13 @@ def test_s3_without_a_bucket_is_refused_by_the_name_of_what_is_missing() -> None
     with pytest.raises(InvalidSettingError, match="MEMCUBE_REGISTRY_S3_BUCKET"):
         load({"MEMCUBE_REGISTRY_STORAGE": "s3"})
     assert load({}, options={"storage": "s3", "s3_bucket": "our-cubes"}).s3_reads == "redirect"
+
+
+def test_the_hub_without_a_repository_is_refused_by_the_name_of_what_is_missing() -> None:
+    with pytest.raises(InvalidSettingError, match="MEMCUBE_REGISTRY_HUB_REPOSITORY"):
+        load({"MEMCUBE_REGISTRY_STORAGE": "hub"})
+    chosen = load({}, options={"storage": "hub", "hub_repository": "acme/cubes"})
+    assert chosen.hub_staging_dir == chosen.data_dir / "staging"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +151,8 @@ def test_the_service_is_host_and_port_of_the_external_url() -> None:
 def test_passwords_are_not_shown() -> None:
     shown = masked(Settings(database_url="postgresql://memcube:hunter2@db:5432/memcube"))
     assert shown["database_url"] == "postgresql://memcube:***@db:5432/memcube"
+    assert masked(Settings(hub_token="hf_secret"))["hub_token"] == "***"
+    assert masked(Settings())["hub_token"] == ""
 
 
 def test_the_guide_lists_every_setting_as_the_code_has_it() -> None:

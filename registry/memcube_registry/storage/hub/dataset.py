@@ -20,15 +20,15 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    constants,
     get_token,
     hf_hub_url,
 )
 from huggingface_hub.hf_api import RepoFile
 from memcube_protocol.errors import NotFoundError, StorageError
 
-from memcube_registry.storage.hub.failures import patiently
+from memcube_registry.storage.hub.patience import patiently
 
-DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 _KIND: Final = "dataset"
 _FOLDER: Final = "blobs"
 _BRANCH: Final = "main"
@@ -40,10 +40,13 @@ _METADATA_TIMEOUT_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A dataset repository `namespace/name` of the Hub at `endpoint`, and the token to use there."""
+    """A dataset repository `namespace/name` of the Hub at `endpoint`, and the token to use there.
+
+    None stands for what the library's own variables say.
+    """
 
     repository: str
-    endpoint: str = DEFAULT_ENDPOINT
+    endpoint: str | None = None
     token: str | None = field(default=None, repr=False)
 
 
@@ -67,7 +70,7 @@ class Dataset:
     """The repository at `place`. Nothing is asked of the Hub when this is made."""
 
     def __init__(self, place: Place) -> None:
-        self.endpoint = place.endpoint.rstrip("/")
+        self.endpoint = (place.endpoint or constants.ENDPOINT).rstrip("/")
         self.token = place.token or get_token()
         self._name = place.repository
         self._api = HfApi(endpoint=self.endpoint, token=self.token, library_name="memcube")
