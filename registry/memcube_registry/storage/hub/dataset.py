@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ _LOCATION: Final = re.compile(r"[0-9a-f]{32}")
 _PATH: Final = re.compile(rf"{_FOLDER}/[0-9a-f]{{2}}/(?P<location>[0-9a-f]{{32}})\.bin")
 _TIME_DIGITS: Final = 12
 _METADATA_TIMEOUT_S: Final = 20.0
+_RACES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +139,15 @@ class Dataset:
         Raises:
             StorageError, UnavailableError: it was not made.
         """
-        wanted = [path_of(location) for location in locations]
-        there = patiently(
-            lambda: self._api.get_paths_info(self._name, wanted, repo_type=_KIND), "the blobs"
-        )
-        operations = [CommitOperationDelete(entry.path) for entry in there]
-        if operations:
-            self._commit(operations, f"Remove {len(operations)} blobs")
+        wanted = [path_of(location) for location in set(locations)]
+        for _ in range(_RACES):
+            there = self._present(wanted)
+            if not there:
+                return
+            operations = [CommitOperationDelete(path) for path in there]
+            with suppress(NotFoundError):  # another replica has removed one of them meanwhile
+                self._commit(operations, f"Remove {len(operations)} blobs")
+                return
 
     def find(self, location: str) -> Found:
         """Where an object's bytes are. Signed addresses expire after some time that the Hub chooses.
@@ -188,6 +192,13 @@ class Dataset:
         for path in paths:
             if found := _PATH.fullmatch(path):
                 yield found["location"]
+
+    def _present(self, wanted: list[str]) -> list[str]:
+        def asked() -> list[str]:
+            found = self._api.get_paths_info(self._name, wanted, repo_type=_KIND)
+            return sorted({entry.path for entry in found})
+
+        return patiently(asked, "the blobs")
 
     def _commit(
         self,
