@@ -101,10 +101,11 @@ class Worker:
 
     def work_off(self) -> int:
         """Do what is due until nothing is, or `stop`; how many jobs were tried."""
-        count = 0
-        while not self._stopped.is_set() and self.is_wanted() and self._is_due():
-            taken = self._take(list(self.handlers))
-            if taken is None:
+        # A read first: most looks find nothing, and a write would cost more.
+        count, kinds = 0, list(self.handlers)
+        is_due = self.is_wanted() and self._is_due()
+        while is_due and not self._stopped.is_set() and self.is_wanted():
+            if (taken := self._take(kinds)) is None:
                 break
             self._do(taken)
             count += 1
@@ -152,7 +153,6 @@ class Worker:
         self.database.run(work, locks=True)
 
     def _is_due(self) -> bool:
-        # A read first: it is cheaper than a write that finds nothing.
         with self.database.read() as session:
             kinds = list(self.handlers)
             return service.is_due(session, kinds, self._now(session), self.lease)
