@@ -17,7 +17,8 @@ import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from functools import lru_cache
+from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits, tensors
 from memcube_protocol.compatibility import INT8, NONE, CompatibilityKey
@@ -99,8 +100,8 @@ class KvManifest:
             if (self.blocks[name].size, self.blocks[name].block_bytes) != (size, block):
                 raise _invalid(f"the block hashes of {name} do not cover blocks of 256 tokens")
 
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
+    @staticmethod
+    def parse(raw: bytes) -> KvManifest:
         """The manifest that `raw` holds.
 
         Raises:
@@ -110,24 +111,7 @@ class KvManifest:
                 field is malformed or contradicts another.
         """
         limits.require_at_most("activation manifest", len(raw), limits.KV_MANIFEST_BYTES)
-        source = Fields(canonical_json.parse(raw, what=MANIFEST_FILE), MANIFEST_FILE)
-        if (version := source.text("mipVersion")) != "1.0":
-            raise source.refuse("mipVersion", f"is {version[:20]}, this memcube reads 1.0")
-        manifest = cls(
-            id=source.text("id"),
-            key=CompatibilityKey.from_fields(source.table("key")),
-            layers=tuple(map(_layer, source.tables("layers", count=_LAYERS))),
-            chain=_hashes(source, "tokenChain"),
-            blocks=_blocks(source.object("blocks")),
-            source=_source(source.table("source")),
-            information=source.object("information"),
-        )
-        source.finish()
-        if manifest.to_bytes() != raw:
-            raise InvalidJsonError(
-                f"{MANIFEST_FILE} is not in its canonical form", hint="dump the memory anew"
-            )
-        return manifest
+        return _parsed(bytes(raw))
 
     def to_bytes(self) -> bytes:
         """The canonical bytes of `manifest.json`.
@@ -167,6 +151,29 @@ class KvManifest:
         """Name, element type and shape of every tensor, in the order of the file."""
         key = self.key
         return kv_tensors(self.layers, key.token_count, key.kv_dtype, key.kv_quantisation)
+
+
+@lru_cache(maxsize=4)
+def _parsed(raw: bytes) -> KvManifest:
+    """See `KvManifest.parse`; remembered, for every mount of a memory reads its manifest."""
+    source = Fields(canonical_json.parse(raw, what=MANIFEST_FILE), MANIFEST_FILE)
+    if (version := source.text("mipVersion")) != "1.0":
+        raise source.refuse("mipVersion", f"is {version[:20]}, this memcube reads 1.0")
+    manifest = KvManifest(
+        id=source.text("id"),
+        key=CompatibilityKey.from_fields(source.table("key")),
+        layers=tuple(map(_layer, source.tables("layers", count=_LAYERS))),
+        chain=_hashes(source, "tokenChain"),
+        blocks=_blocks(source.object("blocks")),
+        source=_source(source.table("source")),
+        information=source.object("information"),
+    )
+    source.finish()
+    if manifest.to_bytes() != raw:
+        raise InvalidJsonError(
+            f"{MANIFEST_FILE} is not in its canonical form", hint="dump the memory anew"
+        )
+    return manifest
 
 
 KvTensor = tuple[str, str, tuple[int, ...]]

@@ -20,7 +20,7 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 _EXPONENT_FROM: Final = 1e21
 """From here on RFC 8785 writes floats with an exponent, below as the digits of an integer."""
 
-_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_BRACKET: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 """A string, even one without an end, or a bracket outside of strings; never matches twice over a place."""
 
 
