@@ -131,8 +131,8 @@ class DirectUploads:
         )
         self._connection.send(request, 200, 201, 204, 412).close()
 
-    def complete(self, name: str, upload: DirectUpload, digest: Digest) -> bool:
-        """Make it a blob; False while the registry still reads it back: ask again in a second.
+    def complete(self, name: str, upload: DirectUpload, digest: Digest) -> int | None:
+        """Make it a blob: None. Else how many bytes the registry has read back: ask again in a second.
 
         Raises:
             ConflictError: parts are missing.
@@ -140,11 +140,12 @@ class DirectUploads:
             NotFoundError: the upload is over.
         """
         answer = self._ask("POST", name, f"/{upload.id}/completion", {})
-        if answer.get("state") == "checking":
-            return False
+        read_back = answer.get("readBackBytes")
+        if answer.get("state") == "checking" and type(read_back) is int:
+            return read_back
         if answer.get("state") != "complete" or answer.get("digest") != str(digest):
             raise self._nonsense()
-        return True
+        return None
 
     def cancel(self, name: str, upload: DirectUpload) -> None:
         """Give an upload up."""

@@ -43,6 +43,7 @@ from memcube.transfer.workers import Stop, run
 DIRECT_BYTES: Final = 4 * limits.MIB
 """Smaller blobs go through the registry: the requests around a direct one cost more than it spares."""
 _POLL_S: Final = 1.0
+_PATIENCE_S: Final = 300.0
 _FIRST_TRIES: Final = 2
 """How often a store is tried that has never answered: the registry is another way to it."""
 _TRANSIENT: Final = (
@@ -172,9 +173,25 @@ class _Attempt:
             else:
                 missing.append(part)
         run(self._put, missing, sender.parallel)
-        while not self._uploads.complete(sender.name, upload, self._blob.digest):
+        self._await_proof()
+
+    def _await_proof(self) -> None:
+        """Have the upload made a blob, however long the registry reads back.
+
+        Raises:
+            UnavailableError: it reads no further.
+        """
+        name, furthest, idle_s = self._sender.name, -1, 0.0
+        while (read := self._uploads.complete(name, self._upload, self._blob.digest)) is not None:
             self._stop.check()
-            sender.registry.http.retry.sleep(_POLL_S)
+            furthest, idle_s = max(furthest, read), 0.0 if read > furthest else idle_s + _POLL_S
+            if idle_s > _PATIENCE_S:
+                raise UnavailableError(
+                    f"{self._sender.registry.host} has read back {furthest} of {self._blob.size} bytes "
+                    "and reads no further",
+                    hint="run the command again in a minute: what has arrived is kept",
+                )
+            self._sender.registry.http.retry.sleep(_POLL_S)
 
     def _begin_again(self, error: MemcubeError) -> bool:
         """Announce anew where the upload is over, or held wrong bytes of an earlier process.

@@ -99,6 +99,8 @@ class Prover:
             DigestMismatchError, SizeMismatchError: other bytes came; the upload is over.
             NotFoundError, QuotaExceededError, StorageError, UnavailableError …
         """
+        if self._stopped.is_set():
+            raise _stopping()
         job = self._jobs.get(upload_id)
         if job is None or job.account_id != principal.account_id:
             direct = await serve(self.uploads.resume, principal, upload_id)
@@ -179,7 +181,7 @@ class Prover:
                 hasher.update(piece)
                 job.size += len(piece)
                 if self._stopped.is_set():
-                    raise UnavailableError("the server is shutting down", hint="try again")
+                    raise _stopping()
                 if time.monotonic() - renewed_s > _RENEWAL_S:
                     self._renew(direct, job.size)
                     renewed_s = time.monotonic()
@@ -275,6 +277,10 @@ def _require_all(direct: OpenDirect, held: Sequence[HeldPart]) -> None:
     missing = [number for number in range(1, direct.part_count + 1) if number not in right]
     if missing or len(held) != direct.part_count:
         raise _incomplete(missing)
+
+
+def _stopping() -> UnavailableError:
+    return UnavailableError("the server is shutting down", hint="ask another replica, or again")
 
 
 def _incomplete(numbers: Sequence[int]) -> ConflictError:

@@ -56,8 +56,11 @@ def _check_uploads(database: Database, store: BlobStore, now: datetime, findings
         for name in names - _known(database, names, Upload.id):
             findings.add(Rule.ORPHAN_UPLOAD, name, "no row knows this upload")
     with database.read() as session:
+        # A direct upload announces bytes that the client puts, or never does.
         query = select(col(Upload.id), col(Upload.size_bytes)).where(
-            col(Upload.used_at) < now - _REST, col(Upload.size_bytes) > 0
+            col(Upload.used_at) < now - _REST,
+            col(Upload.size_bytes) > 0,
+            ~col(Upload.is_direct),
         )
         resting = session.execute(query).all()
     for upload, size in resting:

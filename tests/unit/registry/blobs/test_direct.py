@@ -25,6 +25,8 @@ from memcube_registry.blobs import uploading
 from memcube_registry.blobs.direct import Announcement, Found, OpenDirect, part_bytes_of
 from memcube_registry.blobs.models import DirectUpload
 from memcube_registry.blobs.proving import LEASE, Proof, Proven, Underway
+from memcube_registry.checking.content import Sample
+from memcube_registry.checking.service import Thoroughness, check
 from memcube_registry.database import Database, utc_now
 from memcube_registry.storage.claims import MemoryClaims
 from memcube_registry.storage.direct import Guarantees
@@ -268,6 +270,15 @@ def test_what_is_underway_is_not_swept_however_old_its_object_is(ann: DirectCore
     ann.core.now = utc_now()
     ann.core.collect()
     assert ann.content(content) == content
+
+
+def test_an_upload_that_rests_is_no_damage(ann: DirectCore) -> None:
+    content = os.urandom(11 * MIB)
+    direct = ann.begin(content)
+    ann.put(direct, content, [1])
+    ann.core.wait(hours=2)
+    how = Thoroughness(Sample(None, 0))
+    assert not check(ann.core.database, ann.store, how, ann.core.now).findings
 
 
 def test_a_crash_after_the_parts_were_joined_is_gone_on_from(ann: DirectCore) -> None:
