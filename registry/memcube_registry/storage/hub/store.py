@@ -18,8 +18,8 @@ from memcube_registry.storage.hub.reading import HubPieces
 from memcube_registry.storage.interface import Object, Pieces, Sink
 from memcube_registry.storage.local import LocalFiles
 
-AT_ONCE: Final = 100
-"""So many objects are added, or removed, by one commit: the Hub makes about one a second, and counts them."""
+AT_ONCE: Final = 90
+"""So many objects at most are added, or removed, by one commit: the Hub advises fewer than 100 files."""
 ADDRESS_LIFE_S: Final = 30
 """How long an address is given out again: the Hub's are valid for many minutes, and asking is counted too."""
 _ADDRESSES: Final = 4096
