@@ -13,7 +13,7 @@ from memcube_protocol.errors import (
     KeyNotAuthorisedError,
     YankedError,
 )
-from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
+from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version, tag_order
 from memcube_signing.authority.chain import about
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
@@ -107,7 +107,7 @@ def copy_tags(
             )
     at = context.at_registry(source)
     listed = [tag for tag in context.remote(at.host).tags(at.name) if not is_fallback_tag(tag)]
-    for tag in sorted(listed, key=lambda tag: (not is_immutable_tag(tag), tag)):
+    for tag in sorted(listed, key=tag_order):
         one = replace(source, tag=tag), replace(target, tag=tag)
         yield copy(context, *one, trust=trust, builds=builds)
 

@@ -21,7 +21,7 @@ from memcube_protocol.errors import (
     SigningKeyError,
     TrustError,
 )
-from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version
+from memcube_protocol.reference import Reference, is_immutable_tag, release_numbers, tag_of_version
 from memcube_signing.authority.document import authority_of
 from memcube_signing.job import Job
 from memcube_signing.keys import PublicKey, Signer
@@ -389,10 +389,10 @@ def attach(context: Context, registry: Remote, name: str, signed: SignedCube) ->
 
 def following_tags(registry: Remote, place: Reference) -> tuple[str, ...]:
     """The moving tags that lead to this version from now on: none where a newer one has them."""
-    version = _numbers(place.target)
+    version = release_numbers(place.target)
     if version is None:
         return ()
-    released = [_numbers(tag) for tag in _tags(registry, place)]
+    released = [release_numbers(tag) for tag in _tags(registry, place)]
     newer = [other for other in released if other is not None and other > version]
     return tuple(
         ".".join(map(str, version[:depth])) or LATEST
@@ -403,13 +403,5 @@ def following_tags(registry: Remote, place: Reference) -> tuple[str, ...]:
 
 def newest_release(registry: Remote, place: Reference) -> tuple[int, int, int] | None:
     """The highest version released at `place`, pre-releases aside."""
-    found = (_numbers(tag) for tag in _tags(registry, place))
+    found = (release_numbers(tag) for tag in _tags(registry, place))
     return max((numbers for numbers in found if numbers), default=None)
-
-
-def _numbers(tag: str) -> tuple[int, int, int] | None:
-    """The three numbers of a released version's tag; none for a pre-release or another tag."""
-    if not is_immutable_tag(tag) or "-" in tag.partition("_")[0]:
-        return None
-    major, minor, patch = tag.partition("_")[0].split(".")
-    return int(major), int(minor), int(patch)

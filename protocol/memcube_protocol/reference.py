@@ -212,6 +212,23 @@ def is_immutable_tag(tag: str) -> bool:
     return _SEMVER_TAG.fullmatch(tag) is not None
 
 
+def version_numbers(tag: str) -> tuple[int, int, int] | None:
+    """Major, minor and patch of a full version's tag, also of a pre-release; None for another tag."""
+    found = _SEMVER_TAG.fullmatch(tag)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def release_numbers(tag: str) -> tuple[int, int, int] | None:
+    """Major, minor and patch of a released version's tag; None for a pre-release or another tag."""
+    return None if "-" in tag.partition("_")[0] else version_numbers(tag)
+
+
+def tag_order(tag: str) -> tuple[bool, tuple[int, int, int], bool, str]:
+    """What sorts tags: full versions from the lowest to the highest, pre-releases first, then other tags."""
+    numbers = version_numbers(tag)
+    return numbers is None, numbers or (0, 0, 0), release_numbers(tag) is not None, tag
+
+
 def tag_of_version(version: str) -> str:
     """Tag of a SemVer `version`: `1.2.0+b1` becomes `1.2.0_b1`.
 

@@ -156,11 +156,11 @@ class HubRemote:
         if is_commit(target):
             return target
         refs = self._reader.refs(name)
+        if tag := following(target, refs.tags):
+            return refs.tags[tag]
         if target == LATEST:
             return refs.head
         found = refs.tags.get(target) or refs.branches.get(target)
-        if found is None and (tag := following(target, refs.tags)):
-            found = refs.tags[tag]
         return found or self._untagged(name, target, refs)
 
     def _untagged(self, name: str, target: str, refs: Refs) -> str:

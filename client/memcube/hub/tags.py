@@ -1,7 +1,7 @@
 """Tags that follow from others: on the Hub nobody sets `latest`, `1` and `1.4`; they are worked out.
 
-So they can neither be forgotten nor be left behind by a crash: `latest` is the head of `main`, and a
-partial version means the highest release that begins with it.
+So they can neither be forgotten nor be left behind by a crash. Each means the highest release that begins
+with it, pre-releases aside; `latest` is the head of `main` while there is none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from memcube_protocol.reference import is_immutable_tag
+from memcube_protocol.reference import release_numbers, tag_order
 
 LATEST: Final = "latest"
 _PARTIAL: Final = re.compile(r"(?:0|[1-9][0-9]{0,8})(?:\.(?:0|[1-9][0-9]{0,8}))?")
@@ -21,18 +21,12 @@ def is_derived(tag: str) -> bool:
     return tag == LATEST or _PARTIAL.fullmatch(tag) is not None
 
 
-def following(partial: str, tags: Iterable[str]) -> str | None:
-    """The highest release among `tags` of the partial version `partial`; pre-releases aside."""
-    if not _PARTIAL.fullmatch(partial):
+def following(tag: str, released: Iterable[str]) -> str | None:
+    """The highest release among the tags `released` that the derived `tag` leads to."""
+    if not is_derived(tag):
         return None
-    wanted = tuple(map(int, partial.split(".")))
-    found = [tag for tag in tags if (of := numbers(tag)) and of[: len(wanted)] == wanted]
-    return max(found, key=lambda tag: numbers(tag) or (), default=None)
-
-
-def numbers(tag: str) -> tuple[int, int, int] | None:
-    """The three numbers of a released version's tag; none for a pre-release or another tag."""
-    if not is_immutable_tag(tag) or "-" in tag.partition("_")[0]:
-        return None
-    major, minor, patch = tag.partition("_")[0].split(".")
-    return int(major), int(minor), int(patch)
+    wanted = () if tag == LATEST else tuple(map(int, tag.split(".")))
+    found = [
+        one for one in released if (of := release_numbers(one)) and of[: len(wanted)] == wanted
+    ]
+    return max(found, key=tag_order, default=None)

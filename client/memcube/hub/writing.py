@@ -15,7 +15,13 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, NotFoundError, UnsupportedError
 from memcube_protocol.oci import Descriptor, Manifest
-from memcube_protocol.reference import HUB_HOST, is_immutable_tag, tag_of_version
+from memcube_protocol.reference import (
+    HUB_HOST,
+    is_immutable_tag,
+    release_numbers,
+    tag_of_version,
+    tag_order,
+)
 
 from memcube.hub import repository
 from memcube.hub.layout import CONFIG, INDEX, MANIFEST, Catalogue, blob_path, is_cube, places_of
@@ -23,7 +29,6 @@ from memcube.hub.library import Addition, HubLibrary
 from memcube.hub.reading import HubReader, Refs
 from memcube.hub.repository import Contents
 from memcube.hub.site import written
-from memcube.hub.tags import numbers
 from memcube.store import Store
 from memcube.transfer.progress import Moved, Outcome, Progress
 
@@ -201,10 +206,10 @@ class Publications:
 
     def _require_newest(self, name: str, cube: Cube, refs: Refs) -> None:
         """Refuse a release that `main` would have to go back for."""
-        own = numbers(tag_of_version(cube.config.version))
-        released = [found for tag in refs.tags if (found := numbers(tag))]
-        if released and own and own < max(released):
-            newest = ".".join(map(str, max(released)))
+        own = tag_of_version(cube.config.version)
+        released = [tag for tag in refs.tags if release_numbers(tag)]
+        newest = max(released, key=tag_order, default=own)
+        if tag_order(own) < tag_order(newest):
             raise ConflictError(
                 f"{HUB_HOST}/{name} shows {newest}, and a repository of the Hub shows its newest release",
                 hint="raise the version above it, or release this one at a registry",

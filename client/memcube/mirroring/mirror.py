@@ -25,7 +25,7 @@ from memcube_protocol.errors import (
     YankedError,
     outcome_of,
 )
-from memcube_protocol.reference import Reference, is_immutable_tag
+from memcube_protocol.reference import Reference, is_immutable_tag, tag_order
 
 from memcube import copying
 from memcube.context import NORMAL_TRUST, Context, Trust
@@ -142,7 +142,7 @@ class _Round:
     ) -> Iterator[Row]:
         marks: dict[Digest, str] = {}
         # Versions first: a moving tag then finds its cube copied.
-        for tag in sorted(present, key=lambda tag: (not is_immutable_tag(tag), tag)):
+        for tag in sorted(present, key=tag_order):
             stop.check()
             if not self.mirror.wants_tag(tag):
                 continue

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     "memcube pull alice/notes",
     "memcube pull alice/notes:1.0.0 --filter kind=plaintext",
     "memcube pull registry.example/alice/notes@sha256:…",
+    "memcube pull hf://alice/notes",
 )
 @click.argument("reference")
 @filter_options

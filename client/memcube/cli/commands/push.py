@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "memcube push my-cube",
     "memcube push notes alice/notes:1.0.0 --public",
     "memcube push alice/notes:1.0.0 registry.example/alice/notes",
+    "memcube push my-cube hf://alice/notes",
 )
 @click.argument("source")
 @click.argument("reference", required=False)
