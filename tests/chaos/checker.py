@@ -18,7 +18,7 @@ from chaos.journal import Event, Outcome
 from chaos.model import ABSENT
 from chaos.plan import REPOSITORIES, Round
 from chaos.registers import History, Register
-from chaos.requests import Endpoints
+from chaos.requests import Endpoints, fetched
 from chaos.structure import Promise, Violation
 
 _MISTAKE = re.compile(r"the server made a mistake|Traceback \(most recent call last\)")
@@ -155,7 +155,7 @@ class Checker:
 def _shown(repository: Repository, kind: str, key: str) -> str:
     """What a client gets: the digest of the bytes, or nothing."""
     try:
-        reply = repository.get_blob(key) if kind == "blob" else repository.get_manifest(key)
+        reply = fetched(repository, key) if kind == "blob" else repository.get_manifest(key)
     except (OSError, http.client.HTTPException) as error:
         return f"no answer ({error!r})"
     if reply.status == 404:

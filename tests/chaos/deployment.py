@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from pathlib import Path
 from conftest import ALL_SCOPES, NO_LIMITS
 from support.measuring import descendants
 from support.postgres import Cluster, new_cluster
-from support.servers import MemcubeServer, free_port
-from support.swift import SwiftServer
+from support.servers import MemcubeServer, clean_environment, free_port, run
+from support.swift import SwiftServer, require_swift
 
 from chaos.clock import Clock
 from chaos.disk import Disk
-from chaos.evidence import BlobFolder, Objects
+from chaos.evidence import BlobFolder, Bucket, Objects
 from chaos.plan import LONG_GRACE_S, PUBLIC, REPOSITORIES, Profile
 from chaos.requests import Endpoints
 from chaos.structure import Violation
@@ -29,7 +30,22 @@ from chaos.structure import Violation
 RECOVERY_S = 90.0
 WORKERS = 2
 QUOTA = "40MiB"
-_DAY_S = 24 * 3600
+SWEEP = """\
+import os
+from datetime import timedelta
+from memcube_registry.database import Database, utc_now
+from memcube_registry.manifests.collecting import collect_garbage
+from memcube_registry.settings import load
+from memcube_registry.storage.opening import open_store
+
+settings = load(os.environ)
+database = Database(settings.database_url)
+store = open_store(settings, database)
+# The first run condemns manifests, the second removes them, the third their blobs.
+for days in (2, 4, 6):
+    now = utc_now() + timedelta(days=days)
+    collect_garbage(database, store, now, timedelta(0), upload_life=timedelta(seconds=1))
+"""
 _KEYS = ("token", "log", "countersigning")
 
 
@@ -42,12 +58,12 @@ class Deployment:
     servers: list[MemcubeServer] = field(default_factory=list)
     cluster: Cluster | None = None
     swift: SwiftServer | None = None
-    bucket: str = ""
     database: str = ""
     clock: Clock | None = None
     disk: Disk | None = None
     tokens: dict[str, str] = field(default_factory=dict)
     starts: int = 0
+    _store_settings: dict[str, str] = field(default_factory=dict)
 
     # Beginning
 
@@ -81,12 +97,13 @@ class Deployment:
             assert reply.status == 200, reply
 
     def _prepare_services(self) -> None:
+        require_swift()
         self.cluster = new_cluster()
         self.database = self.cluster.url(self.cluster.create())
         (self.folder / "swift").mkdir()
         self.swift = SwiftServer(self.folder / "swift")
         self.swift.start()
-        self.bucket = self.swift.bucket()
+        self._store_settings = self.swift.registry_settings()
 
     def start(self, grace_s: int) -> None:
         """Begin every replica that is not running, with garbage collected after `grace_s`."""
@@ -125,7 +142,7 @@ class Deployment:
         known |= {f"{key.upper()}_KEY_FILE": str(self.folder / f"{key}.key") for key in _KEYS}
         found = {f"MEMCUBE_REGISTRY_{name}": value for name, value in known.items()}
         found |= NO_LIMITS | {"TMPDIR": str(self.folder / "tmp")}
-        return found | (self.clock.environment if self.clock else {}) | self._store_settings()
+        return found | (self.clock.environment if self.clock else {}) | self._store_settings
 
     def restart(self, grace_s: int) -> None:
         """Stop every replica whose settings would change in order, and begin it again."""
@@ -137,6 +154,8 @@ class Deployment:
     @property
     def objects(self) -> Objects:
         """The store's bytes, for the checker."""
+        if self.swift:
+            return Bucket(self.swift.client(), self._store_settings["MEMCUBE_REGISTRY_S3_BUCKET"])
         return BlobFolder(self.folder / "registry-0" / "data" / "blobs")
 
     def strays(self) -> list[Violation]:
@@ -145,9 +164,6 @@ class Deployment:
         if len(found) <= len(self.servers):
             return []
         return [Violation("leftover: temporary file", f"{len(found)}: {sorted(found)[:5]} …")]
-
-    def _store_settings(self) -> dict[str, str]:
-        return {}
 
     def start_database(self) -> None:
         """Begin PostgreSQL again: what was killed may hold its memory for a moment."""
@@ -206,15 +222,17 @@ class Deployment:
     def sweep(self) -> None:
         """Collect all that nothing refers to, as if days passed between the runs.
 
-        The first condemns manifests, the second removes them, the third their blobs.
+        No replica runs meanwhile: with its longer grace period it would spare what was condemned.
         """
-        assert self.clock, "the sweep needs a clock that can be moved"
-        server = self.servers[0]
-        for run in range(1, 4):
-            self.clock.move(run * 2 * _DAY_S)
-            settings = self.settings(0) | {"MEMCUBE_REGISTRY_UPLOAD_EXPIRY_S": "1"}
-            MemcubeServer(server.data, server.log, settings).admin("gc")
-        self.clock.move(0)
+        for server in self.servers:
+            server.stop()
+        environment = clean_environment(
+            **self.settings(0), MEMCUBE_REGISTRY_DATA_DIR=str(self.servers[0].data)
+        )
+        command = [sys.executable, "-c", SWEEP]
+        done = run(command, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+        self.recover()
 
     def close(self) -> None:
         """End everything and forget it."""

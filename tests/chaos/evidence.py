@@ -16,6 +16,9 @@ import psycopg
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_SESSIONS = {"upload": "id", "direct_upload": "upload_id", "upload_claim": "upload"}
+"""Tables of what has begun and not ended, with a column that names it."""
+
 
 class Objects(Protocol):
     """The store's bytes as they lie there."""
@@ -54,31 +57,30 @@ class BlobFolder:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Objects of a bucket below `prefix`, and its multipart uploads."""
+    """The objects of a bucket below `blobs/`, and its multipart uploads."""
 
     client: S3Client
     bucket: str
-    prefix: str
 
     def names(self) -> dict[str, int]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
         return {
-            each["Key"].removeprefix(self.prefix): each["Size"]
-            for page in pages
-            for each in page.get("Contents", ())
-            if each["Key"].startswith(self.prefix)
+            key.removeprefix("blobs/"): size
+            for key, size in self._keys().items()
+            if key.startswith("blobs/")
         }
 
     def unfinished(self) -> list[str]:
+        strays = [key for key in self._keys() if not key.startswith("blobs/") and key != "check"]
         uploads = self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
-        others = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
-        keys = [each["Key"] for page in others for each in page.get("Contents", ())]
-        strays = [key for key in keys if not key.startswith(self.prefix)]
-        return sorted(strays + [f"multipart {each['Key']}" for each in uploads])
+        return sorted(strays + [f"multipart upload of {each['Key']}" for each in uploads])
 
     def sha256(self, location: str) -> str:
-        reply = self.client.get_object(Bucket=self.bucket, Key=self.prefix + location)
+        reply = self.client.get_object(Bucket=self.bucket, Key=f"blobs/{location}")
         return hashlib.sha256(reply["Body"].read()).hexdigest()
+
+    def _keys(self) -> dict[str, int]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        return {each["Key"]: each["Size"] for page in pages for each in page.get("Contents", ())}
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,11 @@ def _state(connection: Any) -> State:
                 "SELECT digest FROM blob WHERE id NOT IN (SELECT blob_id FROM blob_link)"
             )
         },
-        uploads=[upload for (upload,) in rows("SELECT id FROM upload")],
+        uploads=[
+            f"{upload} of {table}"
+            for table, column in _SESSIONS.items()
+            for (upload,) in rows(f"SELECT {column} FROM {table}")
+        ],
         condemned=sum(
             rows(f"SELECT count(*) FROM {table} WHERE condemned_at IS NOT NULL")[0][0]
             for table in ("manifest", "blob_link")

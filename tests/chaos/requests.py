@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from support.repository import Repository, with_query
 from support.wire import Reply, Wire
@@ -209,7 +210,7 @@ class Requests:
             "read blob",
             name,
             digest,
-            lambda: self.repository(name).get_blob(digest),
+            lambda: fetched(self.repository(name), digest),
             note=lambda reply: {
                 "value": digest_of(reply.body) if len(reply.body) == size else "another size"
             },
@@ -222,7 +223,7 @@ class Requests:
             "read range",
             name,
             blob.digest,
-            lambda: self.repository(name).get_blob(blob.digest, f"bytes={start}-{stop - 1}"),
+            lambda: fetched(self.repository(name), blob.digest, f"bytes={start}-{stop - 1}"),
             note=lambda reply: {"value": blob.digest if reply.body == wanted else "other bytes"},
         )
 
@@ -275,6 +276,17 @@ class Requests:
         # Half of the bytes were sent: whatever happens, the blob must not become visible by it.
         event = (self._round, self._client, "hang up", name, blob.digest, "")
         self._journal.write(Event(*event, start, self._journal.now(), outcome))
+
+
+def fetched(repository: Repository, digest: str, range_header: str | None = None) -> Reply:
+    """The answer to a GET of a blob, from where it was redirected to if it was."""
+    reply = repository.get_blob(digest, range_header)
+    if reply.status != 307:
+        return reply
+    place = urlsplit(reply.header("Location") or "")
+    headers = {"Range": range_header} if range_header else {}
+    target = f"{place.path}?{place.query}"
+    return Wire(f"{place.scheme}://{place.netloc}").get(target, headers=headers)
 
 
 def _held(reply: Reply) -> int:

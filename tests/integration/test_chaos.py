@@ -226,8 +226,8 @@ def test_leftover_files_are_found_and_a_sweep_leaves_none(watched: Watched) -> N
 
 def test_leftover_rows_are_found(watched: Watched) -> None:
     watched.execute(
-        "INSERT INTO upload SELECT 'left', id, account_id, 0, created_at, created_at"
-        " FROM repository LIMIT 1",
+        "INSERT INTO upload_claim (upload, expires_at, written_at, state)"
+        " VALUES ('left', '2026-01-01', '2026-01-01', '')",
         "DELETE FROM tag WHERE name = 'moving'",
     )
     found = kinds(watched, swept=True)
