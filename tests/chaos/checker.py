@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from chaos.registers import History, Register
 from chaos.requests import Endpoints, fetched
 from chaos.structure import Promise, Violation
 
+SETTLE_S = 75.0
+"""More than twice the lease of a job whose process was killed."""
 _MISTAKE = re.compile(r"the server made a mistake|Traceback \(most recent call last\)")
 
 
@@ -68,7 +71,7 @@ class Checker:
 
     def check_swept(self) -> list[Violation]:
         """What is wrong after everything that nothing refers to was collected."""
-        state = look(self.database)
+        state = self._settled()
         now = registers.observed(state, REPOSITORIES)
         alive = state.alive()
         named = {(one.repository, blob) for one in state.manifests.values() for blob in one.blobs}
@@ -87,6 +90,13 @@ class Checker:
         ]
         self.before = now
         return found
+
+    def _settled(self) -> State:
+        """The state once the registry has done what it had to do; of a job that is never done, at last."""
+        deadline = time.monotonic() + SETTLE_S
+        while (state := look(self.database)).due and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return state
 
     def check_server_logs(self, logs: Iterable[Path]) -> list[Violation]:
         """Mistakes that servers wrote into their logs since the last check."""

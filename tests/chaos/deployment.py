@@ -33,7 +33,9 @@ QUOTA = "40MiB"
 SWEEP = """\
 import os
 from datetime import timedelta
+from memcube_registry.blobs import removing
 from memcube_registry.database import Database, utc_now
+from memcube_registry.jobs.worker import Worker
 from memcube_registry.manifests.collecting import collect_garbage
 from memcube_registry.settings import load
 from memcube_registry.storage.opening import open_store
@@ -45,6 +47,8 @@ store = open_store(settings, database)
 for days in (2, 4, 6):
     now = utc_now() + timedelta(days=days)
     collect_garbage(database, store, now, timedelta(0), upload_life=timedelta(seconds=1))
+    handlers = {removing.KIND: removing.remover(database, store)}
+    Worker(database, handlers, clock=lambda session: now).work_off()
 """
 _KEYS = ("token", "log", "countersigning")
 

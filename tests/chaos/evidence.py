@@ -229,4 +229,6 @@ def _state(connection: Any) -> State:
 
 
 def _due(rows: Any) -> list[str]:
-    return [str(row[0]) for row in rows("SELECT subject FROM job WHERE kind = 'countersign'")]
+    """Jobs that are to be done once."""
+    found = rows("SELECT kind, subject, state, attempts, error FROM job WHERE every_s IS NULL")
+    return [" ".join(map(str, row)) for row in found]

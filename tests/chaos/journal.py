@@ -52,6 +52,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
+        self.count = 0
         self._lock = threading.Lock()
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._began = time.monotonic()
@@ -67,6 +68,7 @@ class Journal:
             os.write(self._handle, line)
             os.fsync(self._handle)
             self.size += len(line)
+            self.count += 1
 
     def __enter__(self) -> Self:
         return self

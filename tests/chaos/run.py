@@ -29,6 +29,8 @@ from chaos.requests import Requests
 from chaos.structure import Violation
 
 _JOIN_S = 90.0
+_WARM_UP = 5
+_WARM_UP_S = 20.0
 Say = Callable[[str], None]
 
 
@@ -172,9 +174,11 @@ class _Session:
             CubeClient(home, commands, planned.number, self._journal, stop, self.monkey.count)
             for home, commands in zip(self._homes.values(), planned.cubes, strict=True)
         ]
+        first = self._journal.count
         for thread in threads:
             thread.start()
         try:
+            self._wait_for_load(first + _WARM_UP * len(threads))
             self.monkey.strike_all(planned)
         finally:
             stop.set()
@@ -184,6 +188,12 @@ class _Session:
             assert not thread.is_alive(), f"{thread.name} hangs"
             if thread.failure:
                 raise thread.failure
+
+    def _wait_for_load(self, count: int) -> None:
+        """Return once so many operations were done, or late: moments of kills count from here."""
+        deadline = time.monotonic() + _WARM_UP_S
+        while self._journal.count < count and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _requests(self, planned: Round, number: int) -> Requests:
         endpoints = self._deployment.endpoints
