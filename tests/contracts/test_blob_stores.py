@@ -210,6 +210,14 @@ class TestLocalFiles(BlobStoreContract):
         (kept,) = store.objects()
         assert abs(datetime.now(UTC) - kept.written_at) < timedelta(minutes=1)
 
+    def test_an_object_has_the_name_of_its_upload_which_no_second_one_takes(
+        self, store: BlobStore
+    ) -> None:
+        first, second = put(store, b"first"), put(store, b"second")
+        assert first == UPLOAD != second
+        assert b"".join(store.read(first)) == b"first"
+        assert b"".join(store.read(second)) == b"second"
+
 
 class TestS3OnSwift(BlobStoreContract):
     """Against a real server."""

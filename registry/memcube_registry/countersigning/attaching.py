@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from memcube_protocol import oci
@@ -11,7 +11,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError
 from sqlmodel import Session, col, select
 
-from memcube_registry.blobs.models import Blob
+from memcube_registry.blobs.models import Blob, Upload
 from memcube_registry.blobs.service import link
 from memcube_registry.catalog.models import Repository
 from memcube_registry.countersigning.models import Countersigning
@@ -38,12 +38,14 @@ def attach(
     Raises:
         QuotaExceededError, StorageError, ConflictError, UnavailableError: not now.
     """
-    with database.read() as session:
-        absent = [digest for digest in contents if _blob(session, digest) is None]
-    locations = {digest: _written(store, contents[digest]) for digest in absent}
+    uploads = database.run(lambda session: _begun(session, key[0], contents, now))
+    locations = {
+        digest: _written(store, upload, contents[digest]) for digest, upload in uploads.items()
+    }
 
     def show(session: Session) -> set[Digest]:
         row = session.get(Countersigning, key)
+        _end(session, uploads.values())
         if row is None or is_made(session, row):
             return set()
         repository = session.get_one(Repository, key[0])
@@ -76,8 +78,35 @@ def _blob(session: Session, digest: Digest) -> Blob | None:
     return session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
 
 
-def _written(store: BlobStore, content: bytes) -> str:
-    upload = uuid.uuid4().hex
+def _begun(
+    session: Session, repository_id: int, contents: Iterable[Digest], now: datetime
+) -> dict[Digest, str]:
+    """Uploads of what is not stored yet: rows that keep its bytes from being taken for orphans."""
+    account_id = session.get_one(Repository, repository_id).account_id
+    uploads = {digest: uuid.uuid4().hex for digest in contents if _blob(session, digest) is None}
+    for upload in uploads.values():
+        session.add(
+            Upload(
+                id=upload,
+                repository_id=repository_id,
+                account_id=account_id,
+                created_at=now,
+                used_at=now,
+            )
+        )
+    session.flush()
+    return uploads
+
+
+def _end(session: Session, uploads: Iterable[str]) -> None:
+    for upload in uploads:
+        row = session.get(Upload, upload)
+        if row is None:
+            raise ConflictError("an upload of the registry's own expired", hint="it tries again")
+        session.delete(row)
+
+
+def _written(store: BlobStore, upload: str, content: bytes) -> str:
     sink = store.open(upload, size=0)
     try:
         sink.write([content])

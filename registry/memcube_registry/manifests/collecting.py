@@ -294,8 +294,9 @@ def _remove_orphans(database: Database, store: BlobStore, rules: Rules, done: Co
     oldest = rules.now - max(ORPHAN_AGE, rules.grace)
     objects = [each.name for each in store.objects() if each.written_at < oldest]
     for names in _portions(objects):
-        # A direct upload's object lies where its blob will. In this order: a row that is gone from the
-        # first table has by then become one of the second, or never will.
+        # A direct upload's object, and one in local files, has the upload's name until its blob is there.
+        # In this order: a row that is gone from the first table has by then become one of the second,
+        # or never will.
         underway = _known(database, names, Upload.id)
         known = underway | _known(database, names, Blob.location)
         for name in names - known:

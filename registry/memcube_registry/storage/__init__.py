@@ -1,8 +1,9 @@
 """Blob stores: where bytes lie. A store knows locations, never digests or repositories.
 
 ```
-blobs/ab/abcd…   a finished object, at a random location: a late unlink cannot kill a re-upload
-uploads/1234…    an upload in progress, under the id of its session
+uploads/abcd…    an upload in progress, under the random id of its session
+blobs/ab/abcd…   a finished object, under the id of its upload: no two uploads share one, so a late
+                 unlink cannot kill a re-upload
 ```
 """
 

@@ -76,7 +76,7 @@ class MemoryStore:
                     hint="start the upload again",
                 )
             self._uploads.pop(upload, None)
-            location = uuid.uuid4().hex
+            location = uuid.uuid4().hex if upload in self._objects else upload
             self._objects[location] = (content, datetime.now(UTC))
             return location
 

@@ -11,6 +11,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_registry.blobs import service as blobs
 from memcube_registry.blobs import uploading
+from memcube_registry.blobs.uploading import NewBlob
 from memcube_registry.database import Database, utc_now
 from memcube_registry.manifests import service as manifests
 from support.registry_core import Core
@@ -203,6 +204,23 @@ def test_bytes_without_a_row_are_left_alone_while_they_are_young(core: Core) -> 
     core.store.open("0" * 32, size=0).close()
     core.store.finish("0" * 32, size=0)
     assert core.collect(timedelta(0)).orphans_removed == 0
+
+
+def test_bytes_between_their_finish_and_their_row_stay_however_far_the_clock_jumps(
+    core: Core,
+) -> None:
+    core.now = utc_now()
+    upload = core.database.run(lambda s: uploading.begin(s, core.principal, NAME, core.now))
+    sink = core.store.open(upload.id, size=0)
+    sink.write([b"whole"])
+    sink.close()
+    digest = Digest.of(b"whole")
+    blob = NewBlob(digest, 5, core.store.finish(upload.id, size=5))
+    core.wait(hours=23)
+    assert core.collect(timedelta(0)).orphans_removed == 0
+    uploading.complete(core.database, core.store, core.principal, upload, blob, core.now)
+    assert core.has_blob(NAME, digest)
+    assert b"".join(core.store.read(blob.location)) == b"whole"
 
 
 def test_a_racing_push_never_loses_a_blob_it_was_told_of(core: Core) -> None:
