@@ -281,6 +281,28 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
+def table(report: dict[str, Any]) -> str:
+    """The figures in Markdown: milliseconds, and the cut against direct computation."""
+    lines = [
+        "| shape | context / question | storage | direct | resident | held | cached | checked | disk | cut, cached | of the bound |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for shape, found in report["shapes"].items():
+        for row in found["cells"]:
+            for storage in STORAGES:
+                ways = row[storage]
+                times = [
+                    row["direct"],
+                    *map(ways.get, ("resident", "held", "cached", "checked", "disk")),
+                ]
+                shown = ["" if each is None else f"{each * 1e3:.0f}" for each in times]
+                cut = f"{100 * (1 - ways['cached'] / row['direct']):.1f} %"
+                bound = f"{ways['cached'] / ways['bound']:.2f}" if "bound" in ways else ""
+                cells = [shape, f"{row['context']} / {row['query']}", storage, *shown, cut, bound]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print a table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -308,6 +330,7 @@ def main() -> None:
                     found["cells"].append(row := cell(bench, context, query, bandwidth))
                     print(shape, json.dumps(row), flush=True)
                     given.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(report))
 
 
 if __name__ == "__main__":
