@@ -3,7 +3,7 @@
     hub = HubRemote(Site.of(settings), HttpClient(settings))
     manifest = hub.manifest("ann/notes", "1.0.0")
 
-docs/spec/hub.md fixes the layout. Reading needs nothing but HTTP; writing goes through `huggingface_hub`
+docs/spec/hub-repository.md fixes the layout. Reading needs nothing but HTTP; writing goes through `huggingface_hub`
 (the extra `hub`), which is loaded when something is written.
 """
 

@@ -1,4 +1,4 @@
-"""Where the parts of a cube lie in a repository of the Hub (docs/spec/hub.md).
+"""Where the parts of a cube lie in a repository of the Hub (docs/spec/hub-repository.md).
 
 README.md                      the card, with metadata for the Hub before it
 plaintext/…  parametric/…      the cube's files at their paths, byte for byte
