@@ -88,7 +88,6 @@ def restore(
         with _Journal.opened(settings, snapshot) as journal:
             if not journal.is_committed(database):
                 _put_keys(settings, snapshot, wish)
-                database.migrate()
                 if copied:
                     _put_blobs(store, pool, snapshot, journal, wish.threads)
                 journal.write({"rows": "next"})
@@ -121,10 +120,14 @@ def _thoroughly(settings: Settings, database: Database, wish: Wish) -> Thoroughn
 
 
 def _require_empty(database: Database, store: BlobStore | None) -> None:
-    """Refuse a target that holds anything: rows, or objects where bytes are going to be written."""
+    """Refuse a target that holds anything: rows, or objects where bytes are going to be written.
+
+    Makes the tables: some stores note in the database what they hold.
+    """
     if inspect(database.engine).has_table("blob"):
         with database.read() as session:
             require_empty(session)
+    database.migrate()
     if store is not None and next(iter(store.objects()), None) is not None:
         raise ConflictError(
             "the blob store is not empty", hint="restore into a new data folder or bucket"
