@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from memcube_protocol.cube import Cube
 from memcube_protocol.errors import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from memcube import accounts, copying, holdings
     from memcube.loader import MountedCube
     from memcube.mirroring import Mirror, Report
+    from memcube.oci_layout import LayoutPlace
     from memcube.packing.pack import Packed
     from memcube.publish import Published
     from memcube.transfer import Progress
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 Name = Reference | str
 Filters = Iterable[str]
+Place: TypeAlias = "Name | LayoutPlace"
+"""A reference, or a folder: `oci:FOLDER[:TAG]`."""
 
 
 class Client:
@@ -247,21 +250,23 @@ class Client:
         return tagging.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
 
     def cp(
-        self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST, builds: bool = True
+        self, source: Place, target: Place, *, trust: Trust = NORMAL_TRUST, builds: bool = True
     ) -> copying.Copied:
-        """Copy a cube with everything attached to it; see `copying.copy`."""
-        from memcube import copying
+        """Copy a cube with everything attached to it; see `copying.copy`, and `layout_copies` for folders."""
+        from memcube import copying, layout_copies
 
-        here, there = _reference(source), _reference(target)
-        return copying.copy(self.context, here, there, trust=trust, builds=builds)
+        here, there = layout_copies.place(source), layout_copies.place(target)
+        if isinstance(here, Reference) and isinstance(there, Reference):
+            return copying.copy(self.context, here, there, trust=trust, builds=builds)
+        return layout_copies.copy(self.context, here, there, trust=trust, builds=builds)
 
     def cp_all(
-        self, source: Name, target: Name, *, trust: Trust = NORMAL_TRUST, builds: bool = True
+        self, source: Place, target: Place, *, trust: Trust = NORMAL_TRUST, builds: bool = True
     ) -> Iterator[copying.Copied]:
         """Copy every tag of a cube, one after the other; see `copying.copy_tags`."""
-        from memcube import copying
+        from memcube import copying, layout_copies
 
-        here, there = _reference(source), _reference(target)
+        here, there = layout_copies.place(source), layout_copies.place(target)
         return copying.copy_tags(self.context, here, there, trust=trust, builds=builds)
 
     def mirror(self, mirror: Mirror, *, trust: Trust = NORMAL_TRUST) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from memcube_protocol import oci
@@ -19,8 +19,9 @@ from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
 
 from memcube import key_registry
-from memcube.consume import resolve, resolve_unjudged
+from memcube.consume import Verified, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.oci_layout import LayoutPlace
 from memcube.passage import Passage, Tally, descriptor_at
 from memcube.remote import is_fallback_tag
 from memcube.transfer import Repository
@@ -34,7 +35,7 @@ class Copied:
     `moved` is what had to be done for it; `changed` says whether anything had to.
     """
 
-    reference: Reference
+    reference: Reference | LayoutPlace
     digest: Digest
     attached: int
     moved: Tally
@@ -67,28 +68,43 @@ def copy(
         if _tell(context, context.at_registry(source), context.at_registry(target)):
             refusal.hint = f"{refusal.hint}; the copy at {target.location} was told"
         raise
-    source, cube = verified.reference, verified.cube
-    tags = _tags(target, cube.config.version)
+    source, tags = verified.reference, tags_at(target, verified.cube.config.version)
     target = context.at_registry(replace(target, tag=tags[-1], digest=None))
     passage = _passage(context, source, target, builds=builds)
-    missing = _missing(passage.target, tags, cube.manifest)
-    tally, attached = passage.carry_cube(cube.manifest)
+    copied = carry_verified(context, passage, verified, tags, target)
+    if verified.verdict.release and target.location != source.location:
+        context.pins.record_copy(location_of(target), verified.verdict.release.origin)
+    return copied
+
+
+def carry_verified(
+    context: Context,
+    passage: Passage,
+    verified: Verified,
+    tags: Sequence[str],
+    target: Reference | LayoutPlace,
+) -> Copied:
+    """Take a cube that was verified to `target`, where `passage` leads: the keys of its origin too, `tags` last.
+
+    Raises:
+        ConflictError, UnauthenticatedError, ForbiddenError, NetworkError: as `copy`.
+    """
+    cube, place = verified.cube.manifest, passage.target
+    missing = _missing(place, tags, cube)
+    tally, attached = passage.carry_cube(cube)
     release = verified.verdict.release
     keys = context.authorities.load(authority_of(release.origin)) if release else None
-    there = passage.target.registry
-    if (moved := key_registry.carry(context, there, target, cube.manifest, keys)) is not None:
+    if (moved := key_registry.carry(context, place, _namespace(target), cube, keys)) is not None:
         tally, attached = tally + moved, attached + 1
     if missing:
-        there.put_tags(target.name, cube.manifest, missing)
-    if release and target.location != source.location:
-        context.pins.record_copy(location_of(target), release.origin)
+        place.registry.put_tags(place.name, cube, missing)
     return Copied(target, cube.digest, attached, tally, bool(missing or tally.manifests))
 
 
 def copy_tags(
     context: Context,
-    source: Reference,
-    target: Reference,
+    source: Reference | LayoutPlace,
+    target: Reference | LayoutPlace,
     *,
     trust: Trust = NORMAL_TRUST,
     builds: bool = True,
@@ -96,9 +112,14 @@ def copy_tags(
     """Copy the cube of every tag at `source` to the same tag at `target`: versions first, then other tags.
 
     Raises:
-        InvalidReferenceError: `source` or `target` names a tag or digest.
+        InvalidReferenceError: `source` or `target` names a tag or digest, or is a folder.
         …: as `copy`, at the first tag that cannot be copied; those before it are.
     """
+    if isinstance(source, LayoutPlace) or isinstance(target, LayoutPlace):
+        raise InvalidReferenceError(
+            f"all tags are copied between registries, not from {source} to {target}",
+            hint="copy the versions that you need, one by one, into the same folder",
+        )
     for place in (source, target):
         if place.tag or place.digest:
             raise InvalidReferenceError(
@@ -123,7 +144,7 @@ def _passage(
     )
 
 
-def _missing(place: Repository, tags: tuple[str, ...], cube: oci.Manifest) -> list[str]:
+def _missing(place: Repository, tags: Sequence[str], cube: oci.Manifest) -> list[str]:
     """Those of `tags` that do not lead to `cube` yet.
 
     Raises:
@@ -158,11 +179,11 @@ def _tell(context: Context, source: Reference, target: Reference) -> bool:
     for name in {authority_of(one.release.origin) for one in releases}:
         said = (*context.authorities.bundles(name), *about(name, found.key_documents))
         keys = resolve_keys(name, said)
-        key_registry.carry(context, passage.target.registry, target, found.manifest, keys)
+        key_registry.carry(context, passage.target, _namespace(target), found.manifest, keys)
     return True
 
 
-def _tags(target: Reference, version: str) -> tuple[str, ...]:
+def tags_at(target: Reference | LayoutPlace, version: str) -> tuple[str, ...]:
     """Tags of a copy: its version's own, then the one that was asked for."""
     own = tag_of_version(version)
     if target.tag is None or target.tag == own:
@@ -170,6 +191,11 @@ def _tags(target: Reference, version: str) -> tuple[str, ...]:
     if is_immutable_tag(target.tag):
         raise ConflictError(
             f"{target} names another version than the cube's own, {version}",
-            hint=f"copy it to {target.location}:{own}",
+            hint=f"leave out the tag, or write {own}",
         )
     return own, target.tag
+
+
+def _namespace(target: Reference | LayoutPlace) -> str:
+    """Whose keys are found at `target` without any doing of ours."""
+    return authority_of(location_of(target)) if isinstance(target, Reference) else ""

@@ -24,7 +24,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.reference import Reference
 from memcube_signing.authority import carrier
 from memcube_signing.authority.chain import Authority, resolve, signer_of
-from memcube_signing.authority.document import KeyDocument, authority_of, sign_document
+from memcube_signing.authority.document import KeyDocument, sign_document
 from memcube_signing.authority.inclusion import first_unlogged, keys_of
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import PublicKey, Signer
@@ -35,7 +35,7 @@ from memcube.context import Context
 from memcube.passage import Tally
 from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog, find_log
-from memcube.transfer import push_blobs
+from memcube.transfer import Repository, push_blobs
 from memcube.trust import location_of
 from memcube.visibility import Visibility, set_visibility
 
@@ -88,31 +88,28 @@ def carried(registry: Remote, name: str, listed: Iterable[oci.Descriptor]) -> tu
 
 
 def carry(
-    context: Context,
-    there: Remote,
-    target: Reference,
-    cube: oci.Manifest,
-    known: Authority | None,
+    context: Context, place: Repository, namespace: str, cube: oci.Manifest, known: Authority | None
 ) -> Tally | None:
-    """Attach what is known of the origin's keys to its copy at `target` on `there`; what was moved, None: nothing to do.
+    """Attach what is known of the origin's keys to its copy at `place`; what was moved, None: nothing to do.
 
-    What was attached before stays: readers take all of it together. In the origin's own namespace they
-    find it anyway.
+    What was attached before stays: readers take all of it together. `namespace` is that of the copy; in the
+    origin's own they find it anyway.
 
     Raises:
         UnauthenticatedError, ForbiddenError, NetworkError: as the registry answers.
     """
-    if known is None or authority_of(location_of(target)) == known.name:
+    if known is None or namespace == known.name:
         return None
+    there, name = place.registry, place.name
     manifest = carrier.write(known.bundles, subject=cube.descriptor())
-    listed = there.referrers(target.name, cube.digest, media_types.KEYS)
+    listed = there.referrers(name, cube.digest, media_types.KEYS)
     if manifest.digest in {one.digest for one in listed}:
         return Tally()
     with context.store.session():
         for content in (b"{}", *(bundle.raw for bundle in known.bundles)):
             context.store.blobs.add(content)
-        report = push_blobs(there, target.name, _each_once(manifest), context.store)
-        there.put_manifest(target.name, manifest)
+        report = push_blobs(there, name, _each_once(manifest), context.store)
+        there.put_manifest(name, manifest)
     return Tally(1, report.moved_bytes)
 
 

@@ -1,14 +1,51 @@
-"""What the client asks of any place where cubes lie: a registry, or the Hub."""
+"""What the client asks of any place where cubes lie: a registry, the Hub, or a folder (`oci_layout`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Protocol, Self
 
 from memcube_protocol import limits, oci
 from memcube_protocol.digest import Digest
 
-from memcube.http import HttpClient, Response
+from memcube.http import HttpClient
+
+
+class Opened(Protocol):
+    """Bytes still to be read; a context manager that closes what they come from."""
+
+    status: int
+
+    @property
+    def length(self) -> int | None:
+        """How many come, where that is known."""
+        ...
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes as they come."""
+        ...
+
+    def content(self, limit: int) -> bytes:
+        """All of them.
+
+        Raises:
+            LimitExceededError: more than `limit` bytes.
+        """
+        ...
+
+    def close(self) -> None:
+        """Read no further."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class Content(Protocol):
@@ -23,7 +60,7 @@ class Content(Protocol):
 
     def open_blob(
         self, name: str, digest: Digest, *, start: int = 0, stop: int | None = None
-    ) -> Response:
+    ) -> Opened:
         """Bytes `start` to `stop` of a blob; status 206, or 200 where everything comes."""
         ...
 

@@ -15,8 +15,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.oci import Descriptor
 
-from memcube.http import Response
-from memcube.remote.interface import Content
+from memcube.remote.interface import Content, Opened
 from memcube.store import Ingest, Store
 from memcube.transfer.progress import Moved, Outcome, Progress
 from memcube.transfer.workers import Stop
@@ -82,7 +81,7 @@ class Download:
                     moved += ingest.offset - before
         return moved
 
-    def _open(self, blob: Descriptor, ingest: Ingest) -> Response:
+    def _open(self, blob: Descriptor, ingest: Ingest) -> Opened:
         response = self.registry.open_blob(self.name, blob.digest, start=ingest.offset)
         if response.status == 200 and ingest.offset:
             self.progress.advance(blob, -ingest.offset)
@@ -96,7 +95,7 @@ class Download:
             )
         return response
 
-    def _take(self, blob: Descriptor, response: Response, ingest: Ingest, stop: Stop) -> None:
+    def _take(self, blob: Descriptor, response: Opened, ingest: Ingest, stop: Stop) -> None:
         for piece in response.pieces():
             ingest.write(piece)
             self.progress.advance(blob, len(piece))

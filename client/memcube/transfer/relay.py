@@ -18,15 +18,15 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NetworkError
 from memcube_protocol.oci import Descriptor
 
-from memcube.http import Response, SizedBody, StreamBody
+from memcube.http import SizedBody, StreamBody
 from memcube.remote import Registry
-from memcube.remote.interface import Remote
+from memcube.remote.interface import Opened, Remote
 from memcube.store import Store
 from memcube.transfer.download import Download
-from memcube.transfer.progress import Moved, Progress, Report, Silent, distinct
-from memcube.transfer.together import TakesTogether
+from memcube.transfer.progress import Moved, Outcome, Progress, Report, Silent, distinct
+from memcube.transfer.together import Receives, TakesTogether
 from memcube.transfer.upload import Parts, Sender
-from memcube.transfer.workers import run
+from memcube.transfer.workers import Stop, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,27 @@ def relay_blobs(
     """
     watched, wanted = progress or Silent(), distinct(blobs)
     watched.expect(wanted)
+    if isinstance(target.registry, Receives):
+        return Report(tuple(run(partial(_handed, source, target.registry), wanted, parallel)))
     if not isinstance(target.registry, Registry):
         return Report(tuple(_through_store(source, target, wanted, store, watched, parallel)))
     near = source.registry.host == target.registry.host
     places: dict[Digest, str] = {blob.digest: source.name for blob in wanted} if near else {}
     sender = Sender(target.registry, target.name, store, watched, lambda: places, contents=source)
     return Report(tuple(run(sender, wanted, parallel)))
+
+
+def _handed(source: Repository, target: Receives, blob: Descriptor, stop: Stop) -> Moved:
+    """Give `blob` to a place that takes bytes as they come."""
+
+    def pieces() -> Iterator[bytes]:
+        with source.registry.open_blob(source.name, blob.digest) as response:
+            for piece in response.pieces():
+                stop.check()
+                yield piece
+
+    needed = target.receive(blob, pieces())
+    return Moved(blob, Outcome.SENT, blob.size) if needed else Moved(blob, Outcome.PRESENT)
 
 
 def _through_store(
@@ -141,7 +156,7 @@ class _Passing:
             self._hashed += len(piece)
 
 
-def _between(response: Response, start: int, stop: int) -> Iterator[bytes]:
+def _between(response: Opened, start: int, stop: int) -> Iterator[bytes]:
     """Bytes `start` to `stop` of a blob, of which `response` may be the whole."""
     at = start if response.status == 206 else 0
     for piece in response.pieces():

@@ -1,4 +1,4 @@
-"""Places that do not take blobs one by one, as a registry does, but those of a publication together."""
+"""Places that do not take blobs as a registry does, but as they come, or those of a publication together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from memcube_protocol.oci import Descriptor
 
 from memcube.store import Store
 from memcube.transfer.progress import Moved, Progress
+
+
+@runtime_checkable
+class Receives(Protocol):
+    """A place that takes bytes as they come, past the store."""
+
+    def receive(self, blob: Descriptor, pieces: Iterable[bytes]) -> bool:
+        """Hold `blob`, whose bytes `pieces` are; says whether they were needed.
+
+        Raises:
+            SizeMismatchError, DigestMismatchError: they are not; nothing is kept.
+        """
+        ...
 
 
 @runtime_checkable

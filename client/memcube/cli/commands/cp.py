@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "memcube cp alice/notes:1.0.0 bob/notes",
     "memcube cp registry.example/alice/notes:1.0.0 mirror.example/alice/notes",
     "memcube cp alice/notes:1.0.0 hf://alice/notes",
+    "memcube cp alice/notes:1.0.0 oci:/media/stick/notes",
     "memcube cp --all-tags registry.example/alice/notes mirror.example/alice/notes",
 )
 @click.argument("source")
@@ -41,6 +42,7 @@ def cp(
 
     The copy keeps its origin. What the target has is not sent again; within one registry blobs are
     mounted, and between two they stream through this machine; what goes to the Hub is kept on the way.
+    Either may be a folder, oci:FOLDER[:TAG], as skopeo and oras read and write it.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client() as client:
