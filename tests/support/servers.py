@@ -175,7 +175,7 @@ DOCKER_REGISTRY_CONFIG = """\
 version: 0.1
 log: {{level: warn, accesslog: {{disabled: true}}}}
 storage:
-  filesystem: {{rootdirectory: {root}}}
+  {storage}
   delete: {{enabled: true}}
   maintenance: {{uploadpurging: {{enabled: false}}}}
 http: {{addr: "127.0.0.1:{port}"}}
@@ -183,18 +183,22 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 
 @contextmanager
-def docker_registry(folder: Path, extra: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """URL and process of the reference registry, with its data in `folder`."""
+def docker_registry(
+    folder: Path, extra: str = "", *, storage: str = ""
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """URL and process of the reference registry, with its data in `folder` unless `storage` says where."""
     port = free_port()
     config = folder / "config.yml"
-    config.write_text(DOCKER_REGISTRY_CONFIG.format(root=folder / "blobs", port=port) + extra)
+    chosen = storage or f"filesystem: {{rootdirectory: {folder / 'blobs'}}}"
+    config.write_text(DOCKER_REGISTRY_CONFIG.format(storage=chosen, port=port) + extra)
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen(
             ["docker-registry", "serve", str(config)],
             stdout=log,
             stderr=log,
             text=True,
-            env=clean_environment(OTEL_TRACES_EXPORTER="none"),
+            # With a bundle of certificates its S3 driver ends in a panic.
+            env=clean_environment(OTEL_TRACES_EXPORTER="none", AWS_CA_BUNDLE=""),
             start_new_session=True,
         )
     try:

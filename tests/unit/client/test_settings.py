@@ -80,3 +80,9 @@ def test_one_registry_has_one_spelling(tmp_path: Path) -> None:
     assert settings.endpoint_of("REGISTRY.example:443") == settings.endpoint
     assert settings.endpoint_of("localhost:80") == Endpoint("http", "localhost")
     assert settings.endpoint_of("localhost:443") == Endpoint("http", "localhost:443")
+
+
+def test_direct_uploads_are_on_unless_they_are_forbidden(tmp_path: Path) -> None:
+    assert load(tmp_path).direct
+    assert not load(tmp_path, MEMCUBE_DIRECT="0").direct
+    assert not load(tmp_path, "direct = false").direct

@@ -81,6 +81,12 @@ def test_a_wrong_variable_is_refused_by_name(name: str, value: str) -> None:
     assert caught.value.hint
 
 
+def test_a_blob_of_one_request_is_no_larger_than_s3_takes() -> None:
+    assert load({}, options={"s3_whole_bytes": "5GiB"}).s3_whole_bytes == 5 << 30
+    with pytest.raises(InvalidSettingError, match="s3_whole_bytes"):
+        load({}, options={"s3_whole_bytes": "6GiB"})
+
+
 def test_s3_without_a_bucket_is_refused_by_the_name_of_what_is_missing() -> None:
     with pytest.raises(InvalidSettingError, match="MEMCUBE_REGISTRY_S3_BUCKET"):
         load({"MEMCUBE_REGISTRY_STORAGE": "s3"})

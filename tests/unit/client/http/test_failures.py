@@ -12,6 +12,11 @@ def oci(code: str, message: str = "why", /, **detail: str) -> bytes:
     return json.dumps({"errors": [{"code": code, "message": message, "detail": detail}]}).encode()
 
 
+def s3(code: str, message: str = "why") -> bytes:
+    words = f"<Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId>"
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{words}</Error>'.encode()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
@@ -30,6 +35,10 @@ def oci(code: str, message: str = "why", /, **detail: str) -> bytes:
         (500, oci("MANIFEST_UNKNOWN"), errors.NetworkError),
         (503, b"[]", errors.UnavailableError),
         (403, b'{"errors": [3]}', errors.ForbiddenError),
+        (400, s3("BadDigest"), errors.DigestMismatchError),
+        (404, s3("NoSuchUpload"), errors.NotFoundError),
+        (403, s3("BadDigest"), errors.ForbiddenError),
+        (503, s3("SlowDown"), errors.UnavailableError),
     ],
 )
 def test_an_answer_becomes_the_error_that_it_means(
@@ -61,3 +70,15 @@ def test_the_servers_words_cannot_harm_a_terminal() -> None:
 @given(st.integers(100, 599), st.binary(max_size=200))
 def test_any_answer_becomes_an_error(status: int, body: bytes) -> None:
     assert isinstance(error_of(status, "GET /", body), MemcubeError)
+
+
+def test_what_an_s3_server_says_is_told() -> None:
+    error = error_of(403, "PUT https://store/x", s3("AccessDenied", "Request has expired"))
+    assert "AccessDenied: Request has expired (HTTP 403)" in str(error)
+    assert "AccessDenied (HTTP 403)" in str(error_of(403, "x", s3("AccessDenied", "")))
+
+
+@given(st.binary(max_size=300))
+def test_no_body_that_begins_like_an_s3_servers_does_harm(rest: bytes) -> None:
+    error = error_of(403, "x", b"<Error><Code>AccessDenied</Code><Message>" + rest)
+    assert str(error).isprintable()
