@@ -37,8 +37,7 @@ def main() -> int:
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(result.to_json(), indent=1) + "\n")
-    kills = dict(result.kills)
-    print(f"{result.wall_s:.0f} s, {len(result.rounds)} rounds, {kills}")
+    print(f"{result.wall_s:.0f} s, {len(result.rounds)} rounds, {dict(result.strikes)}")
     print(f"{len(result.violations)} violations; repeat with --seed {seed}")
     if not given.keep and not result.violations:
         shutil.rmtree(folder, ignore_errors=True)

@@ -238,6 +238,11 @@ class Deployment:
         assert done.returncode == 0, done.stderr
         self.recover()
 
+    def own_check(self) -> list[Violation]:
+        """What the registry's own consistency check says: it must not miss what the checker finds."""
+        done = self.servers[0].admin("fsck", "--all", "--json", check=False)
+        return [Violation("fsck", done.stdout + done.stderr)] if done.returncode else []
+
     def close(self) -> None:
         """End everything and forget it."""
         self.kill_everything()

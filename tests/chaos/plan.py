@@ -128,11 +128,11 @@ class Size:
     """How much happens in a round."""
 
     clients: int = 6
-    actions: int = 60
+    actions: int = 80
     cube_clients: int = 2
-    lasts_s: float = 10.0
-    worker_kills: int = 3
-    client_kills: int = 5
+    lasts_s: float = 15.0
+    worker_kills: int = 5
+    client_kills: int = 8
 
 
 FULL = Size()
@@ -166,7 +166,8 @@ def _strikes(
 
     found = some(Fault.WORKER, size.worker_kills)
     if number % 3 != 1:  # else the same registry works all through the round
-        found += some(chance.choice((Fault.PARENT, Fault.REGISTRY)), lasts_s=lasting(0, 0.5))
+        for fault in (Fault.PARENT, Fault.REGISTRY):
+            found += some(fault, lasts_s=lasting(0, 0.5))
     if profile is Profile.POSTGRES:
         for fault in (Fault.DATABASE, Fault.STORE):
             found += some(fault, lasts_s=lasting(0, 1.5))

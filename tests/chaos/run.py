@@ -51,7 +51,7 @@ class Result:
 
     wanted: Wanted
     rounds: list[dict[str, Any]] = field(default_factory=list)
-    kills: Counter[str] = field(default_factory=Counter)
+    strikes: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)
     violations: list[dict[str, Any]] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Result:
             "profile": str(self.wanted.profile),
             "size": asdict(self.wanted.size),
             "wallSeconds": round(self.wall_s, 1),
-            "kills": dict(sorted(self.kills.items())),
+            "strikes": dict(sorted(self.strikes.items())),
             "skipped": dict(sorted(self.skipped.items())),
             "registryStarts": self.starts,
             "operations": operations,
@@ -159,7 +159,7 @@ class _Session:
         self._tell(result)
 
     def _tell(self, result: Result) -> None:
-        result.kills = Counter({str(fault): n for fault, n in self.monkey.counts.items()})
+        result.strikes = Counter({str(fault): n for fault, n in self.monkey.counts.items()})
         result.skipped = Counter({str(fault): n for fault, n in self.monkey.skipped.items()})
         result.compared, result.log_size = self._checker.compared, self._checker.log_size
         result.starts = self._deployment.starts
@@ -211,7 +211,8 @@ class _Session:
 
     def _sweep(self) -> list[Violation]:
         self._deployment.sweep()
-        return self._checker.check_swept() + self._deployment.strays()
+        found = self._checker.check_swept() + self._deployment.own_check()
+        return found + self._deployment.strays()
 
 
 def _line(result: Result) -> str:
@@ -219,7 +220,7 @@ def _line(result: Result) -> str:
     return (
         f"round {last['number']}: {last['kills']} kills, {last['operations']} operations, "
         f"load {last['load_s']} s, recovery {last['recovery_s']} s, check {last['check_s']} s, "
-        f"{last['violations']} violations; {sum(result.kills.values())} strikes so far"
+        f"{last['violations']} violations; {sum(result.strikes.values())} strikes so far"
     )
 
 

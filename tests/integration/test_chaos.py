@@ -31,7 +31,7 @@ CALM = Round(0, 0.0, LONG_GRACE_S, (), (), (), sweeps=False)
 def test_a_short_round_of_kills_loses_nothing(tmp_path: Path) -> None:
     result = run(Wanted(SEED, kills=3, minutes=2, size=SMALL), tmp_path / "run")
     assert result.violations == []
-    assert sum(result.kills.values()) >= 3
+    assert sum(result.strikes.values()) >= 3
     assert result.operations["put blob", Outcome.ACKNOWLEDGED]
     assert result.compared > 5
 
