@@ -72,6 +72,7 @@ def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
             "trustedPublishing": {"issuers": list(services.identities.issuers)},
             "countersignatures": _countersignatures_of(services),
             "directUpload": _direct_upload_of(services),
+            "hubEndpoint": settings.url,
             "openapi": f"{settings.url}/api/v1/openapi.json",
         },
         "limits": {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from support.folders import Folder, publish, push_files
 from support.hostile import Hostile
 from support.hub_library import HubLibrary, both_versions
 from support.scripted import Answer, Received, scripted
+from support.servers import clean_environment
 
 MIB = 1 << 20
 LARGE = os.urandom(3_000_001)
@@ -236,6 +239,36 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     user = replace(library, endpoint=front.front.url, token=ada.token)
     assert contents(user.run("say(snapshot_download(sys.argv[1]))", made.name)) == files
     assert asked == [None, f"bytes={kept_at_once}-"]
+
+
+def test_the_commands_of_the_guide_run(ada: Person, tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs/guide/cubes-on-the-hub.md").read_text("utf-8")
+    block = re.findall(r"^```sh\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)[0]
+    files = {"README.md": b"# Handbook", "plaintext/a.jsonl.zst": b"records"}
+    made = push_files(ada.repository(fresh("handbook")), files, "1.2.0", "latest")
+    here = {"https://registry.example.org": ada.server.url, "mct_…": ada.token}
+    for shown, meant in {**here, "alice/handbook": made.name}.items():
+        assert shown in block
+        block = block.replace(shown, meant)
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", "set -euo pipefail\n" + block],
+        cwd=tmp_path,
+        env=clean_environment(PATH=path, **home),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ada.name in done.stdout
+    assert contents(tmp_path / "handbook") == {"plaintext/a.jsonl.zst": b"records"}
+
+
+def test_a_registry_says_where_the_hubs_clients_find_it(ada: Person) -> None:
+    described = ada.server.wire.get("/.well-known/memcube.json").json()
+    assert described["features"]["hubEndpoint"] == ada.server.url
 
 
 def test_a_long_list_of_files_comes_in_pages(ada: Person, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +20,7 @@ from memcube_protocol.digest import Digest
 from support.folders import publish, push_files
 from support.hub import HubServer, Seen, hub_server
 from support.hub_library import HubLibrary, both_versions
+from support.machine import Machine
 from support.scripted import Answer
 from support.servers import MemcubeServer, memcube_server
 from support.wire import Reply, Wire
@@ -231,3 +235,60 @@ def test_the_hubs_library_reads_through_the_registry_and_leaves_its_token_there(
     publish(pair.ada, made.name)
     anybody = HubLibrary(python, pair.server.url, tmp_path / "other")
     assert anybody.hf("download", made.name, "README.md").returncode == 0
+
+
+def test_a_cube_is_pushed_pulled_and_checked_with_its_blobs_on_the_hub(
+    pair: Pair, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cube"
+    (folder / "plaintext").mkdir(parents=True)
+    (folder / "plaintext" / "notes.jsonl").write_text('{"id":"r1","text":"kept on the Hub"}\n')
+    (folder / "memcube.toml").write_text('name = "ada/on-the-hub"\nversion = "1.0.0"\n')
+    before = pair.commits()
+    pushed = Machine(tmp_path / "home", pair.server.url, pair.ada.token).json("push", folder)
+    reader = Machine(tmp_path / "reader", pair.server.url, pair.ada.token)
+    assert reader.json("pull", "ada/on-the-hub")["digest"] == pushed["digest"]
+    assert pair.commits() > before
+    assert pair.hub.tokens_sent("storage") == set()
+    report = json.loads(pair.server.admin("fsck", "--all", "--json").stdout)
+    assert report["damage"] == 0
+
+
+@pytest.mark.parametrize("moment", ["storage PUT", "/commit/"])
+def test_a_registry_killed_on_the_way_to_the_hub_loses_nothing_acknowledged(
+    tmp_path: Path, moment: str
+) -> None:
+    with registry_on_hub(tmp_path, GC_GRACE_S="0", GC_INTERVAL_S="0") as pair:
+        repository, content = pair.ada.repository(), os.urandom(20_000)
+        kept = repository.add_blob(b"acknowledged before")
+        location = repository.upload_location()
+        assert repository.patch(location, content).status == 202
+        reached, go_on = threading.Event(), threading.Event()
+
+        def hold(seen: Seen) -> None:
+            if moment in str(seen):
+                reached.set()
+                go_on.wait(60)
+
+        pair.hub.script = hold
+        digest = Digest.of(content)
+        with ThreadPoolExecutor(1) as pool:
+            cut = pool.submit(repository.finish_upload, location, digest)
+            assert reached.wait(60)
+            pair.server.kill()
+            go_on.set()
+            with pytest.raises((OSError, HTTPException)):
+                cut.result()
+        pair.hub.script = lambda seen: None
+        pair.server.start()
+        assert repository.head_blob(digest).status == 404
+        assert fetched(repository.get_blob(kept)) == b"acknowledged before"
+        assert repository.finish_upload(location, digest).status == 201
+        assert fetched(repository.get_blob(digest)) == content
+        # A commit that was made all the same names an orphan; the sweep takes it after an hour.
+        orphans = {"/commit/": 1}.get(moment, 0)
+        deadline = time.monotonic() + 60
+        while len(pair.files()) > orphans and time.monotonic() < deadline:
+            pair.server.admin("gc")
+        assert len(pair.files()) <= orphans
+        assert not list((pair.server.data / "staging" / "uploads").iterdir())
