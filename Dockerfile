@@ -11,7 +11,7 @@ COPY registry registry
 COPY alembic alembic
 # Nothing is compiled at run time by a user who may not write: so nothing is left half-compiled either.
 RUN python -m venv /opt/memcube \
-    && /opt/memcube/bin/pip install --no-compile --constraint constraints.txt '.[registry]' \
+    && /opt/memcube/bin/pip install --no-compile --constraint constraints.txt '.[registry,s3,hub]' \
     && /opt/memcube/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim-bookworm

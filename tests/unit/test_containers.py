@@ -1,11 +1,15 @@
 """Dockerfile and compose.yaml, read as text: what would make them unsafe or wrong."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.servers import clean_environment
+from support.swift import SwiftServer
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
@@ -13,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LASTING = sorted(SERVICES.keys() - {"bucket"})
+"""Services that do not end by themselves."""
 
 
 def instructions(name: str, stage: str = DOCKERFILE) -> list[str]:
@@ -79,14 +85,14 @@ def test_the_settings_in_the_image_and_in_compose_exist() -> None:
 
 def test_compose_starts_the_registry_with_postgresql_s3_and_qdrant() -> None:
     images = {name: service.get("image", "") for name, service in SERVICES.items()}
-    assert set(images) == {"registry", "database", "objects", "search"}
+    assert set(images) == {"registry", "database", "objects", "bucket", "search"}
     assert images["database"].startswith("postgres:")
     assert images["search"].startswith("qdrant/qdrant:")
     url = SERVICES["registry"]["environment"]["MEMCUBE_REGISTRY_DATABASE_URL"]
     assert re.fullmatch(r"postgresql://memcube:\$\{\w+:\?.+\}@database:5432/memcube", url)
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
+@pytest.mark.parametrize("name", LASTING)
 def test_every_service_keeps_its_data_and_pins_its_image(name: str) -> None:
     service = SERVICES[name]
     assert service["volumes"]
@@ -96,7 +102,7 @@ def test_every_service_keeps_its_data_and_pins_its_image(name: str) -> None:
     assert "build" in service or (re.search(r"\d", tag) and tag != "latest")
 
 
-@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"registry"}))
+@pytest.mark.parametrize("name", [name for name in LASTING if name != "registry"])
 def test_every_other_service_says_whether_it_is_healthy(name: str) -> None:
     check = SERVICES[name]["healthcheck"]
     assert check["test"][0] in ("CMD", "CMD-SHELL")
@@ -106,6 +112,17 @@ def test_every_other_service_says_whether_it_is_healthy(name: str) -> None:
 def test_the_registry_waits_for_what_it_needs() -> None:
     needed = SERVICES["registry"]["depends_on"]
     assert needed["database"]["condition"] == "service_healthy"
+    assert needed["bucket"]["condition"] == "service_completed_successfully"
+    assert SERVICES["bucket"]["depends_on"]["objects"]["condition"] == "service_healthy"
+
+
+def test_the_bucket_is_made_once_and_the_registry_uses_it(s3_server: SwiftServer) -> None:
+    _, *words = SERVICES["bucket"]["entrypoint"]
+    environ = clean_environment(**s3_server.environment, OBJECTS_URL=s3_server.endpoint_url)
+    for _ in range(2):
+        subprocess.run([sys.executable, *words], check=True, env=environ, timeout=60)
+    name = SERVICES["registry"]["environment"]["MEMCUBE_REGISTRY_S3_BUCKET"]
+    assert name in [each["Name"] for each in s3_server.client().list_buckets()["Buckets"]]
 
 
 def test_no_secret_has_a_default() -> None:
