@@ -21,6 +21,7 @@ from memcube_protocol.errors import (
     DigestMismatchError,
     ForbiddenError,
     NetworkError,
+    UnavailableError,
     UnsafeRedirectError,
 )
 from memcube_protocol.oci import Descriptor
@@ -280,6 +281,37 @@ def test_where_the_store_never_answers_the_registry_takes_the_bytes(push: Push) 
         assert push(registry.host) is Outcome.SENT
     assert registry.received[-1].body == CONTENT
     assert "DELETE /api/v1/uploads/0123456789abcdef" in registry.lines()
+
+
+def test_an_upload_that_another_client_ended_meanwhile_is_no_failure(
+    push: Push, bucket: Scripted
+) -> None:
+    lying = Lying(f"{bucket.url}{NAMED}")
+
+    def ended(request: Received) -> Answer:
+        if request.path.endswith("/completion"):
+            return _json({"code": "conflict", "detail": "the upload has just ended"}, 409)
+        if request.path == "/api/v1/uploads/0123456789abcdef":
+            return Answer(404)
+        if request.method == "HEAD":
+            return Answer(200, {"Content-Length": str(len(CONTENT))})
+        return lying.answer(request)
+
+    with scripted(ended) as registry:
+        assert push(registry.host) is Outcome.SENT
+    assert len(bucket.received) == 1
+
+
+def test_a_registry_that_never_ends_reading_back_is_given_up(push: Push, bucket: Scripted) -> None:
+    lying = Lying(f"{bucket.url}{NAMED}")
+
+    def checking(request: Received) -> Answer:
+        if request.path.endswith("/completion"):
+            return _json({"state": "checking", "readBackBytes": 4711}, 202)
+        return lying.answer(request)
+
+    with scripted(checking) as registry, pytest.raises(UnavailableError, match="4711"):
+        push(registry.host)
 
 
 def test_the_setting_sends_everything_through_the_registry(push: Push, bucket: Scripted) -> None:

@@ -141,6 +141,8 @@ class _Attempt:
         failures = 0
         while True:
             try:
+                if failures:
+                    self._upload = self._uploads.look(self._sender.name, self._upload)
                 self._go_on()
                 return self._done()
             except UnsafeRedirectError:
@@ -151,7 +153,6 @@ class _Attempt:
             except ConflictError as error:
                 failures += 1
                 self._wait(error, failures)
-                self._upload = self._uploads.look(self._sender.name, self._upload)
 
     def give_up(self) -> None:
         """Leave nothing that counts against the account, as far as that is possible."""
