@@ -26,7 +26,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from memcube_protocol.errors import ConflictError, InvalidSettingError, UnavailableError
+from memcube_protocol.errors import (
+    ConflictError,
+    DiskFullError,
+    InvalidSettingError,
+    UnavailableError,
+)
 from sqlalchemy import (
     Connection,
     DateTime,
@@ -183,6 +188,7 @@ class Database:
             ConflictError: a key that it needs was taken, or another transaction removed what it refers to.
             UnavailableError: others came between for `RETRY_S`, or the database stayed locked, took
                 longer than it may, or did not answer.
+            DiskFullError: no space is left for the database.
         """
         engine = self._locker if locks else self._writer
         deadline_s = time.monotonic() + RETRY_S
@@ -300,6 +306,7 @@ def _begin_sqlite(connection: Connection) -> None:
     driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
 
 
+_DISK_FULL: Final = "53100"
 _REFUSALS: Final = (DBAPIError, PoolTimeoutError, sqlite3.OperationalError)
 """What a database raises: the last comes from `_begin_sqlite`."""
 
@@ -325,11 +332,24 @@ def _translated() -> Iterator[None]:
         kind = refusal(error) if isinstance(error, DBAPIError) else Refusal.UNAVAILABLE
         if kind is None:
             raise
+        if _is_full(error):
+            raise DiskFullError(
+                "no space is left for the database",
+                hint="free space on the database's disk, or collect garbage",
+            ) from error
         if kind is Refusal.UNAVAILABLE:
             raise _busy() from error
         raise ConflictError(
             "another request changed the same thing at the same time", hint="try again"
         ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether there was no room on the database's disk."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        return cause.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return getattr(cause, "sqlstate", None) == _DISK_FULL
 
 
 def _busy() -> UnavailableError:

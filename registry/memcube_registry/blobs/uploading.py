@@ -15,6 +15,7 @@ from typing import Final
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
+    DiskFullError,
     MemcubeError,
     NotFoundError,
     QuotaExceededError,
@@ -211,7 +212,7 @@ def complete(
 
     try:
         kept = database.run(publish)
-    except (ConflictError, UnavailableError):
+    except (ConflictError, UnavailableError, DiskFullError):
         # Whether the commit was reached is not known: the sweep of orphans finds out.
         raise
     except MemcubeError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from memcube_protocol.errors import ConflictError, InvalidSettingError
+from memcube_protocol.errors import ConflictError, DiskFullError, InvalidSettingError
 from memcube_registry.accounts.models import Account
 from memcube_registry.accounts.service import add_usage, create_account
 from memcube_registry.database import Database
@@ -133,3 +134,20 @@ def test_the_error_of_a_url_does_not_show_its_password() -> None:
     with pytest.raises(InvalidSettingError) as refusal:
         Database("mysql://root:hunter2@localhost/x")
     assert "hunter2" not in str(refusal.value)
+
+
+def test_a_full_disk_is_said_so_and_changes_nothing(sqlite_url: str) -> None:
+    with closing(Database(sqlite_url)) as database:
+        database.migrate()
+
+        def fill(session: Session) -> None:
+            # A limit of SQLite's own is refused as a full disk is.
+            session.connection().exec_driver_sql("PRAGMA max_page_count = 1")
+            for number in range(1000):
+                create_account(session, f"account-{number}")
+                session.flush()
+
+        with pytest.raises(DiskFullError, match="no space is left for the database"):
+            database.run(fill)
+        with database.read() as session:
+            assert session.exec(select(Account)).all() == []
