@@ -61,6 +61,7 @@ class Checker:
             *_unfinished(events, new),
             *structure.half_visible(state),
             *structure.miscounted(state),
+            *structure.unsigned(state),
             *structure.bytes_of_blobs(state, self.objects, sorted(new)),
             *structure.log_is_whole(state, self.log_size, self.promises),
             *self._answers(state, history, now),

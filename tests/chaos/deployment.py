@@ -23,12 +23,13 @@ from support.swift import SwiftServer, require_swift
 from chaos.clock import Clock
 from chaos.disk import Disk
 from chaos.evidence import BlobFolder, Bucket, Objects
-from chaos.plan import LONG_GRACE_S, PUBLIC, REPOSITORIES, Profile
+from chaos.plan import CUBE_ACCOUNTS, LONG_GRACE_S, PUBLIC, REPOSITORIES, Profile
 from chaos.requests import Endpoints
 from chaos.structure import Violation
 
 RECOVERY_S = 90.0
 WORKERS = 2
+ACCOUNTS = ("ada", "bob", *CUBE_ACCOUNTS)
 QUOTA = "40MiB"
 SWEEP = """\
 import os
@@ -86,10 +87,9 @@ class Deployment:
             log = self.folder / f"registry-{number}.log"
             self.servers.append(MemcubeServer(place / "data", log, port=free_port()))
         self.start(LONG_GRACE_S)
-        for name in ("ada", "bob"):
-            self.servers[0].admin(
-                "account", "create", name, "--quota", QUOTA if name == "bob" else "0"
-            )
+        for name in ACCOUNTS:
+            quota = QUOTA if name == "bob" else "0"
+            self.servers[0].admin("account", "create", name, "--quota", quota)
             self.tokens[name] = self.servers[0].create_token(name, *ALL_SCOPES)
         for name in REPOSITORIES:
             visibility = "public" if name == PUBLIC else "private"

@@ -130,6 +130,8 @@ class State:
     tiles: dict[tuple[int, int], bytes]
     log: tuple[int, str]
     """Size and signed note."""
+    unsigned: list[str]
+    """Attestations of releases that are there, and that the registry refused to countersign."""
     due: list[str]
     """Work that the registry still has to do."""
 
@@ -224,6 +226,14 @@ def _state(connection: Any) -> State:
             for level, number, hashes in rows("SELECT level, number, hashes FROM log_tile")
         },
         log=(int(log[0][0]), str(log[0][1])) if log else (0, ""),
+        unsigned=[
+            f"{name}@{referrer}: {refused}"
+            for name, referrer, refused in rows(
+                "SELECT r.name, c.referrer, c.refused FROM countersigning c"
+                " JOIN repository r ON r.id = c.repository_id JOIN manifest m"
+                " ON m.repository_id = r.id AND m.digest = c.referrer WHERE c.refused IS NOT NULL"
+            )
+        ],
         due=_due(rows),
     )
 

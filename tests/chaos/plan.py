@@ -98,6 +98,8 @@ LONG_GRACE_S = 100_000
 SHORT_GRACE_S = 1
 REPOSITORIES = ("ada/one", "ada/two", "bob/three")
 PUBLIC = "ada/one"
+CUBE_ACCOUNTS = ("carol", "dave")
+"""Each publishes its own cubes, with a key of its own."""
 SHARED_BLOBS = 10
 MOVING_TAGS = 3
 VERSIONS = 4

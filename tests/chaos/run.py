@@ -24,7 +24,7 @@ from chaos.cubes import CubeClient, CubeHome, run_cube_command, unhurt, visible_
 from chaos.deployment import Deployment, deployed
 from chaos.journal import Journal
 from chaos.monkey import Monkey
-from chaos.plan import FULL, Profile, Round, Size, plan_round
+from chaos.plan import CUBE_ACCOUNTS, FULL, Profile, Round, Size, plan_round
 from chaos.requests import Requests
 from chaos.structure import Violation
 
@@ -116,8 +116,9 @@ class _Session:
     def _home(self, number: int) -> CubeHome:
         folder = self._deployment.folder / f"client-{number}"
         url = self._deployment.endpoints.urls[0]
-        user = Machine(folder, url, self._deployment.tokens["ada"], own_process=True)
-        return CubeHome(user, folder / "sources", f"ada/cube-{number}", self._wanted.seed)
+        name = CUBE_ACCOUNTS[number]
+        user = Machine(folder, url, self._deployment.tokens[name], own_process=True)
+        return CubeHome(user, folder / "sources", f"{name}/cube", self._wanted.seed)
 
     def play(self, planned: Round, result: Result) -> None:
         """Load and kills, then recovery, then the check."""

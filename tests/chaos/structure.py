@@ -51,6 +51,12 @@ def half_visible(state: State) -> Iterator[Violation]:
                 yield Violation("index without its child", f"{repository}@{digest}: {child}")
 
 
+def unsigned(state: State) -> Iterator[Violation]:
+    """Releases without the registry's countersignature: each client has signed with its own key."""
+    for each in state.unsigned:
+        yield Violation("release that is not countersigned", each)
+
+
 def miscounted(state: State) -> Iterator[Violation]:
     """Accounts that are said to use another number of bytes than they do."""
     used: Counter[str] = Counter()
