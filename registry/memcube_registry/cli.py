@@ -19,6 +19,7 @@ from memcube_registry.backups.command import backup, restore
 from memcube_registry.checking.command import fsck
 from memcube_registry.command_options import FOLDER, database_of, places, settings_of
 from memcube_registry.jobs.command import jobs
+from memcube_registry.storage.command import make_bucket
 
 if TYPE_CHECKING:
     from memcube_registry.settings import Settings
@@ -50,7 +51,7 @@ def group() -> None:
 
 
 group.add_command(serve)
-for command in (jobs, fsck, backup, restore):
+for command in (jobs, fsck, backup, restore, make_bucket):
     group.add_command(command)
 
 

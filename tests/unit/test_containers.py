@@ -117,11 +117,19 @@ def test_the_registry_waits_for_what_it_needs() -> None:
 
 
 def test_the_bucket_is_made_once_and_the_registry_uses_it(s3_server: SwiftServer) -> None:
-    _, *words = SERVICES["bucket"]["entrypoint"]
-    environ = clean_environment(**s3_server.environment, OBJECTS_URL=s3_server.endpoint_url)
+    told = {
+        name: value
+        for name, value in SERVICES["bucket"]["environment"].items()
+        if name.startswith("MEMCUBE_REGISTRY_")
+    }
+    assert told.items() <= SERVICES["registry"]["environment"].items()
+    here = {"MEMCUBE_REGISTRY_S3_ENDPOINT_URL": s3_server.endpoint_url}
+    environ = clean_environment(**told | s3_server.environment | here)
+    command = [sys.executable, "-c", "from memcube_registry.cli import main; main()"]
     for _ in range(2):
-        subprocess.run([sys.executable, *words], check=True, env=environ, timeout=60)
-    name = SERVICES["registry"]["environment"]["MEMCUBE_REGISTRY_S3_BUCKET"]
+        words = [*command, *SERVICES["bucket"]["command"]]
+        subprocess.run(words, check=True, env=environ, timeout=60)
+    name = told["MEMCUBE_REGISTRY_S3_BUCKET"]
     assert name in [each["Name"] for each in s3_server.client().list_buckets()["Buckets"]]
 
 

@@ -129,6 +129,8 @@ class UploadRoutes:
             self._discard(principal, upload)
             raise
         uploading.complete(self.database, self.store, principal, upload, blob, utc_now())
+        with suppress(MemcubeError):  # else garbage collection lets go of it
+            self.store.abort(upload.id)
 
     async def _take_body(
         self, request: Request, upload: OpenUpload, progress: Progress | None

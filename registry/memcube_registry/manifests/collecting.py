@@ -25,7 +25,7 @@ from memcube_registry.jobs.worker import Handler, Task
 from memcube_registry.manifests.models import Manifest, ManifestChild, Tag
 from memcube_registry.manifests.service import remove
 from memcube_registry.observability import log
-from memcube_registry.storage import BlobStore
+from memcube_registry.storage import BlobStore, Object
 
 DELAY: Final = timedelta(minutes=10)
 """How long something stays condemned at least, unless the grace period is shorter."""
@@ -292,16 +292,25 @@ def _remove_orphans(database: Database, store: BlobStore, rules: Rules, done: Co
             store.abort(name)
             done.orphans_removed += 1
     oldest = rules.now - max(ORPHAN_AGE, rules.grace)
-    objects = [each.name for each in store.objects() if each.written_at < oldest]
-    for names in _portions(objects):
-        # A direct upload's object, and one in local files, has the upload's name until its blob is there.
-        # In this order: a row that is gone from the first table has by then become one of the second,
-        # or never will.
-        underway = _known(database, names, Upload.id)
-        known = underway | _known(database, names, Blob.location)
-        for name in names - known:
-            store.delete(name)
+    objects = [each for each in store.objects() if each.written_at < oldest]
+    for at in range(0, len(objects), _AT_ONCE):
+        for orphan in _orphans(database, store, objects[at : at + _AT_ONCE]):
+            store.delete(orphan)
             done.orphans_removed += 1
+
+
+def _orphans(database: Database, store: BlobStore, objects: Sequence[Object]) -> set[str]:
+    """Those of `objects` that no row knows; the store lets go of uploads that have ended."""
+    names = {each.name for each in objects}
+    # A direct upload's object, and one in local files, has the upload's name until its blob is there; S3
+    # knows which upload each came from. In this order: a row that is gone from the first table has by
+    # then become one of the second, or never will.
+    underway = _known(database, names | {each.upload for each in objects if each.upload}, Upload.id)
+    known = underway | _known(database, names, Blob.location)
+    known |= {each.name for each in objects if each.upload in underway}
+    for ended in {each.upload for each in objects if each.upload} - underway:
+        store.abort(ended)
+    return names - known
 
 
 def _known(database: Database, names: Iterable[str], column: str) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import Text, delete, update
+from sqlalchemy import Text, update
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from memcube_registry.database import PASSING, Database, UtcDateTime, utc_now
@@ -68,25 +68,6 @@ class DatabaseClaims:
 
         self._database.run(keep)
 
-    def end(self, upload: str, owner: str, *, follower: Claimed | None = None) -> None:
-        """See `Claims.end`."""
-        removal = delete(UploadClaim).where(
-            col(UploadClaim.upload) == upload, col(UploadClaim.owner) == owner
-        )
-
-        def end(session: Session) -> None:
-            if session.execute(removal).rowcount != 1:  # type: ignore[attr-defined]
-                raise lost()
-            if follower:
-                at = follower.written_at
-                session.add(
-                    UploadClaim(
-                        upload=follower.upload, state=follower.state, written_at=at, expires_at=at
-                    )
-                )
-
-        self._database.run(end)
-
     def forget(self, upload: str) -> str | None:
         """See `Claims.forget`."""
 
@@ -119,4 +100,4 @@ class DatabaseClaims:
         """See `Claims.all`."""
         with self._database.read() as session:
             rows = session.exec(select(UploadClaim)).all()
-        return [Claimed(row.upload, row.state, row.written_at) for row in rows]
+        return [Claimed(row.upload, row.state, row.written_at, row.owner) for row in rows]

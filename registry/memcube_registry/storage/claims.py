@@ -22,11 +22,15 @@ LEASE: Final = timedelta(seconds=6)
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What is known of an upload; `state` is the store's own text, empty for one without bytes."""
+    """What is known of an upload; `state` is the store's own text, empty for one without bytes.
+
+    `owner` is who held it last and did not let go, alive or not.
+    """
 
     upload: str
     state: str
     written_at: datetime
+    owner: str | None = None
 
 
 class Claims(Protocol):
@@ -42,14 +46,6 @@ class Claims(Protocol):
 
     def keep(self, upload: str, owner: str, state: str, *, release: bool = False) -> None:
         """Replace the state, and let others take the upload if `release`.
-
-        Raises:
-            ConflictError: `owner` does not hold it any more.
-        """
-        ...
-
-    def end(self, upload: str, owner: str, *, follower: Claimed | None = None) -> None:
-        """Forget an upload that was finished; `follower` is noted in its place, with no owner.
 
         Raises:
             ConflictError: `owner` does not hold it any more.
@@ -105,15 +101,6 @@ class MemoryClaims:
             row.state, row.written_at = state, datetime.now(UTC)
             row.owner = None if release else owner
 
-    def end(self, upload: str, owner: str, *, follower: Claimed | None = None) -> None:
-        """See `Claims.end`."""
-        with self._lock:
-            self._held(upload, owner)
-            del self._rows[upload]
-            if follower:
-                at = follower.written_at
-                self._rows[follower.upload] = _Row(None, at, follower.state, at)
-
     def forget(self, upload: str) -> str | None:
         """See `Claims.forget`."""
         with self._lock:
@@ -135,7 +122,8 @@ class MemoryClaims:
 
     def all(self) -> Iterable[Claimed]:
         """See `Claims.all`."""
-        return [Claimed(name, row.state, row.written_at) for name, row in list(self._rows.items())]
+        rows = list(self._rows.items())
+        return [Claimed(name, row.state, row.written_at, row.owner) for name, row in rows]
 
     def _held(self, upload: str, owner: str) -> _Row:
         row = self._rows.get(upload)

@@ -15,10 +15,15 @@ PIECE_BYTES: Final = limits.MIB // 2
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """A finished object's location, and when it was finished; or an upload's id, and when it was last written."""
+    """A finished object's location, and when it was finished; or an upload's id, and when it was last written.
+
+    `upload` is the upload that a finished object came from, while the store knows: until that one is
+    aborted, which leaves the object.
+    """
 
     name: str
     written_at: datetime
+    upload: str | None = None
 
 
 class Pieces(Protocol):
@@ -111,7 +116,7 @@ class Uploads(Protocol):
         ...
 
     def abort(self, upload: str) -> None:
-        """Forget it. An unknown one is no error."""
+        """Forget it, but nothing that was finished from it. An unknown one is no error."""
         ...
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final
 
 from memcube_protocol.errors import StorageError
@@ -26,27 +25,33 @@ class Tail:
 class Assembly:
     """The bytes of an upload, in order: `parts` of `multipart`, then `tail`.
 
-    With `finished_at` it is no upload any more: its object must not be taken for an orphan, however old
-    S3 says it is, for a push is about to name it.
+    `finished` are the objects that were made of the upload before. A push is about to name the last
+    one, so until the upload is forgotten none is an orphan, whatever a clock says of its age.
     """
 
-    begun_at: datetime
     multipart: Multipart | None = None
     parts: tuple[Part, ...] = ()
     tail: Tail | None = None
-    is_finished: bool = False
+    finished: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
-        """How many bytes these are; none are left of an upload that was finished."""
-        if self.is_finished:
-            return 0
+        """How many bytes these are."""
         return sum(part.size for part in self.parts) + (self.tail.size if self.tail else 0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was finished, and nothing has been written since."""
+        return bool(self.finished) and not (self.multipart or self.tail)
 
     @property
     def locations(self) -> tuple[str, ...]:
         """Where its bytes lie, or will lie."""
         return tuple(held.location for held in (self.multipart, self.tail) if held is not None)
+
+    def made(self, location: str) -> Assembly:
+        """What is left once these bytes are the object at `location`."""
+        return Assembly(finished=(*self.finished, location))
 
     def with_part(self, multipart: Multipart, part: Part) -> Assembly:
         """This and one more part, which begins with the bytes of the tail."""
@@ -58,34 +63,32 @@ class Assembly:
         return json.dumps(
             {
                 "form": _FORM,
-                "begun": self.begun_at.timestamp(),
                 "multipart": [multipart.location, multipart.id] if multipart else None,
                 "parts": [[part.etag, part.size] for part in self.parts],
                 "tail": [tail.location, tail.size] if tail else None,
-                "finished": self.is_finished,
+                "finished": self.finished,
             },
             separators=(",", ":"),
         )
 
 
-def parse(text: str, now: datetime) -> Assembly:
-    """The assembly that `text` describes; one without bytes, begun now, if it is empty.
+def parse(text: str) -> Assembly:
+    """The assembly that `text` describes; one without bytes if it is empty.
 
     Raises:
         StorageError: the text is damaged, or another version of the registry wrote it.
     """
     if not text:
-        return Assembly(now)
+        return Assembly()
     try:
         value = json.loads(text)
         if value["form"] != _FORM:
             raise ValueError("another form")
         return Assembly(
-            begun_at=datetime.fromtimestamp(value["begun"], UTC),
             multipart=Multipart(*value["multipart"]) if value["multipart"] else None,
             parts=tuple(Part(*part) for part in value["parts"]),
             tail=Tail(*value["tail"]) if value["tail"] else None,
-            is_finished=value["finished"],
+            finished=tuple(value["finished"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(

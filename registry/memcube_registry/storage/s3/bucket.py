@@ -18,12 +18,15 @@ from memcube_protocol.errors import NotFoundError, StorageError
 
 from memcube_registry.storage.interface import Object
 from memcube_registry.storage.s3.direct import S3Direct
-from memcube_registry.storage.s3.failures import is_gone, translated
+from memcube_registry.storage.s3.failures import code_of, is_gone, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
+_FIRST_REGION: Final = "us-east-1"
+"""The one region that S3 does not want to hear of when a bucket is made."""
+_NO_BUCKET: Final = frozenset({"404", "NoSuchBucket"})
 _CONNECTIONS: Final = 64
 _LOCATION_CHARS: Final = 32
 
@@ -202,6 +205,23 @@ class Bucket:
             self._prober.put_object(
                 Bucket=self._place.bucket, Key=f"{self._place.prefix}check", Body=b"ready\n"
             )
+
+    def make(self) -> bool:
+        """Make the bucket; whether it was not there before."""
+        region = self._client.meta.region_name
+        where: Any = {}
+        if region not in (None, _FIRST_REGION, "aws-global"):
+            where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        with translated("the bucket"):
+            try:
+                self._client.head_bucket(Bucket=self._place.bucket)
+            except ClientError as error:
+                if code_of(error) not in _NO_BUCKET:
+                    raise
+            else:
+                return False
+            self._client.create_bucket(Bucket=self._place.bucket, **where)
+        return True
 
     def _is_made(self, multipart: Multipart, parts: Sequence[Part]) -> bool:
         try:

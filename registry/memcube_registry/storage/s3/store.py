@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from memcube_protocol.errors import (
     MemcubeError,
@@ -14,17 +12,14 @@ from memcube_protocol.errors import (
     StorageError,
 )
 
-from memcube_registry.storage.claims import Claimed, Claims
+from memcube_registry.storage.claims import Claims
 from memcube_registry.storage.interface import Object, Pieces, Sink
-from memcube_registry.storage.s3.assembly import Assembly, Tail, parse
+from memcube_registry.storage.s3.assembly import Assembly, parse
 from memcube_registry.storage.s3.bucket import Bucket, is_location, new_location
 from memcube_registry.storage.s3.direct import S3Direct
 from memcube_registry.storage.s3.pulse import Pulse
 from memcube_registry.storage.s3.reading import S3Pieces
-from memcube_registry.storage.s3.writing import Grip, S3Sink, read_tail
-
-YOUNG: Final = timedelta(minutes=30)
-"""How long an object may count as new by S3's clock, which for multipart objects starts at the beginning."""
+from memcube_registry.storage.s3.writing import Grip, S3Sink, locations_of, read_tail
 
 
 class S3Store:
@@ -68,7 +63,7 @@ class S3Store:
     def size(self, upload: str) -> int:
         """See `Uploads.size`."""
         _require_name(upload)
-        return self._assembly(upload).size
+        return parse(self._claims.state(upload)).size
 
     def abort(self, upload: str) -> None:
         """See `Uploads.abort`."""
@@ -79,9 +74,7 @@ class S3Store:
             for multipart, _ in self._bucket.multiparts(upload):
                 self._bucket.abort(multipart)
             return
-        held = parse(known, datetime.now(UTC))
-        if held.is_finished:
-            return
+        held = parse(known)
         if held.multipart:
             self._bucket.abort(held.multipart)
         if held.tail:
@@ -96,8 +89,8 @@ class S3Store:
                     f"the upload holds {held.size} bytes, not {size}",
                     hint="start the upload again",
                 )
-            location = self._assemble(held)
-            self._claims.end(upload, grip.owner, follower=_follower(held, location))
+            location = self._assemble(grip, held)
+            grip.keep(held.made(location), release=True)
         except BaseException:
             self._let_go(grip, held)
             raise
@@ -115,28 +108,31 @@ class S3Store:
     def objects(self) -> Iterator[Object]:
         """See `Sweeper.objects`. What belongs to an upload is none of them."""
         for page in self._bucket.objects():
-            # After the page: what was finished since then is still young, or is claimed as finished.
-            claimed = {name for held in self._assemblies() for name in held.locations}
-            yield from (each for each in page if each.name not in claimed)
+            # After the page: what has been finished since is known by its upload, or has its row.
+            hidden, made = self._claimed()
+            for each in page:
+                if each.name not in hidden:
+                    yield Object(each.name, each.written_at, made.get(each.name))
 
     def uploads(self) -> Iterator[Object]:
         """See `Sweeper.uploads`. A multipart upload that no claim knows goes by its location."""
         found = list(self._bucket.multiparts())
-        claimed = {held.multipart.id for held in self._assemblies() if held.multipart}
+        hidden, _ = self._claimed()
         for known in self._claims.all():
-            yield Object(known.upload, known.written_at)
+            if not parse(known.state).is_over:
+                yield Object(known.upload, known.written_at)
         for multipart, begun_at in found:
-            if multipart.id not in claimed:
+            if multipart.location not in hidden:
                 yield Object(multipart.location, begun_at)
 
     def check(self) -> None:
         """See `BlobStore.check`."""
         self._bucket.check()
 
-    def _assemble(self, held: Assembly) -> str:
+    def _assemble(self, grip: Grip, held: Assembly) -> str:
         """The location of one object that holds all bytes of `held`."""
         if held.multipart is None:
-            return self._single(held)
+            return self._single(grip, held)
         parts = held.parts
         if held.tail:
             content = read_tail(self._bucket, held.tail)
@@ -144,44 +140,35 @@ class S3Store:
         self._bucket.complete(held.multipart, parts)
         return held.multipart.location
 
-    def _single(self, held: Assembly) -> str:
-        if held.tail is None:
-            location = new_location()
-            self._bucket.put(location, b"")
-            return location
-        return held.tail.location
+    def _single(self, grip: Grip, held: Assembly) -> str:
+        if held.tail:
+            return held.tail.location
+        location = grip.locations[0]
+        self._bucket.put(location, b"")
+        return location
 
     def _take(self, upload: str) -> tuple[Grip, Assembly]:
         _require_name(upload)
         grip = Grip(self._claims, upload, new_location())
-        held = parse(self._claims.take(upload, grip.owner), datetime.now(UTC))
+        held = parse(self._claims.take(upload, grip.owner))
         self._pulse.add(grip.owner)
         return grip, held
 
     def _let_go(self, grip: Grip, held: Assembly) -> None:
-        """Let others have the upload, as it was; one without bytes is forgotten."""
+        """Let others have the upload, as it was."""
         self._pulse.remove(grip.owner)
         with suppress(MemcubeError):  # it lapses by itself
-            if held.size:
-                grip.keep(held, release=True)
-            else:
-                self._claims.end(grip.upload, grip.owner)
+            grip.keep(held, release=True)
 
-    def _assembly(self, upload: str) -> Assembly:
-        return parse(self._claims.state(upload), datetime.now(UTC))
-
-    def _assemblies(self) -> Iterator[Assembly]:
-        now = datetime.now(UTC)
-        return (parse(known.state, now) for known in self._claims.all())
-
-
-def _follower(held: Assembly, location: str) -> Claimed | None:
-    """The note that keeps an object from being taken for an orphan, where S3 says that it is old."""
-    now = datetime.now(UTC)
-    if now - held.begun_at < YOUNG:
-        return None
-    finished = Assembly(held.begun_at, tail=Tail(location, held.size), is_finished=True)
-    return Claimed(location, finished.to_text(), now)
+    def _claimed(self) -> tuple[set[str], dict[str, str]]:
+        """The locations of uploads in progress; and for each finished object its upload."""
+        hidden: set[str] = set()
+        made: dict[str, str] = {}
+        for known in self._claims.all():
+            held = parse(known.state)
+            hidden.update(held.locations, locations_of(known.owner) if known.owner else ())
+            made.update(dict.fromkeys(held.finished, known.upload))
+        return hidden - made.keys(), made
 
 
 def _require_name(name: str) -> None:

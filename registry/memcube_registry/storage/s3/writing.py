@@ -14,7 +14,7 @@ from memcube_protocol.errors import LimitExceededError, MemcubeError, StorageErr
 
 from memcube_registry.storage.claims import Claims
 from memcube_registry.storage.s3.assembly import Assembly, Tail
-from memcube_registry.storage.s3.bucket import Bucket, Part, new_location
+from memcube_registry.storage.s3.bucket import Bucket, Part
 from memcube_registry.storage.s3.reading import S3Pieces
 
 PART_BYTES: Final = 16 * limits.MIB
@@ -29,11 +29,20 @@ _PARTS: Final = ThreadPoolExecutor(16, thread_name_prefix="s3-parts")
 
 @dataclass(frozen=True, slots=True)
 class Grip:
-    """An upload that one owner holds."""
+    """An upload that one owner holds.
+
+    What an owner puts into the bucket lies at locations that follow from its own random name. So whoever
+    sees the claim knows what is under way, before the claim's state tells of it.
+    """
 
     claims: Claims
     upload: str
     owner: str
+
+    @property
+    def locations(self) -> tuple[str, str]:
+        """Where its tail lies, and where the object of its parts will."""
+        return locations_of(self.owner)
 
     def keep(self, assembly: Assembly, *, release: bool = False) -> None:
         """Say what the upload consists of now.
@@ -42,6 +51,11 @@ class Grip:
             ConflictError: somebody else has taken it over.
         """
         self.claims.keep(self.upload, self.owner, assembly.to_text(), release=release)
+
+
+def locations_of(owner: str) -> tuple[str, str]:
+    """See `Grip.locations`."""
+    return owner, owner[::-1]
 
 
 class S3Sink:
@@ -129,7 +143,7 @@ class S3Sink:
             return
         self._settle()
         if self._buffer.size:
-            tail = Tail(new_location(), self._buffer.size)
+            tail = Tail(self._grip.locations[0], self._buffer.size)
             self._bucket.put(tail.location, self._buffer.take(tail.size))
             self._durable = replace(self._durable, tail=tail)
 
@@ -149,7 +163,7 @@ class S3Sink:
                 hint="cut the content into several layers",
             )
         if self._multipart is None:
-            self._multipart = self._bucket.begin(new_location())
+            self._multipart = self._bucket.begin(self._grip.locations[1])
         self._running = _PARTS.submit(self._bucket.put_part, self._multipart, number, content)
 
     def _settle(self) -> None:

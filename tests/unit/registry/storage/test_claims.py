@@ -10,7 +10,7 @@ from memcube_registry.database import Database, utc_now
 from memcube_registry.storage import claim_table
 from memcube_registry.storage import claims as memory_claims
 from memcube_registry.storage.claim_table import DatabaseClaims
-from memcube_registry.storage.claims import Claimed, Claims, MemoryClaims
+from memcube_registry.storage.claims import Claims, MemoryClaims
 
 
 @contextmanager
@@ -65,8 +65,6 @@ class ClaimsContract:
         assert claims.take("upload", "two") == "before"
         with pytest.raises(ConflictError):
             claims.keep("upload", "one", "after")
-        with pytest.raises(ConflictError):
-            claims.end("upload", "one")
         assert claims.state("upload") == "before"
         claims.keep("upload", "two", "theirs")
 
@@ -77,12 +75,11 @@ class ClaimsContract:
         with pytest.raises(ConflictError):
             claims.take("upload", "two")
 
-    def test_an_ended_upload_is_unknown_and_its_follower_is_known(self, claims: Claims) -> None:
+    def test_who_holds_an_upload_is_known_until_it_is_let_go(self, claims: Claims) -> None:
         claims.take("upload", "one")
-        claims.end("upload", "one", follower=Claimed("object", "finished", utc_now()))
-        assert claims.state("upload") == ""
-        assert [(known.upload, known.state) for known in claims.all()] == [("object", "finished")]
-        assert claims.take("object", "anybody") == "finished"
+        assert [known.owner for known in claims.all()] == ["one"]
+        claims.keep("upload", "one", "state", release=True)
+        assert [known.owner for known in claims.all()] == [None]
 
     def test_a_forgotten_upload_gives_its_state_to_one_only(self, claims: Claims) -> None:
         claims.take("upload", "one")
@@ -91,8 +88,6 @@ class ClaimsContract:
         assert claims.forget("upload") is None
         with pytest.raises(ConflictError):
             claims.keep("upload", "one", "again")
-        with pytest.raises(ConflictError):
-            claims.end("upload", "one")
 
 
 class TestMemoryClaims(ClaimsContract):

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -21,7 +21,7 @@ from memcube_registry.database import Database
 from memcube_registry.storage import claims as memory_claims
 from memcube_registry.storage.claim_table import DatabaseClaims
 from memcube_registry.storage.claims import Claims, MemoryClaims
-from memcube_registry.storage.s3 import Bucket, S3Store, store, writing
+from memcube_registry.storage.s3 import Bucket, S3Store, writing
 from memcube_registry.storage.s3.bucket import Part, new_location
 from memcube_registry.storage.s3.pulse import Pulse
 from support.swift import SwiftServer
@@ -265,21 +265,43 @@ def test_leftovers_of_killed_writers_are_found_and_removed(blobs: S3Store, bucke
     assert is_clean(blobs, bucket)
 
 
-def test_an_object_that_s3_says_is_old_is_not_an_orphan_when_it_was_just_finished(
+@pytest.mark.parametrize("size", [0, 5, PART_BYTES + 5])
+def test_an_object_is_known_by_its_upload_until_that_is_forgotten(
+    blobs: S3Store, size: int
+) -> None:
+    """S3 dates a multipart object from its beginning, and clocks jump: age alone makes no orphan."""
+    content = os.urandom(size)
+    write(blobs, content)
+    first = blobs.finish(UPLOAD, size=size)
+    assert [(each.name, each.upload) for each in blobs.objects()] == [(first, UPLOAD)]
+    assert not list(blobs.uploads()), "it is over"
+    write(blobs, b"once more")
+    second = blobs.finish(UPLOAD, size=9)
+    assert {(each.name, each.upload) for each in blobs.objects()} == {
+        (first, UPLOAD),
+        (second, UPLOAD),
+    }
+    blobs.abort(UPLOAD)
+    assert {(each.name, each.upload) for each in blobs.objects()} == {(first, None), (second, None)}
+    assert read(blobs, first) == content
+
+
+def test_what_a_writer_puts_is_hidden_before_the_claim_tells_of_it(
     blobs: S3Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S3 dates a multipart object from its beginning: the push that made it is about to name it."""
-    monkeypatch.setattr(store, "YOUNG", timedelta(0))
-    content = os.urandom(PART_BYTES + 5)
-    write(blobs, content)
-    location = blobs.finish(UPLOAD, size=len(content))
-    assert not list(blobs.objects())
-    (note,) = blobs.uploads()
-    assert note.name == location
-    assert abs(datetime.now(UTC) - note.written_at) < timedelta(minutes=1)
-    blobs.abort(location)
-    assert [each.name for each in blobs.objects()] == [location]
-    assert read(blobs, location) == content
+    seen: list[list[str]] = []
+    real = MemoryClaims.keep
+
+    def look(claims: MemoryClaims, *arguments: str, **options: bool) -> None:
+        seen.append([*(each.name for each in blobs.objects())])
+        seen.append([*(each.name for each in blobs.uploads())])
+        real(claims, *arguments, **options)
+
+    monkeypatch.setattr(MemoryClaims, "keep", look)
+    write(blobs, os.urandom(PART_BYTES - 1))
+    write(blobs, os.urandom(PART_BYTES), at=PART_BYTES - 1)
+    assert list(bucket.multiparts())
+    assert seen.count([]) == seen.count([UPLOAD]) == len(seen) // 2 > 1
 
 
 def test_more_parts_than_s3_takes_are_refused(

@@ -4,7 +4,9 @@ import os
 from datetime import timedelta
 
 import pytest
+from memcube_protocol.digest import Digest
 from memcube_registry.blobs import uploading
+from memcube_registry.blobs.uploading import NewBlob
 from memcube_registry.database import Database, utc_now
 from memcube_registry.storage import claims as memory_claims
 from memcube_registry.storage.claim_table import DatabaseClaims
@@ -101,3 +103,22 @@ def test_what_a_killed_writer_sent_goes_with_its_upload(core: Core, bucket: Buck
     assert not list(bucket.multiparts())
     assert not list(core.store.uploads())
     assert not names(bucket)
+
+
+@pytest.mark.parametrize("size", [5, PART_BYTES + 5])
+def test_bytes_between_their_finish_and_their_row_stay_however_far_the_clock_jumps(
+    core: Core, size: int
+) -> None:
+    content = os.urandom(size)
+    upload = core.database.run(lambda s: uploading.begin(s, core.principal, NAME, core.now))
+    sink = core.store.open(upload.id, size=0)
+    sink.write([content])
+    sink.close()
+    blob = NewBlob(Digest.of(content), size, core.store.finish(upload.id, size=size))
+    core.wait(hours=23)
+    assert core.collect(timedelta(0)).orphans_removed == 0
+    uploading.complete(core.database, core.store, core.principal, upload, blob, core.now)
+    core.wait(hours=23)
+    core.collect()
+    assert b"".join(core.store.read(blob.location)) == content
+    assert [each.upload for each in core.store.objects()] == [None], "its upload was forgotten"
