@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,10 +21,10 @@ from conftest import ALL_SCOPES, NO_LIMITS, Person
 from memcube_protocol.digest import Digest
 from support.folders import publish, push_files
 from support.hub import HubServer, Seen, hub_server
-from support.hub_library import HubLibrary, both_versions
+from support.hub_library import OLDER, HubLibrary, both_versions
 from support.machine import Machine
 from support.scripted import Answer
-from support.servers import MemcubeServer, memcube_server
+from support.servers import MemcubeServer, clean_environment, memcube_server
 from support.wire import Reply, Wire
 
 pytest.importorskip("huggingface_hub")
@@ -292,3 +294,21 @@ def test_a_registry_killed_on_the_way_to_the_hub_loses_nothing_acknowledged(
             pair.server.admin("gc")
         assert len(pair.files()) <= orphans
         assert not list((pair.server.data / "staging" / "uploads").iterdir())
+
+
+@pytest.mark.skipif(not OLDER.exists(), reason="run .ci/hub for an older huggingface_hub")
+def test_the_store_works_with_the_older_library_too() -> None:
+    root = Path(__file__).parents[2]
+    packages = next((OLDER.parents[1] / "lib").glob("python3*/site-packages"))
+    tests = "tests/unit/registry/storage/test_hub_store.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests],
+        cwd=root,
+        env=clean_environment(PYTHONPATH=str(packages)),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    assert " passed" in done.stdout

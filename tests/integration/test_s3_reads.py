@@ -16,6 +16,8 @@ from urllib.request import Request, urlopen
 import pytest
 from conftest import ALL_SCOPES, NO_LIMITS, Person, fresh
 from support.faults import FaultyProxy, faulty_proxy
+from support.folders import push_files
+from support.hub_library import HubLibrary, both_versions
 from support.machine import Machine
 from support.repository import Repository
 from support.samples import one_image
@@ -214,3 +216,16 @@ def test_a_blob_of_several_parts_comes_whole_and_in_ranges_across_them(scene: Sc
     edge = {"Range": f"bytes={boundary - 5}-{boundary + 4}"}
     with urlopen(Request(location, headers=edge)) as answer:
         assert answer.read() == content[boundary - 5 : boundary + 5]
+
+
+@both_versions
+def test_the_hubs_library_follows_and_leaves_its_token_behind(
+    python: Path, scene: Scene, tmp_path: Path
+) -> None:
+    files = {"a.safetensors": CONTENT, "plaintext/b.jsonl.zst": os.urandom(1000)}
+    made = push_files(scene.repository(), files, "latest")
+    library = HubLibrary(python, scene.person.server.url, tmp_path / "hf", scene.person.token)
+    done = library.hf("download", made.name, "--local-dir", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path: (tmp_path / "out" / path).read_bytes() for path in files} == files
+    scene.require_reads_without_secrets(at_least=len(files))

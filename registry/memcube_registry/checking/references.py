@@ -20,7 +20,7 @@ from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.catalog.models import Repository
 from memcube_registry.checking.findings import Findings, Rule
 from memcube_registry.database import Database
-from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, Tag
+from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, Tag, commit_of
 from memcube_registry.manifests.service import ABSENT_BLOBS
 
 _Blobs: TypeAlias = dict[str, tuple[int, bool]]
@@ -123,8 +123,12 @@ def _check_bytes(row: Manifest, what: str, findings: Findings) -> oci.Manifest |
         findings.add(Rule.MANIFEST_BYTES, what, f"its bytes have digest {actual}")
         return None
     subject = str(parsed.subject.digest) if parsed.subject else None
-    if row.size_bytes != len(row.content) or row.subject_digest != subject:
-        findings.add(Rule.MANIFEST_FIELDS, what, "its row gives another size or subject")
+    noted, true = (
+        (row.size_bytes, row.subject_digest, row.commit),
+        (len(row.content), subject, commit_of(actual)),
+    )
+    if noted != true:
+        findings.add(Rule.MANIFEST_FIELDS, what, "its row gives another size, subject or commit")
     return parsed
 
 

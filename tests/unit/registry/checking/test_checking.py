@@ -140,6 +140,7 @@ def test_a_seed_draws_the_same_blobs_again(core: Core) -> None:
         ("UPDATE manifest SET content = BYTES WHERE id = 1", Rule.MANIFEST_BYTES),
         ("UPDATE manifest SET media_type = 'text/plain' WHERE id = 1", Rule.MANIFEST_BYTES),
         ("UPDATE manifest SET subject_digest = NULL", Rule.MANIFEST_FIELDS),
+        ('UPDATE manifest SET "commit" = substr("commit", 1, 39) || \'g\'', Rule.MANIFEST_FIELDS),
         ("DELETE FROM manifest_blob WHERE manifest_id = 1", Rule.MANIFEST_BLOBS),
         ("DELETE FROM blob_link", Rule.MANIFEST_BLOBS),
         ("UPDATE blob SET size_bytes = 3 WHERE id = 1", Rule.MANIFEST_BLOBS),
