@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
+from memcube.hub import library
 from memcube_protocol.outcomes import (
     EXIT_AUTH,
     EXIT_CONFLICT,
@@ -139,6 +141,52 @@ class TestPublishing:
         older = write_notes(tmp_path / "c", "0.9.0", "older")
         assert "newest release" in hub_publisher.fails(EXIT_CONFLICT, "push", older, NOTES)
         assert repository(hub).commits == before
+
+    def test_what_was_sent_before_a_push_broke_off_is_not_sent_again(
+        self, hub: HubServer, hub_publisher: Machine, tmp_path: Path
+    ) -> None:
+        folder = write_notes(tmp_path / "notes", "1.0.0")
+        (folder / "attachments").mkdir()
+        (folder / "attachments" / "plan.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(90_000))
+        hub.script = lambda seen: Answer(403) if "/commit/main" in seen.path else None
+        assert hub_publisher.run("push", folder, NOTES).returncode != 0
+        assert sent_files(hub) == 2
+        assert ".memcube/manifest.json" not in repository(hub).head.files
+        hub.script = lambda seen: None
+        hub_publisher.ok("push", folder, NOTES)
+        assert sent_files(hub) == 2
+
+    @pytest.mark.parametrize("path", ["attachments/plan.txt", ".memcube/config.json"])
+    def test_what_somebody_changed_there_by_hand_is_put_right_by_the_next_release(
+        self,
+        hub: HubServer,
+        hub_publisher: Machine,
+        hub_reader: Machine,
+        tmp_path: Path,
+        path: str,
+    ) -> None:
+        folder = write_notes(tmp_path / "notes", "1.0.0")
+        (folder / "attachments").mkdir()
+        (folder / "attachments" / "plan.txt").write_text("The plan.")
+        hub_publisher.ok("push", folder, NOTES, "--public")
+        there = repository(hub)
+        there.add("by hand", {**there.head.files, path: there.regular(b"changed")})
+        hub_publisher.ok("push", write_notes(folder, "1.1.0", "other"), NOTES)
+        hub_reader.ok("pull", NOTES)
+
+    def test_a_hub_that_says_nothing_is_not_waited_for_without_end(
+        self,
+        hub: HubServer,
+        hub_publisher: Machine,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(library, "PATIENCE_S", 0.5)
+        enough = threading.Event()
+        hub.script = lambda seen: enough.wait() if "/commit/main" in seen.path else None
+        folder = write_notes(tmp_path / "notes", "1.0.0")
+        hub_publisher.fails(EXIT_NETWORK, "push", folder, NOTES)
+        enough.set()
 
     def test_a_repository_of_something_else_is_left_alone(
         self, hub: HubServer, hub_publisher: Machine, tmp_path: Path

@@ -34,6 +34,9 @@ from memcube.http.failures import harmless
 from memcube.hub.reading import MAIN
 from memcube.hub.site import Site, repository_of
 
+PATIENCE_S: Final = 300.0
+"""How long the Hub may say nothing: a commit of thousands of files takes it a while."""
+
 _SAMPLE_BYTES: Final = 512
 
 
@@ -233,7 +236,7 @@ class HubLibrary:
         """The library's API, whose errors come as ours."""
         try:
             api = self._api
-            with _without_bars():
+            with _bounded(), _without_bars():
                 yield api
         except MemcubeError:
             raise
@@ -261,6 +264,19 @@ class HubLibrary:
         if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):
             return NetworkError(f"{page}: {words}", hint="try again: what was sent is kept")
         return None
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Let the library's client, which would wait for ever, wait for a while only."""
+    from huggingface_hub import get_session
+
+    session: Any = get_session()
+    before, session.timeout = session.timeout, PATIENCE_S
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 @contextmanager

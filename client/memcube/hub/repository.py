@@ -25,8 +25,12 @@ _LORA: Final = frozenset({media_types.LORA, media_types.LORA_CONFIG})
 
 @dataclass(slots=True)
 class Contents:
-    """What was uploaded to one repository and is not committed yet, by digest."""
+    """What was uploaded to one repository and is not committed yet, by digest.
 
+    `store` holds it, and perhaps what the repository has already.
+    """
+
+    store: Store | None = None
     _files: dict[Digest, tuple[Addition, Any]] = field(
         default_factory=dict[Digest, tuple[Addition, Any]]
     )
@@ -73,6 +77,13 @@ class Contents:
         """Whether it was uploaded."""
         return digest in self._files
 
+    def kept(self, digest: Digest, path: str) -> Addition | None:
+        """What the store holds of a content that the repository has at `path` already."""
+        if self.store is None or not self.store.has(digest):
+            return None
+        place = self.store.path(digest)
+        return Addition(path, digest, place.stat().st_size, place)
+
     def operation(self, addition: Addition) -> Any:
         """The library's value for `addition`, if it was uploaded under this very path."""
         known = self._files.get(addition.digest)
@@ -107,22 +118,25 @@ def release(
     place: str,
     own_card: Callable[[Digest], bytes],
 ) -> list[Addition]:
-    """The files of `cube`, but for those that are at their place already from `before`.
+    """The files of `cube`. Those that `before` has at the same place are named again where they are at hand.
 
+    So a file that somebody changed there by hand is put right; the Hub takes no content that it has.
     `own_card` reads the card that `before` has already.
     """
     present = _files(before) if before else {}
-    wanted = _files(cube)
-    plan = [
-        uploaded.at(digest, path)
-        for path, digest in wanted.items()
-        if present.get(path) != digest and uploaded.has(digest)
-    ]
+    plan: list[Addition] = []
+    for path, digest in _files(cube).items():
+        if uploaded.has(digest):
+            plan.append(uploaded.at(digest, path))
+        elif present.get(path) == digest and (known := uploaded.kept(digest, path)):
+            plan.append(known)
     text = b""
     for file in cube.files:
         if file.media_type == media_types.CARD and file_path(file.descriptor()) != file.path:
-            known = uploaded.has(file.digest)
-            text = uploaded.read(file.digest, limits.CARD_BYTES) if known else own_card(file.digest)
+            at_hand = uploaded.has(file.digest)
+            text = (
+                uploaded.read(file.digest, limits.CARD_BYTES) if at_hand else own_card(file.digest)
+            )
     shown = card.readme(cube, text.decode("utf-8", "replace"), place)
     written = {CARD: shown, MANIFEST: cube.manifest.raw, CONFIG: cube.config.write()}
     return [*plan, *contents_of(written)]
