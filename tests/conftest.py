@@ -6,7 +6,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import settings
 from support.hub import HubServer, hub_server
 from support.hub_machine import machine_of
 from support.machine import Machine
+from support.postgres import migrated_url
 from support.repository import Repository
 from support.servers import MemcubeServer, docker_registry, memcube_server
 from support.swift import SwiftServer, swift_server
@@ -54,22 +57,47 @@ class Person:
         return Repository(self.wire, f"{self.name}/{name or fresh('cube')}")
 
 
+on_both_databases = pytest.mark.parametrize(
+    "memcube", ["sqlite", "postgresql"], indirect=True, scope="session"
+)
+"""For modules whose tests reach a database through a server."""
+
+
 def fresh(prefix: str) -> str:
     """A name that no other test uses."""
     return f"{prefix}-{secrets.token_hex(4)}"
 
 
 @pytest.fixture(scope="session")
-def memcube(
+def server_on(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[MemcubeServer]:
-    """Our registry, shared by all tests of this worker that do not harm it. Two processes answer."""
-    settings = NO_LIMITS | {"MEMCUBE_REGISTRY_WORKERS": "2"}
-    if request.config.getoption("--store") == "s3":
-        s3: SwiftServer = request.getfixturevalue("s3_server")
-        settings |= s3.registry_settings(S3_READS="stream")
-    with memcube_server(tmp_path_factory.mktemp("memcube"), settings) as server:
-        yield server
+) -> Iterator[Callable[[str], MemcubeServer]]:
+    """Our registry on a database of that kind, begun when it is first asked for."""
+    with ExitStack() as running:
+
+        @cache
+        def begun(kind: str) -> MemcubeServer:
+            settings = NO_LIMITS | {"MEMCUBE_REGISTRY_WORKERS": "2"}
+            if request.config.getoption("--store") == "s3":
+                s3: SwiftServer = request.getfixturevalue("s3_server")
+                settings |= s3.registry_settings(S3_READS="stream")
+            if kind == "postgresql":
+                settings["MEMCUBE_REGISTRY_DATABASE_URL"] = running.enter_context(migrated_url())
+            folder = tmp_path_factory.mktemp("memcube")
+            return running.enter_context(memcube_server(folder, settings))
+
+        yield begun
+
+
+@pytest.fixture(scope="session")
+def memcube(
+    request: pytest.FixtureRequest, server_on: Callable[[str], MemcubeServer]
+) -> MemcubeServer:
+    """Our registry, shared by all tests of this worker that do not harm it. Two processes answer.
+
+    On SQLite, unless a module says otherwise (`on_both_databases`).
+    """
+    return server_on(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def _services(settings: Settings) -> Services:
         log=log,
         prover=_prover(settings, database, blobs, metrics),
         countersigner=countersigner,
-        worker=worker_of(settings, database, blobs, countersigner, metrics),
+        worker=worker_of(settings, database, blobs, log, countersigner, metrics),
     )
 
 

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Person
+from conftest import Person, on_both_databases
 from memcube_protocol.digest import Digest
 from support.repository import IMAGE, INDEX, Repository
 from support.samples import Sample, one_image, to_json
 from support.servers import MemcubeServer
 from support.wire import Reply, Wire
+
+pytestmark = on_both_databases
 
 
 @pytest.fixture(scope="module")

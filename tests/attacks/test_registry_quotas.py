@@ -6,9 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Person, fresh
+from conftest import Person, fresh, on_both_databases
 from memcube_protocol.digest import Digest
 from support.repository import IMAGE, Repository
+
+pytestmark = on_both_databases
 
 EMPTY = b"{}"
 

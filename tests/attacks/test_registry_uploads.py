@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Person
+from conftest import Person, on_both_databases
 from memcube_protocol.digest import Digest
 from support.repository import IMAGE, Repository, location_of, with_query
 from support.samples import Sample, one_image
+
+pytestmark = on_both_databases
 
 MIB = 1024 * 1024
 

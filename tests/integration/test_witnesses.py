@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from memcube_protocol.errors import InvalidSettingError, SignatureInvalidError
 from memcube_registry.database import Database
+from memcube_registry.jobs.worker import Task
 from memcube_registry.log import witnesses
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.log.submission import Submission
@@ -124,6 +125,20 @@ def test_a_witness_cosigns_no_second_history(witness, database, tmp_path) -> Non
 def test_an_entry_is_logged_when_no_witness_answers(database) -> None:
     log = log_with(database, f"http://127.0.0.1:{free_port()}")
     assert add(log, 0, threshold=0).index == 0
+
+
+def test_a_witness_that_was_away_is_asked_again_later(database, tmp_path) -> None:
+    port = free_port()
+    log = log_with(database, f"http://127.0.0.1:{port}")
+    add(log, 0, threshold=0)
+    assert WITNESS_NAME not in log.checkpoint().text
+    log.ask_again(Task("", {}))
+    assert WITNESS_NAME not in log.checkpoint().text
+    with serving(Witness(WITNESS_NAME, WITNESS, LOG_KEY), port):
+        log.ask_again(Task("", {}))
+        assert WITNESS_NAME in log.checkpoint().text
+    log.ask_again(Task("", {}))  # nobody is there, and nobody is asked
+    assert WITNESS_NAME in log.checkpoint().text
 
 
 @pytest.mark.parametrize(

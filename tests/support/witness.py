@@ -51,8 +51,8 @@ class Witness:
 
 
 @contextmanager
-def serving(witness: Witness) -> Iterator[str]:
-    """The witness on a free loopback port; yields its address."""
+def serving(witness: Witness, port: int = 0) -> Iterator[str]:
+    """The witness on a loopback port, by default a free one; yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -68,7 +68,7 @@ def serving(witness: Witness) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Nothing: tests read no log."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -28,6 +28,7 @@ from sqlmodel import Session, col, select
 
 from memcube_registry.batching import Batches
 from memcube_registry.database import Database, table_of, utc_now
+from memcube_registry.jobs.worker import Task
 from memcube_registry.log.appending import Appender, current, read_tile
 from memcube_registry.log.intake import Arrival, admitted
 from memcube_registry.log.models import LogEntry, LoggedRelease
@@ -36,6 +37,8 @@ from memcube_registry.log.submission import Submission
 from memcube_registry.log.witnesses import Witnesses
 
 BATCH: Final = 512
+ASK_WITNESSES: Final = "ask-witnesses"
+"""The kind of the periodic job."""
 
 # Built once: an auditor asks for every bundle there is.
 _ENTRIES: Final = table_of(LogEntry)
@@ -76,6 +79,11 @@ class TransparencyLog:
         self._known: Appender | None = None
         self._adding: Batches[Submission, TlogEntry] = Batches(self.add_all, BATCH)
         self._taking: Batches[Arrival, bytes] = Batches(self._take_all, BATCH)
+
+    @property
+    def has_witnesses(self) -> bool:
+        """Whether somebody is to be asked for cosignatures."""
+        return bool(self._witnesses)
 
     @property
     def key(self) -> NoteKey:
@@ -122,6 +130,13 @@ class TransparencyLog:
         with self._database.read() as session:
             note = self._appender().checkpoint(session)
         return note.with_lines([self._time(note)])
+
+    def ask_again(self, task: Task) -> None:  # noqa: ARG002 - as every handler of a job
+        """Ask those witnesses that have not cosigned the newest checkpoint: they were away, or we were."""
+        with self._database.read() as session:
+            state = current(session, self._wanted)
+        if state.size:
+            self._witnesses.ask(self._database, checkpoints.parse(state.note))
 
     def entry(self, leaf_hash: bytes) -> TlogEntry:
         """The entry with this leaf, proved against the newest checkpoint.

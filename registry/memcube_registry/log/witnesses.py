@@ -56,15 +56,26 @@ class Witnesses:
         return bool(self._witnesses)
 
     def ask(self, database: Database, note: SignedCheckpoint) -> SignedCheckpoint:
-        """`note` with the cosignatures that could be had; they are kept with the log's state."""
-        with ThreadPoolExecutor(len(self._witnesses)) as pool:
-            answers = pool.map(lambda one: self._ask(database, one, note), self._witnesses)
-            cosigned = [(one, line) for one, line in zip(self._witnesses, answers, strict=True)]
+        """`note` with the cosignatures that could be had; they are kept with the log's state.
+
+        Only those are asked whose line `note` lacks.
+        """
+        asked = self.missing(note)
+        if not asked:
+            return note
+        with ThreadPoolExecutor(len(asked)) as pool:
+            answers = pool.map(lambda one: self._ask(database, one, note), asked)
+            cosigned = [(one, line) for one, line in zip(asked, answers, strict=True)]
         lines = [line for _, line in cosigned if line]
         seen = note.with_lines(lines)
         names = [one.key.name for one, line in cosigned if line]
         database.run(lambda session: _keep(session, seen, names))
         return seen
+
+    def missing(self, note: SignedCheckpoint) -> list[Witness]:
+        """The witnesses that have not cosigned `note`."""
+        there = {(line.name, line.hint) for line in note.lines}
+        return [one for one in self._witnesses if (one.key.name, one.key.hint) not in there]
 
     def _ask(self, database: Database, witness: Witness, note: SignedCheckpoint) -> Line | None:
         """The witness's line about `note`; a second try begins from the size that it names."""

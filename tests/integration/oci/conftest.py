@@ -11,15 +11,30 @@ import secrets
 from collections.abc import Callable
 
 import pytest
+from conftest import ALL_SCOPES, Person, fresh
 from support.repository import Repository
+from support.servers import MemcubeServer
 from support.wire import Wire
 
 
+@pytest.fixture(
+    scope="session", params=["named"] if "OCI_ROOT_URL" in os.environ else ["sqlite", "postgresql"]
+)
+def judged(request: pytest.FixtureRequest) -> Person | None:
+    """Somebody on our registry, on each kind of database; nobody where the environment names another."""
+    if request.param == "named":
+        return None
+    server: MemcubeServer = request.getfixturevalue("server_on")(request.param)
+    name = fresh("conformance")
+    server.create_account(name)
+    return Person(server, name, server.create_token(name, *ALL_SCOPES))
+
+
 @pytest.fixture(scope="session")
-def wire(request: pytest.FixtureRequest) -> Wire:
-    url = os.environ.get("OCI_ROOT_URL")
-    if not url:
-        return request.getfixturevalue("ada").wire
+def wire(request: pytest.FixtureRequest, judged: Person | None) -> Wire:
+    if judged:
+        return judged.wire
+    url = os.environ["OCI_ROOT_URL"]
     if url == "docker-registry":
         url = request.getfixturevalue("reference_registry")
     username, password = os.environ.get("OCI_USERNAME"), os.environ.get("OCI_PASSWORD")
@@ -27,10 +42,8 @@ def wire(request: pytest.FixtureRequest) -> Wire:
 
 
 @pytest.fixture(scope="session")
-def namespace(request: pytest.FixtureRequest) -> str:
-    if os.environ.get("OCI_ROOT_URL"):
-        return os.environ.get("OCI_NAMESPACE", "conformance")
-    return request.getfixturevalue("ada").name
+def namespace(judged: Person | None) -> str:
+    return judged.name if judged else os.environ.get("OCI_NAMESPACE", "conformance")
 
 
 @pytest.fixture(scope="session")
