@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +13,10 @@ from memcube_registry.checking.command import checkpoint_in, existing_database
 from memcube_registry.command_options import FOLDER, places, reading, sample_of
 
 if TYPE_CHECKING:
+    from memcube_signing.transparency.checkpoint import SignedCheckpoint
+
     from memcube_registry.backups.snapshot import Snapshot
+    from memcube_registry.checking.content import Sample
     from memcube_registry.checking.findings import Report
     from memcube_registry.settings import Settings
 
@@ -108,23 +111,18 @@ def restore(
 
     Example: memcube-registry restore /mnt/backup --data ./new --database-url postgresql://localhost/memcube
     """
-    from memcube_registry.backups.pool import Pool
-    from memcube_registry.backups.proving import prove
-    from memcube_registry.backups.restoring import Wish, require_version, restore
+    from memcube_registry.backups.restoring import Wish, restore
     from memcube_registry.backups.snapshot import opened
     from memcube_registry.database import Database, utc_now
     from memcube_registry.storage.opening import open_store
 
     snapshot, seen = opened(folder, name), checkpoint_in(checkpoint)
     draw = sample_of(everything, sample)
-    with closing(Database.patient(settings)) as database:
-        if dry_run:
-            require_version(snapshot)
-            copied = snapshot.description.blobs_copied
-            reader = Pool(folder / "blobs") if copied else open_store(settings, database)
-            report = prove(folder, snapshot, reader, draw, seen)
-        else:
-            wish = Wish(sample=draw, threads=threads, seen=seen, new_log=new_log)
+    if dry_run:
+        report = _proven(settings, folder, snapshot, draw, seen)
+    else:
+        wish = Wish(sample=draw, threads=threads, seen=seen, new_log=new_log)
+        with closing(Database.patient(settings)) as database:
             store = open_store(settings, database)
             report = restore(settings, database, store, folder, snapshot, wish, utc_now())
     outcome = _told(snapshot, report)
@@ -135,6 +133,32 @@ def restore(
         click.echo(f"snapshot {snapshot.folder.name} {what}: a log of {outcome['logSize']} entries")
     if not dry_run and seen is None and not new_log:
         click.echo(_WARNING.format(size=outcome["logSize"], made=outcome["madeAt"]), err=True)
+
+
+def _proven(
+    settings: Settings,
+    folder: Path,
+    snapshot: Snapshot,
+    sample: Sample,
+    seen: SignedCheckpoint | None,
+) -> Report:
+    """The check of what `snapshot` would make; nothing is written but a temporary file."""
+    import tempfile
+
+    from memcube_registry.backups.making import read_only
+    from memcube_registry.backups.pool import Pool
+    from memcube_registry.backups.proving import prove
+    from memcube_registry.backups.restoring import require_version
+    from memcube_registry.storage.opening import open_store
+
+    require_version(snapshot)
+    with ExitStack() as stack:
+        stack.enter_context(read_only(folder))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memcube-")))
+        if snapshot.description.blobs_copied:
+            return prove(scratch, snapshot, Pool(folder / "blobs"), sample, seen)
+        database = stack.enter_context(closing(existing_database(settings)))
+        return prove(scratch, snapshot, open_store(settings, database), sample, seen)
 
 
 _WARNING: Final = """\

@@ -134,17 +134,35 @@ def held(root: Path) -> Iterator[None]:
     try:
         _lock(handle, root)
         (root / "snapshots").mkdir(exist_ok=True)
-        for prefix in (proving.PREFIX, _PARTIAL):
-            for left in root.glob(f"{prefix}*"):
-                shutil.rmtree(left)
+        for left in root.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left)
         yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, root: Path) -> None:
+@contextmanager
+def read_only(root: Path) -> Iterator[None]:
+    """Keep others from removing anything from the backup in `root`, which may be mounted read-only.
+
+    Raises:
+        ConflictError: somebody writes to it.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = os.open(root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # a copy of a backup, made without it
+        yield
+        return
+    try:
+        _lock(handle, root, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, root: Path, how: int = fcntl.LOCK_EX) -> None:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
     except OSError as error:
         raise ConflictError(
             f"another backup is being written to {root}", hint="wait for it to end"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -19,19 +20,20 @@ from memcube_registry.checking.service import Thoroughness, check_copy
 from memcube_registry.database import Database
 from memcube_registry.storage.interface import Reader
 
-PREFIX: Final = ".proof-"
-"""How the folders begin in which snapshots are built."""
+_PREFIX: Final = ".proof-"
 _NAMED: Final = 3
 
 
 def prove(
-    root: Path,
+    scratch: Path,
     snapshot: Snapshot,
     blobs: Reader,
     sample: Sample,
     seen: SignedCheckpoint | None = None,
 ) -> Report:
-    """What `fsck` says of the registry that `snapshot` makes, built in an SQLite file below `root`.
+    """What `fsck` says of the registry that `snapshot` makes, built in an SQLite file below `scratch`.
+
+    What a run that was killed left there is removed first: nobody else proves anything there.
 
     `blobs` reads the backup's own copies by digest, or the registry's store where there are none.
 
@@ -40,9 +42,11 @@ def prove(
     """
     snapshot.require_intact()
     change = {"blob": _by_digest} if snapshot.description.blobs_copied else {}
+    for left in scratch.glob(f"{_PREFIX}*"):
+        shutil.rmtree(left)
     with (
-        tempfile.TemporaryDirectory(prefix=PREFIX, dir=root) as scratch,
-        closing(Database(f"sqlite:///{scratch}/registry.db")) as database,
+        tempfile.TemporaryDirectory(prefix=_PREFIX, dir=scratch) as folder,
+        closing(Database(f"sqlite:///{folder}/registry.db")) as database,
     ):
         database.migrate()
         load(database, snapshot.tables, change)

@@ -25,7 +25,7 @@ from memcube_protocol.errors import ConflictError, DigestMismatchError, Unsuppor
 from memcube_signing.transparency.checkpoint import SignedCheckpoint
 from sqlalchemy import inspect
 
-from memcube_registry.backups.making import KEY_FILES, held
+from memcube_registry.backups.making import KEY_FILES, read_only
 from memcube_registry.backups.pool import Pool
 from memcube_registry.backups.proving import prove, require_whole
 from memcube_registry.backups.snapshot import Snapshot
@@ -78,10 +78,12 @@ def restore(
         DiskFullError, ReadOnlyError, StorageError, UnavailableError: the target cannot be written.
     """
     require_version(snapshot)
-    with held(root):
+    with read_only(root):
         pool = Pool(root / "blobs")
         copied = snapshot.description.blobs_copied
-        prove(root, snapshot, pool if copied else store, wish.sample, wish.seen)
+        with translated("the data folder"):
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        prove(settings.data_dir, snapshot, pool if copied else store, wish.sample, wish.seen)
         if not journal_of(settings.data_dir).exists():
             # Before the journal: it would keep a registry that is in use from starting.
             _require_empty(database, store if copied else None)
@@ -222,9 +224,8 @@ class _Journal:
 
     @classmethod
     def opened(cls, settings: Settings, snapshot: Snapshot) -> Self:
-        """The journal in the data folder, which is made if it is absent."""
+        """The journal in the data folder."""
         with translated("the data folder"):
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             made = cls(journal_of(settings.data_dir), snapshot.identity)
             sync_folder(settings.data_dir)
         return made

@@ -186,3 +186,24 @@ def test_a_check_of_nothing_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         run(tmp_path / "absent", "fsck")
     assert not (tmp_path / "absent" / "registry.db").exists()
+
+
+def test_a_registry_is_backed_up_and_restored_by_commands(
+    data: Path, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMCUBE_REGISTRY_DATABASE_URL", sqlite_url)
+    run(data, "account", "create", "alice")
+    backup = str(tmp_path / "backup")
+    told = json.loads(run(data, "backup", backup, "--json", "--keep", "1").output)
+    assert (told["rows"]["account"], told["check"]["damage"]) == (1, 0)
+    assert told["snapshotsRemoved"] == 0
+    assert "is whole" in run(data, "restore", backup, "--dry-run", "--all").output
+    with pytest.raises(ConflictError, match="not empty"):
+        run(data, "restore", backup)
+    monkeypatch.delenv("MEMCUBE_REGISTRY_DATABASE_URL")
+    done = run(tmp_path / "new", "restore", backup)
+    assert "is restored into" in done.output
+    assert "the log ends at 0 entries" in done.output
+    assert "alice" in run(tmp_path / "new", "account", "list").output
+    with pytest.raises(NotFoundError, match="no snapshot"):
+        run(data, "restore", backup, "--snapshot", "20200101T000000Z")

@@ -188,7 +188,7 @@ def test_old_snapshots_go_with_the_blobs_that_only_they_need(core: Core, tmp_pat
     assert prune(tmp_path / "backup", 1) == (1, 1)
     assert not Pool(tmp_path / "backup" / "blobs").has(str(Digest.of(b"passing")), 7)
     found = snapshot.opened(tmp_path / "backup", None)
-    assert prove(tmp_path / "backup", found, Pool(tmp_path / "backup" / "blobs"), ALL).damage == 0
+    assert prove(tmp_path, found, Pool(tmp_path / "backup" / "blobs"), ALL).damage == 0
 
 
 @pytest.mark.parametrize("database", KINDS, indirect=True)
@@ -261,7 +261,7 @@ def test_a_snapshot_with_other_files_is_refused(core: Core, tmp_path: Path, name
     file = made.snapshot.folder / name
     file.write_bytes(b"[]" if not file.exists() else file.read_bytes() + b" ")
     with pytest.raises(IntegrityError, match=name):
-        prove(tmp_path / "backup", made.snapshot, core.store, ALL)
+        prove(tmp_path, made.snapshot, core.store, ALL)
 
 
 def test_damaged_blobs_of_a_backup_are_found_before_anything_is_written(
@@ -318,6 +318,20 @@ def test_a_target_that_is_not_empty_is_left_alone(
         restored(core, tmp_path, target)
     assert not journal_of(settings.data_dir).exists()
     prepare(settings)
+
+
+def test_a_backup_is_restored_while_nobody_writes_to_it_and_without_writing_to_it(
+    core: Core, tmp_path: Path, target: tuple[Settings, Database]
+) -> None:
+    backed_up(core, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "backup").rglob("*")}
+    with making.held(tmp_path / "backup"), pytest.raises(ConflictError, match="another backup"):
+        restored(core, tmp_path, target)
+    assert restored(core, tmp_path, target).damage == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "backup").rglob("*")} == files
+    (tmp_path / "backup" / "lock").unlink()
+    with making.read_only(tmp_path / "backup"):
+        assert snapshot.names(tmp_path / "backup")
 
 
 def test_a_folder_of_something_else_becomes_no_backup(core: Core, tmp_path: Path) -> None:
