@@ -75,6 +75,9 @@ HABITS = {
     "one chunk only, then 404": Quirks(patches=1, patch_refusal=404),
     "no chunk at all": Quirks(patches=0, patch_refusal=405),
     "one refused login at the upload": Quirks(location="elsewhere", location_refusals=1),
+    "an address elsewhere that ran out": Quirks(
+        location="elsewhere", location_refusals=1, location_refusal=403
+    ),
     "no HEAD of blobs": Quirks(blob_head=False),
     "no mounts": Quirks(mount=False),
     "429 with seconds": Quirks(busy=3),

@@ -54,7 +54,8 @@ class Quirks:
     moving_location: bool = False
     """Each answer names another address of the session; older ones are not known any more."""
     location_refusals: int = 0
-    """So many requests to upload addresses are answered 401."""
+    """So many requests to upload addresses are answered with `location_refusal`."""
+    location_refusal: int = 401
     digest_check: bool = True
     """Compares what was uploaded with its digest, as it has to."""
     upload_status: bool = True
@@ -234,7 +235,7 @@ class QuirkyRegistry:
             return self._begin(name, query)
         if self._refused < self.quirks.location_refusals:
             self._refused += 1
-            return Answer(401)
+            return Answer(self.quirks.location_refusal)
         session = self.sessions.get(rest)
         if session is None or session.nonce != query.get("state", ""):
             return Answer(404, {}, _error("BLOB_UPLOAD_UNKNOWN"))

@@ -24,7 +24,8 @@ from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube.http import Request
 from memcube.remote.connection import LIST_BYTES, PAGES, Connection, next_page, scope_of
 
-_ATTEMPTS: Final = 8
+_WRITES: Final = 8
+_LOOKS: Final = 3
 _FIRST_WAIT_S: Final = 0.05
 _ABSENT: Final = (400, 404, 405, 501)
 _FALLBACK: Final = re.compile(r"sha(?:256|512)-[0-9a-f]{64}")
@@ -105,17 +106,29 @@ class Referrers:
                 self._ensure(name, subject, wanted)
 
     def _ensure(self, name: str, subject: Digest, wanted: Entries) -> None:
-        """Read, extend and write the index until it holds `wanted` and all that was seen on the way."""
-        seen = dict(wanted)
+        """Read, extend and write the index until it holds `wanted` and all that was seen on the way.
+
+        Where others are seen to write meanwhile, it is looked at once more after a moment: one of them may
+        have read it before our last write, and be about to overwrite that.
+        """
+        seen, written = dict(wanted), Entries()
         retry = self._connection.http.retry
-        for attempt in range(_ATTEMPTS):
+        writes, looks, company = 0, 0, False
+        while True:
             listed = {one.digest: one for one in self.tagged(name, subject)}
+            company |= bool(written) and listed.keys() != written.keys()
             seen = {**listed, **seen}
             if seen.keys() <= listed.keys():
-                return
-            if attempt > 1:  # the first write is always read back, a lost one means company
-                retry.sleep(_FIRST_WAIT_S * 2**attempt * retry.jitter())
-            seen = self._extend(name, subject, seen)
+                if not company or looks == _LOOKS:
+                    return
+                looks, company, written = looks + 1, False, listed
+            elif writes == _WRITES:
+                break
+            else:
+                written, writes = self._extend(name, subject, seen), writes + 1
+                seen = dict(written)
+            if company or writes > 1:
+                retry.sleep(_FIRST_WAIT_S * 2 ** min(writes, _WRITES) * retry.jitter())
         raise ConflictError(
             f"other clients overwrite the list of what refers to {subject} in {name}",
             hint="run the command again when they are done: nothing else is missing",

@@ -52,12 +52,13 @@ _TRANSIENT: Final = (
     RangeMismatchError,
     ConflictError,  # the registry has not noticed yet that the last writer is gone
 )
+_NOT_LET_IN: Final = (UnauthenticatedError, ForbiddenError)
 _REFUSALS: Final = (
     DigestMismatchError,
     NotFoundError,
     UnsupportedError,
     InvalidRequestError,
-    UnauthenticatedError,
+    *_NOT_LET_IN,
 )
 
 
@@ -158,7 +159,7 @@ class Sender:
         source = self.locations().get(blob.digest, self.name)
         try:
             upload = self.registry.uploads.start(self.name, mount=blob.digest, source=source)
-        except (UnauthenticatedError, ForbiddenError):
+        except _NOT_LET_IN:
             if source == self.name:
                 raise
             upload = self.registry.uploads.start(self.name)  # not allowed to read at `source`
@@ -240,7 +241,7 @@ class _Attempt:
             self._done = True
         elif self._may_help(error) and not self._renewed:
             self._renewed, self._upload = True, self._anew()
-        elif self._appending and not isinstance(error, UnauthenticatedError):
+        elif self._appending and not isinstance(error, _NOT_LET_IN):
             self._send_whole()
         else:
             self._note.forget()
@@ -250,7 +251,7 @@ class _Attempt:
         """Whether the same in another session may end better."""
         if isinstance(error, DigestMismatchError):
             return self._taken_up
-        if isinstance(error, UnauthenticatedError):  # a signed address may have run out
+        if isinstance(error, _NOT_LET_IN):  # a signed address may have run out
             return Origin.of(self._upload.url) != Origin.of(self._registry.endpoint.url)
         return isinstance(error, NotFoundError)
 
