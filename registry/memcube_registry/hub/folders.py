@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from memcube_protocol import media_types, oci, paths
 from memcube_protocol.errors import UnsafePathError
 from memcube_protocol.oci import Descriptor
-
-from memcube_registry.manifests.service import StoredManifest
 
 FILES_KEPT: Final = 32_768
 """So many files are remembered in all: about 32 MiB. The largest manifests have a quarter of it."""
@@ -52,15 +50,15 @@ class Folders:
         self._folders: OrderedDict[str, Folder] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, manifest: StoredManifest) -> Folder:
-        """The folder of a manifest that the repository holds."""
+    def of(self, digest: str, media_type: str, content: Callable[[], bytes]) -> Folder:
+        """The folder of the manifest of that digest; `content` is asked for its bytes where it is not known."""
         with self._lock:
-            if (known := self._folders.get(manifest.digest)) is not None:
-                self._folders.move_to_end(manifest.digest)
+            if (known := self._folders.get(digest)) is not None:
+                self._folders.move_to_end(digest)
                 return known
-        made = folder_of(oci.parse(manifest.content, manifest.media_type))
+        made = folder_of(oci.parse(content(), media_type))
         with self._lock:
-            self._keep(manifest.digest, made)
+            self._keep(digest, made)
         return made
 
     def _keep(self, digest: str, folder: Folder) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidDigestError, NotFoundError
 from memcube_protocol.reference import is_tag
+from sqlalchemy import Row, Select, bindparam
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.models import Account, Membership
@@ -22,9 +24,9 @@ from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs import service as blobs
 from memcube_registry.blobs.service import StoredBlob
 from memcube_registry.catalog.models import Repository, Visibility
+from memcube_registry.database import table_of
 from memcube_registry.delivery.service import Act, Part, authorize
 from memcube_registry.hub.folders import Folder, Folders
-from memcube_registry.manifests import service as manifests
 from memcube_registry.manifests.models import COMMIT_CHARS, Manifest, Tag, commit_of
 
 DEFAULT: Final = "main"
@@ -32,6 +34,24 @@ DEFAULT: Final = "main"
 LATEST: Final = "latest"
 TAGS_AT_MOST: Final = 10_000
 _FOLDERS: Final = Folders()
+_M: Final = table_of(Manifest).c
+_T: Final = table_of(Tag).c
+# Made once: putting a statement together takes longer than running it.
+_FOUND: Final = select_columns(_M.id, _M.digest, _M.media_type, _M.created_at).where(
+    _M.repository_id == bindparam("repository")
+)
+_BY_COMMIT: Final = _FOUND.where(_M.commit == bindparam("name"))
+_BY_DIGEST: Final = _FOUND.where(_M.digest == bindparam("name"))
+_BY_TAG: Final = (
+    _FOUND.join(table_of(Tag), _T.manifest_id == _M.id)
+    .where(
+        _T.repository_id == bindparam("repository"),
+        _T.name.in_([bindparam("name"), bindparam("fallback")]),
+    )
+    .order_by(_T.name != bindparam("name"))
+    .limit(1)
+)
+_CONTENT: Final = select_columns(_M.content).where(_M.id == bindparam("id"))
 _COMMIT: Final = re.compile(rf"[0-9a-f]{{{COMMIT_CHARS}}}")
 
 
@@ -81,19 +101,19 @@ def find_snapshot(session: Session, principal: Principal, name: str, revision: s
         NotFoundError, UnauthenticatedError, ForbiddenError: see `authorize`.
     """
     repository = authorize(session, principal, name, Act.READ, part=Part.DESCRIPTION)
-    found = _manifest(session, principal, repository, revision)
-    pushed_at = session.execute(
-        select(Manifest.created_at).where(
-            Manifest.repository_id == repository.id, Manifest.digest == found.digest
-        )
-    ).scalar_one()
+    found = _manifest(session, repository, revision)
+
+    def content() -> bytes:
+        raw: bytes = session.connection().execute(_CONTENT, {"id": found.id}).scalar_one()
+        return raw
+
     return Snapshot(
         repository.name,
         Digest.parse(found.digest),
-        _FOLDERS.of(found),
+        _FOLDERS.of(found.digest, found.media_type, content),
         repository.visibility is Visibility.PRIVATE,
         repository.created_at,
-        pushed_at,
+        found.created_at,
     )
 
 
@@ -113,7 +133,7 @@ def find_file(
     try:
         blob = blobs.find(session, principal, name, layer.digest)
     except NotFoundError as error:
-        # Layers that lie elsewhere (`manifests.ABSENT_BLOBS`) are not ours to give.
+        # Layers that lie elsewhere (`manifests.service.ABSENT_BLOBS`) are not ours to give.
         raise unknown_file(path, snapshot.commit) from error
     return HeldFile(snapshot.commit, path, blob)
 
@@ -153,32 +173,33 @@ def unknown_file(path: str, commit: str) -> UnknownFileError:
     )
 
 
-def _manifest(
-    session: Session, principal: Principal, repository: Repository, revision: str
-) -> manifests.StoredManifest:
-    wanted = [revision, LATEST] if revision == DEFAULT else [revision]
-    for text in wanted:
-        try:
-            reference = _reference(session, repository, text)
-            return manifests.get(session, principal, repository.name, reference)
-        except (NotFoundError, InvalidDigestError):
-            continue
-    raise UnknownRevisionError(
-        f"{repository.name} has no revision {revision[:140]!r}",
-        hint=f"name a tag, a digest or a commit; {DEFAULT} is the tag {LATEST}",
-    )
-
-
-def _reference(session: Session, repository: Repository, text: str) -> Digest | str:
-    """The manifest's digest or tag that the text of a revision means.
+def _manifest(session: Session, repository: Repository, revision: str) -> Row[Any]:
+    """The manifest that a revision of the repository names, without its content.
 
     Raises:
-        NotFoundError, InvalidDigestError: it can mean none.
+        UnknownRevisionError: there is none.
     """
-    if _COMMIT.fullmatch(text):
-        return manifests.of_commit(session, repository, text)
-    if ":" in text:
-        return Digest.parse(text)
-    if not is_tag(text):
-        raise manifests.unknown_manifest(text[:140])
-    return text
+    statement = _statement_for(revision)
+    values = {"repository": repository.id, "name": revision}
+    if statement is _BY_TAG:
+        values["fallback"] = LATEST if revision == DEFAULT else revision
+    row = session.connection().execute(statement, values).first() if statement is not None else None
+    if row is None:
+        raise UnknownRevisionError(
+            f"{repository.name} has no revision {revision[:140]!r}",
+            hint=f"name a tag, a digest or a commit; {DEFAULT} is the tag {LATEST}",
+        )
+    return row
+
+
+def _statement_for(revision: str) -> Select[Any] | None:
+    """How to look a revision up; None where it can name nothing."""
+    if _COMMIT.fullmatch(revision):
+        return _BY_COMMIT
+    if is_tag(revision):
+        return _BY_TAG
+    try:
+        Digest.parse(revision)
+    except InvalidDigestError:
+        return None
+    return _BY_DIGEST

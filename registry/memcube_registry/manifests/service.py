@@ -200,22 +200,6 @@ def get(
     return StoredManifest(row.digest, row.media_type, row.size_bytes, row.content)
 
 
-def of_commit(session: Session, repository: Repository, commit: str) -> Digest:
-    """The digest of the manifest that `commit` names in a repository which the caller may read.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    found = session.execute(
-        select(Manifest.digest).where(
-            Manifest.repository_id == repository.id, Manifest.commit == commit
-        )
-    ).scalar_one_or_none()
-    if found is None:
-        raise unknown_manifest(commit)
-    return Digest.parse(found)
-
-
 def look(
     database: Database, principal: Principal, name: str, reference: Digest | str, now: datetime
 ) -> StoredManifest:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from memcube_protocol import media_types, oci
 from memcube_protocol.oci import Descriptor
-from memcube_registry.hub.folders import Folders, folder_of
-from memcube_registry.manifests.service import StoredManifest
+from memcube_registry.hub.folders import Folder, Folders, folder_of
 
 
 def manifest_of(*titles: str | None) -> oci.Manifest:
@@ -19,10 +18,8 @@ def manifest_of(*titles: str | None) -> oci.Manifest:
     return oci.write_manifest(artifact_type="application/x", config=oci.EMPTY, layers=layers)
 
 
-def stored(manifest: oci.Manifest) -> StoredManifest:
-    return StoredManifest(
-        str(manifest.digest), manifest.media_type, len(manifest.raw), manifest.raw
-    )
+def read(folders: Folders, manifest: oci.Manifest) -> Folder:
+    return folders.of(str(manifest.digest), manifest.media_type, lambda: manifest.raw)
 
 
 def test_layers_with_titles_are_its_files() -> None:
@@ -53,16 +50,16 @@ def test_an_index_has_no_files() -> None:
 
 
 def test_a_folder_is_read_once() -> None:
-    folders, made = Folders(), stored(manifest_of("a"))
-    assert folders.of(made) is folders.of(made)
+    folders, made = Folders(), manifest_of("a")
+    assert read(folders, made) is read(folders, made)
 
 
 def test_what_was_not_asked_for_lately_is_forgotten() -> None:
     folders = Folders(files_kept=6)
-    first, second, third = (stored(manifest_of(f"{name}1", f"{name}2")) for name in "abc")
-    held = folders.of(first)
-    folders.of(second)
-    assert folders.of(first) is held
-    folders.of(third)
-    assert folders.of(first) is held
+    first, second, third = (manifest_of(f"{name}1", f"{name}2") for name in "abc")
+    held = read(folders, first)
+    read(folders, second)
+    assert read(folders, first) is held
+    read(folders, third)
+    assert read(folders, first) is held
     assert folders._held <= 6
