@@ -76,12 +76,13 @@ class Passage:
             following: list[Digest] = []
             for subject in level:
                 wanted = [one for one in self._referrers(subject) if one.digest not in seen]
-                seen.update(one.digest for one in wanted)
                 limits.require_at_most(
-                    self.source.name, len(seen) - 1, ATTACHED, unit="attached manifests"
+                    self.source.name, len(seen) + len(wanted), ATTACHED, unit="attached manifests"
                 )
-                tally += self._carry_listed(subject, wanted)
-                following += [one.digest for one in wanted]
+                more, there_now = self._carry_listed(subject, wanted)
+                tally += more
+                seen.update(there_now)
+                following += there_now
             level = following
         return tally, len(seen) - 1
 
@@ -91,18 +92,22 @@ class Passage:
         known = [one for one in listed if one.media_type in oci.MANIFEST_TYPES]
         return [one for one in known if self.builds or one.artifact_type != media_types.BUILD]
 
-    def _carry_listed(self, subject: Digest, wanted: list[oci.Descriptor]) -> Tally:
-        """Those of `wanted` that the target does not list as referring to `subject`."""
+    def _carry_listed(
+        self, subject: Digest, wanted: list[oci.Descriptor]
+    ) -> tuple[Tally, list[Digest]]:
+        """Those of `wanted` that the target lacks and that do refer to `subject`; also which it has now."""
         listed = self.target.registry.referrers(self.target.name, subject) if wanted else []
         held = {one.digest for one in listed}
-        tally = Tally()
+        tally, there = Tally(), [one.digest for one in wanted if one.digest in held]
         for entry in wanted:
             if entry.digest in held:
                 continue
             manifest = self.source.registry.manifest(self.source.name, str(entry.digest))
-            if isinstance(manifest, oci.Manifest):
+            refers = manifest.subject is not None and manifest.subject.digest == subject
+            if isinstance(manifest, oci.Manifest) and refers:
                 tally += self.carry(manifest)
-        return tally
+                there.append(manifest.digest)
+        return tally, there
 
 
 def descriptor_at(place: Repository, target: str) -> oci.Descriptor | None:

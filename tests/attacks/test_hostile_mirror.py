@@ -232,3 +232,30 @@ def test_a_cube_without_its_bytes_gets_no_tag_and_stops_no_other(
     found = mirror("--tag", "1.0.0", code=EXIT_NOT_FOUND)
     assert found == {"alice/hollow:1.0.0": "failed", "alice/notes:1.0.0": "copied"}
     assert not target.repository("copy/hollow").tags
+
+
+def test_what_is_listed_and_does_not_refer_to_the_cube_is_not_taken_along(
+    source: QuirkyRegistry,
+    target: QuirkyRegistry,
+    publish: Callable[..., Digest],
+    mirror: Callable[..., dict[str, str]],
+) -> None:
+    digest = publish("notes")
+    image = oci.write_manifest(artifact_type="application/vnd.x", config=oci.EMPTY, layers=[])
+    held = source.repository("alice/notes").manifests
+    held[str(image.digest)] = (image.media_type, image.raw)
+    honest = [
+        (Digest.parse(one), manifest)
+        for one, (_, raw) in held.items()
+        if (manifest := oci.parse_manifest(raw)).subject or manifest.digest == image.digest
+    ]
+    index = oci.write_index(
+        oci.Descriptor(one.media_type, at, len(one.raw), one.annotations, one.artifact_type)
+        for at, one in honest
+    )
+    body = Answer(200, {"Content-Type": media_types.OCI_INDEX}, index.raw)
+    listing = f"/referrers/{digest}"
+    source.before = lambda request: body if listing in request.path else None
+    assert mirror("--tag", "1.0.0") == {"alice/notes:1.0.0": "copied"}
+    assert str(image.digest) not in target.repository("copy/notes").manifests
+    assert len(target.repository("copy/notes").manifests) == len(honest)

@@ -158,6 +158,17 @@ def test_a_second_copy_writes_nothing(
     assert methods <= {"GET", "HEAD"}, there.foreign.main.lines()
 
 
+def test_a_cube_is_copied_by_its_digest_too(
+    places: dict[str, Place], copier: Machine, tmp_path: Path
+) -> None:
+    here, there = places["reference"], places["old"]
+    cube = Published(here.machine, here.name(), tmp_path / "cube")
+    digest, name = cube.push()["digest"], there.name()
+    copied = copier.json("cp", f"{here.host}/{cube.name}@{digest}", f"{there.host}/{name}")
+    assert copied["digest"] == digest
+    assert copied["reference"] == f"{there.host}/{name}:1.0.0"
+
+
 def test_builds_stay_where_they_are_not_wanted(
     places: dict[str, Place], copier: Machine, tmp_path: Path
 ) -> None:
