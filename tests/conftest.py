@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from memcube_registry.database import Database
 from support.hub import HubServer, hub_server
 from support.hub_machine import machine_of
 from support.machine import Machine
@@ -66,6 +67,43 @@ on_both_databases = pytest.mark.parametrize(
 def fresh(prefix: str) -> str:
     """A name that no other test uses."""
     return f"{prefix}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite database with every table, to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "registry.db"
+    made = Database(f"sqlite:///{path}")
+    made.migrate()
+    with made.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    made.close()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, migrated: Path) -> str:
+    """URL of an SQLite database with every table: for what does not depend on the database."""
+    return f"sqlite:///{shutil.copy(migrated, tmp_path / 'registry.db')}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a database with every table; the test runs on each kind."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_url")
+        return
+    with migrated_url() as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database with every table; the test runs on each kind."""
+    made = Database(database_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

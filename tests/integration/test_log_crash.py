@@ -40,13 +40,11 @@ with ThreadPoolExecutor(8) as pool:
 
 
 @pytest.mark.timeout(300)
-def test_no_promised_entry_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'log.db'}"
-    Database(url).migrate()
+def test_no_promised_entry_is_lost_when_the_process_is_killed(database_url: str) -> None:
     promised: dict[int, str] = {}
     for attempt in range(4):
         source = WRITER.format(
-            tests=str(Path(__file__).parents[1]), url=url, start=attempt * 1_000_000
+            tests=str(Path(__file__).parents[1]), url=database_url, start=attempt * 1_000_000
         )
         process = subprocess.Popen(
             [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True
@@ -61,7 +59,7 @@ def test_no_promised_entry_is_lost_when_the_process_is_killed(tmp_path: Path) ->
         whole = [line.split() for line in lines if line.endswith("\n")]
         promised |= {int(number): leaf for number, leaf in whole}
     assert len(promised) > 4
-    check(url, promised)
+    check(database_url, promised)
 
 
 def check(url: str, promised: dict[int, str]) -> None:

@@ -19,7 +19,7 @@ from support.postgres import Cluster, own_cluster
 from support.samples import Sample, one_image
 from support.servers import MemcubeServer, memcube_server
 
-SOON_S = 60
+SOON_S = 100
 
 
 @pytest.fixture

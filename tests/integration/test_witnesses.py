@@ -35,14 +35,6 @@ WITNESS_NAME = "sigsum.org/v1/witness/" + hashlib.sha256(WITNESS.public_key.der[
 WITNESS_KEY = NoteKey(WITNESS_NAME, WITNESS.public_key, cosigns=True)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'log.db'}")
-    made.migrate()
-    yield made
-    made.close()
-
-
 @contextmanager
 def ours(_folder: Path) -> Iterator[str]:
     with serving(Witness(WITNESS_NAME, WITNESS, LOG_KEY)) as url:
