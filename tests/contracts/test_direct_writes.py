@@ -12,10 +12,11 @@ import boto3
 import pytest
 import urllib3
 from botocore.config import Config
-from memcube_protocol.errors import ConflictError, StorageError
+from memcube_protocol.errors import ConflictError, StorageError, UnavailableError
 from memcube_registry.storage.direct import Body, DirectWrites, Guarantees, SignedPut
 from memcube_registry.storage.s3.direct import S3Direct
 from support.moto import MotoServer, moto_server
+from support.scripted import Answer, Received, scripted
 from support.swift import ACCESS_KEY, REGION, SECRET_KEY, SwiftServer
 
 PART = 5 << 20
@@ -46,13 +47,21 @@ def direct_in(client: Any, bucket: str) -> S3Direct:
 
 
 def client_of(server: SwiftServer | MotoServer, signature_version: str) -> Any:
+    return client_at(server.endpoint_url, signature_version)
+
+
+def client_at(endpoint_url: str, signature_version: str) -> Any:
     return boto3.client(
         "s3",
-        endpoint_url=server.endpoint_url,
+        endpoint_url=endpoint_url,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
         region_name=REGION,
-        config=Config(signature_version=signature_version, s3={"addressing_style": "path"}),
+        config=Config(
+            signature_version=signature_version,
+            s3={"addressing_style": "path"},
+            retries={"total_max_attempts": 1},
+        ),
     )
 
 
@@ -235,6 +244,75 @@ class TestSwift(DirectWritesContract):
         direct._ends_uploads()
         assert client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
         assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+
+
+class OldServer:
+    """An S3 server that knows no checksums, and answers as `late` says to a part that comes after the end."""
+
+    def __init__(self, late: int) -> None:
+        self.late = late
+        self.is_joined = False
+
+    def answer(self, request: Received) -> Answer:
+        if "x-amz-checksum-sha256" in request.headers:
+            return Answer(501, body=b"<Error><Code>NotImplemented</Code></Error>")
+        if request.method == "POST" and request.path.endswith("?uploads"):
+            return _xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>")
+        if request.method == "POST":
+            self.is_joined = True
+            return _xml("CompleteMultipartUploadResult", "<ETag>e</ETag>")
+        if request.method == "GET":
+            part = "<PartNumber>1</PartNumber><Size>7</Size><ETag>e</ETag>"
+            return _xml("ListPartsResult", f"<Part>{part}</Part>")
+        if request.method == "PUT":
+            if self.is_joined and self.late != 200:
+                code = "NoSuchUpload" if self.late == 404 else "SlowDown"
+                return Answer(self.late, body=f"<Error><Code>{code}</Code></Error>".encode())
+            return Answer(200, {"ETag": "e"})
+        return Answer(404 if request.method == "HEAD" else 204)
+
+
+def _xml(name: str, content: str) -> Answer:
+    space = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+    return Answer(200, body=f"<{name} {space}>{content}</{name}>".encode())
+
+
+@pytest.mark.parametrize(("late", "ends"), [(404, True), (200, False)])
+def test_a_server_that_refuses_checksums_checks_no_bodies(late: int, ends: bool) -> None:
+    with scripted(OldServer(late).answer) as server:
+        direct = direct_in(client_at(server.url, "s3v4"), "bucket")
+        assert direct.guarantees() == Guarantees(checks_bodies=False, ends_uploads=ends)
+        assert direct.guarantees().are_enough is ends
+
+
+def test_a_refusal_for_another_reason_is_no_check_of_the_body() -> None:
+    def answer(request: Received) -> Answer:
+        if request.body != b"memcube" and "x-amz-checksum-sha256" in request.headers:
+            return Answer(400, body=b"<Error><Code>RequestTimeout</Code></Error>")
+        if request.method == "HEAD":
+            return Answer(200, {"Content-Length": "7"})
+        return Answer(200)
+
+    with scripted(answer) as server:
+        direct = direct_in(client_at(server.url, "s3v4"), "bucket")
+        assert not direct._checks_bodies()
+
+
+def test_a_failure_of_the_moment_is_not_taken_for_a_refusal() -> None:
+    with scripted(OldServer(503).answer) as server:
+        direct = direct_in(client_at(server.url, "s3v4"), "bucket")
+        with pytest.raises(UnavailableError):
+            direct.guarantees()
+        assert direct._seen is None
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_a_server_that_does_not_answer_rightly_is_tried_again(status: int) -> None:
+    with scripted(lambda request: Answer(status)) as server:
+        direct = direct_in(client_at(server.url, "s3v4"), "bucket")
+        with pytest.raises((StorageError, UnavailableError)):
+            direct.guarantees()
+        assert direct._seen is None
 
 
 class TestMoto(DirectWritesContract):

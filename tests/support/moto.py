@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
@@ -37,13 +38,26 @@ class MotoServer:
 def moto_server() -> Iterator[MotoServer]:
     """A server on a free port of loopback; skips the test where Flask is not installed."""
     pytest.importorskip("flask_cors", reason="moto's server needs flask and flask-cors")
+    from moto.s3.exceptions import NoSuchUpload
+    from moto.s3.models import S3Backend
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    known = S3Backend.upload_part
+
+    def upload_part(self: S3Backend, bucket_name: str, multipart_id: str, *more: Any) -> Any:
+        if multipart_id not in self.get_bucket(bucket_name).multiparts:
+            raise NoSuchUpload(upload_id=multipart_id)
+        return known(self, bucket_name, multipart_id, *more)
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    # Of an upload that has ended, moto's server answers 500, and S3 that there is none.
+    patched = mock.patch.object(S3Backend, "upload_part", upload_part)
+    patched.start()
     try:
         host, port = server.get_host_and_port()
         yield MotoServer(f"http://{host}:{port}")
     finally:
+        patched.stop()
         server.stop()

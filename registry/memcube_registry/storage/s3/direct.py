@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from memcube_protocol.errors import ConflictError, NotFoundError, StorageError
 
 from memcube_registry.storage.direct import Body, Guarantees, HeldPart, SignedPut
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _REPLACED: Final = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"})
+_MISMATCHES: Final = frozenset(
+    {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+)
 _PROBE: Final = b"memcube"
 
 
@@ -123,12 +126,10 @@ class S3Direct:
     def _checks_bodies(self) -> bool:
         """Whether the store takes a body of the right checksum, and none of another one."""
         with self._probe() as (location, right):
-            wrong = {**right, "Body": _PROBE[::-1]}
-            return (
-                not self._takes(wrong)
-                and self._takes(right)
-                and self.arrived(location) == len(_PROBE)
-            )
+            refusal = self._refusal_of({**right, "Body": _PROBE[::-1]})
+            if refusal not in _MISMATCHES or self._refusal_of(right):
+                return False
+            return self.arrived(location) == len(_PROBE)
 
     def _ends_uploads(self) -> bool:
         """Whether a part of an upload that has been completed is refused."""
@@ -138,10 +139,14 @@ class S3Direct:
             with translated("a test of the bucket"):
                 self._client.upload_part(**part)
             self.join(location, parts_id, self.held(location, parts_id) or ())
-            try:
-                self._client.upload_part(**part)
-            except (ClientError, BotoCoreError):
-                return True
+            with translated("a test of the bucket"):
+                try:
+                    self._client.upload_part(**part)
+                except ClientError as error:
+                    # Any other failure may be one of the moment: it says nothing about the next part.
+                    if not is_gone(error):
+                        raise
+                    return True
             return False
 
     @contextmanager
@@ -155,15 +160,21 @@ class S3Direct:
             with translated("a test of the bucket"):
                 self._client.delete_object(**self._at(location))
 
-    def _takes(self, put: dict[str, Any]) -> bool:
+    def _refusal_of(self, put: dict[str, Any]) -> str:
+        """The code with which the store refuses `put`, empty if it takes it.
+
+        Raises:
+            StorageError, UnavailableError: the registry may not write, or the store cannot answer now.
+        """
         with translated("a test of the bucket"):
             try:
                 self._client.put_object(**put)
             except ClientError as error:
-                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 400:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status in (403, 408, 429) or (status >= 500 and status != 501):
                     raise
-                return False
-        return True
+                return code_of(error) or "unknown"
+        return ""
 
     def _signed(
         self, operation: str, parameters: dict[str, Any], headers: dict[str, str], life_s: int
