@@ -24,7 +24,7 @@ from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs import service, uploading
 from memcube_registry.blobs.ranges import chunk_span
 from memcube_registry.blobs.receiving import Hashes, Progress, Receiver, finish_verified
-from memcube_registry.blobs.uploading import OpenUpload
+from memcube_registry.blobs.uploading import NewBlob, OpenUpload
 from memcube_registry.database import Database, utc_now
 from memcube_registry.exchange import Answer, Request, Response, serve, transfer
 from memcube_registry.storage import BlobStore
@@ -112,22 +112,15 @@ class UploadRoutes:
     ) -> Response:
         progress = self.hashes.take(upload.id, digest.algorithm, upload.size_bytes)
         size = await self._take_body(request, upload, progress)
-        await serve(self._publish, principal, upload, digest, progress, size)
+        try:
+            blob = await transfer(finish_verified, self.store, upload.id, digest, progress, size)
+        except DigestMismatchError:
+            await serve(self._discard, principal, upload)
+            raise
+        await serve(self._publish, principal, upload, blob)
         return _created(upload.repository, digest)
 
-    def _publish(
-        self,
-        principal: Principal,
-        upload: OpenUpload,
-        digest: Digest,
-        progress: Progress | None,
-        size: int,
-    ) -> None:
-        try:
-            blob = finish_verified(self.store, upload.id, digest, progress, size)
-        except DigestMismatchError:
-            self._discard(principal, upload)
-            raise
+    def _publish(self, principal: Principal, upload: OpenUpload, blob: NewBlob) -> None:
         uploading.complete(self.database, self.store, principal, upload, blob, utc_now())
         with suppress(MemcubeError):  # else garbage collection lets go of it
             self.store.abort(upload.id)
