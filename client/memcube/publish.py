@@ -125,7 +125,7 @@ def early_sender(context: Context, reference: Reference) -> EarlySender | None:
     place = context.at_registry(reference)
     registry = context.remote(place.host)
     if not isinstance(registry, Registry):
-        return None  # the Hub is told the path of a file with its content
+        return None  # to the Hub nothing goes before it was scanned: it is somebody else's machine
     parallel = context.settings.parallel
     return EarlySender(registry, place.name, context.store, context.progress, parallel)
 

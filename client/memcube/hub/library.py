@@ -236,7 +236,8 @@ class HubLibrary:
         """The library's API, whose errors come as ours."""
         try:
             api = self._api
-            with _bounded(), _without_bars():
+            _bound_waits()
+            with _without_bars():
                 yield api
         except MemcubeError:
             raise
@@ -266,17 +267,15 @@ class HubLibrary:
         return None
 
 
-@contextmanager
-def _bounded() -> Iterator[None]:
-    """Let the library's client, which would wait for ever, wait for a while only."""
+def _bound_waits() -> None:
+    """Let the library's client, which would wait for ever, wait for a while only.
+
+    The client is one for the whole process, and a new one after a failure.
+    """
     from huggingface_hub import get_session
 
     session: Any = get_session()
-    before, session.timeout = session.timeout, PATIENCE_S
-    try:
-        yield
-    finally:
-        session.timeout = before
+    session.timeout = PATIENCE_S
 
 
 @contextmanager
