@@ -269,7 +269,7 @@ def test_a_killed_copy_goes_on_where_it_stopped(
     cube = Published(here.machine, here.name(), tmp_path / "cube")
     pushed = cube.push(picture_bytes=big_bytes)
     port, name = int(there.host.rpartition(":")[2]), there.name()
-    with counting_proxy(port, bytes_per_s=20 * limits.MIB) as proxy:
+    with counting_proxy(port, bytes_per_s=10 * limits.MIB) as proxy:
         machine = Machine(copier.home, proxy.url, there.machine.token, own_process=True)
         words = [
             command("memcube"), "cp", f"{here.host}/{cube.name}:1.0.0", name, "--json",

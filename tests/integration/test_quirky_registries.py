@@ -58,6 +58,9 @@ def send_in_chunks(registry: Registry, store: Store, blob: Descriptor) -> Moved:
 HABITS = {
     "none": Quirks(),
     "201 to PATCH": Quirks(patch_status=201),
+    "200 to PUT": Quirks(put_status=200),
+    "204 to PUT": Quirks(put_status=204),
+    "no address after a chunk": Quirks(patch_location=False),
     "no Range in the answer": Quirks(patch_range=False),
     "relative addresses": Quirks(location="relative"),
     "addresses on another host": Quirks(location="elsewhere"),
@@ -142,6 +145,12 @@ READS = {
     "429 with seconds": Quirks(busy=2),
     "429 with a date": Quirks(busy=2, retry_after="date"),
     "no referrers API": Quirks(referrers=False),
+    "200 for what was put and deleted": Quirks(
+        put_status=200, manifest_status=200, delete_status=200
+    ),
+    "202 for manifests, 204 for the rest": Quirks(
+        put_status=204, manifest_status=202, delete_status=204
+    ),
 }
 
 
@@ -161,6 +170,8 @@ def test_what_was_pushed_is_pulled_and_not_pushed_again(
         found = registry.manifest(NAME, "1.0.0")
         assert isinstance(found, oci.Manifest)
         pulled = pull_blobs(registry, NAME, found.blobs, other, parallel=1)
+        registry.delete_manifest(NAME, "1.0.0")
+        assert registry.manifest_descriptor(NAME, "1.0.0") is None
     assert found.raw == manifest.raw
     assert pulled.count(Outcome.FETCHED) == 3
 

@@ -40,6 +40,12 @@ class Quirks:
     mount: bool = True
     """Mounts; else it answers a mount with an upload session."""
     patch_status: int = 202
+    patch_location: bool = True
+    """Says after a chunk where the session goes on."""
+    put_status: int = 201
+    """The answer to a whole blob."""
+    manifest_status: int = 201
+    delete_status: int = 202
     patch_range: bool = True
     """Tells in the answer to a chunk how far the session is."""
     patches: int | None = None
@@ -286,7 +292,8 @@ class QuirkyRegistry:
             return Answer(400, {}, _error("DIGEST_INVALID"))
         del self.sessions[upload]
         self.repository(session.name).blobs[str(digest)] = content
-        return Answer(201, {"Location": f"/v2/{session.name}/blobs/{digest}"})
+        location = {"Location": f"/v2/{session.name}/blobs/{digest}"}
+        return Answer(self.quirks.put_status, location)
 
     def _go_on(self, status: int, upload: str, held: str | None) -> Answer:
         """An answer about a session that says where it goes on."""
@@ -296,7 +303,8 @@ class QuirkyRegistry:
         query = f"?{urlencode({'state': session.nonce, 'x': 'a/b=c'})}" if session.nonce else ""
         path = f"/v2/{session.name}/blobs/uploads/{upload}{query}"
         prefix = {"absolute": self.url, "relative": "", "elsewhere": self.storage.url}
-        headers = {"Location": prefix[self.quirks.location] + path}
+        told = session.patches == 0 or self.quirks.patch_location
+        headers = {"Location": prefix[self.quirks.location] + path} if told else {}
         if held is not None:
             headers["Range"] = held
         if self.quirks.min_chunk_bytes and status == 202 and session.patches == 0:
@@ -352,16 +360,16 @@ class QuirkyRegistry:
             headers["Docker-Content-Digest"] = digest
         if self.quirks.referrers and "subject" in value:
             headers["OCI-Subject"] = value["subject"]["digest"]
-        return Answer(201, headers)
+        return Answer(self.quirks.manifest_status, headers)
 
     def _delete_manifest(self, repository: Repository, target: str) -> Answer:
         if target in repository.tags:
             del repository.tags[target]
-            return Answer(202)
+            return Answer(self.quirks.delete_status)
         del repository.manifests[target]
         kept = {tag: one for tag, one in repository.tags.items() if one != target}
         repository.tags = kept
-        return Answer(202)
+        return Answer(self.quirks.delete_status)
 
     def _referrers(
         self, request: Received, name: str, rest: str, query: Mapping[str, str]

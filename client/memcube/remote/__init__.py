@@ -27,8 +27,10 @@ from memcube_protocol.reference import is_name, is_tag
 
 from memcube.http import HttpClient, Request, Response
 from memcube.remote.connection import (
+    GONE,
     LIST_BYTES,
     PAGES,
+    TAKEN,
     Connection,
     next_page,
     nonsense,
@@ -146,7 +148,7 @@ class Registry:
     def delete_blob(self, name: str, digest: Digest) -> None:
         """Remove a blob from `name`."""
         self._connection.send(
-            self._connection.write(name, "DELETE", f"blobs/{digest}"), 202
+            self._connection.write(name, "DELETE", f"blobs/{digest}"), *GONE
         ).close()
 
     def manifest_descriptor(self, name: str, target: str) -> oci.Descriptor | None:
@@ -244,7 +246,7 @@ class Registry:
             manifest.raw if body is None else body,
             frozenset({scope_of(name, "pull,push")}),
         )
-        with self._connection.send(request, 201) as response:
+        with self._connection.send(request, *TAKEN) as response:
             if response.headers.get("memcube-tags-without-body") == "true":
                 self._tagged_by_digest.add((name, manifest.digest))
             said = response.headers.get("docker-content-digest")
@@ -262,7 +264,7 @@ class Registry:
         """Remove a tag, or a manifest by its digest; the latter leaves the fallback index as well."""
         found = None if is_tag(target) else self._read_if_there(name, target)
         self._connection.send(
-            self._connection.write(name, "DELETE", f"manifests/{target}"), 202
+            self._connection.write(name, "DELETE", f"manifests/{target}"), *GONE
         ).close()
         if found and found.subject:
             self._referrers.leave(name, found.subject.digest, Digest.parse(target))

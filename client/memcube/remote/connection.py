@@ -13,6 +13,12 @@ from memcube_protocol.reference import HUB_HOST
 from memcube.http import HttpClient, Origin, Request, Response
 from memcube.settings import Settings
 
+DONE: Final = (201, 200, 204)
+"""Answers that mean that a blob is there whole: registries do not agree on the one that is right."""
+TAKEN: Final = (*DONE, 202)
+"""The same for a manifest."""
+GONE: Final = (202, 200, 204)
+"""Answers that mean that what was deleted is gone."""
 PAGES: Final = 10_000
 LIST_BYTES: Final = 64 * limits.MIB
 """What all pages of one list may hold: they are kept in memory."""

@@ -12,7 +12,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DigestMismatchError, UnauthenticatedError
 
 from memcube.http import Origin, Request, Response, SizedBody
-from memcube.remote.connection import Connection, nonsense, scope_of
+from memcube.remote.connection import DONE, Connection, nonsense, scope_of
 
 _OCTETS: Final = "application/octet-stream"
 _RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
@@ -70,7 +70,7 @@ class Uploads:
         if not isinstance(body, bytes) and upload.offset:
             headers["Content-Range"] = _content_range(upload.offset, body.size)
         request = self._to_upload(name, "PUT", url, headers, body)
-        with self._send(request, 201) as response:
+        with self._send(request, *DONE) as response:
             said = response.headers.get("docker-content-digest", str(digest))
             if said != str(digest):
                 raise DigestMismatchError(
@@ -91,7 +91,9 @@ class Uploads:
         request = self._to_upload(name, "PATCH", upload.url, headers, body)
         with self._send(request, 201, 202) as response:  # some registries say 201
             offset = _kept(response, upload.offset, upload.offset + body.size)
-            return self._upload(response, offset, least_bytes=upload.min_chunk_bytes)
+            return self._upload(
+                response, offset, fallback=upload.url, least_bytes=upload.min_chunk_bytes
+            )
 
     def status(self, name: str, url: str) -> Upload | None:
         """The session at `url`, with the bytes that the registry holds; nothing if it is gone."""
