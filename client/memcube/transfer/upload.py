@@ -45,6 +45,8 @@ from memcube.transfer.workers import Stop
 
 CHUNK_BYTES: Final = 256 * limits.MIB
 _NOTED_BYTES: Final = 4 * limits.MIB
+_WRITER_GONE_S: Final = 2.0
+"""Between tries while another writer holds the upload: replicas learn within seconds that one was killed."""
 _TRANSIENT: Final = (
     NetworkError,
     UnavailableError,
@@ -272,7 +274,7 @@ class _Attempt:
         wait_s = retry.wait_s(self._failures, asked_s)
         if wait_s is None:
             raise error
-        retry.sleep(wait_s)
+        retry.sleep(max(wait_s, _WRITER_GONE_S) if isinstance(error, ConflictError) else wait_s)
 
     def _go_on(self) -> None:
         """Send from where the session is to the end."""
