@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +28,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write what was done and found there")
     parser.add_argument("--keep", action="store_true", help="keep the run's folder")
     given = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):  # what runs has to be ended in order
+        signal.signal(number, lambda *_: sys.exit(1))
     seed = new_seed() if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="memcube-chaos-"))
     print(f"seed {seed}, profile {given.profile}, in {folder}", flush=True)

@@ -122,7 +122,11 @@ _ACTIONS = {
     "hang_up": 4,
     "cancel": 2,
 }
-UPLOADS = ("monolithic", "post_put", "chunked", "resumed", "streamed")
+UPLOADS = {
+    Profile.SQLITE: ("monolithic", "post_put", "chunked", "resumed", "streamed"),
+    Profile.POSTGRES: ("monolithic", "post_put", "chunked", "resumed", "streamed", "direct"),
+}
+"""How blobs are sent; `direct`: into the store, past the registry."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,9 @@ def plan_round(seed: int, profile: Profile, number: int, size: Size = FULL) -> R
         lasts_s=size.lasts_s,
         grace_s=chance.choice((LONG_GRACE_S, SHORT_GRACE_S)),
         strikes=_strikes(chance, profile, number, size),
-        scripts=tuple(_script(chance, number, client, size) for client in range(size.clients)),
+        scripts=tuple(
+            _script(chance, profile, number, client, size) for client in range(size.clients)
+        ),
         cubes=_cube_scripts(chance, number, size),
         sweeps=number % 3 == 2,
     )
@@ -186,22 +192,26 @@ def _at(chance: random.Random, size: Size) -> float:
     return round(chance.uniform(0.3, size.lasts_s - 0.3), 2)
 
 
-def _script(chance: random.Random, number: int, client: int, size: Size) -> tuple[Action, ...]:
+def _script(
+    chance: random.Random, profile: Profile, number: int, client: int, size: Size
+) -> tuple[Action, ...]:
     kinds = chance.choices(list(_ACTIONS), list(_ACTIONS.values()), k=size.actions)
     return tuple(
-        Action(kind, chance.choice(REPOSITORIES), _arguments(chance, kind, number, client, at))
+        Action(
+            kind, chance.choice(REPOSITORIES), _arguments(chance, profile, kind, number, client, at)
+        )
         for at, kind in enumerate(kinds)
     )
 
 
 def _arguments(
-    chance: random.Random, kind: str, number: int, client: int, at: int
+    chance: random.Random, profile: Profile, kind: str, number: int, client: int, at: int
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "label": f"{number}.{client}.{at}",
         "size": _size(chance),
         "shared": chance.randrange(SHARED_BLOBS),
-        "how": chance.choice(UPLOADS),
+        "how": chance.choice(UPLOADS[profile]),
         "again": chance.random() < 0.5,
     }
     for name, value in _SPECIAL.get(kind, lambda _: {})(chance).items():

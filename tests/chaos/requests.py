@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import json
 import threading
@@ -68,6 +69,7 @@ class Requests:
         call: Callable[[], Reply],
         value: str = "",
         good: tuple[int, ...] = (200, 201, 202, 204, 206),
+        unsure: tuple[int, ...] = (),
         note: Callable[[Reply], dict[str, Any]] = lambda _: {},
         **more: Any,
     ) -> Reply | None:
@@ -79,7 +81,7 @@ class Requests:
             outcome = Outcome.REFUSED
             if status in good:
                 outcome, more = Outcome.ACKNOWLEDGED, more | note(reply)
-            elif status >= 500:
+            elif status >= 500 or status in unsure:
                 outcome = Outcome.UNKNOWN
         except ConnectionRefusedError:
             outcome = Outcome.REFUSED
@@ -166,6 +168,52 @@ class Requests:
             blob.digest,
             lambda: self.repository(name).post_blob(blob.raw, blob.digest),
             blob.digest,
+        )
+
+    def announce(self, name: str, blob: Content) -> dict[str, Any] | None:
+        """The direct upload of the blob, as the registry sees it."""
+        wanted = {"repository": name, "digest": blob.digest, "sizeBytes": len(blob.raw)}
+        reply = self._ask(name, "announce upload", blob, "/api/v1/uploads", wanted)
+        return reply.json() if reply is not None and reply.status == 200 else None
+
+    def put_part(self, name: str, blob: Content, upload: dict[str, Any], number: int) -> bool:
+        """Whether the store took part `number`."""
+        start = (number - 1) * upload["partBytes"]
+        piece = blob.raw[start : start + upload["partBytes"]]
+        part = {"number": number}
+        if upload["partSha256"]:
+            part["sha256"] = hashlib.sha256(piece).hexdigest()
+        path = f"/api/v1/uploads/{upload['id']}/requests"
+        reply = self._ask(name, "sign part", blob, path, {"parts": [part]})
+        if reply is None or reply.status != 200:
+            return False
+        (signed,) = reply.json()["requests"]
+        wire, target = _elsewhere(signed["url"])
+        put = self.attempt(
+            "put part",
+            name,
+            blob.digest,
+            lambda: wire.put(target, body=piece, headers=signed["headers"]),
+        )
+        return put is not None and put.status in (200, 201, 412)
+
+    def complete(self, name: str, blob: Content, upload: dict[str, Any]) -> Reply | None:
+        """Make a direct upload a blob; 202: the registry still reads it, and may end without us."""
+        path = f"/api/v1/uploads/{upload['id']}/completion"
+        more = {"value": blob.digest, "good": (201,), "unsure": (202,)}
+        return self._ask(name, "put blob", blob, path, {}, **more)
+
+    def _ask(
+        self, name: str, operation: str, blob: Content, path: str, value: object, **more: Any
+    ) -> Reply | None:
+        """POST to the API."""
+        wire, body = self.repository(name).wire, json.dumps(value).encode()
+        return self.attempt(
+            operation,
+            name,
+            blob.digest,
+            lambda: wire.post(path, body=body, headers={"Content-Type": "application/json"}),
+            **more,
         )
 
     def holds(self, name: str, blob: Content) -> bool:
@@ -283,10 +331,14 @@ def fetched(repository: Repository, digest: str, range_header: str | None = None
     reply = repository.get_blob(digest, range_header)
     if reply.status != 307:
         return reply
-    place = urlsplit(reply.header("Location") or "")
-    headers = {"Range": range_header} if range_header else {}
-    target = f"{place.path}?{place.query}"
-    return Wire(f"{place.scheme}://{place.netloc}").get(target, headers=headers)
+    wire, target = _elsewhere(reply.header("Location") or "")
+    return wire.get(target, headers={"Range": range_header} if range_header else {})
+
+
+def _elsewhere(url: str) -> tuple[Wire, str]:
+    """Another server, asked without credentials, and the target there."""
+    place = urlsplit(url)
+    return Wire(f"{place.scheme}://{place.netloc}"), f"{place.path}?{place.query}"
 
 
 def _held(reply: Reply) -> int:
