@@ -204,10 +204,10 @@ class Requests:
         return self._ask(name, "put blob", blob, path, {}, **more)
 
     def _ask(
-        self, name: str, operation: str, blob: Content, path: str, value: object, **more: Any
+        self, name: str, operation: str, blob: Content, path: str, document: object, **more: Any
     ) -> Reply | None:
         """POST to the API."""
-        wire, body = self.repository(name).wire, json.dumps(value).encode()
+        wire, body = self.repository(name).wire, json.dumps(document).encode()
         return self.attempt(
             operation,
             name,
