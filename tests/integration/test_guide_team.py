@@ -70,7 +70,6 @@ def test_the_guide_makes_a_registry_that_works(s3_server: SwiftServer, tmp_path:
         "postgresql://memcube:SECRET@postgres:5432/memcube": postgres_url(),
         "https://s3.example.org": s3_server.endpoint_url,
         's3_bucket = "cubes"': f's3_bucket = "{s3_server.bucket()}"',
-        "drain_s = 10": "drain_s = 0",
     }
     assert all(old in GUIDE for old in pairs)
     machine = Machine(tmp_path / "alice", f"http://{host}")
@@ -103,7 +102,7 @@ def test_the_guide_makes_a_registry_that_works(s3_server: SwiftServer, tmp_path:
     with ExitStack() as stack:
         for each in ports:
             stack.enter_context(serving(config, each, tmp_path, environ))
-        url = stack.enter_context(nginx(tmp_path / "nginx", ports, port))
+        url = stack.enter_context(nginx(tmp_path / "nginx", ports, port)).url
         run(people)
         run(login)
         write_cube(tmp_path / "cube", "research/notes", "1.0.0")

@@ -59,8 +59,8 @@ def breakers(count: int) -> Iterator[list[Breaker]]:
     [("GET", 2), ("HEAD", 2), ("POST", 1), ("PUT", 1), ("PATCH", 1), ("DELETE", 1)],
 )
 def test_only_reading_is_tried_at_another_replica(tmp_path: Path, method: str, tries: int) -> None:
-    with breakers(2) as servers, nginx(tmp_path, [each.port for each in servers]) as url:
-        assert Wire(url).send(method, "/v2/ada/notes/tags/list").status == 502
+    with breakers(2) as servers, nginx(tmp_path, [each.port for each in servers]) as running:
+        assert Wire(running.url).send(method, "/v2/ada/notes/tags/list").status == 502
         asked = [line for server in servers for line in server.requests]
     assert asked == [f"{method} /v2/ada/notes/tags/list HTTP/1.1"] * tries
 

@@ -325,7 +325,7 @@ def test_a_push_goes_on_at_another_replica_when_one_is_killed(
         find_credentials=lambda asked: Credentials("", ada[1]),
         retry=RetryPolicy(first_wait_s=0.1),
     )
-    registry = Registry(team.url.removeprefix("http://"), http, settings)
+    registry = Registry(team.host, http, settings)
     killing = Killing(victim, 8 * limits.MIB)
     try:
         report = push_blobs(registry, name, cube.blobs, store, progress=killing)
@@ -334,12 +334,50 @@ def test_a_push_goes_on_at_another_replica_when_one_is_killed(
         push_manifest_if_changed(registry, name, cube, "1.0.0")
     finally:
         http.close()
-        victim.start()
-        victim.url = f"http://127.0.0.1:{victim.port}"
+        team.start(victim)
     for wire in team.wires(ada[1]):
         repository = Repository(wire, name)
         assert repository.get_manifest("1.0.0").body == cube.raw
         assert all(Digest.of(pulled(repository, blob.digest)) == blob.digest for blob in cube.blobs)
+    assert fsck(team)["damage"] == 0
+
+
+def test_replicas_that_are_taken_out_first_are_restarted_and_nobody_notices(
+    team: Replicas, ada: tuple[str, str]
+) -> None:
+    repository = Repository(team.wire.bearer(ada[1]), f"{ada[0]}/rolling")
+    stopped = threading.Event()
+    assert push(repository, b"steady", "latest").status == 201
+
+    def read() -> list[int]:
+        statuses = []
+        while not stopped.is_set():
+            statuses.append(repository.get_manifest("latest").status)
+        return statuses
+
+    def write() -> list[int]:
+        """Requests without a second try: each has to succeed."""
+        statuses: list[int] = []
+        while not stopped.is_set():
+            content = b"%d" % len(statuses)
+            statuses.append(push(repository, content, f"v{len(statuses)}").status)
+        return statuses
+
+    def restart() -> list[int]:
+        try:
+            for server in team.servers:
+                team.balancer.reload(down=server.port)
+                server.stop()
+                team.start(server)
+                team.balancer.reload()
+        finally:
+            stopped.set()
+        return []
+
+    readings, writings, _ = in_threads([read, write, restart])
+    assert set(readings) == {200}
+    assert set(writings) == {201}
+    assert len(repository.tags()) == 1 + len(writings)
     assert fsck(team)["damage"] == 0
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from support.servers import clean_environment, free_port, stop_process, wait_for_port
+from support.servers import (
+    START_TIMEOUT_S,
+    clean_environment,
+    free_port,
+    stop_process,
+    wait_for_port,
+)
 
 GUIDE: Final = Path(__file__).parents[2] / "docs" / "guide" / "nginx.conf"
 
 _MAIN: Final = """\
 daemon off;
-master_process off;
+worker_processes 1;
+{user}
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
 events {{ worker_connections 1024; }}
@@ -35,11 +45,16 @@ http {{
 """
 
 
-def configuration(ports: Sequence[int], port: int) -> str:
-    """The guide's configuration for servers at `ports`, listening on `port` without TLS."""
+def configuration(ports: Sequence[int], port: int, down: int | None = None) -> str:
+    """The guide's configuration for servers at `ports`, listening on `port` without TLS.
+
+    The server at `down` is marked as the guide says for one that is going to be stopped.
+    """
     text = GUIDE.read_text(encoding="utf-8")
-    form = "    server 127.0.0.1:{} max_fails=1 fail_timeout=5s;\n"
-    lines = "".join(form.format(each) for each in ports)
+    lines = "".join(
+        f"    server 127.0.0.1:{each} max_fails=1 fail_timeout=5s{' down' * (each == down)};\n"
+        for each in ports
+    )
     text, upstreams = re.subn(r"(?:    server registry-\d:7070 [^\n]*\n)+", lines, text)
     text, listens = re.subn(r"listen 443 ssl;", f"listen 127.0.0.1:{port};", text)
     text, secrets = re.subn(r"    ssl_certificate(?:_key)? [^\n]*\n", "", text)
@@ -47,14 +62,45 @@ def configuration(ports: Sequence[int], port: int) -> str:
     return text
 
 
+@dataclass
+class Nginx:
+    """A running nginx."""
+
+    folder: Path
+    ports: Sequence[int]
+    port: int
+    process: subprocess.Popen[str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def reload(self, *, down: int | None = None) -> None:
+        """Leave the server at `down` alone from now on, or none; returns when nothing is on its way there."""
+        before = self._workers()
+        text = configuration(self.ports, self.port, down)
+        (self.folder / "registry.conf").write_text(text, encoding="utf-8")
+        self.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._workers() & before or not self._workers():
+            assert time.monotonic() < deadline, "nginx did not load its configuration anew"
+            time.sleep(0.05)
+
+    def _workers(self) -> set[str]:
+        pid = self.process.pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split())
+
+
 @contextmanager
-def nginx(folder: Path, ports: Sequence[int], port: int = 0) -> Iterator[str]:
-    """URL of an nginx that shares requests between servers at `ports`; skips the test without nginx."""
+def nginx(folder: Path, ports: Sequence[int], port: int = 0) -> Iterator[Nginx]:
+    """An nginx that shares requests between servers at `ports`; skips the test without nginx."""
     require_nginx()
     folder.mkdir(exist_ok=True)
     port = port or free_port()
+    # Its workers would else be somebody who may not read the folders of a test.
+    main = _MAIN.format(folder=folder, user="user root;" if os.geteuid() == 0 else "")
     (folder / "registry.conf").write_text(configuration(ports, port), encoding="utf-8")
-    (folder / "nginx.conf").write_text(_MAIN.format(folder=folder), encoding="utf-8")
+    (folder / "nginx.conf").write_text(main, encoding="utf-8")
     with (folder / "nginx.log").open("wb") as log:
         process = subprocess.Popen(
             ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")],
@@ -67,7 +113,7 @@ def nginx(folder: Path, ports: Sequence[int], port: int = 0) -> Iterator[str]:
         )
     try:
         wait_for_port(port)
-        yield f"http://127.0.0.1:{port}"
+        yield Nginx(folder, ports, port, process)
     finally:
         stop_process(process, signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from support.nginx import nginx
+from support.nginx import Nginx, nginx
 from support.postgres import postgres_url
 from support.repository import Repository
 from support.servers import MemcubeServer, free_port
@@ -20,14 +20,30 @@ PROXIES = "127.0.0.0/8"
 
 @dataclass
 class Replicas:
-    """Registries that are one: `url` leads to any of them, in turn."""
+    """Registries that are one: `balancer` leads to any of them, in turn."""
 
     servers: list[MemcubeServer]
-    url: str
+    balancer: Nginx
+
+    @property
+    def url(self) -> str:
+        return self.balancer.url
 
     @property
     def wire(self) -> Wire:
         return Wire(self.url)
+
+    @property
+    def host(self) -> str:
+        """Host and port of `url`."""
+        return self.url.removeprefix("http://")
+
+    @staticmethod
+    def start(server: MemcubeServer) -> None:
+        """Start one of the servers, also again."""
+        server.start()
+        # The line that a replica prints names the shared URL as well; here its own is wanted.
+        server.url = f"http://127.0.0.1:{server.port}"
 
     def wires(self, token: str) -> list[Wire]:
         """One to each replica itself."""
@@ -80,12 +96,9 @@ def replicas(
     ]
     try:
         with ThreadPoolExecutor(count) as pool:
-            list(pool.map(MemcubeServer.start, servers))
-        for server in servers:
-            # The line that a replica prints names the shared URL as well; here its own is wanted.
-            server.url = f"http://127.0.0.1:{server.port}"
-        with nginx(folder / "nginx", [server.port for server in servers], port) as url:
-            yield Replicas(servers, url)
+            list(pool.map(Replicas.start, servers))
+        with nginx(folder / "nginx", [server.port for server in servers], port) as balancer:
+            yield Replicas(servers, balancer)
     finally:
         for server in servers:
             server.stop()
