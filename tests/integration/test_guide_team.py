@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import fresh
 from support.machine import Machine
 from support.nginx import nginx
 from support.postgres import postgres_url
@@ -69,7 +70,7 @@ def test_the_guide_makes_a_registry_that_works(s3_server: SwiftServer, tmp_path:
         "/mnt/backup": str(tmp_path / "backup"),
         "postgresql://memcube:SECRET@postgres:5432/memcube": postgres_url(),
         "https://s3.example.org": s3_server.endpoint_url,
-        's3_bucket = "cubes"': f's3_bucket = "{s3_server.bucket()}"',
+        's3_bucket = "cubes"': f's3_bucket = "{fresh("bucket")}"',
     }
     assert all(old in GUIDE for old in pairs)
     machine = Machine(tmp_path / "alice", f"http://{host}")
