@@ -205,6 +205,27 @@ def changed_manifest(
     return to_json(value)
 
 
+class TestNames:
+    def test_a_name_in_other_capitals_is_the_same_name(
+        self, hub: HubServer, hub_reader: Machine, notes: Repository, tmp_path: Path
+    ) -> None:
+        hub_reader.ok("pull", NOTES)
+        eve = machine_of(hub, tmp_path / "e", hub.state.token("eve", organisations=("org",)))
+        eve.ok(
+            "push", write_notes(tmp_path / "evil", "1.1.0", "evil"), "hf://org/notes", "--public"
+        )
+        hub_reader.fails(EXIT_TRUST, "pull", "hf://org/notes")
+
+    @pytest.mark.parametrize("name", [NOTES, "huggingface.co/Org/Notes"])
+    def test_no_spelling_of_a_name_is_outside_of_its_policy(
+        self, hub_reader: Machine, notes: Repository, name: str
+    ) -> None:
+        hub_reader.home.mkdir(exist_ok=True)
+        scope = '[scopes."huggingface.co/org/**"]\nmedia_types = ["application/vnd.memcube.card.v1+markdown"]'
+        (hub_reader.home / "memcube-trust.toml").write_text(f"format = 1\n{scope}\n")
+        hub_reader.fails(EXIT_TRUST, "pull", name)
+
+
 class TestMovingTargets:
     def test_a_pull_stays_at_the_commit_that_it_began_with(
         self,

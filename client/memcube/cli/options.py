@@ -164,10 +164,10 @@ def trust_of(
     from memcube_protocol.reference import HUB_SCHEME, Reference
 
     from memcube.context import Trust
-    from memcube.trust import Acceptance
+    from memcube.trust import Acceptance, location_of
     from memcube.trust import Mode as TrustMode
 
     if accept_origin and accept_origin.startswith(HUB_SCHEME):
-        accept_origin = Reference.parse(accept_origin).location
+        accept_origin = location_of(Reference.parse(accept_origin))
     accept = Acceptance(accept_publisher, accept_origin, accept_rollback)
     return Trust(TrustMode(trust_mode), accept)

@@ -170,5 +170,8 @@ def registry_key_of(host: str, policy: Policy, logs: Logs) -> PublicKey | None:
 
 
 def location_of(reference: Reference) -> str:
-    """Host in lower case and repository: how pins name the place where a cube was found."""
-    return f"{reference.host.lower()}/{reference.name}" if reference.host else reference.name
+    """Host and repository in lower case: how pins, policies and origins name a place.
+
+    Only the Hub's names have capitals, and no two of its repositories differ by them alone.
+    """
+    return reference.location.lower()
