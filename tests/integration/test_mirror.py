@@ -27,7 +27,7 @@ from support.proxy import counting_proxy
 from support.published import Published
 from support.quirky import Quirks, QuirkyRegistry, quirky
 from support.repository import Repository
-from support.servers import command, run
+from support.servers import command, first_line, run, stop_process
 from support.wire import Wire
 
 
@@ -181,6 +181,21 @@ def test_our_registry_is_asked_once_a_cube_and_once_a_version(
     assert len([line for line in asked if "/api/v1/tags/" in line]) == 1
     assert len([line for line in asked if "/api/v1/cubes" in line]) == 1
     assert len(asked) == 4
+
+
+def test_within_one_registry_everything_is_mounted(
+    foreign: QuirkyRegistry, publish: Callable[..., Any], tmp_path: Path
+) -> None:
+    publish("notes", picture_bytes=300_000)
+    publish("diary", picture_bytes=300_000)
+    copier = Machine(tmp_path / "copier", foreign.url)
+    answer = mirrored(copier, f"{foreign.host}/alice", f"{foreign.host}/copy")
+    assert counts(answer) == {"copied": len(answer["versions"])}
+    assert answer["sentBytes"] == 0
+    for name in ("notes", "diary"):
+        source, copy = (foreign.repository(f"{place}/{name}") for place in ("alice", "copy"))
+        assert copy.blobs == source.blobs
+        assert {tag for tag in source.tags if "sha256-" not in tag} <= set(copy.tags)
 
 
 def test_what_is_new_is_followed(
@@ -398,19 +413,19 @@ def test_an_interval_follows_until_it_is_interrupted(
         [command("memcube"), "mirror", f"{foreign.host}/alice", target, "--interval", "1s"],
         env=copier.environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,
     )
     try:
-        wait_for(lambda: repository_at(target, "notes").get_manifest("1.0.0").status == 200)
+        assert first_line(process, 90).split()[:3] == ["CUBE", "TAG", "FATE"]
+        assert repository_at(target, "notes").get_manifest("1.0.0").status == 200
         publish("notes", "1.1.0")
         wait_for(lambda: repository_at(target, "notes").get_manifest("1.1.0").status == 200)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        assert process.wait(60) == EXIT_INTERRUPTED
     finally:
-        process.kill()
-    assert process.returncode == EXIT_INTERRUPTED, err
-    assert "alice/notes" in out
+        stop_process(process)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -104,6 +105,7 @@ def mirror(
             if interval is None:
                 return answer
             print_answer(answer, _mode())
+            sys.stdout.flush()  # who watches a pipe or a file sees each round
         time.sleep(interval)
 
 
