@@ -1,7 +1,8 @@
 """Blobs in a private dataset repository of the Hugging Face Hub (the extra `hub`). Only settings load this.
 
 ```
-blobs/9f/0193…9f.bin   a finished object: 48 bits of time, 80 of chance, in a folder named by its end
+blobs/9f/0193…9f.bin   a finished object: when it was made, of which upload, 32 bits of chance; in a
+                       folder named by its end
 ```
 
 Objects are LFS files, whose id is the SHA-256 of the content, so that the Hub checks what arrives. Xet is

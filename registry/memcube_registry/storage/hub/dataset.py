@@ -29,13 +29,13 @@ from huggingface_hub.hf_api import RepoFile
 from memcube_protocol.errors import NotFoundError, StorageError
 
 from memcube_registry.storage.hub.patience import patiently
+from memcube_registry.storage.interface import Object
 
 _KIND: Final = "dataset"
 _FOLDER: Final = "blobs"
 _BRANCH: Final = "main"
-_LOCATION: Final = re.compile(r"[0-9a-f]{32}")
-_PATH: Final = re.compile(rf"{_FOLDER}/[0-9a-f]{{2}}/(?P<location>[0-9a-f]{{32}})\.bin")
-_TIME_DIGITS: Final = 12
+_LOCATION: Final = re.compile(r"(?P<time>[0-9a-f]{12})(?P<upload>[0-9a-f]{32})[0-9a-f]{8}")
+_PATH: Final = re.compile(rf"{_FOLDER}/[0-9a-f]{{2}}/(?P<location>[0-9a-f]{{52}})\.bin")
 _METADATA_TIMEOUT_S: Final = 20.0
 _RACES: Final = 3
 
@@ -63,9 +63,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """An object whose bytes the Hub has, and no commit names yet."""
+    """An object whose bytes the Hub has, and no commit names yet; and the upload that it came from."""
 
     operation: CommitOperationAdd
+    upload: str
 
 
 class Dataset:
@@ -97,8 +98,8 @@ class Dataset:
             )
         self._is_private.set()
 
-    def send(self, source: Path) -> Sent:
-        """Upload the content of a file. It becomes an object with the commit that names it.
+    def send(self, upload: str, source: Path) -> Sent:
+        """Send the content of `upload`, which is staged in a file. The commit that names it makes it an object.
 
         Raises:
             StorageError, UnavailableError: the Hub did not take it.
@@ -109,7 +110,7 @@ class Dataset:
         def send() -> CommitOperationAdd:
             # As a stream: files given by their path go through Xet where that is installed.
             with source.open("rb") as stream:
-                operation = CommitOperationAdd(path_of(new_location()), stream)
+                operation = CommitOperationAdd(path_of(new_location(upload)), stream)
                 self._api.preupload_lfs_files(
                     self._name, [operation], repo_type=_KIND, free_memory=False
                 )
@@ -118,7 +119,7 @@ class Dataset:
             operation.path_or_fileobj = b"" if is_sent else source.read_bytes()
             return operation
 
-        return Sent(patiently(send, "the blob"))
+        return Sent(patiently(send, "the blob"), upload)
 
     def add(self, sent: Sequence[Sent]) -> list[str]:
         """The locations of objects, all of which one commit has made durable.
@@ -126,7 +127,7 @@ class Dataset:
         Raises:
             StorageError, UnavailableError: it was not made.
         """
-        locations = [new_location() for _ in sent]
+        locations = [new_location(each.upload) for each in sent]
         operations = [each.operation for each in sent]
         for operation, location in zip(operations, locations, strict=True):
             operation.path_in_repo = path_of(location)
@@ -218,26 +219,38 @@ class Dataset:
         return (own.scheme, own.netloc) == (other.scheme, other.netloc)
 
 
-def new_location() -> str:
-    """The name of an object that is made now: no other has it."""
+def new_location(upload: str) -> str:
+    """The name of an object that is made of `upload` now: no other has it."""
     milliseconds = int(datetime.now(UTC).timestamp() * 1000)
-    return f"{milliseconds:0{_TIME_DIGITS}x}{secrets.token_hex(10)}"
+    return f"{milliseconds:012x}{upload}{secrets.token_hex(4)}"
 
 
-def written_at(location: str) -> datetime:
-    """When an object was made, by its name: the Hub would have to be asked for each file."""
-    return datetime.fromtimestamp(int(location[:_TIME_DIGITS], 16) / 1000, UTC)
+def described(location: str) -> Object:
+    """When an object was made and of which upload, by its name: the Hub would have to be asked for each file.
+
+    Raises:
+        NotFoundError: it is not the name of an object.
+    """
+    parts = _parsed(location)
+    made_at = datetime.fromtimestamp(int(parts["time"], 16) / 1000, UTC)
+    return Object(location, made_at, parts["upload"])
 
 
 def path_of(location: str) -> str:
     """Where an object lies in the repository.
 
     Raises:
-        StorageError: it is not the name of an object.
+        NotFoundError: it is not the name of an object.
     """
-    # Names are made by this registry; anything else would be a path of somebody else's.
-    if not _LOCATION.fullmatch(location):
-        raise StorageError(
-            f"{location[:64]!r} is not the name of an object", hint="look at the server's log"
-        )
+    _parsed(location)
     return f"{_FOLDER}/{location[-2:]}/{location}.bin"
+
+
+def _parsed(location: str) -> re.Match[str]:
+    # Names are made by this registry; anything else would be a path of somebody else's.
+    found = _LOCATION.fullmatch(location)
+    if found is None:
+        raise NotFoundError(
+            f"{location[:64]!r} is not the name of an object", hint="push the blob again"
+        )
+    return found

@@ -13,7 +13,7 @@ from memcube_protocol.errors import MemcubeError, NotFoundError
 
 from memcube_registry.batching import Batches
 from memcube_registry.observability import log
-from memcube_registry.storage.hub.dataset import Dataset, Found, Sent, path_of, written_at
+from memcube_registry.storage.hub.dataset import Dataset, Found, Sent, described, path_of
 from memcube_registry.storage.hub.reading import HubPieces
 from memcube_registry.storage.interface import Object, Pieces, Sink
 from memcube_registry.storage.local import LocalFiles
@@ -73,7 +73,7 @@ class HubStore:
     def finish(self, upload: str, *, size: int) -> str:
         """See `Finisher.finish`: sent by itself, then committed with whatever else is ready by then."""
         with self._staging.held(upload, size=size) as staged:
-            location = self._additions.submit(self._dataset.send(staged)).result()
+            location = self._additions.submit(self._dataset.send(upload, staged)).result()
             staged.unlink(missing_ok=True)
         return location
 
@@ -88,7 +88,7 @@ class HubStore:
         """See `Sweeper.objects`."""
         for location in self._dataset.locations():
             if location not in self._removed:
-                yield Object(location, written_at(location))
+                yield described(location)
 
     def uploads(self) -> Iterator[Object]:
         """See `Sweeper.uploads`."""

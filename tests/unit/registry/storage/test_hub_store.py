@@ -74,10 +74,16 @@ def once(wanted: str, answer: Answer) -> Any:
     return lambda seen: left.pop() if left and wanted in str(seen) else None
 
 
-def test_a_name_tells_when_the_object_was_made(home: Home) -> None:
+def test_a_name_tells_when_and_of_which_upload_the_object_was_made(home: Home) -> None:
     home.put(b"x")
     (kept,) = home.store.objects()
     assert abs(datetime.now(UTC) - kept.written_at) < timedelta(minutes=1)
+    assert kept.upload == UPLOAD
+
+
+def test_an_upload_that_is_finished_twice_makes_two_objects(home: Home) -> None:
+    assert home.put(b"one") != home.put(b"one")
+    assert {each.upload for each in home.store.objects()} == {UPLOAD}
 
 
 def test_other_files_of_the_repository_are_no_objects(home: Home) -> None:
@@ -87,10 +93,10 @@ def test_other_files_of_the_repository_are_no_objects(home: Home) -> None:
     assert list(home.store.objects()) == []
 
 
-@pytest.mark.parametrize("name", ["", "../x", "0" * 31, "0" * 33, "G" * 32, "blobs/" + "0" * 26])
+@pytest.mark.parametrize("name", ["", "../x", "0" * 51, "0" * 53, "G" * 52, "blobs/" + "0" * 46])
 def test_what_is_no_name_of_an_object_never_becomes_a_path(home: Home, name: str) -> None:
     for act in (home.store.read, home.store.delete, lambda n: home.store.url(n, media_type="x")):
-        with pytest.raises(StorageError):
+        with pytest.raises(NotFoundError):
             act(name)
     assert home.hub.seen == []
 
@@ -111,7 +117,7 @@ def test_an_address_that_would_need_the_token_is_never_told(home: Home) -> None:
 
 def test_the_token_goes_along_only_where_the_hub_itself_has_the_bytes(home: Home) -> None:
     repository, content = home.hub.state.of("dataset", NAME), b"in git, not in LFS"
-    location = "0" * 32
+    location = "0" * 52
     files = dict(repository.head.files)
     repository.add("by hand", files | {f"blobs/00/{location}.bin": repository.regular(content)})
     assert home.store.url(location, media_type="x") is None
