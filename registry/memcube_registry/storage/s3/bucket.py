@@ -18,7 +18,7 @@ from memcube_protocol.errors import NotFoundError, StorageError
 
 from memcube_registry.storage.interface import Object
 from memcube_registry.storage.s3.direct import S3Direct
-from memcube_registry.storage.s3.failures import code_of, is_gone, translated
+from memcube_registry.storage.s3.failures import code_of, is_gone, status_of, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -101,7 +101,7 @@ class Bucket:
             try:
                 return self._client.get_object(**self._at(location), **wanted)  # type: ignore[arg-type]
             except ClientError as error:
-                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
+                if status_of(error) == 416:
                     raise OutsideError(f"object {location} ends before byte {start}") from error
                 raise
 

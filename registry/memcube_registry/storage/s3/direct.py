@@ -27,7 +27,7 @@ from botocore.exceptions import ClientError
 from memcube_protocol.errors import ConflictError, NotFoundError, StorageError
 
 from memcube_registry.storage.direct import Body, Guarantees, HeldPart, SignedPut
-from memcube_registry.storage.s3.failures import code_of, is_gone, translated
+from memcube_registry.storage.s3.failures import code_of, is_gone, status_of, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -78,7 +78,7 @@ class S3Direct:
 
     def held(self, location: str, parts_id: str) -> Sequence[HeldPart] | None:
         """See `Assembler.held`."""
-        pages = self._client.get_paginator("list_parts")
+        pages: Any = self._client.get_paginator("list_parts")
         with translated("the parts of an upload"):
             try:
                 return [
@@ -170,7 +170,7 @@ class S3Direct:
             try:
                 self._client.put_object(**put)
             except ClientError as error:
-                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                status = status_of(error)
                 if status in (403, 408, 429) or (status >= 500 and status != 501):
                     raise
                 return code_of(error) or "unknown"

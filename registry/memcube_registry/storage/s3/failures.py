@@ -63,6 +63,11 @@ def code_of(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def status_of(error: ClientError) -> int:
+    """The HTTP status of the refusal; 0 if there was none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
 def is_gone(error: ClientError) -> bool:
     """Whether a multipart upload was completed or aborted before."""
     return code_of(error) == "NoSuchUpload"
@@ -70,7 +75,7 @@ def is_gone(error: ClientError) -> bool:
 
 def _refusal(what: str, error: ClientError) -> MemcubeError:
     code = code_of(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    status = status_of(error)
     if code in _ABSENT:
         return NotFoundError(f"the store holds no {what}", hint="push the blob again")
     if code in _FULL or status == 507:
