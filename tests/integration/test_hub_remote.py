@@ -118,6 +118,24 @@ class TestPublishing:
         later = hub_publisher.json("push", write_notes(tmp_path / "mine", "1.3.0", "mine"), NOTES)
         assert hub_reader.json("pull", NOTES)["digest"] == later["digest"]
 
+    def test_of_two_first_publications_one_is_refused(
+        self, hub: HubServer, hub_publisher: Machine, hub_reader: Machine, tmp_path: Path
+    ) -> None:
+        rival = machine_of(hub, tmp_path / "rival", hub.state.token("bob", organisations=("Org",)))
+        waiting = [write_notes(tmp_path / "theirs", "1.0.0", "theirs")]
+
+        def meanwhile(seen: Seen) -> Answer | None:
+            if seen.path == "/api/repos/create" and waiting:
+                rival.ok("push", waiting.pop(), NOTES, "--public")
+            return None
+
+        hub.script = meanwhile
+        mine = write_notes(tmp_path / "mine", "1.1.0", "mine")
+        assert "somebody else" in hub_publisher.fails(EXIT_CONFLICT, "push", mine, NOTES)
+        assert set(repository(hub).tags) == {"1.0.0"}
+        assert repository(hub).head.oid == repository(hub).tags["1.0.0"]
+        hub_reader.ok("pull", NOTES)
+
     def test_a_push_that_broke_off_before_its_tag_is_finished_by_the_next(
         self, hub: HubServer, hub_publisher: Machine, hub_reader: Machine, tmp_path: Path
     ) -> None:

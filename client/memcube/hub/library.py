@@ -297,6 +297,14 @@ def _without_bars() -> Iterator[None]:
         enable_progress_bars()
 
 
+def overtaken(place: str) -> ConflictError:
+    """The error of a publication behind whose back another one came."""
+    return ConflictError(
+        f"{place} was changed by somebody else meanwhile",
+        hint="nothing of yours was published: run it again",
+    )
+
+
 def _status(error: BaseException) -> int:
     return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
@@ -312,10 +320,7 @@ def _by_status(status: int, page: str, words: str) -> MemcubeError:
     if status == 404:
         return NotFoundError(said, hint="check the name")
     if status in (409, 412):
-        return ConflictError(
-            f"{page} was changed by somebody else meanwhile",
-            hint="nothing of yours was published: run it again",
-        )
+        return overtaken(page)
     if status == 413:
         return LimitExceededError(said, hint="see the limits of the Hub")
     if status == 429:

@@ -96,7 +96,11 @@ class HubRemote:
 
     def tags(self, name: str) -> Iterator[str]:
         """The tags of `name` that a cube may have; a publication that begins now builds on this moment."""
-        refs = self._reader.refs(name)
+        try:
+            refs = self._reader.refs(name)
+        except NotFoundError:
+            self._publications.saw(name, None)
+            raise
         self._publications.saw(name, refs)
         yield from sorted(tag for tag in refs.tags if is_tag(tag))
 

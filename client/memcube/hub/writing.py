@@ -31,7 +31,7 @@ from memcube_protocol.reference import (
 
 from memcube.hub import repository
 from memcube.hub.layout import CONFIG, INDEX, MANIFEST, Catalogue, blob_path, is_cube, places_of
-from memcube.hub.library import Addition, HubLibrary
+from memcube.hub.library import Addition, HubLibrary, overtaken
 from memcube.hub.reading import HubReader, Refs
 from memcube.hub.repository import Contents
 from memcube.hub.site import written
@@ -65,13 +65,13 @@ class Publications:
         self._reader = reader
         self._library = library
         self._drafts: dict[str, _Draft] = {}
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, str | None] = {}
         self._contents: dict[str, Contents] = {}
         self._made: set[str] = set()
 
-    def saw(self, name: str, refs: Refs) -> None:
-        """A publication in `name` that begins now knows of everything up to the head of `refs`."""
-        self._seen[name] = refs.head
+    def saw(self, name: str, refs: Refs | None) -> None:
+        """A publication in `name` that begins now knows of everything up to the head of `refs`; None: of nothing."""
+        self._seen[name] = refs.head if refs else None
 
     def take(
         self, name: str, blobs: Sequence[Descriptor], store: Store, progress: Progress
@@ -173,9 +173,10 @@ class Publications:
                 ) from None
 
     def _begin(self, name: str, manifest: Manifest) -> None:
-        base = self._seen.pop(name, None) or self._reader.refs(name).head
-        catalogue = repository.read_catalogue(self._reader, name, base)
         refs = self._reader.refs(name)
+        seen = self._seen.pop(name, refs.head)
+        base = seen or refs.head
+        catalogue = repository.read_catalogue(self._reader, name, base)
         if (tag := catalogue.tag_of(manifest.digest)) and tag in refs.tags:
             self._drafts.pop(name, None)
             return  # released already: there is nothing to commit
@@ -184,6 +185,8 @@ class Publications:
         cube = Cube.read(manifest, config)
         self._require_newest(name, cube, refs)
         before = self._before(name, base)
+        if seen is None and (before or catalogue.entries):
+            raise overtaken(f"{HUB_HOST}/{name}")
         held = set(places_of(before.manifest).items()) if before else set()
         uploaded.require(
             layer
