@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -38,7 +39,7 @@ def new_client() -> Iterator[Callable[[str], Registry]]:
 
         def make(host: str) -> Registry:
             settings = Settings.load({"MEMCUBE_HOME": "/nonexistent"})
-            retry = RetryPolicy(first_wait_s=0.01)
+            retry = RetryPolicy(first_wait_s=0.01, jitter=lambda: random.random() / 10)
             http = HttpClient(settings, find_credentials=lambda asked: None, retry=retry)
             stack.callback(http.close)
             return Registry(host, http, settings)
