@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 
@@ -268,6 +269,27 @@ class TestTagsAndStatements:
         hub_publisher.ok("yank", NOTES, "--reason", "compromised")
         assert "note.txt" in there.head.files
         assert there.head.title == "Attach a statement"
+
+
+class TestPulling:
+    def test_a_download_that_breaks_off_goes_on_where_it_stopped(
+        self, hub: HubServer, hub_publisher: Machine, hub_reader: Machine, tmp_path: Path
+    ) -> None:
+        folder, content = write_notes(tmp_path / "n", "1.0.0"), random.Random(7).randbytes(500_000)
+        (folder / "attachments").mkdir()
+        (folder / "attachments" / "plan.png").write_bytes(content)
+        hub_publisher.ok("push", folder, NOTES, "--public")
+        oid = repository(hub).head.files["attachments/plan.png"].lfs
+        hub.seen.clear()
+        breaking = [Answer(200, {}, content, break_after=300_000)]
+
+        def once(seen: Seen) -> Answer | None:
+            return breaking.pop() if breaking and f"/lfs/{oid}" in seen.path else None
+
+        hub.script = once
+        hub_reader.ok("pull", NOTES)
+        asked = [seen.headers.get("range") for seen in hub.seen if f"/lfs/{oid}" in seen.path]
+        assert asked == [None, "bytes=300000-"]
 
 
 class TestCopies:

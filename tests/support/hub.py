@@ -102,7 +102,10 @@ class Exchange(BaseHTTPRequestHandler):
         scripted = self.server_of.script(seen)
         if scripted is not None:
             self.body()
-            self.reply(scripted.status, scripted.body, scripted.headers)
+            length = {"Content-Length": str(len(scripted.body))}
+            content = scripted.body[: scripted.break_after]
+            self.reply(scripted.status, content, length | dict(scripted.headers))
+            self.close_connection |= scripted.break_after is not None
         else:
             type(self).route(self)
         if self.unread:
