@@ -176,15 +176,13 @@ class DirectUploads:
             session.execute(delete(Upload).where(col(Upload.id) == upload_id))
 
         self.database.run(end)
-        self.clear(upload_id)
-
-    def clear(self, upload_id: str) -> None:
-        """Remove what was put for an upload whose row this caller has just removed, and nobody else.
-
-        Not before: the upload may have become a blob at the same moment, whose bytes these are.
-        """
+        # Not before: the upload may have become a blob at the same moment, whose bytes these are.
         self.blobs.abort(upload_id)
         self.blobs.delete(upload_id)
+
+    def discard(self, upload_id: str) -> None:
+        """See `uploading.discard`."""
+        uploading.discard(self.database, self.blobs, upload_id, upload_id)
 
     def _begin(
         self, principal: Principal, wanted: Announcement, guarantees: Guarantees, now: datetime
@@ -205,10 +203,7 @@ class DirectUploads:
             )
             self.database.run(lambda session: session.add(_row(direct)))
         except MemcubeError:
-            self.database.run(
-                lambda s: s.execute(delete(Upload).where(col(Upload.id) == upload.id))
-            )
-            self.clear(upload.id)
+            self.discard(upload.id)
             raise
         return direct
 

@@ -25,13 +25,13 @@ from memcube_protocol.errors import (
     SizeMismatchError,
     UnavailableError,
 )
-from sqlalchemy import delete, update
+from sqlalchemy import update
 from sqlmodel import Session, col
 
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs import uploading
 from memcube_registry.blobs.direct import DirectUploads, OpenDirect
-from memcube_registry.blobs.models import DirectUpload, Upload
+from memcube_registry.blobs.models import DirectUpload
 from memcube_registry.blobs.uploading import NewBlob
 from memcube_registry.database import utc_now
 from memcube_registry.exchange import serve
@@ -215,12 +215,8 @@ class Prover:
 
     def _refused(self, direct: OpenDirect, error: MemcubeError) -> MemcubeError:
         """`error`, once nothing is left of the upload whose bytes it blames."""
-        uploads = self.uploads
         log.warning("a direct upload was refused", digest=str(direct.digest), error=str(error))
-        gone = delete(Upload).where(col(Upload.id) == direct.upload.id)
-        ended = uploads.database.run(lambda session: session.execute(gone))
-        if ended.rowcount:  # type: ignore[attr-defined]
-            uploads.clear(direct.upload.id)
+        self.uploads.discard(direct.upload.id)
         return error
 
     def _claim(self, direct: OpenDirect) -> int | None:

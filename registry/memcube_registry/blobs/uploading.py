@@ -216,7 +216,20 @@ def complete(
         # Whether the commit was reached is not known: the sweep of orphans finds out.
         raise
     except MemcubeError:
-        store.delete(blob.location)
+        discard(database, store, upload.id, blob.location)
         raise
     if not kept:
         store.delete(blob.location)
+
+
+def discard(database: Database, store: BlobStore, upload_id: str, location: str) -> None:
+    """End an upload that came to nothing, with what was made of it at `location`.
+
+    Only whoever ends it removes the bytes: another request may have made them a blob a moment ago, and
+    none does once the row is gone.
+    """
+    gone = delete(Upload).where(col(Upload.id) == upload_id)
+    ended = database.run(lambda session: session.execute(gone))
+    if ended.rowcount:  # type: ignore[attr-defined]
+        store.abort(upload_id)
+        store.delete(location)
