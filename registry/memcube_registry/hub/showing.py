@@ -12,6 +12,7 @@ from memcube_protocol.oci import Descriptor
 
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act
+from memcube_registry.hub.folders import folders_above
 from memcube_registry.hub.service import DEFAULT, LATEST, Snapshot
 from memcube_registry.manifests.models import COMMIT_CHARS, commit_of
 
@@ -47,7 +48,7 @@ def entries(snapshot: Snapshot, under: str, *, recursive: bool) -> list[Entry]:
     """Files and folders below the folder `under`, by path; none where there is no such folder."""
     prefix = f"{under}/" if under else ""
     inside = {path: layer for path, layer in snapshot.files.items() if path.startswith(prefix)}
-    folders = {parent for path in inside for parent in _parents(path) if len(parent) > len(under)}
+    folders = {path for path in folders_above(inside) if len(path) > len(under)}
     both = [_file(path, layer) for path, layer in inside.items()]
     both += [_folder(snapshot, path) for path in folders]
     kept = [e for e in both if recursive or "/" not in e["path"][len(prefix) :]]
@@ -56,7 +57,7 @@ def entries(snapshot: Snapshot, under: str, *, recursive: bool) -> list[Entry]:
 
 def entries_at(snapshot: Snapshot, wanted: Iterable[str]) -> list[Entry]:
     """What lies at each of the paths; those at which nothing does are left out."""
-    folders = {parent for path in snapshot.files for parent in _parents(path)}
+    folders = folders_above(snapshot.files)
     return [
         _file(path, snapshot.files[path]) if path in snapshot.files else _folder(snapshot, path)
         for path in dict.fromkeys(wanted)
@@ -133,12 +134,6 @@ def _oid(layer: Descriptor) -> str:
 
 def _pointer(layer: Descriptor) -> bytes:
     return _POINTER.format(layer.digest.hex, layer.size).encode()
-
-
-def _parents(path: str) -> Iterable[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 def _ref(kind: str, name: str, commit: str) -> Entry:
