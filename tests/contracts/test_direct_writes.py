@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import uuid
@@ -209,6 +210,16 @@ class TestSwift(DirectWritesContract):
         assert refusals == [400, 403, 403]
         assert not direct.held(location, parts_id)
 
+    def test_no_header_that_is_not_signed_puts_a_copy_in_place_of_the_body(
+        self, s3_server: SwiftServer, location: str
+    ) -> None:
+        direct, _, bucket = direct_on(s3_server)
+        other = uuid.uuid4().hex
+        assert put(direct.sign_whole(other, body_of(b"other"), life_s=LIFE_S), b"other") == 200
+        signed = direct.sign_whole(location, body_of(b"right"), life_s=LIFE_S)
+        assert put(signed, b"", **{"x-amz-copy-source": f"{bucket}/blobs/{other}"}) == 403
+        assert direct.arrived(location) is None
+
     def test_it_takes_parts_of_an_upload_that_has_ended(self, s3_server: SwiftServer) -> None:
         assert not direct_on(s3_server)[0]._ends_uploads()
 
@@ -270,6 +281,50 @@ class OldServer:
                 return Answer(self.late, body=f"<Error><Code>{code}</Code></Error>".encode())
             return Answer(200, {"ETag": "e"})
         return Answer(404 if request.method == "HEAD" else 204)
+
+
+class CheckingServer:
+    """An S3 server that checks whole bodies; of parts, and of headers that nobody signed, as it is told."""
+
+    def __init__(self, *, checks_parts: bool, copies: bool) -> None:
+        self.checks_parts = checks_parts
+        self.copies = copies
+        self.objects: dict[str, bytes] = {}
+
+    def answer(self, request: Received) -> Answer:
+        path = request.path.partition("?")[0]
+        if request.method == "POST":
+            return _xml("InitiateMultipartUploadResult", "<UploadId>u</UploadId>")
+        if request.method == "PUT":
+            return self._put(path, request)
+        if request.method == "HEAD" and path in self.objects:
+            return Answer(200, {"Content-Length": str(len(self.objects[path]))})
+        return Answer(404 if request.method == "HEAD" else 204)
+
+    def _put(self, path: str, request: Received) -> Answer:
+        source = request.headers.get("x-amz-copy-source")
+        if source and not self.copies:
+            return Answer(403, body=b"<Error><Code>AccessDenied</Code></Error>")
+        is_checked = "partNumber" not in request.path or self.checks_parts
+        bound = request.headers.get("x-amz-checksum-sha256", "")
+        actual = base64.b64encode(hashlib.sha256(request.body).digest()).decode()
+        if not source and bound and is_checked and bound != actual:
+            return Answer(400, body=b"<Error><Code>BadDigest</Code></Error>")
+        if "partNumber" not in request.path:
+            self.objects[path] = self.objects[f"/{source}"] if source else request.body
+        return Answer(200, {"ETag": "e"})
+
+
+@pytest.mark.parametrize(
+    ("checks_parts", "copies", "trusted"),
+    [(True, False, True), (False, False, False), (True, True, False)],
+)
+def test_a_server_that_takes_other_parts_or_unsigned_copies_checks_no_bodies(
+    checks_parts: bool, copies: bool, trusted: bool
+) -> None:
+    server = CheckingServer(checks_parts=checks_parts, copies=copies)
+    with scripted(server.answer) as line:
+        assert direct_in(client_at(line.url, "s3v4"), "bucket")._checks_bodies() is trusted
 
 
 def _xml(name: str, content: str) -> Answer:

@@ -5,7 +5,7 @@ also `if-none-match: *`. Stores differ in what they make of these, so `guarantee
 
 | seen | a whole object in one PUT | parts |
 |---|---|---|
-| a body of another checksum is refused | with its checksum | each with its checksum |
+| another body or part than that of the checksum is refused, and no copy takes its place | with its checksum | each with its checksum |
 | it is taken, but parts are over once joined | no: in parts | with their length alone |
 | neither | no direct writes | no direct writes |
 
@@ -36,6 +36,7 @@ _REPLACED: Final = frozenset({"InvalidPart", "InvalidPartOrder", "NoSuchUpload"}
 _MISMATCHES: Final = frozenset(
     {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 )
+_UNSIGNED: Final = frozenset({"AccessDenied", "SignatureDoesNotMatch"})
 _PROBE: Final = b"memcube"
 
 
@@ -116,7 +117,7 @@ class S3Direct:
             return None
 
     def guarantees(self) -> Guarantees:
-        """See `DirectWrites.guarantees`: at most seven requests, once a process."""
+        """See `DirectWrites.guarantees`: about a dozen requests, once a process."""
         with self._lock:
             if self._seen is None:
                 checks = self._checks_bodies()
@@ -124,11 +125,44 @@ class S3Direct:
             return self._seen
 
     def _checks_bodies(self) -> bool:
-        """Whether the store takes a body of the right checksum, and none of another one."""
+        """Whether the store takes a body of the right checksum, and none of another one: no part or copy either."""
+        put = self._client.put_object
         with self._probe() as (location, right):
-            refusal = self._refusal_of({**right, "Body": _PROBE[::-1]})
-            if refusal not in _MISMATCHES or self._refusal_of(right):
+            refusal = self._refusal_of(put, {**right, "Body": _PROBE[::-1]})
+            if refusal not in _MISMATCHES or self._refusal_of(put, right):
                 return False
+            if self.arrived(location) != len(_PROBE):
+                return False
+            return self._checks_parts() and not self._copies_unasked(location)
+
+    def _checks_parts(self) -> bool:
+        """Whether the store refuses a part of another checksum."""
+        with self._probe() as (location, right):
+            named = {"UploadId": self.begin(location, checked=True)}
+            wrong = {**right, **named, "PartNumber": 1, "Body": _PROBE[::-1]}
+            try:
+                return self._refusal_of(self._client.upload_part, wrong) in _MISMATCHES
+            finally:
+                with translated("a test of the bucket"):
+                    self._client.abort_multipart_upload(**self._at(location), **named)
+
+    def _copies_unasked(self, source: str) -> bool:
+        """Whether a header that its signature does not cover turns a request into a copy of another object."""
+        with self._probe() as (location, _):
+
+            def slip_in(request: Any, **_: Any) -> None:
+                if location in request.url:  # other requests of this client pass here, too
+                    request.headers["x-amz-copy-source"] = "{Bucket}/{Key}".format_map(
+                        self._at(source)
+                    )
+
+            events, name = self._client.meta.events, "before-send.s3.PutObject"
+            events.register(name, slip_in, unique_id=location)
+            try:
+                put = {**self._at(location), "Body": b""}
+                self._refusal_of(self._client.put_object, put, _UNSIGNED)
+            finally:
+                events.unregister(name, slip_in, unique_id=location)
             return self.arrived(location) == len(_PROBE)
 
     def _ends_uploads(self) -> bool:
@@ -160,20 +194,25 @@ class S3Direct:
             with translated("a test of the bucket"):
                 self._client.delete_object(**self._at(location))
 
-    def _refusal_of(self, put: dict[str, Any]) -> str:
-        """The code with which the store refuses `put`, empty if it takes it.
+    def _refusal_of(
+        self, send: Callable[..., Any], put: dict[str, Any], known: frozenset[str] = frozenset()
+    ) -> str:
+        """The code with which the store refuses what `send` puts, empty if it takes it.
+
+        Codes `known` are a refusal, whatever status comes with them.
 
         Raises:
             StorageError, UnavailableError: the registry may not write, or the store cannot answer now.
         """
         with translated("a test of the bucket"):
             try:
-                self._client.put_object(**put)
+                send(**put)
             except ClientError as error:
-                status = status_of(error)
-                if status in (403, 408, 429) or (status >= 500 and status != 501):
+                status, code = status_of(error), code_of(error)
+                momentary = status in (403, 408, 429) or (status >= 500 and status != 501)
+                if momentary and code not in known:
                     raise
-                return code_of(error) or "unknown"
+                return code or "unknown"
         return ""
 
     def _signed(
