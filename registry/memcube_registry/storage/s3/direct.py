@@ -138,13 +138,13 @@ class S3Direct:
     def _checks_parts(self) -> bool:
         """Whether the store refuses a part of another checksum."""
         with self._probe() as (location, right):
-            named = {"UploadId": self.begin(location, checked=True)}
-            wrong = {**right, **named, "PartNumber": 1, "Body": _PROBE[::-1]}
+            parts_id = self.begin(location, checked=True)
+            wrong = {**right, "UploadId": parts_id, "PartNumber": 1, "Body": _PROBE[::-1]}
             try:
                 return self._refusal_of(self._client.upload_part, wrong) in _MISMATCHES
             finally:
                 with translated("a test of the bucket"):
-                    self._client.abort_multipart_upload(**self._at(location), **named)
+                    self._client.abort_multipart_upload(**self._at(location), UploadId=parts_id)
 
     def _copies_unasked(self, source: str) -> bool:
         """Whether a header that its signature does not cover turns a request into a copy of another object."""
