@@ -302,8 +302,8 @@ def views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Iterat
     def rows(name: str) -> Any:
         dtype, shape = held[name]
         offset = manifest.blocks[name].start // tensors.DTYPE_BYTES[dtype]
-        flat = torch.empty(0, dtype=dtypes[dtype]).set_(storage, offset, (tokens * prod(shape),))
-        return flat.view(tokens, *shape)
+        flat: Any = torch.empty(0, dtype=dtypes[dtype])
+        return flat.set_(storage, offset, (tokens * prod(shape),), (1,)).view(tokens, *shape)
 
     def view(name: str) -> Any:
         tensor = rows(name)

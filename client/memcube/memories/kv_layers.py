@@ -92,7 +92,7 @@ class MemoryLayer(_Arriving, DynamicLayer):
         return self.keys, self.values
 
 
-class MemoryWindowLayer(_Arriving, DynamicSlidingWindowLayer):
+class MemoryWindowLayer(_Arriving, DynamicSlidingWindowLayer):  # pyright: ignore[reportIncompatibleVariableOverride]
     """A layer of sliding-window attention behind `tokens` tokens, of which it sees the last ones."""
 
     def __init__(self, arrival: Arrival, like: Any, window: int, tokens: int) -> None:

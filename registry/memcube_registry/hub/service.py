@@ -15,7 +15,7 @@ from typing import Any, Final
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidDigestError, NotFoundError
 from memcube_protocol.reference import is_tag
-from sqlalchemy import Row, Select, bindparam
+from sqlalchemy import Executable, Row, bindparam
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
@@ -192,7 +192,7 @@ def _manifest(session: Session, repository: Repository, revision: str) -> Row[An
     return row
 
 
-def _statement_for(revision: str) -> Select[Any] | None:
+def _statement_for(revision: str) -> Executable | None:
     """How to look a revision up; None where it can name nothing."""
     if _COMMIT.fullmatch(revision):
         return _BY_COMMIT
