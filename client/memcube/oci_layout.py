@@ -281,10 +281,7 @@ class OciLayout:
         if path.exists() and not anew:
             return False
         with storage_errors(f"{path} cannot be written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            marker = self.folder / "oci-layout"
-            if not marker.exists():
-                marker.write_bytes(canonical_json.dump({"imageLayoutVersion": "1.0.0"}))
+            self._prepare(path.parent)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
@@ -298,6 +295,22 @@ class OciLayout:
             finally:
                 os.close(descriptor)
         return True
+
+    def _prepare(self, inner: Path) -> None:
+        """Make the folder `inner`, and the mark of a layout.
+
+        Raises:
+            StorageError: a link stands there, which would lead what is written out of the layout.
+        """
+        marker = self.folder / "oci-layout"
+        for place in (marker, self.folder / "blobs", inner):
+            if place != self.folder and place.is_symlink():
+                raise StorageError(
+                    f"{place} is a link, and none is followed", hint="write to another folder"
+                )
+        inner.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            marker.write_bytes(canonical_json.dump({"imageLayoutVersion": "1.0.0"}))
 
     def _absent(self, what: str) -> NotFoundError:
         return NotFoundError(

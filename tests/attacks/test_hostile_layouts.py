@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memcube.http import HttpClient
+from memcube.oci_layout import OciLayout
+from memcube.settings import Endpoint, Settings
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     EXIT_INTEGRITY,
@@ -15,11 +18,12 @@ from memcube_protocol.errors import (
     EXIT_LIMIT,
     EXIT_STORAGE,
     EXIT_TRUST,
+    StorageError,
 )
+from memcube_protocol.oci import Descriptor
 from support.machine import Machine
 from support.published import Published
 from support.quirky import QuirkyRegistry, quirky
-
 
 @pytest.fixture
 def foreign() -> Iterator[QuirkyRegistry]:
@@ -82,6 +86,21 @@ def test_a_link_is_not_followed(what: str, layout: Path, victim: Machine, tmp_pa
     path.rename(secret)
     path.symlink_to(secret)
     victim.fails(EXIT_STORAGE, "cp", f"oci:{layout}", "bob/notes")
+
+
+@pytest.mark.parametrize("name", ["oci-layout", "blobs", "blobs/sha256"])
+def test_a_copy_into_a_folder_with_links_writes_nothing_outside_of_it(
+    name: str, tmp_path: Path
+) -> None:
+    http = HttpClient(Settings(tmp_path / "home", Endpoint("https", "registry.example")))
+    layout, outside = OciLayout(tmp_path / "layout", http), tmp_path / "outside"
+    outside.mkdir()
+    link = layout.folder / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside / "made" if name == "oci-layout" else outside)
+    with pytest.raises(StorageError, match="link"):
+        layout.receive(Descriptor.of("text/plain", b"words"), [b"words"])
+    assert not list(outside.iterdir())
 
 
 @pytest.mark.parametrize(
