@@ -25,6 +25,7 @@ from support.machine import Machine
 from support.published import Published
 from support.quirky import QuirkyRegistry, quirky
 
+
 @pytest.fixture
 def foreign() -> Iterator[QuirkyRegistry]:
     with quirky() as registry:

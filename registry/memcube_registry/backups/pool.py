@@ -77,7 +77,9 @@ class Pool:
 
 def _write(draft: Path, pieces: Iterable[bytes], expected: Digest) -> int:
     hasher, size = expected.hasher(), 0
-    with draft.open("xb") as file:
+    # Private from the first byte on: the folder may be one that others can look into.
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as file:
         for piece in pieces:
             hasher.update(piece)
             size += file.write(piece)
