@@ -11,6 +11,7 @@ from memcube_protocol.errors import (
     ConflictError,
     InvalidReferenceError,
     KeyNotAuthorisedError,
+    OriginMismatchError,
     YankedError,
 )
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version, tag_order
@@ -59,6 +60,7 @@ def copy(
 
     Raises:
         TrustError: the source's provenance cannot be established.
+        OriginMismatchError: the target is known to hold another cube's releases.
         ConflictError: an immutable tag of the target names another cube.
         UnauthenticatedError, ForbiddenError, NetworkError: as the registries answer.
     """
@@ -70,11 +72,29 @@ def copy(
         raise
     source, tags = verified.reference, tags_at(target, verified.cube.config.version)
     target = context.at_registry(replace(target, tag=tags[-1], digest=None))
+    require_same_origin(context, target, verified)
     passage = _passage(context, source, target, builds=builds)
     copied = carry_verified(context, passage, verified, tags, target)
     if verified.verdict.release and target.location != source.location:
         context.pins.record_copy(location_of(target), verified.verdict.release.origin)
     return copied
+
+
+def require_same_origin(context: Context, target: Reference, verified: Verified) -> None:
+    """That `target` is not known to hold another cube than `verified`.
+
+    A repository holds the releases of one origin: with a second one, whoever knew the first would be
+    told that somebody swapped the cube.
+
+    Raises:
+        OriginMismatchError: it holds another.
+    """
+    release, known = verified.verdict.release, context.pins.load().at(location_of(target))
+    if release and known and known.origin != release.origin:
+        raise OriginMismatchError(
+            f"{target.location} holds releases of {known.origin}, and this is one of {release.origin}",
+            hint="copy it to a name of its own",
+        )
 
 
 def carry_verified(

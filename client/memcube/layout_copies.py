@@ -16,7 +16,7 @@ from memcube_protocol.reference import Reference, tag_of_version
 
 from memcube.consume import Found, Verified, question, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
-from memcube.copying import Copied, carry_verified, tags_at
+from memcube.copying import Copied, carry_verified, require_same_origin, tags_at
 from memcube.oci_layout import NAME, SCHEME, LayoutPlace, OciLayout
 from memcube.passage import Passage
 from memcube.store.files import storage_errors
@@ -69,6 +69,7 @@ def copy(
         there = Repository(_layout(context, target), NAME)
     else:
         target = context.at_registry(replace(target, tag=tags[-1], digest=None))
+        require_same_origin(context, target, verified)
         there = Repository(context.remote(target.host), target.name)
     copied = carry_verified(context, Passage(context, here, there, builds), verified, tags, target)
     release = verified.verdict.release

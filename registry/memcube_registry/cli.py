@@ -45,7 +45,7 @@ def serve(config: Path | None, **given: Any) -> None:
     run(settings_of(config, given))
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def group() -> None:
     """Run and administer a memcube registry."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import ctypes
 import http.client
+import json
 import multiprocessing
 import os
 import signal
@@ -215,7 +216,7 @@ def _free_port(settings: Settings) -> int:
 
 
 def _announce(settings: Settings) -> None:
-    """Print where the registry is, once it answers."""
+    """Print where the registry is, once it answers; warn if its blobs or its database do not."""
     local = replace(settings, external_url="")
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline_s:
@@ -225,8 +226,24 @@ def _announce(settings: Settings) -> None:
                 f"memcube registry at {local.url}{also}, data in {settings.data_dir}\n"
             )
             sys.stdout.flush()
+            _warn_if_not_ready(local)
             return
         time.sleep(_POLL_S)
+
+
+def _warn_if_not_ready(settings: Settings) -> None:
+    """Log why a registry that was just started cannot work: a wrong bucket shows now, not at the first push."""
+    from memcube_registry.observability import log
+
+    with closing(http.client.HTTPConnection(settings.service, timeout=_START_TIMEOUT_S)) as asked:
+        try:
+            asked.request("GET", "/readyz")
+            answer = asked.getresponse()
+            told = {} if answer.status == 200 else json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            told = {"detail": f"/readyz gave no answer: {type(error).__name__}"}
+    if told:
+        log.warning("not ready", reason=told.get("detail"), hint=told.get("hint"))
 
 
 def _answers(settings: Settings) -> bool:

@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -434,6 +435,15 @@ def test_a_host_that_does_not_exist_cannot_be_found(tmp_path: Path) -> None:
 def test_the_doctor_finds_a_healthy_machine(publisher: Machine) -> None:
     findings = publisher.json("doctor")["findings"]
     assert {finding["state"] for finding in findings} <= {"ok", "note"}
+
+
+def test_the_doctor_looks_at_every_optional_part(tmp_path: Path) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    told = json.loads(
+        Machine(tmp_path / "home", "http://127.0.0.1:9").run("doctor", "--json").stdout
+    )
+    parts = {one["what"] for one in told["findings"] if one["what"].startswith("memcube[")}
+    assert parts == {f"memcube[{extra}]" for extra in project["optional-dependencies"]}
 
 
 def test_the_sdk_does_what_the_command_line_does(

@@ -13,7 +13,12 @@ from memcube.proofs import export
 from memcube.trust import Acceptance
 from memcube.withdrawing import set_status
 from memcube_protocol import media_types
-from memcube_protocol.errors import KeyNotAuthorisedError, YankedError
+from memcube_protocol.errors import (
+    KeyNotAuthorisedError,
+    NotFoundError,
+    OriginMismatchError,
+    YankedError,
+)
 from memcube_protocol.reference import Reference
 from memcube_signing.authority.document import Quorum
 from memcube_signing.predicates.status import Reason, State
@@ -211,3 +216,19 @@ def test_nothing_is_attached_in_the_origins_own_namespace(new_person, bob, tmp_p
         registry = client.context.registry("")
         found = registry.referrers(copied.reference.name, copied.digest, media_types.KEYS)
     assert found == []
+
+
+def test_nothing_is_copied_onto_another_cube(story) -> None:
+    story.push("1.0.0")
+    story.copy("1.0.0")
+    other = f"{story.publisher.name}/{fresh('other')}:2.0.0"
+    with story.at_publisher() as client:
+        client.push(story.folder / "source" / "1.0.0", other, public=True)
+    with (
+        client_on(story.folder / "copier", story.copier) as client,
+        pytest.raises(OriginMismatchError, match=f"holds releases of {story.origin}, and this"),
+    ):
+        client.cp(other, story.target)
+    with pytest.raises(NotFoundError):
+        story.pull("2.0.0", "copier")
+    assert story.pull("1.0.0", "copier").standing == "trusted"

@@ -175,3 +175,22 @@ def test_several_workers_count_wrong_logins_together(tmp_path: Path, database: s
     assert set(answers) == {401, 429}
     # A burst of ten seconds' worth, and one a second; each worker by itself would let four times as many pass.
     assert 10 <= answers.count(401) <= 10 + lasted_s + 1
+
+
+def test_a_start_without_a_place_for_blobs_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "somebody")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        nobody = f"http://127.0.0.1:{other.getsockname()[1]}"
+    bucket = {"STORAGE": "s3", "S3_BUCKET": "cubes", "S3_REGION": "us-east-1"}
+    with process(tmp_path, "--port", "0", **bucket, S3_ENDPOINT_URL=nobody) as started:
+        ready(started, tmp_path)
+        deadline_s = time.monotonic() + 120
+        while '"event": "not ready"' not in (log := (tmp_path / "log").read_text()):
+            assert time.monotonic() < deadline_s, log
+            time.sleep(0.2)
+    (told,) = [json.loads(line) for line in log.splitlines() if '"not ready"' in line]
+    assert told["reason"].startswith("the S3 server did not serve")
+    assert "s3_endpoint_url" in told["hint"]

@@ -23,7 +23,7 @@ def unanswered(what: str, error: HTTPError, url: str = "") -> NetworkError:
             hint="check the name of the host and the connection",
         )
     if _is_refused(error):
-        start = "start a registry with `memcube serve`, or set MEMCUBE_ENDPOINT"
+        start = "start a registry with `memcube serve`, or set MEMCUBE_ENDPOINT (for hf://, HF_ENDPOINT)"
         here = is_loopback(parts.netloc)
         hint = start if here else "check the address, or ask the registry's operator"
         return NetworkError(f"nothing listens at {parts.scheme}://{parts.netloc}", hint=hint)

@@ -98,7 +98,7 @@ def origin(question: Question, signed: Signed) -> RuleResult:
     name, location, place = signed.release.origin, question.location, question.place
     if name != question.origin:
         raise OriginMismatchError(
-            f"{location} holds a cube that was released as {name}",
+            f"{location} holds a cube that was released as {name}, and not as {question.origin}",
             hint=f"if you know it as a copy, repeat with --accept-origin {name}; "
             "otherwise somebody swapped it",
         )

@@ -54,6 +54,13 @@ def test_every_command_has_help_with_an_example() -> None:
                 assert option.help, (name, option.name)
 
 
+@pytest.mark.parametrize("words", [(), ("account",), ("account", "create"), ("serve",)])
+def test_help_is_one_letter_away(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(group, [*words, "-h"])
+    assert done.exit_code == 0
+    assert "-h, --help" in done.output
+
+
 def test_loading_the_commands_imports_nothing_heavy() -> None:
     script = "import sys, memcube_registry.cli; print(*sys.modules)"
     done = subprocess.run(

@@ -23,6 +23,9 @@ _PARTS: Final = {
     "registry": ("litestar", "granian", "sqlmodel"),
     "torch": ("torch", "transformers", "peft"),
     "plaintext": ("qdrant_edge",),
+    "s3": ("boto3",),
+    "hub": ("huggingface_hub",),
+    "pkcs11": ("pkcs11",),
 }
 
 

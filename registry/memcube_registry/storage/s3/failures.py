@@ -24,9 +24,12 @@ from urllib3.exceptions import HTTPError
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
 _FULL: Final = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"})
 _LATER: Final = frozenset({"SlowDown", "RequestTimeout", "Throttling", "TooManyRequests"})
+_RIGHTS: Final = "check the registry's rights on the bucket (docs/guide/cubes-on-s3.md)"
 _HINTS: Final = {
     "NoSuchBucket": "make the bucket, or name another one (setting s3_bucket)",
-    "AccessDenied": "check the registry's rights on the bucket (docs/guide/cubes-on-s3.md)",
+    "AccessDenied": _RIGHTS,
+    # A HEAD is refused without a body, so without a code.
+    "403": f"check the registry's S3 credentials; {_RIGHTS}",
     "InvalidAccessKeyId": "check the registry's S3 credentials",
     "SignatureDoesNotMatch": "check the registry's S3 credentials and its region",
     "RequestTimeTooSkewed": "set the clock of the registry's machine",
@@ -54,7 +57,7 @@ def translated(what: str) -> Iterator[None]:
     except (BotoCoreError, HTTPError, OSError) as error:
         raise UnavailableError(
             f"the S3 server did not serve {what}: {type(error).__name__}",
-            hint="try again in a moment; if it lasts, check the S3 server",
+            hint="try again in a moment; if it lasts, check the S3 server and the setting s3_endpoint_url",
         ) from error
 
 

@@ -1,7 +1,7 @@
 """`memcube-registry make-bucket`."""
 
 from click.testing import CliRunner, Result
-from memcube_protocol.errors import InvalidSettingError
+from memcube_protocol.errors import InvalidSettingError, StorageError
 from memcube_registry.cli import group
 from support.swift import SwiftServer
 
@@ -23,3 +23,9 @@ def test_another_store_has_no_bucket() -> None:
     done = make_bucket({"MEMCUBE_REGISTRY_STORAGE": "local"})
     assert isinstance(done.exception, InvalidSettingError)
     assert "MEMCUBE_REGISTRY_STORAGE=s3" in (done.exception.hint or "")
+
+
+def test_wrong_credentials_are_named(s3: SwiftServer) -> None:
+    done = make_bucket(s3.registry_settings() | {"AWS_SECRET_ACCESS_KEY": "wrong"})
+    assert isinstance(done.exception, StorageError)
+    assert "credentials" in (done.exception.hint or "")
