@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from typing import Final
 
 import urllib3
@@ -11,14 +9,13 @@ from memcube_protocol.errors import StorageError, UnavailableError
 
 from memcube_registry.storage.hub.dataset import Dataset, Found
 from memcube_registry.storage.interface import PIECE_BYTES
+from memcube_registry.storage.resuming import ResumedPieces
 
-_ATTEMPTS: Final = 4
-_FIRST_PAUSE_S: Final = 0.25
 _TIMEOUT: Final = urllib3.Timeout(connect=10.0, read=60.0)
 _POOL: Final = urllib3.PoolManager(num_pools=8, maxsize=16, retries=False, timeout=_TIMEOUT)
 
 
-class HubPieces:
+class HubPieces(ResumedPieces):
     """See `Pieces`. A read that breaks off asks anew where the object is, and goes on where it stopped.
 
     Raises:
@@ -26,40 +23,15 @@ class HubPieces:
         StorageError, UnavailableError: it cannot be read.
     """
 
+    first_pause_s = 0.5
+
     def __init__(self, dataset: Dataset, location: str, start: int, stop: int | None) -> None:
+        found = dataset.find(location)
+        super().__init__(start, found.size if stop is None else min(stop, found.size))
         self._dataset = dataset
         self._location = location
-        self._found: Found | None = dataset.find(location)
-        self._position = start
-        self._stop = self._found.size if stop is None else min(stop, self._found.size)
-        self.size = max(0, self._stop - start)
+        self._found: Found | None = found
         self._body: urllib3.BaseHTTPResponse | None = None
-        self._is_closed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        """See `Pieces`."""
-        if self.at_hand():
-            self.close()
-            raise StopIteration
-        for attempt in range(1, _ATTEMPTS):
-            try:
-                return self._piece()
-            except UnavailableError:
-                self._drop()
-                time.sleep(_FIRST_PAUSE_S * 2**attempt)
-        return self._piece()
-
-    def at_hand(self) -> bool:
-        """See `Pieces.at_hand`: only the end is."""
-        return self._is_closed or self._position >= self._stop
-
-    def close(self) -> None:
-        """See `Pieces.close`."""
-        self._is_closed = True
-        self._drop()
 
     def _piece(self) -> bytes:
         wanted = min(PIECE_BYTES, self._stop - self._position)
@@ -71,7 +43,6 @@ class HubPieces:
             raise self._broken(type(error).__name__) from error
         if not piece:
             raise self._broken("it sent too little")
-        self._position += len(piece)
         return piece
 
     def _open(self) -> urllib3.BaseHTTPResponse:

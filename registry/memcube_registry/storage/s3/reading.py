@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from memcube_protocol.errors import StorageError, UnavailableError
 
 from memcube_registry.storage.interface import PIECE_BYTES
+from memcube_registry.storage.resuming import ResumedPieces
 from memcube_registry.storage.s3.bucket import Bucket, OutsideError
 from memcube_registry.storage.s3.failures import translated
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
 
-_ATTEMPTS: Final = 4
-_FIRST_PAUSE_S: Final = 0.1
 
-
-class S3Pieces:
+class S3Pieces(ResumedPieces):
     """See `Pieces`. A read that breaks off goes on where it stopped, a few times without progress at most.
 
     Raises:
@@ -27,43 +23,18 @@ class S3Pieces:
         StorageError, UnavailableError: it cannot be read.
     """
 
+    first_pause_s = 0.2
+
     def __init__(self, bucket: Bucket, location: str, start: int, stop: int | None) -> None:
+        super().__init__(start, start)
         self._bucket = bucket
         self._location = location
-        self._position = start
         self._body: StreamingBody | None = None
-        self._is_closed = False
         if stop is not None and stop <= start:
             bucket.size(location)  # it must be there nevertheless
-            self.size = 0
         else:
             self.size = self._open(stop)
-        self._stop = start + self.size
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        """See `Pieces`."""
-        if self.at_hand():
-            self.close()
-            raise StopIteration
-        for attempt in range(1, _ATTEMPTS):
-            try:
-                return self._piece()
-            except UnavailableError:
-                self._drop()
-                time.sleep(_FIRST_PAUSE_S * 2**attempt)
-        return self._piece()
-
-    def at_hand(self) -> bool:
-        """See `Pieces.at_hand`: only the end is."""
-        return self._is_closed or self._position >= self._stop
-
-    def close(self) -> None:
-        """See `Pieces.close`."""
-        self._is_closed = True
-        self._drop()
+            self._stop = start + self.size
 
     def _piece(self) -> bytes:
         if self._body is None:
@@ -76,7 +47,6 @@ class S3Pieces:
                 f"the S3 server sent too little of object {self._location}",
                 hint="try again in a moment",
             )
-        self._position += len(piece)
         return piece
 
     def _open(self, stop: int | None) -> int:
