@@ -23,6 +23,10 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SECRET: Final = re.compile(
     r"mct_[A-Za-z0-9_-]{8,}|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
     r"|(?i:(?:basic|bearer)\s+[A-Za-z0-9+/=._-]{8,})"
+    # Of S3, the Hub and its CDN: whoever has a signed address may do what it is for.
+    r"|hf_[A-Za-z0-9]{8,}"
+    r"|(?<![A-Za-z])(?i:x-amz-)?(?i:signature|credential|security-token|policy)=[^&\s\"'<>]{8,}"
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
 log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger("memcube.registry")
 
