@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final
 
 from sqlalchemy import Row, delete, exists, select, update
@@ -292,9 +293,10 @@ def _remove_orphans(database: Database, store: BlobStore, rules: Rules, done: Co
             store.abort(name)
             done.orphans_removed += 1
     oldest = rules.now - max(ORPHAN_AGE, rules.grace)
-    objects = [each for each in store.objects() if each.written_at < oldest]
-    for at in range(0, len(objects), _AT_ONCE):
-        for orphan in _orphans(database, store, objects[at : at + _AT_ONCE]):
+    # As they are listed: there may be more than fit in memory.
+    objects = (each for each in store.objects() if each.written_at < oldest)
+    while portion := list(islice(objects, _AT_ONCE)):
+        for orphan in _orphans(database, store, portion):
             store.delete(orphan)
             done.orphans_removed += 1
 
