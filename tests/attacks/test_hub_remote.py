@@ -14,6 +14,9 @@ from conftest import Person, fresh
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube.hub import card
+from memcube.hub.library import HubLibrary
+from memcube.hub.site import Site
+from memcube.settings import Endpoint
 from memcube_protocol import oci
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
@@ -71,6 +74,14 @@ class TestTheToken:
         assert methods == {"GET", "PUT"}
         assert hub.tokens_sent("storage") == set()
         assert hub.tokens_sent("hub") == {f"Bearer {hub_publisher.more['HF_TOKEN']}"}
+
+    def test_stands_in_no_error_and_no_signed_address_does(self) -> None:
+        site = Site(Endpoint("https", "hub.example"), "hf_token")
+        words = "403 for https://cdn.example/x?X-Amz-Signature=abcd, asked with hf_token"
+        error = HubLibrary(site, threads=1)._error("Org/Notes", OSError(words))
+        assert "403 for https://cdn.example/x" in str(error)
+        assert "abcd" not in str(error)
+        assert "hf_token" not in str(error)
 
     @pytest.mark.parametrize("what", ["refs", "resolve"])
     def test_does_not_follow_a_redirect_to_somebody_else(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ PATIENCE_S: Final = 300.0
 """How long the Hub may say nothing: a commit of thousands of files takes it a while."""
 
 _SAMPLE_BYTES: Final = 512
+_QUERY: Final = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,8 @@ class HubLibrary:
     def _error(self, name: str, error: BaseException) -> MemcubeError | None:
         """Our error for one of the library's; None: it is none that it tells on purpose."""
         page = self._site.page(name)
-        words = harmless(str(error).replace(self._site.token or "\0", "[the token]"))
+        shown = _QUERY.sub(r"\1", str(error))  # of a signed address
+        words = harmless(shown.replace(self._site.token or "\0", "[the token]"))
         if isinstance(error, RuntimeError) and error.__cause__:
             return self._error(name, error.__cause__)
         if isinstance(error, self._http_error):

@@ -71,7 +71,7 @@ class HubReader:
             content, url = response.content(_REFS_BYTES), response.url
         if urlsplit(url).path != urlsplit(self._site.api(name)).path + "/refs":
             raise NotFoundError(
-                f"the Hub has no {name} by exactly this name: it leads to {url[:200]}",
+                f"the Hub has no {name} by exactly this name: it leads to {url.partition('?')[0][:200]}",
                 hint="write the name as the repository's page does",
             )
         try:
