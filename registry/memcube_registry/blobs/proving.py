@@ -112,7 +112,8 @@ class Prover:
         await asyncio.wait({running}, timeout=WAIT_S)
         if not job.future.done():
             return Underway(job.size)
-        self._jobs.pop(upload_id, None)
+        if self._jobs.get(upload_id) is job:  # else another request has begun anew since
+            del self._jobs[upload_id]
         return job.future.result()
 
     def stop(self) -> None:
