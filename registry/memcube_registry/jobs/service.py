@@ -194,7 +194,8 @@ def job_of(session: Session, job_id: int) -> Job:
     row = session.get(Job, job_id)
     if row is None:
         raise NotFoundError(
-            f"there is no job {job_id}", hint="one that was done is gone; list the others"
+            f"there is no job {job_id}",
+            hint="one that was done is gone; memcube-registry jobs list shows the others",
         )
     return row
 

@@ -154,7 +154,7 @@ def _text(report: Report) -> str:
     counts = ", ".join(f"{count} {fate}" for fate, count in report.counts.items() if count)
     total = f"{report.source} to {report.target}: {count_text(len(report.rows), 'tag')}"
     host = report.source.partition("/")[0]
-    nothing = f"nothing is to be seen there; a private namespace needs memcube login {host}"
+    nothing = f"no cube and tag that you ask for; private ones need memcube login {host}"
     summary = f"{total}, {counts or nothing}"
     return f"{table_text(lines)}\n\n{summary}" if lines else summary
 

@@ -80,8 +80,9 @@ def test_retry_wants_to_know_which(run: Run, dead: int) -> None:
 
 def test_a_job_is_given_up(run: Run, dead: int) -> None:
     assert run("cancel", str(dead)).output == "cancelled 1 jobs\n"
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError) as caught:
         run("show", str(dead))
+    assert "memcube-registry jobs list" in (caught.value.hint or "")
 
 
 def test_a_job_that_runs_is_left_alone(run: Run, database: Database) -> None:
