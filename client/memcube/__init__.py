@@ -84,7 +84,7 @@ _PLACES: Final = {
     "MountedCube": "memcube.loader",
     "Settings": "memcube.settings",
     "Trust": "memcube.context",
-    "dump_kv": "memcube.memories.activation",
+    "dump_kv": "memcube.memories.activation_dump",
     "dump_lora": "memcube.memories.parametric",
 }
 """Where a name lives; all others are functions of `memcube.sdk`."""
