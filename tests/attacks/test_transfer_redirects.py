@@ -136,8 +136,7 @@ def test_an_upload_that_continues_elsewhere_carries_no_credentials(bystander: Sc
         registry = Registry(server.host, client(), settings)
         upload = registry.uploads.start("ann/notes")
         assert upload
-        with pytest.raises(NetworkError):
-            registry.uploads.finish("ann/notes", upload, DIGEST, b"x")
+        registry.uploads.finish("ann/notes", upload, DIGEST, b"x")
     assert bystander.received
     assert all("authorization" not in request.headers for request in bystander.received)
 

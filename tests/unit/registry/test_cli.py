@@ -18,6 +18,7 @@ from memcube_protocol.errors import (
 from memcube_registry.accounts import tokens
 from memcube_registry.cli import group, serve
 from memcube_registry.database import Database, utc_now
+from support.servers import command as executable
 
 HEAVY = ("litestar", "sqlalchemy", "sqlmodel", "granian", "structlog", "alembic", "jwt")
 
@@ -56,9 +57,11 @@ def test_every_command_has_help_with_an_example() -> None:
 
 @pytest.mark.parametrize("words", [(), ("account",), ("account", "create"), ("serve",)])
 def test_help_is_one_letter_away(words: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(group, [*words, "-h"])
-    assert done.exit_code == 0
-    assert "-h, --help" in done.output
+    # In a process of its own: click remembers the help option of a command that was shown before.
+    words = (executable("memcube-registry"), *words, "-h")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "-h, --help" in done.stdout
 
 
 def test_loading_the_commands_imports_nothing_heavy() -> None:
