@@ -81,13 +81,15 @@ class HeldKv:
     """
 
     def __init__(self, manifest: KvManifest, path: Path, *, verify: bool = True) -> None:
-        self.tokens = manifest.key.token_count
+        self.manifest = manifest
         first = min(blocks.start for blocks in manifest.blocks.values())
         self._start = first
         size = sum(blocks.size for blocks in manifest.blocks.values())
         self._tensor = _Copies("cuda" if _has_cuda() else "cpu").buffer(size)
         into = memoryview(self._tensor.numpy())
-        pieces = (piece for stage in _stages(manifest, self.tokens) for piece in stage.pieces)
+        pieces = (
+            piece for stage in _stages(manifest, manifest.key.token_count) for piece in stage.pieces
+        )
         with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_READERS) as pool:
             reader = _Reader(manifest, file.fileno(), path.name, verify)
             parts = [(piece, piece.start - first) for piece in pieces]
@@ -139,6 +141,7 @@ class StreamedLayers:
     was checked before. `close` ends it at any time.
 
     Raises:
+        ConflictError: what is held is another memory.
         LimitExceededError: the device has too little free memory.
     """
 
@@ -151,6 +154,11 @@ class StreamedLayers:
         *,
         verify: bool = True,
     ) -> None:
+        if isinstance(source, HeldKv) and source.manifest != manifest:
+            raise ConflictError(
+                "what is held in pinned memory is another memory",
+                hint="hold the memory that is mounted",
+            )
         self._manifest = manifest
         self._source = source
         self._tokens = tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_what_is_held_was_checked(memory, tmp_path) -> None:
     (folder / "kv.safetensors").write_bytes(content)
     with pytest.raises(DigestMismatchError):
         HeldKv(manifest, folder / "kv.safetensors")
+
+
+def test_what_is_held_of_another_memory_is_not_mounted(memory) -> None:
+    manifest, _, _ = open_kv(memory)
+    held = HeldKv(manifest, memory / "kv.safetensors")
+    with pytest.raises(ConflictError, match="another memory"):
+        StreamedLayers(replace(manifest, id="other"), held, TOKENS, "cpu")
 
 
 def test_a_file_cut_after_it_was_opened_is_told(memory, tmp_path) -> None:
