@@ -49,14 +49,18 @@ def reading(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def places(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which registry is meant; the command gets its `settings`."""
+    """Options that say which registry is meant; the command gets its `settings`, and logs to stderr."""
 
     @wraps(command)
     def with_settings(
         config: Path | None, data_dir: Path | None, database_url: str | None, **rest: Any
     ) -> None:
+        from memcube_registry.observability import configure_logging
+
         given = {"data_dir": data_dir, "database_url": database_url}
-        command(settings_of(config, given), **rest)
+        settings = settings_of(config, given)
+        configure_logging(settings.log_format, settings.log_level)
+        command(settings, **rest)
 
     for option in reversed(_PLACES):
         with_settings = option(with_settings)
