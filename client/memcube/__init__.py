@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from memcube.client import Client
     from memcube.context import Trust
     from memcube.dumper import MemDumper
-    from memcube.loader import MemLoader, MountedCube
     from memcube.memories.activation_dump import dump_kv
     from memcube.memories.parametric import dump_lora
+    from memcube.mounting import MemLoader, MountedCube, MountedMemory
     from memcube.sdk import (
         cp,
         inspect,
@@ -52,6 +52,7 @@ __all__ = [
     "MemcubeError",
     "Mode",
     "MountedCube",
+    "MountedMemory",
     "Settings",
     "Trust",
     "cp",
@@ -78,10 +79,11 @@ _PLACES: Final = {
     "Acceptance": "memcube.trust",
     "Client": "memcube.client",
     "MemDumper": "memcube.dumper",
-    "MemLoader": "memcube.loader",
+    "MemLoader": "memcube.mounting",
     "MemcubeError": "memcube_protocol.errors",
     "Mode": "memcube.trust",
-    "MountedCube": "memcube.loader",
+    "MountedCube": "memcube.mounting",
+    "MountedMemory": "memcube.mounting",
     "Settings": "memcube.settings",
     "Trust": "memcube.context",
     "dump_kv": "memcube.memories.activation_dump",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +19,7 @@ from memcube_protocol.selection import Selection
 
 from memcube import consume
 from memcube.consume import Verified
-from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Context, Trust
 from memcube.settings import Settings
 from memcube.store import Pruned
 from memcube.trust import KeyStore, Verdict, judge_cube
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
     from memcube import accounts, copying, holdings
-    from memcube.loader import MountedCube
     from memcube.mirroring import Mirror, Report
+    from memcube.mounting import MountedMemory, Overlay
     from memcube.oci_layout import LayoutPlace
     from memcube.packing.pack import Packed
     from memcube.publish import Published
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Name = Reference | str
 Filters = Iterable[str]
+Names: TypeAlias = "Name | Iterable[Name] | Mapping[Name, int | None]"
+"""One reference, several, or several with their priorities."""
 Place: TypeAlias = "Name | LayoutPlace"
 """A reference, or a folder: `oci:FOLDER[:TAG]`."""
 
@@ -277,30 +279,46 @@ class Client:
 
     def mount(
         self,
-        reference: Name,
+        references: Names,
         *,
         model: Any = None,
         tokenizer: Any = None,
+        overlay: Overlay | None = None,
+        budget_tokens: int = CONTEXT_TOKENS,
         filters: Filters = (),
         trust: Trust = NORMAL_TRUST,
         allow_unverified_base: bool = False,
         rebuild: bool = False,
-    ) -> MountedCube:
-        """Make the memories of a cube usable by `model`; see `loader.mount`."""
-        from memcube.loader import mount
+    ) -> MountedMemory:
+        """Make the memories of one cube or several usable by `model`; see `mounting.mount`.
+
+        A mapping gives each reference its priority, from 1 to 100; otherwise the publisher's word
+        decides, and among equals the order.
+        """
+        from memcube import mounting
 
         selection = Selection.parse(filters)
-        wanted = _reference(reference)
-        verified = consume.open_cube(self.context, wanted, selection=selection, trust=trust)
-        _require_kinds(selection, verified.cube)
-        return mount(
+        cubes = [
+            mounting.Chosen(self._mountable(name, selection, trust), priority)
+            for name, priority in _prioritised(references)
+        ]
+        return mounting.mount(
             self.context,
-            verified,
+            cubes,
             model=model,
             tokenizer=tokenizer,
+            overlay=overlay,
+            budget_tokens=budget_tokens,
             allow_unverified_base=allow_unverified_base,
             rebuild=rebuild,
         )
+
+    def _mountable(self, name: Name, selection: Selection, trust: Trust) -> Verified:
+        verified = consume.open_cube(
+            self.context, _reference(name), selection=selection, trust=trust
+        )
+        _require_kinds(selection, verified.cube)
+        return verified
 
     def close(self) -> None:
         """Close idle connections."""
@@ -326,6 +344,15 @@ def _require_kinds(selection: Selection, cube: Cube) -> None:
             f"the cube has no {' or '.join(sorted(selection.kinds))} memory",
             hint=f"it has: {', '.join(sorted(present)) or 'none'}",
         )
+
+
+def _prioritised(references: Names) -> list[tuple[Name, int | None]]:
+    """Each reference with its priority, if it has one."""
+    if isinstance(references, Mapping):
+        return list(references.items())
+    if isinstance(references, Reference | str):
+        return [(references, None)]
+    return [(name, None) for name in references]
 
 
 def _reference(reference: Name) -> Reference:

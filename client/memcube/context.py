@@ -39,6 +39,8 @@ class Trust:
 
 NORMAL_TRUST: Final = Trust()
 EVERYTHING: Final = Selection()
+CONTEXT_TOKENS: Final = 1024
+"""Tokens of text that mounted memories give for one prompt, unless the user says how many."""
 
 
 class Context:

@@ -88,12 +88,12 @@ class _Comparer:
         return [memory for memory in config.memories if memory.kind == ACTIVATION]
 
     def _compared(self, memory: Memory) -> tuple[Recomputed, list[Finding]]:
-        from memcube.loader import MemLoader
         from memcube.memories.recompute import recompute, tolerance_of
+        from memcube.mounting import Chosen, MemLoader
 
         folder = memory_folder(self.context, self.verified, memory.id)
         manifest = KvManifest.parse((folder / MANIFEST_FILE).read_bytes())
-        loader = MemLoader(self.context, self.verified, self.model, self.tokenizer)
+        loader = MemLoader(self.context, (Chosen(self.verified),), self.model, self.tokenizer)
         with loader.undo:
             if manifest.key.adapters:
                 loader.mount_adapters(allow_unverified_base=False)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from memcube_protocol.reference import Reference
 
-from memcube.client import Client, Name
-from memcube.context import NORMAL_TRUST, Trust
+from memcube.client import Client, Name, Names
+from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Trust
 
 if TYPE_CHECKING:
     from memcube.accounts import Identity
     from memcube.consume import Found, Verified
     from memcube.copying import Copied
     from memcube.holdings import Held
-    from memcube.loader import MountedCube
+    from memcube.mounting import MountedMemory, Overlay
     from memcube.packing.pack import Packed
     from memcube.publish import Published
     from memcube.store import Pruned
@@ -134,21 +134,25 @@ def cp(source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> Copied:
 
 
 def mount(
-    reference: Name,
+    references: Names,
     *,
     model: Any = None,
     tokenizer: Any = None,
+    overlay: Overlay | None = None,
+    budget_tokens: int = CONTEXT_TOKENS,
     filters: Iterable[str] = (),
     trust: Trust = NORMAL_TRUST,
     allow_unverified_base: bool = False,
     rebuild: bool = False,
-) -> MountedCube:
+) -> MountedMemory:
     """See `Client.mount`."""
     with Client() as client:
         return client.mount(
-            reference,
+            references,
             model=model,
             tokenizer=tokenizer,
+            overlay=overlay,
+            budget_tokens=budget_tokens,
             filters=filters,
             trust=trust,
             allow_unverified_base=allow_unverified_base,

@@ -121,7 +121,7 @@ class TestScanning:
         assert "override-instructions" in reader.ok("pull", name)
         assert "warning: high prompt-injection" in reader.ok("mount", name)
         mounted = json.loads(reader.ok("mount", name, "--json"))
-        assert mounted["scan"]["counts"]["prompt-injection"] == 2
+        assert mounted["cubes"][0]["scan"]["counts"]["prompt-injection"] == 2
         assert reader.run("scan", name, "--fail-on", "high").returncode == EXIT_INVALID
         assert reader.run("scan", folder).returncode == 0
 

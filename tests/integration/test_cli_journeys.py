@@ -580,9 +580,9 @@ def test_what_was_packed_here_never_stands_in_for_a_release(
         told = publisher.fails(EXIT_NOT_FOUND, *command_line, f"{name}:0.1.0", "--offline")
         assert "memcube pull" in told
         assert changed in told, "the pack is named, and not used"
-    own = publisher.json("mount", f"{name}:0.1.0@{changed}", "--offline")
+    own = publisher.json("mount", f"{name}:0.1.0@{changed}", "--offline")["cubes"][0]
     assert (own["digest"], own["packedHere"], own["standing"]) == (changed, True, "local")
-    assert publisher.json("mount", f"{name}:0.1.0")["digest"] == released
+    assert publisher.json("mount", f"{name}:0.1.0")["cubes"][0]["digest"] == released
 
 
 def test_a_pack_says_that_nobody_signed_it(tmp_path: Path) -> None:

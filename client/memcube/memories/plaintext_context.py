@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final
@@ -38,24 +38,30 @@ _JOINERS: Final = "\u200c\u200d"
 
 
 def render(
-    records: Iterable[Record], budget_tokens: int, count_tokens: CountTokens | None = None
+    records: Iterable[Record],
+    budget_tokens: int,
+    count_tokens: CountTokens | None = None,
+    *,
+    cubes: Sequence[str] | None = None,
 ) -> str:
     """Text of the first `records` that fit into `budget_tokens`, best first; empty if there are none.
 
     A record that does not fit is left out for a later, shorter one; if none fits, the first is
     cut. `count_tokens` is the model's; without it an estimate that errs on the long side serves.
+    `cubes` names the cube of each record, to be cited with it.
     """
     count = count_tokens or estimate_tokens
     records = list(records)
+    named: Sequence[str | None] = cubes or [None] * len(records)
     left = budget_tokens - count(_fenced([]))
     chosen: list[str] = []
-    for record in records:
-        body = _body(record, record.text)
+    for record, cube in zip(records, named, strict=True):
+        body = _body(record, record.text, cube)
         if (cost := count(_block(body, _WIDTH)) + 1) <= left:
             chosen.append(body)
             left -= cost
     if not chosen and records:
-        chosen = _cut(records[0], left, count)
+        chosen = _cut(records[0], left, count, named[0])
     return _fenced(chosen) if chosen else ""
 
 
@@ -84,9 +90,10 @@ def _block(body: str, fence: str) -> str:
     return f"<memory-{fence}>\n{body}\n</memory-{fence}>"
 
 
-def _body(record: Record, text: str) -> str:
+def _body(record: Record, text: str, cube: str | None) -> str:
     facts = {
         "id": record.id,
+        "cube": cube,
         "type": record.type,
         "subject": record.subject,
         "valid from": record.valid_from,
@@ -100,17 +107,17 @@ def _one_line(text: str) -> str:
     return neutralise(text).replace("\n", " ").replace("[", "⁅").replace("]", "⁆")
 
 
-def _cut(record: Record, budget_tokens: int, count: CountTokens) -> list[str]:
+def _cut(record: Record, budget_tokens: int, count: CountTokens, cube: str | None) -> list[str]:
     """The longest beginning of `record` that fits, found by halving; none of a few characters only."""
     low, high = 0, len(record.text)
     while low < high:
         middle = (low + high + 1) // 2
-        body = _body(record, record.text[:middle] + " …")
+        body = _body(record, record.text[:middle] + " …", cube)
         if count(_block(body, _WIDTH)) + 1 <= budget_tokens:
             low = middle
         else:
             high = middle - 1
-    return [_body(record, record.text[:low] + " …")] if low >= _CUT_CHARS else []
+    return [_body(record, record.text[:low] + " …", cube)] if low >= _CUT_CHARS else []
 
 
 @lru_cache(maxsize=1 << 14)

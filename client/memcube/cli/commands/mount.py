@@ -18,15 +18,33 @@ from memcube.cli.options import (
 from memcube.cli.words import table_text
 
 if TYPE_CHECKING:
-    from memcube.loader import MountedCube
+    from memcube_protocol.reference import Reference
+
+    from memcube.mounting import MountedCube, MountedMemory, MountStep
 
 
 @command(
     "mount",
     'memcube mount alice/notes --ask "How do I test a backup?"',
     'memcube mount alice/coder --model ./Qwen3-0.6B --ask "Which style do we use?"',
+    'memcube mount alice/notes acme/handbook --priority alice/notes=3 --ask "Who is on call?"',
 )
-@click.argument("reference")
+@click.argument("references", nargs=-1, required=True, metavar="REFERENCE…")
+@click.option(
+    "--priority",
+    "priorities",
+    multiple=True,
+    metavar="REFERENCE=N",
+    help="Share of a cube among several, 1 to 100; repeatable.",
+)
+@click.option(
+    "--budget",
+    "budget_tokens",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Tokens of text for one question, over all cubes.",
+)
 @click.option("--model", metavar="FOLDER", help="Mount on the model in this folder.")
 @click.option("--ask", "questions", multiple=True, metavar="TEXT", help="Ask this; repeatable.")
 @click.option("--max-new-tokens", default=128, show_default=True, help="Length of an answer.")
@@ -42,7 +60,9 @@ if TYPE_CHECKING:
 @offline_option
 @trust_options
 def mount(
-    reference: str,
+    references: tuple[str, ...],
+    priorities: tuple[str, ...],
+    budget_tokens: int,
     model: str | None,
     questions: tuple[str, ...],
     max_new_tokens: int,
@@ -55,7 +75,7 @@ def mount(
     accept_origin: str | None,
     accept_rollback: bool,
 ) -> Answer:
-    """Make the memories of the cube REFERENCE usable, say which were mounted and why, and ask.
+    """Make the memories of each cube REFERENCE usable, say which were mounted and why, and ask.
 
     Without a model, the text that a prompt would get is printed for each question. With one, LoRA
     and KV caches are mounted too if they fit it exactly, and the model answers.
@@ -65,9 +85,10 @@ def mount(
     with (
         open_client(offline=offline) as client,
         client.mount(
-            reference,
+            prioritised(references, priorities),
             model=loaded,
             tokenizer=tokenizer,
+            budget_tokens=budget_tokens,
             filters=filters,
             trust=trust,
             allow_unverified_base=allow_unverified_base,
@@ -78,40 +99,74 @@ def mount(
         return _told(memory, answers)
 
 
+def prioritised(
+    references: tuple[str, ...], priorities: tuple[str, ...]
+) -> dict[Reference | str, int | None]:
+    """`references` with what `--priority` says of them; None where it says nothing."""
+    chosen: dict[Reference | str, int | None] = dict.fromkeys(references)
+    for text in priorities:
+        reference, _, number = text.rpartition("=")
+        if reference not in chosen or not number.isdecimal():
+            raise click.UsageError(
+                f"--priority {text[:200]!r}: give one of the references, '=', and a number"
+            )
+        chosen[reference] = int(number)
+    return chosen
+
+
 def _load(folder: str) -> tuple[Any, Any]:
     from memcube.memories.checkpoint import load_checkpoint
 
     return load_checkpoint(Path(folder))
 
 
-def _answer(memory: MountedCube, question: str, max_new_tokens: int) -> str:
+def _answer(memory: MountedMemory, question: str, max_new_tokens: int) -> str:
     if memory.has_model:
         return memory.generate(question, max_new_tokens=max_new_tokens)
     return memory.context(question) or "(no record answers this)"
 
 
-def _told(memory: MountedCube, answers: list[tuple[str, str]]) -> Answer:
-    from memcube.findings import attested_scan, scan_lines
-
-    verified = memory.verified
-    found = attested_scan(verified)
-    local = [f"Packed here, unsigned: {verified.reference}"]
+def _told(memory: MountedMemory, answers: list[tuple[str, str]]) -> Answer:
     value = {
-        "reference": str(verified.reference),
-        "digest": str(verified.cube.digest),
-        "packedHere": verified.is_local,
-        "standing": str(verified.verdict.standing),
-        "scan": dict(found.to_statement().predicate) if found else None,
-        "steps": [
-            {"memory": step.memory, "kind": step.kind, "step": str(step.step), "why": step.why}
-            for step in memory.steps
-        ],
+        "cubes": [_cube_value(cube) for cube in memory.cubes],
+        "steps": [_step_value(step) for step in memory.steps],
         "answers": [{"question": question, "answer": answer} for question, answer in answers],
     }
-    lines = [
-        *(local if verified.is_local else scan_lines(found)),
-        table_text([(str(s.step), s.kind, s.memory, s.why) for s in memory.steps]),
+    lines = [line for cube in memory.cubes for line in _cube_lines(cube)]
+    several = len(memory.cubes) > 1
+    rows = [
+        (str(s.step), s.kind, *([s.cube] if several else []), s.memory, s.why) for s in memory.steps
     ]
+    lines += [table_text(rows)]
     for question, answer in answers:
         lines += ["", f"> {question}", answer]
     return Answer(value, "\n".join(lines), "\n".join(answer for _, answer in answers))
+
+
+def _cube_value(cube: MountedCube) -> dict[str, Any]:
+    return {
+        "reference": cube.name,
+        "digest": str(cube.verified.cube.digest),
+        "priority": cube.priority,
+        "packedHere": cube.verified.is_local,
+        "standing": str(cube.verified.verdict.standing),
+        "scan": dict(found.to_statement().predicate) if (found := cube.scan) else None,
+    }
+
+
+def _step_value(step: MountStep) -> dict[str, Any]:
+    return {
+        "cube": step.cube,
+        "memory": step.memory,
+        "kind": step.kind,
+        "step": str(step.step),
+        "why": step.why,
+    }
+
+
+def _cube_lines(cube: MountedCube) -> list[str]:
+    from memcube.findings import scan_lines
+
+    if cube.verified.is_local:
+        return [f"Packed here, unsigned: {cube.name}"]
+    return scan_lines(cube.scan)

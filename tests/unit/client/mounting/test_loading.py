@@ -10,7 +10,7 @@ import pytest
 from memcube.cli.options import filters_of
 from memcube.client import Client
 from memcube.dumper import MemDumper, record_of
-from memcube.loader import Step
+from memcube.mounting import Step
 from memcube.settings import Settings
 from memcube_protocol.errors import (
     IncompatibleError,
@@ -87,10 +87,10 @@ def test_a_cache_that_fits_is_mounted_and_answers_as_the_text_would(
     with client.mount("alice/notes", model=model, tokenizer=tokenizer, filters=filters) as memory:
         assert len(memory.prefix_ids) == 20
         assert "opaque: nobody compared it with the text" in memory.steps[0].why
-        assert memory.scan is None
+        assert memory.cubes[0].scan is None
         question = tokenizer(QUESTION)["input_ids"]
         expected = logits(model, [*memory.prefix_ids, *question])
-        cache = memory._loader.cache.new_cache()  # type: ignore[union-attr]
+        cache = memory.new_cache()
         actual = logits(model, question, cache)
         assert torch.argmax(actual) == torch.argmax(expected)
         assert torch.allclose(actual, expected, atol=1e-4)

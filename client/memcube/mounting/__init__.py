@@ -1,0 +1,30 @@
+"""MemLoader: makes the memories of verified cubes usable by a model, or says why it does not.
+
+    with memcube.mount(["alice/notes", "acme/style"], model=model, tokenizer=tokenizer) as memory:
+        memory.context("Which backups are there?")     # text for a prompt
+        memory.generate("Which backups are there?")    # the model's answer
+
+Order matters: LoRA first, then the KV cache, whose key names the adapters that were active, then
+the records, which fit every model. Each kind goes through the cubes in the order of their priority.
+"""
+
+from __future__ import annotations
+
+from memcube.mounting.hits import Hit
+from memcube.mounting.loading import Chosen, MemLoader, mount
+from memcube.mounting.mounted import MountedCube, MountedMemory
+from memcube.mounting.sources import Overlay, RecordSource
+from memcube.mounting.steps import MountStep, Step
+
+__all__ = [
+    "Chosen",
+    "Hit",
+    "MemLoader",
+    "MountStep",
+    "MountedCube",
+    "MountedMemory",
+    "Overlay",
+    "RecordSource",
+    "Step",
+    "mount",
+]

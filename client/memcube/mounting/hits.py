@@ -1,0 +1,54 @@
+"""Records found in several cubes, brought into one order.
+
+Scores of two cubes cannot be compared: each was reckoned over that cube's own records. So ranks are
+fused, in shares by priority (virtual time, as fair queues do): the r-th hit of a cube of priority p
+stands at r / p. A cube of twice the priority gives two hits for one of the other, and the best hit
+of every cube comes after at most ceil(q / p) hits of each other cube, of priority q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memcube_protocol.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A record that was found or read, where: `cube` is the reference's text, or the overlay's name.
+
+    `score` orders the hits of one cube; those of two cubes are not comparable.
+    """
+
+    record: Record
+    score: float
+    cube: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The hits of one cube, best first, and the cube's priority, 1 or more."""
+
+    priority: int
+    hits: Sequence[Hit]
+
+
+def fuse(rankings: Sequence[Ranking], limit: int) -> list[Hit]:
+    """The first `limit` hits of all `rankings` in fair shares; the same text is given once.
+
+    Where two stand at the same place, the cube of the higher priority comes first, then the one
+    that was named first.
+    """
+    queue = sorted(
+        (
+            (rank / ranking.priority, -ranking.priority, position, hit)
+            for position, ranking in enumerate(rankings)
+            for rank, hit in enumerate(ranking.hits, 1)
+        ),
+        key=lambda entry: entry[:3],
+    )
+    told: dict[str, Hit] = {}
+    for *_, hit in queue:
+        told.setdefault(hit.record.text, hit)
+    return list(told.values())[: max(limit, 0)]

@@ -1,0 +1,251 @@
+"""Memory in use: what `memcube.mount` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.records import Record
+
+from memcube.consume import Verified
+from memcube.context import CONTEXT_TOKENS
+from memcube.mounting.hits import Hit, Ranking, fuse
+from memcube.mounting.sources import Overlay, RecordSource
+from memcube.mounting.steps import MountStep
+
+if TYPE_CHECKING:
+    from memcube_signing.predicates.scan import Scan
+
+    from memcube.memories.activation import MountedKv
+    from memcube.memories.plaintext import Filters
+
+ANSWER_TOKENS: Final = 128
+OVERLAY_PRIORITY: Final = 2
+"""What the user's own memories weigh beside those of cubes: as much as a cube of normal priority."""
+
+_CONTEXT_HITS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class MountedCube:
+    """One cube in use: its priority among the mounted ones, and its records where it has some."""
+
+    verified: Verified
+    priority: int
+    records: RecordSource | None = None
+
+    @property
+    def name(self) -> str:
+        """The reference's text: what hits call the cube."""
+        return str(self.verified.reference)
+
+    @property
+    def scan(self) -> Scan | None:
+        """What the publisher's scan of the cube found; None where there is none."""
+        from memcube.findings import attested_scan
+
+        return attested_scan(self.verified)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a mounting put together; `undo` takes it apart again."""
+
+    cubes: tuple[MountedCube, ...]
+    steps: tuple[MountStep, ...]
+    model: Any
+    tokenizer: Any
+    cache: MountedKv | None
+    overlay: Overlay | None
+    undo: ExitStack
+
+
+class MountedMemory:
+    """The memories of one or several cubes in use; a context manager that takes them off again.
+
+    `budget_tokens` bounds what `context` gives, over all cubes together.
+    """
+
+    def __init__(self, parts: Parts, budget_tokens: int = CONTEXT_TOKENS) -> None:
+        self._parts: Parts | None = parts
+        self.cubes = parts.cubes
+        self.steps: Sequence[MountStep] = parts.steps
+        self.budget_tokens = budget_tokens
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model to ask."""
+        parts = self._open()
+        return parts.model is not None and parts.tokenizer is not None
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The token ids that every prompt starts with: those of the mounted KV cache."""
+        cache = self._open().cache
+        return cache.token_ids if cache else ()
+
+    @property
+    def prefix_text(self) -> str:
+        """The text that the mounted KV cache was made from; empty without one, or if it is not carried."""
+        cache = self._open().cache
+        return (cache.manifest.source.text or "") if cache else ""
+
+    def search(self, query: str, limit: int = 10, filters: Filters | None = None) -> list[Hit]:
+        """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`."""
+        return fuse(
+            [
+                Ranking(share, source.search(query, limit, filters))
+                for share, source in self._sources()
+            ],
+            limit,
+        )
+
+    def read(self, record_id: str, cube: str | None = None) -> Hit:
+        """The record of this id: of `cube`, or of the first cube by priority that has it.
+
+        Raises:
+            NotFoundError: no cube has it, or there is no such cube.
+        """
+        sources = [source for _, source in self._sources() if cube in (None, source.name)]
+        for source in sources:
+            try:
+                return Hit(source.read(record_id), 1.0, source.name)
+            except NotFoundError:
+                continue
+        names = ", ".join(source.name for _, source in self._sources()) or "no cube with records"
+        where = "" if cube is None else f" in {cube[:200]}"
+        raise NotFoundError(
+            f"there is no record {record_id[:200]!r}{where} that may be shown",
+            hint=f"mounted: {names}",
+        )
+
+    def records(self) -> Iterator[Hit]:
+        """All records that may be shown, cube by cube in the order of `cubes`, each in order of id."""
+        for _, source in self._sources():
+            for record in source.records():
+                yield Hit(record, 1.0, source.name)
+
+    def context(
+        self, query: str, budget_tokens: int | None = None, filters: Filters | None = None
+    ) -> str:
+        """The best records for `query` as text for a prompt; empty if none is found.
+
+        Between delimiters that no record can close, with ids to cite, and the cube of each where
+        several are mounted. `budget_tokens` is the memory's own unless given.
+        """
+        from memcube.memories.plaintext_context import render
+
+        parts = self._open()
+        hits = self.search(query, _CONTEXT_HITS, filters)
+        several = len(self._sources()) > 1
+        return render(
+            [hit.record for hit in hits],
+            self.budget_tokens if budget_tokens is None else budget_tokens,
+            self._count_tokens if parts.tokenizer is not None else None,
+            cubes=[hit.cube for hit in hits] if several else None,
+        )
+
+    def generate(
+        self,
+        question: str,
+        *,
+        context: str | None = None,
+        max_new_tokens: int = ANSWER_TOKENS,
+        **options: Any,
+    ) -> str:
+        """The model's answer to `question` with all memories in use; greedy unless `options` differ.
+
+        `context` is put before the question; None looks records up, the empty string puts none.
+
+        Raises:
+            NotFoundError: the cubes were mounted without a model and a tokenizer.
+            ConflictError: the memories were unmounted, or other adapters are active.
+        """
+        if not self.has_model:
+            raise NotFoundError(
+                "there is no model to ask", hint="mount the cube with model= and tokenizer="
+            )
+        from memcube.memories.generation import generate
+
+        parts = self._open()
+        found = self.context(question) if context is None else context
+        return generate(
+            parts.model,
+            parts.tokenizer,
+            f"{found}\n\n{question}" if found else question,
+            memory=parts.cache,
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
+
+    def remember(self, text: str, **fields: Any) -> Record:
+        """Keep `text` in the overlay, with further fields of a record (`type`, `tags`, …).
+
+        Raises:
+            ConflictError: there is no overlay: a cube that was released does not change.
+        """
+        return self._overlay().remember(text, **fields)
+
+    def forget(self, record_id: str) -> None:
+        """Let a record never be shown again; see `Overlay.forget`.
+
+        Raises:
+            ConflictError: there is no overlay.
+            NotFoundError: there is no such record.
+        """
+        self._overlay().forget(record_id)
+
+    def new_cache(self) -> Any:
+        """A fresh cache that starts behind the mounted KV memory, for one prompt; None without one.
+
+        Raises:
+            ConflictError: the memories were unmounted, or other adapters are active.
+        """
+        cache = self._open().cache
+        return cache.new_cache() if cache else None
+
+    def close(self) -> None:
+        """Take the memories off the model, the last one first, and let go of it."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            parts.undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Parts:
+        if self._parts is None:
+            raise ConflictError("this memory was unmounted", hint="mount it again")
+        return self._parts
+
+    def _sources(self) -> list[tuple[int, RecordSource]]:
+        """Everything that has records, with its priority: the overlay first."""
+        parts = self._open()
+        own: list[tuple[int, RecordSource]] = (
+            [(OVERLAY_PRIORITY, parts.overlay)] if parts.overlay else []
+        )
+        return own + [(cube.priority, cube.records) for cube in parts.cubes if cube.records]
+
+    def _overlay(self) -> Overlay:
+        overlay = self._open().overlay
+        if overlay is None:
+            raise ConflictError(
+                "nothing can be remembered or forgotten here: mounted cubes do not change",
+                hint="mount with overlay=, a cube of your own",
+            )
+        return overlay
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self._open().tokenizer(text, add_special_tokens=False)["input_ids"])

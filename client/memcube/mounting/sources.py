@@ -1,0 +1,117 @@
+"""Where a mounted memory finds records: the index of a cube, and the overlay of its user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from memcube_protocol import timestamps
+from memcube_protocol.errors import NotFoundError
+from memcube_protocol.records import Record
+
+from memcube.mounting.hits import Hit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from memcube.memories.plaintext import Filters, PlaintextIndex
+
+_HIDDEN: Final = frozenset({"archived", "deleted"})
+
+
+class RecordSource(Protocol):
+    """Records that may be shown; `name` is what their hits call the cube."""
+
+    @property
+    def name(self) -> str:
+        """The reference's text, or another name where there is no reference."""
+        ...
+
+    def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
+        """Up to `limit` records that answer `query`, best first."""
+        ...
+
+    def read(self, record_id: str) -> Record:
+        """The record of this id.
+
+        Raises:
+            NotFoundError: there is none that may be shown.
+        """
+        ...
+
+    def records(self) -> Iterator[Record]:
+        """All that may be shown, in order of id."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
+class Overlay(RecordSource, Protocol):
+    """A cube of the user's own that grows beside those that were mounted."""
+
+    def remember(self, text: str, **fields: Any) -> Record:
+        """Keep `text` with further `fields` of a record; those that are None are left to the overlay.
+
+        Says what was kept.
+        """
+        ...
+
+    def forget(self, record_id: str) -> None:
+        """Let the record of this id never be shown again.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        ...
+
+
+class CubeRecords:
+    """The records of one cube: its index, and the shards that the index was built from."""
+
+    def __init__(
+        self, name: str, index: PlaintextIndex, shards: Callable[[], Iterable[Record]]
+    ) -> None:
+        self.name = name
+        self._index = index
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
+        """See `RecordSource.search`."""
+        found = self._index.search(query, limit, filters)
+        return [Hit(hit.record, hit.score, self.name) for hit in found]
+
+    def read(self, record_id: str) -> Record:
+        """See `RecordSource.read`."""
+        for record in self.records():
+            if record.id == record_id:
+                return record
+        raise NotFoundError(
+            f"{self.name} has no record {record_id[:200]!r} that may be shown",
+            hint="search for it: an expired or archived record is not given either",
+        )
+
+    def records(self) -> Iterator[Record]:
+        """See `RecordSource.records`."""
+        now = datetime.now(UTC)
+        return (record for record in self._shards() if may_be_shown(record, now))
+
+    def close(self) -> None:
+        """See `RecordSource.close`."""
+        self._index.close()
+
+
+def may_be_shown(record: Record, now: datetime) -> bool:
+    """Whether `record` is neither archived nor deleted, and valid at `now`."""
+    if record.status in _HIDDEN:
+        return False
+    begins = record.valid_from
+    if begins is not None and timestamps.moment(begins) > now:
+        return False
+    ends = (time for time in (record.valid_to, record.expires_at) if time is not None)
+    return all(timestamps.moment(time) > now for time in ends)

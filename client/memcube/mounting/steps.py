@@ -1,0 +1,26 @@
+"""What became of each memory of the mounted cubes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Step(StrEnum):
+    """What became of one memory."""
+
+    MOUNTED = "mounted"
+    REBUILT = "rebuilt"
+    REFUSED = "refused"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class MountStep:
+    """What became of one memory of `cube` (its reference's text), and why."""
+
+    memory: str
+    kind: str
+    step: Step
+    why: str
+    cube: str
