@@ -33,7 +33,9 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     lines = [*"\n".join(blocks("sh")[1:]).splitlines(), "python example.py"]
     port = free_port()
     wait = f"until curl -fs 127.0.0.1:{port}/healthz >/dev/null; do sleep 0.2; done"
-    lines.insert(next(i for i, line in enumerate(lines) if line.startswith("memcube serve")) + 1, wait)
+    lines.insert(
+        next(i for i, line in enumerate(lines) if line.startswith("memcube serve")) + 1, wait
+    )
     environment = clean_environment(
         MEMCUBE_HOME=str(folder / "home"),
         MEMCUBE_ENDPOINT=f"http://127.0.0.1:{port}",
