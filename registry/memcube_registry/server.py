@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import ctypes
+import gc
 import http.client
 import json
 import multiprocessing
@@ -58,7 +59,10 @@ def application() -> Litestar:
 
     _end_with_parent()
     _keep_freed_memory()
-    return create_app(load(os.environ))
+    made = create_app(load(os.environ))
+    gc.collect()
+    gc.freeze()  # What lives as long as the process need not be looked through again and again.
+    return made
 
 
 def _end_with_parent() -> None:

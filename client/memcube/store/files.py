@@ -18,6 +18,8 @@ FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 PIECE_BYTES: Final = 512 * 1024
 """Bytes per read: stays in the cache between reading, hashing and writing; smaller ones cost more calls."""
+_WRITE_BYTES: Final = 256 * 1024
+"""Larger writes ask Linux for runs of free memory that it may have to move other pages to make."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -91,9 +93,10 @@ def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:
     Raises:
         OSError: as `os.write`.
     """
-    written = os.write(descriptor, piece)
-    while written < len(piece):
-        written += os.write(descriptor, memoryview(piece)[written:])
+    with memoryview(piece) as rest:
+        written = 0
+        while written < len(rest):
+            written += os.write(descriptor, rest[written : written + _WRITE_BYTES])
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -27,7 +27,8 @@ from memcube_protocol.errors import (
 from memcube_registry.storage.interface import PIECE_BYTES, Object, Pieces, Sink
 
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
-_WRITEV_PIECES: Final = 1024
+_WRITE_BYTES: Final = 256 * 1024
+"""Larger writes ask Linux for runs of free memory that it may have to move other pages to make."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_WAIT: Final = getattr(os, "RWF_NOWAIT", 0)  # Linux alone can ask the page cache
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -189,8 +190,8 @@ class _FileSink:
         with self._in_use, translated("the upload"):
             if self._handle is None:
                 raise StorageError("the upload was closed", hint="resume the upload")
-            for at in range(0, len(pieces), _WRITEV_PIECES):
-                _write_all(self._handle, pieces[at : at + _WRITEV_PIECES])
+            for piece in pieces:
+                _write_all(self._handle, piece)
 
     def undo(self) -> None:
         """See `Sink.undo`."""
@@ -207,14 +208,11 @@ class _FileSink:
                 os.close(handle)
 
 
-def _write_all(handle: int, pieces: Sequence[bytes]) -> None:
-    """Write `pieces` without joining them first."""
-    written = os.writev(handle, pieces)
-    if written == sum(map(len, pieces)):
-        return
-    rest = memoryview(b"".join(pieces))[written:]
-    while rest:
-        rest = rest[os.write(handle, rest) :]
+def _write_all(handle: int, piece: bytes) -> None:
+    with memoryview(piece) as rest:
+        written = 0
+        while written < len(rest):
+            written += os.write(handle, rest[written : written + _WRITE_BYTES])
 
 
 def _is_still_at(handle: int, path: Path) -> bool:
