@@ -89,8 +89,9 @@ class Client:
         See `publish.publish` for what else it raises.
 
         Raises:
-            ConflictError: a folder without a version of its own, where newer ones are released; or
-                its governance speaks against making it public.
+            ConflictError: a folder without a version of its own, where newer ones are released.
+            RuleRefusedError: its governance speaks against making it public, or the rules of a cube
+                that it was made from against pushing it.
             FindingsError: a scan found secrets or programs, and `vet` does not allow them.
         """
         from memcube import pushing
@@ -134,19 +135,30 @@ class Client:
         filters: Filters = (),
         trust: Trust = NORMAL_TRUST,
     ) -> Verified:
-        """Write a verified cube as the plain folder `folder`; see `packing.unpack.unpack_files`."""
+        """Write a verified cube as the plain folder `folder`; see `packing.unpack.unpack_files`.
+
+        Raises:
+            RuleRefusedError: the cube's own rules forbid it.
+        """
+        from memcube import rules
         from memcube.packing.unpack import unpack_files
 
-        verified = self.open(reference, filters=filters, trust=trust)
+        opened = self.open(reference, filters=filters, trust=trust)
+        verified = rules.require_export(self.context, opened)
         with self.context.store.session():
             unpack_files(verified.files, self.context.store, Path(folder))
         return verified
 
     def path(self, reference: Name, memory: str, *, trust: Trust = NORMAL_TRUST) -> Path:
-        """A folder with one verified memory, for tools that load files; see `memory_folder`."""
-        from memcube import holdings
+        """A folder with one verified memory, for tools that load files; see `memory_folder`.
 
-        verified = self.open(reference, filters=(f"memory={memory}",), trust=trust)
+        Raises:
+            RuleRefusedError: the cube's own rules forbid it.
+        """
+        from memcube import holdings, rules
+
+        opened = self.open(reference, filters=(f"memory={memory}",), trust=trust)
+        verified = rules.require_export(self.context, opened)
         with self.context.store.session():
             return holdings.memory_folder(self.context, verified, memory)
 

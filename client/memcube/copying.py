@@ -19,7 +19,7 @@ from memcube_signing.authority.chain import about
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
 
-from memcube import key_registry
+from memcube import key_registry, rules
 from memcube.consume import Verified, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.oci_layout import LayoutPlace
@@ -61,6 +61,7 @@ def copy(
     Raises:
         TrustError: the source's provenance cannot be established.
         OriginMismatchError: the target is known to hold another cube's releases.
+        RuleRefusedError: the cube's own rules forbid it.
         ConflictError: an immutable tag of the target names another cube.
         UnauthenticatedError, ForbiddenError, NetworkError: as the registries answer.
     """
@@ -107,8 +108,13 @@ def carry_verified(
     """Take a cube that was verified to `target`, where `passage` leads: the keys of its origin too, `tags` last.
 
     Raises:
+        RuleRefusedError: the cube's own rules forbid it.
         ConflictError, UnauthenticatedError, ForbiddenError, NetworkError: as `copy`.
     """
+    if isinstance(target, Reference):
+        rules.require_copy(context, verified, passage.source, target)
+    else:
+        rules.require_export(context, verified)
     cube, place = verified.cube.manifest, passage.target
     missing = _missing(place, tags, cube)
     tally, attached = passage.carry_cube(cube)

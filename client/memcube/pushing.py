@@ -18,13 +18,14 @@ from memcube_protocol.errors import (
     ForbiddenError,
     InvalidReferenceError,
     NotFoundError,
+    RuleRefusedError,
     TrustError,
     UnauthenticatedError,
 )
 from memcube_protocol.governance import Governance
 from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
 
-from memcube import accounts, consume, holdings, identity_tokens, publish, publishers
+from memcube import accounts, consume, holdings, identity_tokens, publish, publishers, rules
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.credentials import CredentialStore
 from memcube.packing.kinds import Folder, open_folder
@@ -34,8 +35,6 @@ from memcube.trust.publishing import RAISE_VERSION
 from memcube.vetting import THOROUGH, Vetting, publish_vetted
 from memcube.visibility import Visibility, set_visibility
 
-_CLOSED: Final = frozenset({"confidential", "restricted"})
-_PERSONAL: Final = frozenset({"personal", "special-category"})
 _SHORT_VERSION: Final = re.compile(r"[vV]?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
 
 
@@ -57,8 +56,9 @@ def push(context: Context, source: Path | str, wanted: Reference | None, terms: 
     """Publish `source` at `wanted` (see `Client.push`).
 
     Raises:
-        ConflictError: its default version would stand beside real ones, or its governance speaks
-            against making it public.
+        ConflictError: its default version would stand beside real ones.
+        RuleRefusedError: its governance speaks against making it public, or the rules of a cube that
+            it was made from against pushing it.
         UnauthenticatedError: nobody is logged in.
         …: as `vetting.publish_vetted`.
     """
@@ -94,7 +94,7 @@ def _push_folder(
     name = wanted.name if wanted and wanted.host != HUB_HOST else None
     version = _version(wanted)
     opened = open_folder(folder, name=name, version=version)
-    _require_publishable(opened.draft.governance, terms)
+    _require_publishable(context, opened.draft.name, opened.draft.governance, terms)
     named = wanted or local_reference(opened.draft)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
     publishers.log_in_as_job(context, place)
@@ -102,16 +102,19 @@ def _push_folder(
         _require_first(context, folder, place, opened)
     packed_as = local_reference(opened.draft)
     before = context.store.ref(packed_as)
-    early = publish.early_sender(context, place)
+    # With cubes of others in the store nothing goes ahead: what is packed may be theirs.
+    others = next(rules.held_of_others(context, place), None)
+    early = None if others else publish.early_sender(context, place)
     packed = pack_folder(
         folder, context.store, name=name, version=version, kept=early or (lambda _: None)
     )
     key, trust, vet = terms.key, terms.trust, terms.vet
     try:
+        rules.require_push(context, packed.cube, place)
         published = publish_vetted(
             context, packed.cube, place, vet=vet, key=key, trust=trust, early=early
         )
-    except (ConflictError, FindingsError, ForbiddenError, TrustError) as error:
+    except (ConflictError, FindingsError, ForbiddenError, RuleRefusedError, TrustError) as error:
         # What was refused is no release: it does not stay behind under the release's name.
         holdings.restore_pack(context, packed_as, before)
         if not opened.is_written and error.hint == RAISE_VERSION:
@@ -130,26 +133,17 @@ def _push_packed(
             hint="name a folder, or see memcube ls",
         )
     cube, named = read_cube(context.store, ref.digest), wanted or ref.reference
-    _require_publishable(cube.config.governance, terms)
+    _require_publishable(context, cube.config.name, cube.config.governance, terms)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    rules.require_push(context, cube, place)
     publishers.log_in_as_job(context, place)
     return publish_vetted(context, cube, place, vet=terms.vet, key=terms.key, trust=terms.trust)
 
 
-def _require_publishable(governance: Governance, terms: Terms) -> None:
+def _require_publishable(context: Context, name: str, governance: Governance, terms: Terms) -> None:
     """Stop what its owner called confidential from becoming public by one word."""
-    if not terms.public or terms.expose:
-        return
-    said: list[str] = []
-    if governance.sensitivity in _CLOSED:
-        said.append(f"sensitivity {governance.sensitivity}")
-    if governance.personal_data in _PERSONAL:
-        said.append(f"personal_data {governance.personal_data}")
-    if said:
-        raise ConflictError(
-            f"its governance says {' and '.join(said)}: nothing was made public",
-            hint="correct governance in memcube.toml, leave --public away, or repeat with --yes",
-        )
+    if terms.public and not terms.expose:
+        rules.require_publishable(context, governance, name)
 
 
 def _require_first(context: Context, folder: Path, place: Reference, opened: Folder) -> None:

@@ -10,6 +10,11 @@ Read from `config.toml` in the home folder and from variables, which win:
     MEMCUBE_KEYRING    0: keep credentials in a file even where a keyring works
     MEMCUBE_PARALLEL   blobs that move at the same time, 1 to 32
     MEMCUBE_DIRECT     0: send every byte through the registry, never straight to its store
+    MEMCUBE_USE        what cubes are used for here, divided by commas: personal, research, …
+    MEMCUBE_SENSITIVITY  the highest sensitivity that is mounted
+    MEMCUBE_USAGE      0: do not count which memories are used
+
+`config.toml` alone holds `[profile.NAME]` tables (see `memcube.profiles`).
 
 The Hub is where its own clients look for it: HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME.
 """
@@ -24,8 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from memcube_protocol.errors import InvalidSettingError, StorageError
+from memcube_protocol.errors import InvalidSettingError, NotFoundError, StorageError
+from memcube_protocol.governance import SENSITIVITIES, USES
 from memcube_protocol.reference import is_host
+
+from memcube.profiles import Profile, profiles_of
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:7070"
 CONFIG_FILE: Final = "config.toml"
@@ -34,7 +42,13 @@ _HUB_VARIABLES: Final = (
     *("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     *("HF_TOKEN_PATH", "HF_HOME", "XDG_CACHE_HOME"),
 )
-_KEYS: Final = frozenset({"endpoint", "insecure", "offline", "keyring", "parallel", "direct"})
+_KEYS: Final = frozenset(
+    {
+        *("endpoint", "insecure", "offline", "keyring", "parallel", "direct"),
+        *("use", "sensitivity", "usage"),
+    }
+)
+_TABLES: Final = frozenset({"profile"})
 _SWITCHES: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -84,9 +98,11 @@ class Settings:
     """The settings of one run. `insecure` holds hosts that may be asked over plain http.
 
     `hub` are the variables of the Hub's clients, which `memcube.hub` reads when the Hub is first asked.
+    `uses` is what cubes are used for here, `sensitivity` the highest that is mounted, `usage` whether
+    the use of memories is counted on this machine.
 
     Raises:
-        InvalidSettingError: plain http for a remote host that is not listed, or a wrong number.
+        InvalidSettingError: plain http for a remote host that is not listed, or a wrong value.
     """
 
     home: Path
@@ -98,6 +114,10 @@ class Settings:
     parallel: int = 4
     direct: bool = True
     hub: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    uses: frozenset[str] = frozenset()
+    sensitivity: str = SENSITIVITIES[-1]
+    usage: bool = True
+    profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile])
 
     def __post_init__(self) -> None:
         if self.endpoint.scheme == "http" and not self.allows_plain_http(self.endpoint.host):
@@ -108,6 +128,12 @@ class Settings:
             )
         if not 1 <= self.parallel <= _MAX_PARALLEL:
             raise _invalid("parallel", f"{self.parallel} is not between 1 and {_MAX_PARALLEL}")
+        for key, said, known in (
+            ("use", self.uses, USES),
+            ("sensitivity", {self.sensitivity}, SENSITIVITIES),
+        ):
+            if unknown := sorted(set(said) - set(known)):
+                raise _invalid(key, f"{unknown[0][:60]!r} is not one of {', '.join(known)}")
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -131,7 +157,25 @@ class Settings:
             _number("parallel", values.get("parallel", 4)),
             _switch("direct", values.get("direct", True)),
             {name: environ[name] for name in _HUB_VARIABLES if name in environ},
+            _uses(values.get("use", [])),
+            _text("sensitivity", values.get("sensitivity", SENSITIVITIES[-1])),
+            _switch("usage", values.get("usage", True)),
+            profiles_of(values.get("profile", {})),
         )
+
+    def profile(self, name: str) -> Profile:
+        """The mount profile called `name`.
+
+        Raises:
+            NotFoundError: config.toml has no such table.
+        """
+        if name not in self.profiles:
+            known = f"there are {', '.join(sorted(self.profiles))}" if self.profiles else ""
+            raise NotFoundError(
+                f"there is no profile {name[:80]!r}",
+                hint=known or f"write [profile.{name[:80]}] with cubes = […] into {CONFIG_FILE}",
+            )
+        return self.profiles[name]
 
     @property
     def store_path(self) -> Path:
@@ -169,7 +213,7 @@ def _from_file(path: Path) -> dict[str, Any]:
             f"{path} cannot be read: {error.strerror}", hint="see who owns it and its mode"
         ) from None
     for key in values:
-        if key not in _KEYS:
+        if key not in _KEYS | _TABLES:
             raise _invalid(key, f"{path} holds an unknown key", hint=f"known: {_known()}")
     return values
 
@@ -180,8 +224,9 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
         for key in _KEYS
         if environ.get(variable := f"MEMCUBE_{key.upper()}", "") != ""
     }
-    if "insecure" in values:
-        values["insecure"] = [host.strip() for host in values["insecure"].split(",")]
+    for key in ("insecure", "use"):
+        if key in values:
+            values[key] = [item.strip() for item in values[key].split(",")]
     return values
 
 
@@ -200,6 +245,12 @@ def _canonical(scheme: str, host: str) -> Endpoint:
 def _hosts(value: object) -> frozenset[str]:
     if not isinstance(value, list) or not all(isinstance(h, str) and is_host(h) for h in value):
         raise _invalid("insecure", "it is not a list of hosts such as registry.local:5000")
+    return frozenset(value)
+
+
+def _uses(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(use, str) for use in value):
+        raise _invalid("use", f'it is not a list such as ["{USES[0]}"]')
     return frozenset(value)
 
 
@@ -231,7 +282,7 @@ def _number(key: str, value: object) -> int:
 
 
 def _known() -> str:
-    return ", ".join(sorted(_KEYS))
+    return ", ".join(sorted(_KEYS | _TABLES))
 
 
 def _invalid(key: str, why: str, *, hint: str | None = None) -> InvalidSettingError:

@@ -43,6 +43,7 @@ MemcubeError
 ├── UnauthenticatedError       no credentials, or wrong ones
 │   └── TokenExpiredError          credentials that were right once
 ├── ForbiddenError             authenticated, but not allowed
+├── RuleRefusedError           the cube's own rules do not allow this
 ├── PaymentRequiredError       content of a cube that has to be bought
 ├── NotFoundError              no such blob, manifest, tag, cube, memory or file
 ├── ConflictError              somebody else was first, or the thing is immutable
@@ -75,6 +76,7 @@ EXIT_NETWORK = outcomes.EXIT_NETWORK
 EXIT_NOT_FOUND = outcomes.EXIT_NOT_FOUND
 EXIT_OK = outcomes.EXIT_OK
 EXIT_PAYMENT = outcomes.EXIT_PAYMENT
+EXIT_RULE = outcomes.EXIT_RULE
 EXIT_STORAGE = outcomes.EXIT_STORAGE
 EXIT_TRUST = outcomes.EXIT_TRUST
 EXIT_USAGE = outcomes.EXIT_USAGE
@@ -366,6 +368,26 @@ class ForbiddenError(MemcubeError):
     """Authenticated, but not allowed."""
 
     code = "forbidden"
+
+
+class RuleRefusedError(MemcubeError):
+    """The cube's own rules do not allow this: `rule` of its governance, with `value`, at `act`."""
+
+    code = "rule-refused"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        rule: str = "",
+        value: str = "",
+        act: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.rule = rule
+        self.value = value
+        self.act = act
 
 
 class PaymentRequiredError(MemcubeError):

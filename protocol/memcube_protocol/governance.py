@@ -21,6 +21,7 @@ USES: Final = (
     "training",
 )
 REDISTRIBUTIONS: Final = ("allowed", "same-licence", "forbidden")
+PROCESSING: Final = ("anywhere", "local")
 PRIORITIES: Final = ("low", "normal", "high")
 WATERMARKS: Final = ("none", "optional", "required")
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
@@ -108,7 +109,8 @@ class Governance:
     """The rules a cube asks its holders to keep.
 
     `licence` is an SPDX id, or `LicenseRef-…` with a `licence_url`. `allowed_uses` is empty where
-    the licence alone decides. `retention_days` is how long a holder may keep a copy.
+    the licence alone decides. `retention_days` is how long a holder may keep a copy. `processing` says
+    where its content may be used: on every machine, or on the holder's own alone.
     """
 
     licence: str = "NOASSERTION"
@@ -118,6 +120,7 @@ class Governance:
     personal_data: str = "none"
     allowed_uses: tuple[str, ...] = ()
     redistribution: str = "allowed"
+    processing: str = "anywhere"
     expires_at: datetime | None = None
     retention_days: int | None = None
     priority: str = "normal"
@@ -141,6 +144,7 @@ class Governance:
             "personal_data": fields.choice("personalData", PERSONAL_DATA, "none"),
             "allowed_uses": fields.texts("allowedUses", pattern=re.compile("|".join(USES))),
             "redistribution": fields.choice("redistribution", REDISTRIBUTIONS, "allowed"),
+            "processing": fields.choice("processing", PROCESSING, "anywhere"),
             "expires_at": fields.moment("expiresAt"),
             "retention_days": fields.integer("retentionDays", least=1, most=36_525),
             "priority": fields.choice("priority", PRIORITIES, "normal"),
@@ -161,6 +165,7 @@ class Governance:
             "personalData": self.personal_data if self.personal_data != "none" else None,
             "allowedUses": list(self.allowed_uses) or None,
             "redistribution": self.redistribution if self.redistribution != "allowed" else None,
+            "processing": self.processing if self.processing != "anywhere" else None,
             "expiresAt": write_moment(self.expires_at) if self.expires_at else None,
             "retentionDays": self.retention_days,
             "priority": self.priority if self.priority != "normal" else None,

@@ -26,6 +26,7 @@ EXIT_CONFLICT = 10
 EXIT_LIMIT = 11
 EXIT_STORAGE = 12
 EXIT_TRUST = 13
+EXIT_RULE = 14
 EXIT_INTERRUPTED = 130
 
 OUTCOMES: dict[str, Outcome] = {
@@ -72,6 +73,7 @@ OUTCOMES: dict[str, Outcome] = {
     "unauthenticated": Outcome(401, EXIT_AUTH),
     "token-expired": Outcome(401, EXIT_AUTH),
     "forbidden": Outcome(403, EXIT_AUTH),
+    "rule-refused": Outcome(403, EXIT_RULE),
     "payment-required": Outcome(402, EXIT_PAYMENT),
     "not-found": Outcome(404, EXIT_NOT_FOUND),
     "conflict": Outcome(409, EXIT_CONFLICT),

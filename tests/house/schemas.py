@@ -152,6 +152,7 @@ def governance_part() -> Schema:
         personalData=choice(*governance.PERSONAL_DATA),
         allowedUses=several(choice(*governance.USES), 64, uniqueItems=True),
         redistribution=choice(*governance.REDISTRIBUTIONS),
+        processing=choice(*governance.PROCESSING),
         expiresAt={"type": "string", "pattern": SECOND},
         retentionDays=integer(1, 36_525),
         priority=choice(*governance.PRIORITIES),

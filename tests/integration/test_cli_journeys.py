@@ -22,6 +22,7 @@ from memcube_protocol.errors import (
     EXIT_INVALID,
     EXIT_NETWORK,
     EXIT_NOT_FOUND,
+    EXIT_RULE,
     EXIT_TRUST,
 )
 from support.machine import Machine
@@ -278,8 +279,9 @@ def test_personal_memory_becomes_public_only_when_meant(
 ) -> None:
     folder = tmp_path / "agent"
     publisher.ok("init", folder, "--template", "agent", "--name", f"{ada.name}/{fresh('agent')}")
-    told = publisher.fails(EXIT_CONFLICT, "push", folder, "--public")
-    assert "sensitivity confidential and personal_data personal" in told
+    told = publisher.fails(EXIT_RULE, "push", folder, "--public")
+    assert "sensitivity = confidential: everybody could read it" in told
+    assert "also personal_data = personal" in told
     assert "--yes" in told
     publisher.ok("push", folder)
     assert publisher.json("push", folder, "--public", "--yes")["visibility"] == "public"

@@ -21,6 +21,7 @@ from memcube_protocol.errors import (
     InvalidManifestError,
     InvalidReferenceError,
     MemcubeError,
+    RuleRefusedError,
     TrustError,
     YankedError,
     outcome_of,
@@ -237,5 +238,5 @@ def _failed(name: str, tag: str, error: MemcubeError, digest: Digest | None = No
         return Row(name, tag, Fate.SKIPPED, about, "not a cube")
     if isinstance(error, YankedError):
         return Row(name, tag, Fate.SKIPPED, about, str(error))
-    fate = Fate.REFUSED if isinstance(error, TrustError) else Fate.FAILED
+    fate = Fate.REFUSED if isinstance(error, TrustError | RuleRefusedError) else Fate.FAILED
     return Row(name, tag, fate, about, str(error), exit_code=code)

@@ -22,7 +22,7 @@ class Fate(enum.Enum):
     PRUNED = "pruned"
     """Gone at the source; so is the copy's tag now."""
     REFUSED = "refused"
-    """The trust policy speaks against it."""
+    """The trust policy, or a rule of the cube itself, speaks against it."""
     ALARM = "alarm"
     """A version has another content than before, at the source or at the target."""
     FAILED = "failed"

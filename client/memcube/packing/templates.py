@@ -109,6 +109,7 @@ licence = "CC-BY-4.0"         # an SPDX id, or LicenseRef-… with licence_url
 sensitivity = {sensitivity}      # public, internal, confidential, restricted
 personal_data = {personal_data}        # none, pseudonymous, personal, special-category
 redistribution = "allowed"    # allowed, same-licence, forbidden
+# allowed_uses = ["research"]  # and expires_at, processing = "local": docs/spec/rules.md
 
 [memories.plaintext]
 title = "Records"

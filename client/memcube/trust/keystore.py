@@ -12,6 +12,7 @@ import re
 import secrets as randomness
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Final, Self
 from memcube_protocol.errors import (
     ConflictError,
     InvalidStatementError,
+    MemcubeError,
     NotFoundError,
     PassphraseMissingError,
     SigningKeyError,
@@ -195,6 +197,15 @@ class KeyStore:
         """
         names = sorted(path.stem for path in self._folder.glob("*.pem"))
         return tuple(self.entry(name) for name in names if _NAME.fullmatch(name))
+
+    def ids(self) -> frozenset[str]:
+        """The ids of the keys whose private half lies here; a damaged file counts as none."""
+        found: set[str] = set()
+        for path in self._folder.glob("*.pem"):
+            with suppress(MemcubeError):
+                public = self._read(path.with_suffix(".pub"), path.stem)
+                found.add(PublicKey.from_pem(public).id)
+        return frozenset(found)
 
     def entry(self, name: str = DEFAULT_KEY) -> KeyEntry:
         """The key called `name`, as it is listed; one in a token is opened for it.

@@ -172,6 +172,7 @@ def _terms(config: CubeConfig) -> Html:
         ("Its text", governance.licence_url),
         ("Redistribution", governance.redistribution),
         ("Allowed uses", ", ".join(governance.allowed_uses) or None),
+        ("Processing", governance.processing),
         ("Sensitivity", governance.sensitivity),
         ("Personal data", governance.personal_data),
         ("Expires", expires.strftime(_SECONDS) if expires else None),
