@@ -164,21 +164,26 @@ class DirectUploads:
         return [part.number for part in held if part.size == direct.part_size(part.number)]
 
     def cancel(self, principal: Principal, upload_id: str) -> None:
-        """Forget the upload and whatever came of it.
+        """Forget the upload and whatever came of it; requests that were signed for it are good no more.
 
         Raises:
             NotFoundError: see `resume`.
         """
         guarantees = self.store.guarantees()
 
-        def end(session: Session) -> None:
-            _resume(session, principal, upload_id, guarantees)
+        def end(session: Session) -> OpenDirect:
+            direct = _resume(session, principal, upload_id, guarantees)
             session.execute(delete(Upload).where(col(Upload.id) == upload_id))
+            return direct
 
-        self.database.run(end)
+        direct = self.database.run(end)
         # Not before: the upload may have become a blob at the same moment, whose bytes these are.
         self.blobs.abort(upload_id)
         self.blobs.delete(upload_id)
+        if direct.is_whole:
+            # Else the blob could be put after all, into nobody's quota. Swept with other orphans, later
+            # than the last signed request.
+            self.store.occupy(upload_id)
 
     def discard(self, upload_id: str) -> None:
         """See `uploading.discard`."""

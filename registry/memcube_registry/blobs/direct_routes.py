@@ -18,7 +18,7 @@ from memcube_registry.database import utc_now
 from memcube_registry.services import services_of
 
 Asked = Request[Any, Any, Any]
-PARTS_AT_ONCE: Final = 100
+PARTS_AT_ONCE: Final = 16
 _TAGS: Final = ["uploads"]
 _Size = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -37,6 +38,7 @@ from memcube_registry.database import utc_now
 from memcube_registry.exchange import serve
 from memcube_registry.metrics import Metrics
 from memcube_registry.observability import log
+from memcube_registry.storage.ahead import read_ahead
 from memcube_registry.storage.direct import HeldPart
 
 WAIT_S: Final = 25.0
@@ -45,7 +47,11 @@ LEASE: Final = timedelta(seconds=60)
 """How long a process that reads back may be silent before another one takes over."""
 _RENEWAL_S: Final = 10.0
 _THREADS: Final = 4
+_AT_ONCE: Final = 3
+"""Uploads of one account that are read back at once: others find a thread."""
 _KEPT: Final = 1000
+_TURN_S: Final = 1.0
+"""How long a request waits that finds no thread free for its account."""
 
 
 class Proof(StrEnum):
@@ -106,6 +112,9 @@ class Prover:
             direct = await serve(self.uploads.resume, principal, upload_id)
             if direct.is_whole:
                 return await serve(self._accept_whole, principal, direct)
+            if self._running_for(principal) >= _AT_ONCE:
+                await asyncio.sleep(_TURN_S)
+                return Underway(0)
             job = self._start(principal, direct)
         assert job.future is not None, "a job is kept once it runs"
         running = asyncio.wrap_future(job.future)
@@ -120,6 +129,14 @@ class Prover:
         """Let no further upload be proven here, and wait for what runs to notice."""
         self._stopped.set()
         self._threads.shutdown(cancel_futures=True)
+
+    def _running_for(self, principal: Principal) -> int:
+        return sum(
+            job.account_id == principal.account_id
+            and job.future is not None
+            and not job.future.done()
+            for job in self._jobs.values()
+        )
 
     def _start(self, principal: Principal, direct: OpenDirect) -> _Job:
         job = self._jobs.get(direct.upload.id)
@@ -176,8 +193,7 @@ class Prover:
     def _read_back(self, direct: OpenDirect, job: _Job) -> None:
         hasher, renewed_s = direct.digest.hasher(), time.monotonic()
         began_s = renewed_s
-        pieces = self.uploads.blobs.read(direct.location)
-        try:
+        with closing(read_ahead(self.uploads.blobs, direct.location, direct.size_bytes)) as pieces:
             for piece in pieces:
                 hasher.update(piece)
                 job.size += len(piece)
@@ -186,8 +202,6 @@ class Prover:
                 if time.monotonic() - renewed_s > _RENEWAL_S:
                     self._renew(direct, job.size)
                     renewed_s = time.monotonic()
-        finally:
-            pieces.close()
         self._metrics.count_read_back(job.size)
         log.info(
             "a direct upload was read back",

@@ -92,6 +92,14 @@ class Assembler(Protocol):
 class DirectWrites(Signer, Assembler, Protocol):
     """A store that clients can write to."""
 
+    def occupy(self, location: str) -> None:
+        """Put an empty object at `location`, so that no request signed for it puts one any more.
+
+        Raises:
+            StorageError, UnavailableError: it could not be put.
+        """
+        ...
+
     def guarantees(self) -> Guarantees:
         """What the store was seen to do, tried out when it is first asked.
 

@@ -108,6 +108,11 @@ class S3Direct:
                     hint="ask for the upload's state and go on from there",
                 ) from error
 
+    def occupy(self, location: str) -> None:
+        """See `DirectWrites.occupy`."""
+        with translated(f"object {location}"):
+            self._client.put_object(**self._at(location), Body=b"")
+
     def arrived(self, location: str) -> int | None:
         """See `DirectWrites.arrived`."""
         try:

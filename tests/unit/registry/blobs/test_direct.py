@@ -21,7 +21,7 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from memcube_registry.blobs import direct as direct_module
-from memcube_registry.blobs import uploading
+from memcube_registry.blobs import proving, uploading
 from memcube_registry.blobs.direct import Announcement, Found, OpenDirect, part_bytes_of
 from memcube_registry.blobs.models import DirectUpload
 from memcube_registry.blobs.proving import LEASE, Proof, Proven, Underway
@@ -31,7 +31,7 @@ from memcube_registry.database import Database, utc_now
 from memcube_registry.storage.claims import MemoryClaims
 from memcube_registry.storage.direct import Guarantees
 from memcube_registry.storage.s3 import Bucket, Place, S3Store
-from support.direct import NAME, DirectCore
+from support.direct import NAME, DirectCore, put
 from support.moto import moto_server
 from support.postgres import migrated_url
 from support.registry_core import Core
@@ -252,6 +252,19 @@ def test_the_same_blob_sent_twice_is_kept_once(ann: DirectCore) -> None:
     assert len(list(ann.store.objects())) == 1
 
 
+def test_one_account_does_not_take_every_thread_that_reads_back(
+    ann: DirectCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(7 * MIB)
+    direct = ann.begin(content)
+    ann.put(direct, content)
+    monkeypatch.setattr(proving, "_TURN_S", 0)
+    with monkeypatch.context() as none_free:
+        none_free.setattr(proving, "_AT_ONCE", 0)
+        assert ann.complete(direct) == Underway(0)
+    assert isinstance(ann.complete(direct), Proven)
+
+
 def test_cancelling_leaves_nothing(ann: DirectCore) -> None:
     content = os.urandom(11 * MIB)
     direct = ann.begin(content)
@@ -260,6 +273,16 @@ def test_cancelling_leaves_nothing(ann: DirectCore) -> None:
     assert not list(ann.store.uploads())
     assert not list(ann.store.objects())
     assert ann.reserved_bytes() == 0
+
+
+def test_what_was_signed_before_it_was_cancelled_keeps_no_bytes(ann: DirectCore) -> None:
+    """Else an account could fill the store past its quota: announce, sign, cancel, put."""
+    content = os.urandom(1000)
+    direct = ann.begin(content)
+    ((_, signed),) = ann.uploads.sign(direct, {1: direct.digest.hex}, ann.core.now)
+    ann.uploads.cancel(ann.core.principal, direct.upload.id)
+    assert put(signed.url, dict(signed.headers), content) in (404, 412)
+    assert not ann.uploads.store.arrived(direct.location)
 
 
 @pytest.mark.parametrize("size", [1000, 11 * MIB])
