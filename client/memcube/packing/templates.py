@@ -27,6 +27,9 @@ class Template(NamedTuple):
     promises: str | None = None
 
 
+AGENT: Final = "agent"
+"""The template of what is about a person."""
+
 TEMPLATES: Final[Mapping[str, Template]] = {
     "expert": Template(
         "What an expert knows",
@@ -46,7 +49,7 @@ TEMPLATES: Final[Mapping[str, Template]] = {
         ),
         "Put one record a line into plaintext/records.jsonl: facts, procedures, skills.",
     ),
-    "agent": Template(
+    AGENT: Template(
         "What an agent remembers of its user",
         (
             {
@@ -110,7 +113,9 @@ sensitivity = {sensitivity}      # public, internal, confidential, restricted
 personal_data = {personal_data}        # none, pseudonymous, personal, special-category
 redistribution = "allowed"    # allowed, same-licence, forbidden
 # allowed_uses = ["research"]  # and expires_at, processing = "local": docs/spec/rules.md
+"""
 
+_RECORDS_TITLE: Final = """
 [memories.plaintext]
 title = "Records"
 """
@@ -133,10 +138,7 @@ def write_template(folder: Path, template: str, name: str) -> tuple[str, ...]:
         )
     contents = _contents(TEMPLATES[template], template, name)
     if is_filled:
-        toml = contents[FILE_NAME].partition("\n[memories.")[0]
-        contents = {
-            FILE_NAME: toml.replace(json.dumps(TEMPLATES[template].title), json.dumps(name))
-        }
+        contents = {FILE_NAME: _config(name, name, personal=template == AGENT)}
     Draft.parse(contents[FILE_NAME].encode())
     with storage_errors(f"{folder} cannot be written"):
         for path, text in contents.items():
@@ -149,14 +151,22 @@ def write_template(folder: Path, template: str, name: str) -> tuple[str, ...]:
     return tuple(contents)
 
 
-def _contents(template: Template, kind: str, name: str) -> dict[str, str]:
-    personal = kind == "agent"
-    toml = _TOML.format(
+def agent_config(name: str) -> str:
+    """The memcube.toml of the cube `name` that an agent fills: confidential, about a person."""
+    return _config(name, name, personal=True)
+
+
+def _config(name: str, title: str, *, personal: bool) -> str:
+    return _TOML.format(
         name=json.dumps(name),
-        title=json.dumps(template.title),
+        title=json.dumps(title),
         sensitivity='"confidential"' if personal else '"public"',
         personal_data='"personal"' if personal else '"none"',
     )
+
+
+def _contents(template: Template, kind: str, name: str) -> dict[str, str]:
+    toml = _config(name, template.title, personal=kind == AGENT) + _RECORDS_TITLE
     card = (
         f"# {template.title}\n\nWhat this memory is, where it comes from, what it is good for.\n\n"
         f"## Next\n\n{template.steps}\n\nThen: `memcube push .`\n"

@@ -1,4 +1,4 @@
-"""The lock of the store: many users at once, or one that removes."""
+"""The lock of the store, and of other folders: many users at once, or one that changes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from memcube_protocol.errors import ConflictError, StorageError
 
 from memcube.store.files import make_folder, open_file, storage_error, try_lock
 
-_POLL_S: Final = 0.05
+_POLL_S: Final = (0.001, 0.05)
+"""First and longest pause between two looks: who waits soon gets in between two short acts of another."""
 
 
 @contextmanager
-def hold_lock(path: Path, *, exclusive: bool, wait_s: float) -> Iterator[None]:
-    """Holds the lock at `path`; a store that nobody can write needs none.
+def hold_lock(
+    path: Path, *, exclusive: bool, wait_s: float, what: str = "the store"
+) -> Iterator[None]:
+    """Holds the lock at `path`, which guards `what`; a store that nobody can write needs none.
 
     Raises:
         ConflictError: others held it for `wait_s` seconds.
@@ -30,14 +33,15 @@ def hold_lock(path: Path, *, exclusive: bool, wait_s: float) -> Iterator[None]:
         yield
         return
     try:
-        deadline = time.monotonic() + wait_s
+        deadline, pause_s = time.monotonic() + wait_s, _POLL_S[0]
         while not try_lock(descriptor, exclusive=exclusive):
             if time.monotonic() > deadline:
                 raise ConflictError(
-                    f"the store has been in use by another process for {wait_s:.0f} s",
+                    f"{what} has been in use by another process for {wait_s:.0f} s",
                     hint="run the command again when the other one is done",
                 )
-            time.sleep(_POLL_S)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.2, _POLL_S[1])
         yield
     finally:
         os.close(descriptor)

@@ -1,0 +1,69 @@
+"""Searching a few thousand records that change at every call: BM25 in memory, one record at a time.
+
+Terms and scores are those of a cube's own index (docs/spec/records.md, "Search"), so that hits of
+both can be ranked together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from memcube_protocol import text
+
+_K1: Final = 1.2
+_B: Final = 0.75
+
+
+class TermIndex:
+    """Which of the texts added so far hold which terms. Ids are the caller's."""
+
+    def __init__(self) -> None:
+        self._terms: dict[str, tuple[str, ...]] = {}
+        self._lengths: dict[str, int] = {}
+        self._holders: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._total = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def add(self, name: str, content: str) -> None:
+        """Let `content` be found as `name`, in the place of what was."""
+        self.remove(name)
+        counts = Counter(text.terms(content))
+        self._terms[name] = tuple(counts)
+        self._lengths[name] = counts.total()
+        self._total += self._lengths[name]
+        for term, count in counts.items():
+            self._holders[term][name] = count
+
+    def remove(self, name: str) -> None:
+        """Find `name` no longer; nothing happens if it is not there."""
+        if name not in self._lengths:
+            return
+        self._total -= self._lengths.pop(name)
+        for term in self._terms.pop(name):
+            holders = self._holders[term]
+            del holders[name]
+            if not holders:
+                del self._holders[term]
+
+    def ranked(self, terms: Sequence[str]) -> list[tuple[str, float]]:
+        """Names with any of the distinct `terms`, best first: those with all, then those with some."""
+        scores: defaultdict[str, float] = defaultdict(float)
+        matched: Counter[str] = Counter()
+        average = max(self._total / max(len(self), 1), 1.0)
+        for term in terms:
+            holders = self._holders.get(term, {})
+            rarity = self._rarity(len(holders))
+            for name, count in holders.items():
+                damping = _K1 * (1 - _B + _B * self._lengths[name] / average)
+                scores[name] += rarity * count * (_K1 + 1) / (count + damping)
+                matched[name] += 1
+        order = sorted(scores, key=lambda name: (matched[name] < len(terms), -scores[name], name))
+        return [(name, scores[name]) for name in order]
+
+    def _rarity(self, holders: int) -> float:
+        return math.log(1 + (len(self) - holders + 0.5) / (holders + 0.5))
