@@ -41,6 +41,8 @@ Name = Reference | str
 Filters = Iterable[str]
 Names: TypeAlias = "Name | Iterable[Name] | Mapping[Name, int | None]"
 """One reference, several, or several with their priorities."""
+OverlayPlace: TypeAlias = "Overlay | Path | str"
+"""An overlay, or the folder of one."""
 Place: TypeAlias = "Name | LayoutPlace"
 """A reference, or a folder: `oci:FOLDER[:TAG]`."""
 
@@ -295,7 +297,7 @@ class Client:
         *,
         model: Any = None,
         tokenizer: Any = None,
-        overlay: Overlay | None = None,
+        overlay: OverlayPlace | None = None,
         budget_tokens: int = CONTEXT_TOKENS,
         filters: Filters = (),
         trust: Trust = NORMAL_TRUST,
@@ -305,7 +307,8 @@ class Client:
         """Make the memories of one cube or several usable by `model`; see `mounting.mount`.
 
         A mapping gives each reference its priority, from 1 to 100; otherwise the publisher's word
-        decides, and among equals the order.
+        decides, and among equals the order. `overlay` is where `remember` writes: a cube folder of
+        the user's own, made where it is absent.
         """
         from memcube import mounting
 
@@ -319,11 +322,18 @@ class Client:
             cubes,
             model=model,
             tokenizer=tokenizer,
-            overlay=overlay,
+            overlay=self._overlay(overlay),
             budget_tokens=budget_tokens,
             allow_unverified_base=allow_unverified_base,
             rebuild=rebuild,
         )
+
+    def _overlay(self, place: OverlayPlace | None) -> Overlay | None:
+        if not isinstance(place, Path | str):
+            return place
+        from memcube.overlay import Overlay
+
+        return Overlay.open(place, store=self.context.store)
 
     def _mountable(self, name: Name, selection: Selection, trust: Trust) -> Verified:
         verified = consume.open_cube(

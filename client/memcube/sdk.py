@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from memcube_protocol.reference import Reference
 
-from memcube.client import Client, Name, Names
+from memcube.client import Client, Name, Names, OverlayPlace
 from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Trust
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memcube.consume import Found, Verified
     from memcube.copying import Copied
     from memcube.holdings import Held
-    from memcube.mounting import MountedMemory, Overlay
+    from memcube.mounting import MountedMemory
     from memcube.packing.pack import Packed
     from memcube.publish import Published
     from memcube.store import Pruned
@@ -138,7 +138,7 @@ def mount(
     *,
     model: Any = None,
     tokenizer: Any = None,
-    overlay: Overlay | None = None,
+    overlay: OverlayPlace | None = None,
     budget_tokens: int = CONTEXT_TOKENS,
     filters: Iterable[str] = (),
     trust: Trust = NORMAL_TRUST,

@@ -10,6 +10,7 @@ the records, which fit every model. Each kind goes through the cubes in the orde
 
 from __future__ import annotations
 
+from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit
 from memcube.mounting.loading import Chosen, MemLoader, mount
 from memcube.mounting.mounted import MountedCube, MountedMemory
@@ -18,6 +19,7 @@ from memcube.mounting.steps import MountStep, Step
 
 __all__ = [
     "Chosen",
+    "Forgotten",
     "Hit",
     "MemLoader",
     "MountStep",

@@ -13,6 +13,7 @@ from memcube_protocol.records import Record
 
 from memcube.consume import Verified
 from memcube.context import CONTEXT_TOKENS
+from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit, Ranking, fuse
 from memcube.mounting.sources import Overlay, RecordSource
 from memcube.mounting.steps import MountStep
@@ -190,14 +191,14 @@ class MountedMemory:
         """
         return self._overlay().remember(text, **fields)
 
-    def forget(self, record_id: str) -> None:
-        """Let a record never be shown again; see `Overlay.forget`.
+    def forget(self, record_id: str) -> Forgotten:
+        """Let a record never be shown again; says where copies of it are left.
 
         Raises:
             ConflictError: there is no overlay.
             NotFoundError: there is no such record.
         """
-        self._overlay().forget(record_id)
+        return self._overlay().forget(record_id)
 
     def new_cache(self) -> Any:
         """A fresh cache that starts behind the mounted KV memory, for one prompt; None without one.

@@ -10,6 +10,7 @@ from memcube_protocol import timestamps
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
 
+from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Overlay(RecordSource, Protocol):
         """
         ...
 
-    def forget(self, record_id: str) -> None:
-        """Let the record of this id never be shown again.
+    def forget(self, record_id: str) -> Forgotten:
+        """Let the record of this id never be shown again; says where copies of it are left.
 
         Raises:
             NotFoundError: there is none.

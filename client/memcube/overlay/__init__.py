@@ -7,7 +7,6 @@
 `memcube push my-notes` publishes it like any other folder (docs/spec/folder.md).
 """
 
-from memcube.overlay.forgotten import Forgotten
 from memcube.overlay.overlay import Overlay
 
-__all__ = ["Forgotten", "Overlay"]
+__all__ = ["Overlay"]

@@ -15,10 +15,11 @@ from memcube_protocol.errors import InvalidRecordError, NotFoundError
 from memcube_protocol.records import Record, Source
 from memcube_protocol.text import query_terms
 
-from memcube.memories.plaintext import Filters, Hit
+from memcube.memories.plaintext import Filters
 from memcube.memories.plaintext_build import indexed_text
+from memcube.mounting.forgotten import Forgotten
+from memcube.mounting.hits import Hit
 from memcube.overlay.copies import copies_of
-from memcube.overlay.forgotten import Forgotten
 from memcube.overlay.segments import Segments, make_durable
 from memcube.overlay.showing import is_shown
 from memcube.overlay.term_index import TermIndex
@@ -170,14 +171,20 @@ class Overlay:
         return Forgotten(record, copies_of(self._store, self.name, record_id))
 
     def read(self, record_id: str) -> Record:
-        """The record called `record_id`, also one that is archived or out of date.
+        """The record called `record_id`.
 
         Raises:
-            NotFoundError: the folder holds no such record.
+            NotFoundError: the folder holds none that may be shown.
         """
         with self._lock:
             self._look()
-            return self._find(record_id)
+            record = self._find(record_id)
+        if not is_shown(record, Filters(), self._clock()):
+            raise NotFoundError(
+                f"record {record_id} of the overlay {self.name} is archived or out of date",
+                hint="it can be forgotten; its dates stand in the folder",
+            )
+        return record
 
     def records(self) -> Iterator[Record]:
         """All records that may be shown now, sorted by id."""
@@ -204,7 +211,7 @@ class Overlay:
                 if len(hits) >= limit:
                     break
                 if is_shown(self._records[name], filters, now):
-                    hits.append(Hit(self._records[name], score))
+                    hits.append(Hit(self._records[name], score, self.name))
         return hits
 
     def close(self) -> None:
