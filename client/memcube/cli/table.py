@@ -46,6 +46,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "proof": Place("proof:proof", "Take the evidence about a cube along, for offline use."),
         "inspect": Place("inspect:inspect", "Show what a cube says of itself."),
         "mount": Place("mount:mount", "Make a cube usable by a model and ask it."),
+        "mcp": Place("mcp:mcp", "Give agents the memories of cubes, over MCP."),
     },
     "Keep": {
         "ls": Place("ls:ls", "List the cubes in the local store."),

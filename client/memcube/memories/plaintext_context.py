@@ -99,11 +99,12 @@ def _body(record: Record, text: str, cube: str | None) -> str:
         "valid from": record.valid_from,
         "updated": record.updated_at or record.created_at,
     }
-    said = ", ".join(f"{name}: {_one_line(value)}" for name, value in facts.items() if value)
+    said = ", ".join(f"{name}: {one_line(value)}" for name, value in facts.items() if value)
     return f"[{said}]\n{neutralise(text)}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """`text` neutralised, in one line and without brackets, which stand around ids."""
     return neutralise(text).replace("\n", " ").replace("[", "⁅").replace("]", "⁆")
 
 

@@ -98,10 +98,6 @@ class Overlay:
         overlay._look()
         return overlay
 
-    def __len__(self) -> int:
-        self._look()
-        return len(self._records)
-
     def remember(
         self,
         text: str,

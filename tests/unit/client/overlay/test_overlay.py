@@ -78,7 +78,7 @@ class TestRemember:
             overlay.remember(f"fact {number}: " + "word " * 20)
         assert all(len(content) <= 700 for content in files_of(overlay).values())
         assert [*files_of(overlay)][-1] == "memory-000002.jsonl"
-        assert len(Overlay.open(overlay.folder)) == 4
+        assert len([*Overlay.open(overlay.folder).records()]) == 4
 
     @pytest.mark.parametrize("text", ["", " \n", "\ud800"])
     def test_refuses_what_is_no_text(self, overlay: Overlay, text: str) -> None:
@@ -103,7 +103,7 @@ class TestRemember:
         (path,) = overlay.folder.glob("plaintext/*")
         path.write_bytes(path.read_bytes() + b'{"id":"mine","text":"by hand"}')
         overlay.remember("by the agent again")
-        assert len(Overlay.open(overlay.folder)) == 3
+        assert len([*Overlay.open(overlay.folder).records()]) == 3
 
 
 class TestForget:

@@ -1,0 +1,223 @@
+"""`memcube mcp`: mounted memories for agents that speak the Model Context Protocol."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from memcube.cli.answer import Answer
+from memcube.cli.command import command
+from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+
+if TYPE_CHECKING:
+    from memcube.mcp.guard import Entrance
+
+_CLIENTS: Final = ("claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "gemini-cli")
+_TOKEN_VARIABLE: Final = "MEMCUBE_MCP_TOKEN"
+_PASSED_ON: Final = ("MEMCUBE_HOME", "MEMCUBE_ENDPOINT")
+
+
+class _Mcp(click.Group):
+    """Serves where no subcommand is named: `memcube mcp alice/notes`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("mcp", cls=_Mcp)
+def mcp() -> None:
+    """Give agents the memories of cubes, over the Model Context Protocol.
+
+    `memcube mcp alice/notes` is short for `memcube mcp serve alice/notes`.
+    """
+
+
+_overlay_option = click.option(
+    "--overlay",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Let agents remember and forget in this cube folder; without it they only read.",
+)
+
+
+@command(
+    "serve",
+    "memcube mcp serve acme/cardiology:1.4 --overlay ~/notes",
+    "memcube mcp serve alice/notes --http --port 7080 --token-file ~/.memcube-mcp-token",
+)
+@click.argument("references", nargs=-1)
+@_overlay_option
+@click.option("--http", is_flag=True, help="Serve over HTTP instead of stdin and stdout.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=7080, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help=f"Demand the bearer token in this file, which is made if absent; or {_TOKEN_VARIABLE}.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Further name that requests may be for, such as a proxy's.",
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Web page origin that may send requests, such as https://app.example.",
+)
+@offline_option
+@trust_options
+def serve(
+    references: tuple[str, ...],
+    overlay: Path | None,
+    http: bool,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+    offline: bool,
+    trust_mode: str,
+    accept_publisher: str | None,
+    accept_origin: str | None,
+    accept_rollback: bool,
+) -> None:
+    """Mount the cubes REFERENCES and answer an MCP client.
+
+    Tools: search, fetch, read, context, cite, list; with --overlay also remember and forget. Over HTTP
+    the path is /mcp; other machines are let in with a token only, and TLS is a proxy's.
+    """
+    from memcube.mcp.transport import require_sdk, serve_http, serve_stdio
+
+    require_sdk()
+    _require_something(references, overlay)
+    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
+
+    def entrance(bound: int) -> Entrance:
+        from memcube.mcp.guard import Entrance
+
+        return Entrance.of(host, bound, token=_token(token_file), hosts=hosts, origins=origins)
+
+    if http:
+        entrance(port)  # what is refused is refused before anything is mounted
+    with open_client(offline=offline) as client:
+        from memcube.mcp.desk import Desk
+        from memcube.overlay import Overlay
+
+        own = Overlay.open(overlay, store=client.context.store) if overlay else None
+        with client.mount(references, overlay=own, trust=trust) as memory:
+            desk = Desk(memory, own)
+            if http:
+                serve_http(desk, host, port, entrance=entrance, listening=_tell_listening)
+            else:
+                serve_stdio(desk)
+
+
+@command(
+    "install",
+    "memcube mcp install acme/cardiology:1.4 --overlay ~/notes --client claude-desktop",
+    "memcube mcp install alice/notes --client cursor --client vscode --print",
+)
+@click.argument("references", nargs=-1)
+@_overlay_option
+@click.option(
+    "--client",
+    "clients",
+    type=click.Choice(_CLIENTS),
+    multiple=True,
+    required=True,
+    help="The client that is to start memcube; repeatable.",
+)
+@click.option("--name", default="memcube", show_default=True, help="What the client calls it.")
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="Folder of the project, for claude-code and vscode. Default: this one.",
+)
+@click.option("--print", "only_print", is_flag=True, help="Show the file, and write nothing.")
+@offline_option
+def install(
+    references: tuple[str, ...],
+    overlay: Path | None,
+    clients: tuple[str, ...],
+    name: str,
+    project: Path,
+    only_print: bool,
+    offline: bool,
+) -> Answer:
+    """Write the configuration of MCP clients so that they mount the cubes REFERENCES.
+
+    Everything else in the files stays as it is, and a copy of each is kept beside it. Tokens are not
+    written: log in first, with `memcube login`.
+    """
+    from memcube_protocol.reference import Reference
+
+    from memcube.mcp.clients import CLIENTS, installation
+
+    _require_something(references, overlay)
+    for reference in references:
+        Reference.parse(reference)
+    arguments = [*references, *(["--overlay", str(overlay.absolute())] if overlay else [])]
+    arguments += ["--offline"] * offline
+    environment = {key: os.environ[key] for key in _PASSED_ON if os.environ.get(key)}
+    planned = [
+        (
+            CLIENTS[client],
+            installation(
+                CLIENTS[client],
+                name,
+                arguments,
+                home=Path.home(),
+                project=project,
+                environment=environment,
+            ),
+        )
+        for client in clients
+    ]
+    lines: list[str] = []
+    for kind, one in planned:
+        if only_print:
+            lines += [f"{one.path}:", one.content.decode()]
+        elif backup := one.write():
+            lines.append(f"Wrote {one.path} ({kind.title}); as it was: {backup}")
+        else:
+            lines.append(f"Wrote {one.path} ({kind.title})")
+    lines += [] if only_print else ["", "Restart the client to let it see the memories."]
+    paths = [str(one.path) for _, one in planned]
+    return Answer({"name": name, "written": not only_print, "files": paths}, "\n".join(lines))
+
+
+mcp.add_command(serve)
+mcp.add_command(install)
+
+
+def _require_something(references: tuple[str, ...], overlay: Path | None) -> None:
+    if not references and overlay is None:
+        raise click.UsageError(
+            "name a cube, or a folder with --overlay", click.get_current_context()
+        )
+
+
+def _token(path: Path | None) -> str | None:
+    from memcube.mcp.transport import token_in
+
+    return token_in(path) if path else os.environ.get(_TOKEN_VARIABLE) or None
+
+
+def _tell_listening(url: str) -> None:
+    sys.stderr.write(f"memcube mcp answers at {url}\n")
+    sys.stderr.flush()

@@ -1,0 +1,151 @@
+"""Writing the configuration of MCP clients, so that they start `memcube mcp` themselves.
+
+A client's file holds other things of its user: all of it is kept, a copy of the file as it was stays
+beside it, and the new one takes its place in one step. A file that is not strict JSON (some clients
+allow comments) is refused, since writing it anew would lose what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from memcube_protocol import canonical_json, limits
+from memcube_protocol.errors import ConflictError, InvalidJsonError, NotFoundError
+
+from memcube.store import files
+
+BACKUP: Final = ".memcube-backup"
+FILE_BYTES: Final = 8 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKind:
+    """An MCP client: where its file lies below the home or the project folder, and its key."""
+
+    title: str
+    path: str
+    key: str = "mcpServers"
+    in_project: bool = False
+    says_type: bool = False
+
+
+def desktop_path(platform: str) -> str:
+    """Where Claude Desktop keeps its file below the home folder, by `sys.platform`."""
+    file = "Claude/claude_desktop_config.json"
+    places = {"darwin": "Library/Application Support", "win32": "AppData/Roaming"}
+    return f"{places.get(platform, '.config')}/{file}"
+
+
+CLIENTS: Final[Mapping[str, ClientKind]] = {
+    "claude-desktop": ClientKind("Claude Desktop", desktop_path(sys.platform)),
+    "claude-code": ClientKind("Claude Code", ".mcp.json", in_project=True),
+    "cursor": ClientKind("Cursor", ".cursor/mcp.json"),
+    "vscode": ClientKind(
+        "Visual Studio Code", ".vscode/mcp.json", key="servers", in_project=True, says_type=True
+    ),
+    "windsurf": ClientKind("Windsurf", ".codeium/windsurf/mcp_config.json"),
+    "gemini-cli": ClientKind("Gemini CLI", ".gemini/settings.json"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A file with the entry in it: `content` is what it holds then, `before` what it holds now."""
+
+    path: Path
+    content: bytes
+    before: bytes | None
+
+    def write(self) -> Path | None:
+        """Put the new content in place; the copy of the old one, if there was one and it differs.
+
+        Raises:
+            StorageError: it cannot be written; the file is as it was.
+        """
+        if self.content == self.before:
+            return None
+        files.make_folder(self.path.parent)
+        mode = self.path.stat().st_mode & 0o777 if self.before is not None else files.FILE_MODE
+        backup = self.path.with_name(self.path.name + BACKUP)
+        if self.before is not None:
+            files.replace_file(backup, self.before)
+        with files.storage_errors(f"{self.path} cannot be written"):
+            files.replace_file(self.path, self.content)
+            self.path.chmod(mode)
+        return backup if self.before is not None else None
+
+
+def installation(
+    client: ClientKind,
+    name: str,
+    arguments: Sequence[str],
+    *,
+    home: Path,
+    project: Path,
+    environment: Mapping[str, str],
+) -> Installation:
+    """What `memcube mcp` with `arguments` under `name` makes of the client's file.
+
+    Raises:
+        InvalidJsonError: the file is not strict JSON, or another form than the client's.
+        ConflictError: another program is called `name` there.
+        NotFoundError: the command `memcube` is not found.
+        StorageError: the file cannot be read.
+    """
+    # A file that a link leads to, as people keep their settings elsewhere, is changed there.
+    path = Path(os.path.realpath((project if client.in_project else home) / client.path))
+    before = files.read_file(path, FILE_BYTES)
+    whole = _parsed(before, path)
+    servers = whole.setdefault(client.key, {})
+    if not isinstance(servers, dict):
+        raise _not_changed(path, f"{client.key!r} is not an object")
+    if _is_foreign(servers.get(name)):
+        raise ConflictError(
+            f"{path} has another server called {name!r}", hint="choose another with --name"
+        )
+    entry: dict[str, Any] = {"type": "stdio"} if client.says_type else {}
+    entry |= {"command": _command(), "args": ["mcp", "serve", *arguments]}
+    servers[name] = entry | ({"env": dict(environment)} if environment else {})
+    content = json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n"
+    return Installation(path, content, before)
+
+
+def _parsed(content: bytes | None, path: Path) -> dict[str, Any]:
+    if content is None or not content.strip():
+        return {}
+    try:
+        return canonical_json.parse_object(content, what=str(path))
+    except InvalidJsonError as error:
+        raise _not_changed(path, str(error)) from None
+
+
+def _not_changed(path: Path, why: str) -> InvalidJsonError:
+    return InvalidJsonError(
+        f"{path} is not changed: {why}",
+        hint="--print shows the entry; add it by hand where the file holds comments",
+    )
+
+
+def _is_foreign(entry: object) -> bool:
+    """Whether `entry` starts something else than memcube."""
+    if entry is None:
+        return False
+    command = entry.get("command") if isinstance(entry, dict) else None
+    return not isinstance(command, str) or Path(command).stem != "memcube"
+
+
+def _command() -> str:
+    """The whole path of `memcube`: clients start it without the user's shell and its PATH."""
+    own = Path(sys.argv[0])
+    found = str(own.absolute()) if own.stem == "memcube" and own.is_file() else None
+    found = found or shutil.which("memcube")
+    if found is None:
+        raise NotFoundError("the command memcube is not on the PATH", hint="install memcube first")
+    return found

@@ -1,0 +1,124 @@
+"""Who may talk to the HTTP server: checked on the headers, before a byte of the body is read.
+
+A page in a browser can send requests to 127.0.0.1, and with DNS rebinding under a name of its own
+choice. So `Host` must be a name that this server was told it has, `Origin`, which browsers add, one
+that was allowed, and with a token `Authorization` must hold it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from memcube_protocol.errors import InvalidSettingError
+
+from memcube.settings import is_loopback
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TOKEN_CHARS: Final = 32
+_LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Under which names, from which pages, and with which token the server may be asked.
+
+    Raises:
+        InvalidSettingError: the token is short, or holds what no header may.
+    """
+
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        token = self.token
+        if token is not None and (
+            len(token) < TOKEN_CHARS
+            or not token.isascii()
+            or not token.isprintable()
+            or " " in token
+        ):
+            raise InvalidSettingError(
+                f"the token is not {TOKEN_CHARS} or more visible ASCII characters",
+                hint="let --token-file make one: name a file that is not there yet",
+            )
+
+    @classmethod
+    def of(
+        cls,
+        host: str,
+        port: int,
+        *,
+        token: str | None = None,
+        hosts: tuple[str, ...] = (),
+        origins: tuple[str, ...] = (),
+    ) -> Entrance:
+        """The entrance of a server that listens at `host` and `port`, with further `hosts` and `origins`.
+
+        Raises:
+            InvalidSettingError: others than this machine could ask, and no token is demanded.
+        """
+        if not is_loopback(host) and token is None:
+            raise InvalidSettingError(
+                f"{host} can be reached from other machines, and no token is demanded",
+                hint="add --token-file FILE, or listen on 127.0.0.1",
+            )
+        own = _LOOPBACK_NAMES if is_loopback(host) else (*_LOOPBACK_NAMES, host)
+        named = {f"{name}:{port}" for name in own}
+        return cls(
+            frozenset({*named, *(name.lower() for name in hosts)}),
+            frozenset({*(f"http://{name}" for name in named), *origins}),
+            token,
+        )
+
+    def refuses(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, str] | None:
+        """The status and reason that a request with `headers` is refused with; None lets it in."""
+        values: dict[str, list[str]] = {}
+        for name, value in headers:
+            values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        host = values.get("host", [])
+        if len(host) != 1 or host[0].lower() not in self.hosts:
+            return 421, "this server is not called that: see --allow-host"
+        if not set(values.get("origin", [])) <= self.origins:
+            return 403, "requests of pages from there are not allowed: see --allow-origin"
+        if self.token is not None and not self._is_shown(values.get("authorization", [])):
+            return 401, "a bearer token is needed"
+        return None
+
+    def _is_shown(self, authorization: list[str]) -> bool:
+        if len(authorization) != 1:
+            return False
+        scheme, _, shown = authorization[0].partition(" ")
+        expected = (self.token or "").encode()
+        return scheme.lower() == "bearer" and hmac.compare_digest(shown.encode(), expected)
+
+
+class Guard:
+    """An ASGI application that lets only those requests through to `app` that `entrance` allows."""
+
+    def __init__(self, app: Application, entrance: Entrance) -> None:
+        self._app = app
+        self._entrance = entrance
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection, or start and stop with the server."""
+        refused = self._entrance.refuses(scope["headers"]) if scope["type"] == "http" else None
+        if refused is None and scope["type"] in ("http", "lifespan"):
+            await self._app(scope, receive, send)
+        elif refused is not None:
+            await _refuse(send, *refused)
+
+
+async def _refuse(send: Send, status: int, why: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": why.encode()})

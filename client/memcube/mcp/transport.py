@@ -1,0 +1,144 @@
+"""Running the server: over stdio for a client that started it, or over HTTP for several."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from memcube_protocol import limits
+from memcube_protocol.errors import ConflictError, MissingDependencyError
+
+from memcube.mcp.guard import Entrance, Guard
+from memcube.store import files
+
+if TYPE_CHECKING:
+    from memcube.mcp.desk import Desk
+
+PATH: Final = "/mcp"
+BODY_BYTES: Final = 256 * limits.KIB
+SESSIONS: Final = 64
+CONNECTIONS: Final = 64
+_IDLE_S: Final = 30 * 60.0
+_STOP_S: Final = 5
+_TOKEN_BYTES: Final = 4096
+
+
+def require_sdk() -> None:
+    """Refuse early, before anything is mounted.
+
+    Raises:
+        MissingDependencyError: the SDK is not installed.
+    """
+    try:
+        import mcp.server
+    except ImportError:
+        raise MissingDependencyError(
+            "`memcube mcp` needs the package 'mcp', which is not installed",
+            hint="pip install 'memcube[mcp,plaintext]'",
+        ) from None
+    del mcp
+
+
+def serve_stdio(desk: Desk) -> None:
+    """Answer on stdin and stdout until the client closes them."""
+    import anyio
+
+    anyio.run(_stdio, desk)
+
+
+async def _stdio(desk: Desk) -> None:
+    from mcp.server.stdio import stdio_server
+
+    from memcube.mcp.server import server_of
+
+    server = server_of(desk)
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+def application(desk: Desk, entrance: Entrance) -> Guard:
+    """The ASGI application behind its guard; its lifespan must be run."""
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from memcube.mcp.server import server_of
+
+    app = server_of(desk).streamable_http_app(
+        streamable_http_path=PATH,
+        json_response=True,
+        max_request_body_size=BODY_BYTES,
+        max_sessions=SESSIONS,
+        session_idle_timeout=_IDLE_S,
+        # Names and pages are the guard's, which knows what the user allowed.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    return Guard(app, entrance)
+
+
+def serve_http(
+    desk: Desk,
+    host: str,
+    port: int,
+    *,
+    entrance: Callable[[int], Entrance],
+    listening: Callable[[str], None],
+) -> None:
+    """Answer at `host` and `port` (0: a free one) until the process is stopped.
+
+    `entrance` is made for the port that was got; `listening` hears the URL once requests are taken.
+
+    Raises:
+        ConflictError: the address is in use, or is none of this machine.
+        InvalidSettingError: whatever `entrance` raises.
+    """
+    import anyio
+    import uvicorn
+
+    with _bound(host, port) as listener:
+        port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            application(desk, entrance(port)),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=_STOP_S,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        listening(f"http://{shown}:{port}{PATH}")
+        serve: Any = partial(uvicorn.Server(config).serve, sockets=[listener])
+        anyio.run(serve)
+
+
+def token_in(path: Path) -> str:
+    """The token that the file `path` holds; a new one is written where there is no file.
+
+    Raises:
+        StorageError: others may write the file, or it cannot be read or written.
+    """
+    content = files.read_own_file(path, _TOKEN_BYTES, folder=False)
+    if content is None:
+        content = secrets.token_urlsafe(32).encode()
+        files.replace_file(path, content + b"\n")
+    return content.decode("ascii", "replace").strip()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise ConflictError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}",
+            hint="name another port, or 0 for a free one",
+        ) from None
+    return listener

@@ -1,0 +1,46 @@
+"""A small cube and an overlay, mounted without a registry, for those who ask mounted memories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from memcube.client import Client
+from memcube.dumper import MemDumper
+from memcube.mcp.desk import Desk
+from memcube.overlay import Overlay
+from memcube.settings import Settings
+
+HANDBOOK = "acme/handbook:1.0.0"
+RECORDS = (
+    {
+        "id": "ferry",
+        "text": "The ferry leaves at nine.",
+        "subject": "travel",
+        "tags": ["boat"],
+        "updated_at": "2026-03-01T00:00:00Z",
+        "source": {"uri": "https://acme.example/ferry"},
+    },
+    {"id": "pager", "text": "The pager lies in the drawer.", "type": "procedure"},
+    {"id": "old", "text": "The ferry left at eight.", "valid_to": "2020-01-01T00:00:00Z"},
+)
+
+
+def pack_handbook(home: Path, records: Sequence[Mapping[str, object]] = RECORDS) -> dict[str, str]:
+    """Pack the cube `HANDBOOK` in the store of `home`; the environment of who uses that store."""
+    environ = {"MEMCUBE_HOME": str(home / "home"), "MEMCUBE_KEYRING": "0"}
+    dumper = MemDumper(home / "handbook", name="acme/handbook", version="1.0.0")
+    dumper.add_records(records)
+    with Client(Settings.load(environ)) as client:
+        client.pack(dumper.folder)
+    return environ
+
+
+@contextmanager
+def mounted_desk(home: Path, records: Sequence[Mapping[str, object]] = RECORDS) -> Iterator[Desk]:
+    """A desk over the cube `HANDBOOK` and the overlay `own`."""
+    with Client(Settings.load(pack_handbook(home, records))) as client:
+        own = Overlay.open(home / "own", store=client.context.store)
+        with client.mount("acme/handbook", overlay=own) as memory:
+            yield Desk(memory, own)

@@ -1,0 +1,136 @@
+"""Writing the configuration of MCP clients: one entry, everything else as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memcube.cli.run import run
+from memcube.mcp import clients
+from memcube.mcp.clients import CLIENTS, Installation, installation
+from memcube_protocol.errors import EXIT_USAGE, ConflictError, InvalidJsonError
+
+CURSOR = CLIENTS["cursor"]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    program = tmp_path / "bin/memcube"
+    program.parent.mkdir()
+    program.write_text("")
+    monkeypatch.setattr("sys.argv", [str(program)])
+    return tmp_path
+
+
+def planned(home: Path, client: str = "cursor", name: str = "memcube", **more: Any) -> Installation:
+    given = {"home": home, "project": home / "project", "environment": {}} | more
+    return installation(CLIENTS[client], name, ["alice/notes"], **given)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_each_client_gets_the_entry_in_its_own_form(home: Path, client: str) -> None:
+    kind, one = CLIENTS[client], planned(home, client, environment={"MEMCUBE_HOME": "/m"})
+    assert one.write() is None
+    assert one.path == (home / "project" if kind.in_project else home) / kind.path
+    entry = json.loads(one.path.read_bytes())[kind.key]["memcube"]
+    assert entry["command"] == str(home / "bin/memcube")
+    assert entry["args"] == ["mcp", "serve", "alice/notes"]
+    assert entry["env"] == {"MEMCUBE_HOME": "/m"}
+    assert ("type" in entry) == kind.says_type
+    assert one.path.stat().st_mode & 0o077 == 0
+
+
+def test_everything_else_in_the_file_stays_and_a_copy_of_it_is_kept(home: Path) -> None:
+    path = home / CURSOR.path
+    path.parent.mkdir()
+    before = '{"theme": "é", "mcpServers": {"z": {"command": "x"}, "a": {}}, "n": [1.5, null]}'
+    path.write_text(before)
+    path.chmod(0o640)
+    backup = planned(home).write()
+    assert backup is not None
+    assert backup.read_text() == before
+    after = json.loads(path.read_text())
+    assert [*after["mcpServers"]] == ["z", "a", "memcube"]
+    del after["mcpServers"]["memcube"]
+    assert after == json.loads(before)
+    assert [*after] == ["theme", "mcpServers", "n"]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_same_again_changes_nothing(home: Path) -> None:
+    planned(home).write()
+    again = planned(home)
+    assert again.content == again.before
+    assert again.write() is None
+
+
+def test_an_entry_of_memcube_is_brought_up_to_date_and_another_is_left(home: Path) -> None:
+    planned(home, environment={"MEMCUBE_HOME": "/old"}).write()
+    planned(home).write()
+    path = home / CURSOR.path
+    assert "env" not in json.loads(path.read_text())["mcpServers"]["memcube"]
+    path.write_text('{"mcpServers": {"memcube": {"command": "/bin/other"}}}')
+    with pytest.raises(ConflictError, match="another server"):
+        planned(home)
+    assert planned(home, name="memories").content
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"a": 1, // comment\n}', "[]", '{"mcpServers": []}', '{"a": 1, "a": 2}', "\ud800"],
+    ids=["comment", "list", "other form", "twice", "no UTF-8"],
+)
+def test_a_file_that_would_lose_something_is_not_changed(home: Path, content: str) -> None:
+    path = home / CURSOR.path
+    path.parent.mkdir()
+    path.write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(InvalidJsonError, match="not changed"):
+        planned(home)
+
+
+def test_a_file_behind_a_link_is_changed_where_it_lies(home: Path) -> None:
+    kept = home / "dotfiles/mcp.json"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    path = home / CURSOR.path
+    path.parent.mkdir()
+    path.symlink_to(kept)
+    planned(home).write()
+    assert path.is_symlink()
+    assert "memcube" in kept.read_text()
+
+
+def test_the_command_line_writes_what_it_shows(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setenv("MEMCUBE_HOME", str(home / "memcube"))
+    monkeypatch.setenv("MEMCUBE_TOKEN", "secret")
+    words = ["mcp", "install", "alice/notes", "--overlay", str(home / "own"), "--client", "cursor"]
+    assert run([*words, "--print"]) == 0
+    shown = capsys.readouterr().out
+    assert not (home / CURSOR.path).exists()
+    assert run(words) == 0
+    written = (home / CURSOR.path).read_text()
+    assert written in shown
+    assert "secret" not in written
+    entry = json.loads(written)["mcpServers"]["memcube"]
+    assert entry["args"] == ["mcp", "serve", "alice/notes", "--overlay", str(home / "own")]
+    assert entry["env"]["MEMCUBE_HOME"] == str(home / "memcube")
+
+
+def test_a_call_without_a_cube_or_an_overlay_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words in (["mcp", "serve"], ["mcp", "--http"], ["mcp", "install", "--client", "cursor"]):
+        assert run(words) == EXIT_USAGE
+        assert "name a cube" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_claude_desktop_is_found_on_every_system(platform: str) -> None:
+    place = clients.desktop_path(platform)
+    assert place.endswith("/Claude/claude_desktop_config.json")
+    assert not Path(place).is_absolute()

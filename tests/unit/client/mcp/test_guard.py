@@ -1,0 +1,126 @@
+"""The guard in front of the HTTP server: names, pages, tokens, before a byte of the body."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from memcube.mcp.guard import Entrance, Guard
+from memcube_protocol.errors import InvalidSettingError
+
+TOKEN = "t" * 32
+HOST = (b"host", b"127.0.0.1:7080")
+
+
+def entrance(**more: object) -> Entrance:
+    return Entrance.of("127.0.0.1", 7080, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([HOST], None),
+        ([(b"Host", b"LOCALHOST:7080")], None),
+        ([(b"host", b"[::1]:7080")], None),
+        ([], 421),
+        ([HOST, HOST], 421),
+        ([(b"host", b"127.0.0.1")], 421),
+        ([(b"host", b"127.0.0.1:7081")], 421),
+        ([(b"host", b"rebound.example:7080")], 421),
+        ([(b"host", b"127.0.0.1:7080.rebound.example")], 421),
+        ([HOST, (b"origin", b"http://127.0.0.1:7080")], None),
+        ([HOST, (b"origin", b"http://localhost:3000")], 403),
+        ([HOST, (b"origin", b"https://evil.example")], 403),
+        ([HOST, (b"origin", b"null")], 403),
+        ([HOST, (b"origin", b"")], 403),
+        ([HOST, (b"origin", b"http://localhost:7080"), (b"origin", b"https://evil.example")], 403),
+    ],
+)
+def test_only_requests_for_this_server_from_its_own_pages_pass(
+    headers: list[tuple[bytes, bytes]], status: int | None
+) -> None:
+    refused = entrance().refuses(headers)
+    assert (refused and refused[0]) == status
+
+
+def test_names_and_pages_that_the_user_allows_pass() -> None:
+    allowed = entrance(hosts=("Memories.example",), origins=("https://app.example",))
+    headers = [(b"host", b"memories.example"), (b"origin", b"https://app.example")]
+    assert allowed.refuses(headers) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "passes"),
+    [
+        ([f"Bearer {TOKEN}"], True),
+        ([f"bearer {TOKEN}"], True),
+        ([], False),
+        ([TOKEN], False),
+        ([f"Basic {TOKEN}"], False),
+        ([f"Bearer {TOKEN}x"], False),
+        ([f"Bearer {TOKEN[1:]}"], False),
+        (["Bearer é" + TOKEN], False),
+        ([f"Bearer {TOKEN}"] * 2, False),
+    ],
+)
+def test_a_token_has_to_be_shown_whole_and_once(shown: list[str], passes: bool) -> None:
+    headers = [HOST, *((b"authorization", text.encode("latin-1")) for text in shown)]
+    refused = entrance(token=TOKEN).refuses(headers)
+    assert refused is None if passes else refused is not None and refused[0] == 401
+
+
+@pytest.mark.parametrize("token", ["short", "t" * 31, "t" * 32 + " x", "é" * 32])
+def test_a_weak_token_is_refused(token: str) -> None:
+    with pytest.raises(InvalidSettingError):
+        entrance(token=token)
+
+
+def test_other_machines_are_let_in_with_a_token_only() -> None:
+    with pytest.raises(InvalidSettingError, match="other machines"):
+        Entrance.of("0.0.0.0", 7080)
+    assert (
+        Entrance.of("192.0.2.7", 7080, token=TOKEN).refuses(
+            [(b"host", b"192.0.2.7:7080"), (b"authorization", f"Bearer {TOKEN}".encode())]
+        )
+        is None
+    )
+
+
+def test_a_token_does_not_stand_in_what_is_printed_of_an_entrance() -> None:
+    assert TOKEN not in repr(entrance(token=TOKEN))
+
+
+def answered(guard: Guard, scope: dict) -> list[dict]:
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        raise AssertionError("the body was read")
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    anyio.run(guard, scope, receive, send)
+    return sent
+
+
+def test_what_is_refused_never_reaches_the_application() -> None:
+    async def application(scope: object, receive: object, send: object) -> None:
+        raise AssertionError("reached")
+
+    guard = Guard(application, entrance(token=TOKEN))
+    start, body = answered(guard, {"type": "http", "headers": [HOST]})
+    assert start["status"] == 401
+    assert (b"www-authenticate", b"Bearer") in start["headers"]
+    assert TOKEN.encode() not in body["body"]
+    assert answered(guard, {"type": "websocket", "headers": [HOST]}) == []
+
+
+def test_what_is_allowed_reaches_it() -> None:
+    reached: list[str] = []
+
+    async def application(scope: dict, receive: object, send: object) -> None:
+        reached.append(scope["type"])
+
+    guard = Guard(application, entrance())  # type: ignore[arg-type]
+    for scope in ({"type": "http", "headers": [HOST]}, {"type": "lifespan"}):
+        answered(guard, scope)
+    assert reached == ["http", "lifespan"]
