@@ -20,6 +20,8 @@ from typing import Final
 
 TERM_CHARS: Final = 64
 """Longer words are cut: nobody searches for them, and hostile text cannot fill the index."""
+PAIR_WEIGHT: Final = 0.7
+"""What a pair counts in a query: neighbouring pairs share a character, words share nothing."""
 
 _ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
 _UNSEGMENTED: Final = (
@@ -61,19 +63,25 @@ def terms(text: str) -> list[str]:
     return found
 
 
-def query_terms(text: str) -> list[str]:
-    """Distinct terms to look `text` up by, in order.
+def query_weights(text: str) -> dict[str, float]:
+    """Distinct terms to look `text` up by, in order, and what each counts.
 
     Of an unsegmented run only the pairs: they imply its characters.
     """
-    found: dict[str, None] = {}
+    found: dict[str, float] = {}
     for run, is_word in _runs(normalise(text)):
         if is_word:
-            found[run[:TERM_CHARS]] = None
+            found[run[:TERM_CHARS]] = 1.0
         else:
             clusters = _clusters(run)
-            found.update(dict.fromkeys(_pairs(clusters) or clusters))
-    return list(found)
+            pairs = _pairs(clusters)
+            found.update(dict.fromkeys(pairs, PAIR_WEIGHT) if pairs else {clusters[0]: 1.0})
+    return found
+
+
+def query_terms(text: str) -> list[str]:
+    """The terms of `query_weights`."""
+    return list(query_weights(text))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube_protocol import canonical_json, oci, paths, shards, text, timestamps
+from memcube_protocol import canonical_json, oci, paths, shards, tensors, text, timestamps
 from memcube_protocol.config import CubeConfig
 from memcube_protocol.content import (
     Blocks,
@@ -30,6 +30,7 @@ from memcube_protocol.errors import OUTCOMES, MemcubeError
 from memcube_protocol.oci import Descriptor, Manifest
 from memcube_protocol.records import Record, parse_record, write_record
 from memcube_protocol.reference import Reference, is_immutable_tag
+from memcube_protocol.vectors import VectorFile
 
 VECTORS = Path(__file__).parent / "vectors"
 Vector = dict[str, Any]
@@ -140,7 +141,14 @@ def cuts(vector: Vector) -> None:
 def terms(vector: Vector) -> None:
     assert text.terms(vector["input"]) == vector["terms"]
     assert text.query_terms(vector["input"]) == vector["query"]
+    assert list(text.query_weights(vector["input"]).values()) == vector["weights"]
     assert [text.term_id(term) for term in vector["terms"]] == vector["dimensions"]
+
+
+def vectors_(vector: Vector) -> None:
+    file = VectorFile.of(tensors.parse_header(decoded(vector)))
+    assert (file.embedder, file.count) == (vector["embedder"], vector["count"])
+    assert (file.width, file.terms) == (vector["width"], vector["terms"])
 
 
 def content(vector: Vector) -> None:
@@ -172,6 +180,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "shards": shards_,
     "cuts": cuts,
     "terms": terms,
+    "vectors": vectors_,
     "content": content,
 }
 

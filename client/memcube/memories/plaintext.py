@@ -1,75 +1,70 @@
-"""Searching the records of a pulled cube: BM25 over the protocol's tokenizer, by Qdrant in this process.
+"""Searching the records of a pulled cube, by words and, where there are vectors, by meaning.
 
-An index belongs to one cube digest. It is built beside its place, then renamed into it, so that
-readers see a whole one or none; it can be deleted at any time and is built anew.
+    index = PlaintextIndex.open(root, cube.digest, lambda: records_of(cube.manifest, store))
+    index.searched_with      # BM25 alone: the cube carries no vectors, and no embedder is named
+    index.search("Which backups are there?")
+
+An index belongs to one cube digest and one embedder. It is built beside its place, then renamed into
+it, so that readers see a whole one or none; it can be deleted at any time and is built anew.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import secrets
-import shutil
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Final, Self
 
 from memcube_protocol import text
 from memcube_protocol.content import BlobReader
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import InvalidError, StorageError
-from memcube_protocol.governance import SENSITIVITIES
-from memcube_protocol.media_types import RECORDS
+from memcube_protocol.errors import NotFoundError
+from memcube_protocol.media_types import RECORDS, VECTORS
 from memcube_protocol.oci import Manifest
-from memcube_protocol.records import Record, parse_record
+from memcube_protocol.records import Record
 from memcube_protocol.shards import read_shards
 
-from memcube.memories import plaintext_build, plaintext_context
-from memcube.memories.plaintext_build import FOREVER, VECTOR, Records
-from memcube.store import files
+from memcube.memories import plaintext_context
+from memcube.memories.plaintext_build import Records
+from memcube.memories.plaintext_embedders import checked
+from memcube.memories.plaintext_engine import Match, SparseVector
+from memcube.memories.plaintext_filters import RELATES, Conditions, Filters, OneOf, allows
+from memcube.memories.plaintext_opening import Parts, open_parts
+from memcube.memories.plaintext_ranking import CANDIDATES, Diversity, diversify, fuse
+from memcube.memories.plaintext_relations import Neighbour, neighbours
+from memcube.memories.plaintext_vectors import CarriedVectors
+from memcube.store import Store
 
-if TYPE_CHECKING:
-    from qdrant_edge import EdgeShard
+__all__ = [
+    "Diversity",
+    "Filters",
+    "Hit",
+    "Neighbour",
+    "PlaintextIndex",
+    "records_of",
+    "vector_files",
+]
 
-_FORMAT: Final = 2
-_NOTE: Final = "index.json"
-_NOTE_BYTES: Final = 64 * 1024
 _LIMIT: Final = 1000
 _QUERY_TERMS: Final = 64
+_POINTING: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A record that answers a query, and its BM25 score."""
+    """A record that answers a query, and how well; `cube` is the reference of the cube that holds it.
+
+    The score is BM25's where words alone are searched, else between 0 and 1: compare scores of one
+    search only.
+    """
 
     record: Record
     score: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """What a record must have to be found: all of `tags`, one of `types`, this `subject`.
-
-    `sensitivity` is the highest that may be shown.
-    """
-
-    tags: Sequence[str] = ()
-    types: Sequence[str] = ()
-    subject: str | None = None
-    sensitivity: str = SENSITIVITIES[-1]
-
-    def __post_init__(self) -> None:
-        if self.sensitivity not in SENSITIVITIES:
-            raise InvalidError(
-                f"sensitivity {self.sensitivity[:60]!r} is unknown",
-                hint=f"use one of: {', '.join(SENSITIVITIES)}",
-            )
+    cube: str = ""
 
 
 def records_of(manifest: Manifest, blobs: BlobReader) -> Iterator[Record]:
@@ -83,69 +78,50 @@ def records_of(manifest: Manifest, blobs: BlobReader) -> Iterator[Record]:
     return read_shards((blobs.read(layer.digest), layer) for layer in layers)
 
 
+def vector_files(manifest: Manifest, store: Store) -> list[Path]:
+    """The files of vectors of a cube that `store` holds, each checked; those not pulled are left out.
+
+    Raises:
+        IntegrityError: one is damaged.
+    """
+    layers = [layer for layer in manifest.layers if layer.media_type == VECTORS]
+    return [store.path(one.digest, one.size) for one in layers if store.has(one.digest)]
+
+
 class PlaintextIndex:
     """The records of one cube, ready to be searched. Use `open`; close it after use."""
 
-    def __init__(self, shard: EdgeShard, note: dict[str, Any]) -> None:
-        self._edge = plaintext_build.engine()
-        self._shard = shard
-        self._note = note
+    def __init__(self, parts: Parts) -> None:
+        self._engine = parts.engine
+        self._lines = parts.lines
+        self._note = parts.note
+        self._embedding = parts.embedding
 
     @classmethod
-    def open(cls, root: Path, cube: Digest, records: Records) -> Self:
+    def open(
+        cls,
+        root: Path,
+        cube: Digest,
+        records: Records,
+        *,
+        vectors: Sequence[Path] = (),
+        embedder: object = None,
+    ) -> Self:
         """The index of `cube` below the folder `root`, built from `records` where it is absent.
 
+        `vectors` are the files of vectors that the cube carries. `embedder` is an embedder, or what
+        `plaintext_embedders.embedder_of` takes; without one the cube's own serves, if it carries it.
+
         Raises:
-            MissingDependencyError: qdrant-edge-py is not installed.
+            MissingDependencyError: qdrant-edge-py, or what the embedder needs, is not installed.
             StorageError: the disk refuses, or the folder belongs to somebody else.
+            InvalidTensorsError: a file of vectors is damaged or hostile.
+            InvalidError: the embedder makes no vectors, or those of different widths.
             MemcubeError: whatever reading the records raises; nothing is left behind then.
         """
-        plaintext_build.engine()
-        files.make_folder(root)
-        place = root / f"{cube.algorithm}-{cube.hex}"
-        found = cls._load(place, cube)
-        if found is not None:
-            return found
-        with _building(root, place.name):
-            found = cls._load(place, cube)
-            return cls._make(place, cube, records) if found is None else found
-
-    @classmethod
-    def _load(cls, place: Path, cube: Digest) -> Self | None:
-        """The index at `place`, or nothing if it is absent, damaged, or of another make."""
-        if not place.is_symlink() and not place.exists():
-            return None
-        _require_own(place)
-        note = _read_note(place)
-        if note is None or note.get("cube") != str(cube) or note.get("format") != _FORMAT:
-            return None
-        try:
-            with plaintext_build.engine_failures("opened"):
-                shard = plaintext_build.engine().EdgeShard.load(str(place / "shard"))
-        except StorageError:
-            return None
-        return cls(shard, note)
-
-    @classmethod
-    def _make(cls, place: Path, cube: Digest, records: Records) -> Self:
-        temporary = place.with_name(f".{place.name}.{secrets.token_hex(8)}")
-        try:
-            files.make_folder(temporary)
-            files.make_folder(temporary / "shard")
-            found = asdict(plaintext_build.build(temporary / "shard", records))
-            note = {"format": _FORMAT, "cube": str(cube), **found}
-            files.replace_file(temporary / _NOTE, json.dumps(note).encode())
-            with files.storage_errors(f"{place} cannot be made"):
-                shutil.rmtree(place, ignore_errors=True)
-                temporary.rename(place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        made = cls._load(place, cube)
-        if made is None:
-            raise StorageError(
-                f"the index just built at {place} cannot be read", hint="look at the disk's health"
-            )
-        return made
+        with ExitStack() as opened:
+            carried = [opened.enter_context(CarriedVectors(path)) for path in vectors]
+            return cls(open_parts(root, cube, records, carried, embedder))
 
     def __enter__(self) -> Self:
         return self
@@ -160,10 +136,21 @@ class PlaintextIndex:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._shard.close()
+        self._engine.close()
+        self._lines.close()
 
     def __len__(self) -> int:
-        return int(self._note["records"])
+        return len(self._lines)
+
+    @property
+    def searched_with(self) -> str:
+        """What a search goes by, in words for people: with vectors or without, whose, and why."""
+        made = self._note.embedded
+        some = self._embedding.carried is not None and made
+        more = (
+            f"; {made} records were embedded here, the cube has no vectors of them" if some else ""
+        )
+        return self._embedding.said + more
 
     def search(
         self,
@@ -172,26 +159,26 @@ class PlaintextIndex:
         filters: Filters | None = None,
         *,
         now: datetime | None = None,
+        diversity: Diversity | None = None,
     ) -> list[Hit]:
-        """Up to `limit` records, best first: those with all terms, then those with some.
+        """Up to `limit` records, at most 1000, best first.
 
         Records that are archived, deleted, expired, or not valid at `now` are left out.
+
+        Raises:
+            StorageError: the index is damaged.
+            MemcubeError: the embedder fails.
         """
-        terms = text.query_terms(query)[:_QUERY_TERMS]
         limit = min(limit, _LIMIT)
-        if not terms or limit < 1:
+        if limit < 1:
             return []
-        conditions = self._conditions(filters or Filters(), now or datetime.now(UTC))
-        dimensions, values = plaintext_build.merge_terms((term, 1.0) for term in terms)
-        every = [self._matches("terms", dimension) for dimension in dimensions]
-        hits = self._query(dimensions, values, limit, [*every, *conditions])
-        if len(hits) < limit and len(dimensions) > 1:
-            hits |= {
-                position: hit
-                for position, hit in self._query(dimensions, values, limit, conditions).items()
-                if position not in hits
-            }
-        return list(hits.values())[:limit]
+        conditions = self._conditions(filters, now)
+        ranked = self._ranked(query, conditions, max(limit, CANDIDATES))
+        if diversity is None:
+            ranked = ranked[:limit]
+        else:
+            ranked = diversify(ranked, self._lines.at, diversity, limit)
+        return [Hit(self._lines.at(match.number), match.score) for match in ranked]
 
     def context(
         self,
@@ -201,87 +188,90 @@ class PlaintextIndex:
         filters: Filters | None = None,
         now: datetime | None = None,
         limit: int = 50,
+        diversity: Diversity | None = None,
         count_tokens: plaintext_context.CountTokens | None = None,
     ) -> str:
         """The best records for `query` as text for a prompt, in at most `budget_tokens` tokens.
 
         Between delimiters that no record can close, with ids to cite; empty if nothing is found.
         """
-        hits = self.search(query, limit, filters, now=now)
+        hits = self.search(query, limit, filters, now=now, diversity=diversity)
         return plaintext_context.render((hit.record for hit in hits), budget_tokens, count_tokens)
 
-    def _query(
-        self, dimensions: list[int], values: list[float], limit: int, must: list[Any]
-    ) -> dict[int, Hit]:
-        edge = self._edge
-        request = edge.QueryRequest(
-            limit=limit,
-            query=edge.Query.Nearest(edge.SparseVector(dimensions, values), using=VECTOR),
-            filter=edge.Filter(must=must) if must else None,
-            with_payload=["line", "checksum"],
+    def read(
+        self, record_id: str, *, filters: Filters | None = None, now: datetime | None = None
+    ) -> Record:
+        """The record called `record_id`, if it may be shown.
+
+        Raises:
+            NotFoundError: there is none, or it has expired, is not valid, or is kept back by `filters`.
+        """
+        record = self._lines.find(record_id)
+        if not allows(filters or Filters(), record, now or datetime.now(UTC)):
+            raise NotFoundError(
+                f"record {record_id!r} is not to be shown",
+                hint="it is outside of its time, or the filters keep it back",
+            )
+        return record
+
+    def records(
+        self, filters: Filters | None = None, *, now: datetime | None = None
+    ) -> Iterator[Record]:
+        """All records that may be shown, in the cube's order."""
+        asked, at = filters or Filters(), now or datetime.now(UTC)
+        return (record for record in self._lines if allows(asked, record, at))
+
+    def neighbours(
+        self,
+        record_id: str,
+        *,
+        types: Collection[str] = (),
+        depth: int = 1,
+        limit: int = 50,
+        filters: Filters | None = None,
+        now: datetime | None = None,
+    ) -> list[Neighbour]:
+        """Up to `limit` records around one by their relations, in both directions, nearest first.
+
+        `types` are the relations to follow, all if empty; `depth` is at most 8. Cycles end where they
+        began.
+
+        Raises:
+            NotFoundError: there is no such record, or it may not be shown.
+        """
+        at, asked = now or datetime.now(UTC), filters or Filters()
+        conditions = self._conditions(asked, at)
+
+        def pointing(target: str) -> Iterator[Record]:
+            must = (OneOf(RELATES, (target,)), *conditions.must)
+            found = Conditions(must, conditions.must_not)
+            return map(self._lines.at, self._engine.holding(found, _POINTING))
+
+        around = neighbours(
+            self.read(record_id, filters=filters, now=at),
+            self._lines.find,
+            pointing,
+            allowed=lambda record: allows(asked, record, at),
+            now=at,
+            types=types,
+            depth=depth,
         )
-        with plaintext_build.engine_failures("searched"):
-            points = self._shard.query(request)
-        return {int(point.id): Hit(_record(point.payload or {}), point.score) for point in points}
+        return list(islice(around, max(limit, 0)))
 
-    def _conditions(self, filters: Filters, now: datetime) -> list[Any]:
-        edge = self._edge
-        conditions = [self._matches("tags", tag) for tag in filters.tags]
-        if filters.types:
-            kinds = edge.MatchAny(list(filters.types))
-            conditions.append(edge.FieldCondition("type", match=kinds))
-        if filters.subject is not None:
-            conditions.append(self._matches("subject", filters.subject))
-        if filters.sensitivity != SENSITIVITIES[-1]:
-            highest = edge.RangeFloat(lte=SENSITIVITIES.index(filters.sensitivity))
-            conditions.append(edge.FieldCondition("sensitivity", range=highest))
-        if self._note["timed"]:
-            at = now.timestamp()
-            begun, ends = edge.RangeFloat(gte=-FOREVER, lte=at), edge.RangeFloat(gt=at)
-            conditions.append(edge.FieldCondition("from", range=begun))
-            conditions.append(edge.FieldCondition("until", range=ends))
-        return conditions
+    def _conditions(self, filters: Filters | None, now: datetime | None) -> Conditions:
+        return (filters or Filters()).conditions(now or datetime.now(UTC), self._note.timed)
 
-    def _matches(self, field: str, value: str | int) -> Any:
-        return self._edge.FieldCondition(field, match=self._edge.MatchValue(value))
-
-
-def _record(payload: dict[str, Any]) -> Record:
-    line = str(payload.get("line", "")).encode()
-    if payload.get("checksum") != plaintext_build.checksum(line):
-        raise plaintext_build.damaged("a record of the index is damaged")
-    return parse_record(line)
-
-
-@contextmanager
-def _building(root: Path, name: str) -> Iterator[None]:
-    """One builder at a time of the index `name`; what a killed one left is removed."""
-    with files.storage_errors(f"{root} cannot be locked"):
-        descriptor = files.open_file(root / f".{name}.lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        for left in root.glob(f".{name}.*"):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _require_own(place: Path) -> None:
-    """Refuse an index that others could have put there: the engine trusts what it opens."""
-    status = place.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise StorageError(
-            f"{place} is not a private folder of yours, so it is not opened",
-            hint="delete it: the index is built anew",
-        )
-
-
-def _read_note(place: Path) -> dict[str, Any] | None:
-    content = files.read_file(place / _NOTE, _NOTE_BYTES)
-    try:
-        note = json.loads(content or b"")
-    except ValueError:
-        return None
-    return note if isinstance(note, dict) else None
+    def _ranked(self, query: str, conditions: Conditions, limit: int) -> list[Match]:
+        """The best entries for `query` by words, or by words and vectors."""
+        weights = list(text.query_weights(query).items())[:_QUERY_TERMS]
+        if not weights:
+            return []
+        by_terms = self._engine.by_terms(SparseVector.of(weights), conditions, limit)
+        embedder = self._embedding.embedder
+        if embedder is None:
+            return by_terms
+        vector = checked(embedder.query(query), 1, embedder.name, width=self._note.width)[0]
+        if not vector.any():
+            return by_terms
+        by_vector = self._engine.by_vector(vector.tolist(), conditions, limit)
+        return fuse(by_terms, by_vector, embedder.share)

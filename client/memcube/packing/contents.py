@@ -13,9 +13,10 @@ from memcube_protocol import activation, limits, media_types, parametric, shards
 from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest, new_hasher
-from memcube_protocol.errors import InvalidRecordError
+from memcube_protocol.errors import InvalidRecordError, MemcubeError
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.records import Record, read_lines
+from memcube_protocol.vectors import VectorFile
 
 from memcube.packing.layout import ACTIVATION_FILES, PARAMETRIC_FILES, Layout, require_attachment
 from memcube.packing.scan import FoundFile
@@ -148,7 +149,12 @@ def _attachment(file: FoundFile) -> Planned:
 
 
 def _vectors(file: FoundFile) -> Planned:
-    read_header(file)
+    header = read_header(file)
+    try:
+        VectorFile.of(header)
+    except MemcubeError as error:
+        error.args = (f"{file.path}: {error}",)
+        raise
     return Planned(file, media_types.VECTORS, PLAINTEXT)
 
 

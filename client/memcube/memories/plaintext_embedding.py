@@ -1,0 +1,112 @@
+"""Which vectors an index is built with: those of the cube, some made here, or none; and it says which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from memcube_protocol.records import Record
+
+from memcube.memories.plaintext_embedders import LSA, Embedder, checked, is_alike, probe
+from memcube.memories.plaintext_lsa import LsaEmbedder
+from memcube.memories.plaintext_vectors import CarriedVectors
+
+if TYPE_CHECKING:
+    from memcube.memories.plaintext_embedders import Matrix
+
+ALONE: Final = "BM25 alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The embedder of questions, the vectors that the cube carries for it, and what to tell people.
+
+    `fits` asks for an LSA to be fitted to the records, since nothing carries one.
+    """
+
+    said: str
+    embedder: Embedder | None = None
+    carried: CarriedVectors | None = None
+    fits: bool = False
+
+    @classmethod
+    def choose(
+        cls, carried: Sequence[CarriedVectors], embedder: Embedder | str | None
+    ) -> Embedding:
+        """What to search a cube with that carries `carried`, for a consumer who names `embedder`, or none.
+
+        Raises:
+            InvalidTensorsError: a file of vectors is damaged.
+            MemcubeError: the embedder fails.
+        """
+        if embedder is None or isinstance(embedder, str):
+            for one in carried:
+                if (own := one.embedder()) is not None:
+                    return cls(f"BM25 and vectors: the cube's own ({own.name})", own, one)
+            if embedder == LSA:
+                return cls("BM25 and vectors: LSA, fitted here to these records", fits=True)
+            return cls(f"{ALONE}: {_lacking(carried)}")
+        made = probe(embedder)
+        for one in carried:
+            theirs = one.probe()
+            if theirs is not None and is_alike(theirs, made):
+                said = f"BM25 and vectors: the cube's own, by the embedder named ({embedder.name})"
+                return cls(said, embedder, one)
+        why = _others(carried) if carried else "the cube carries none"
+        return cls(f"BM25 and vectors by {embedder.name}, made here: {why}", embedder)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the cube itself has all that its index needs at the next opening."""
+        owned = self.carried is not None and self.carried.file.terms > 0
+        return not self.fits and (self.embedder is None or owned)
+
+    @property
+    def variant(self) -> str:
+        """What tells the index of these vectors from others of the same cube; empty without any."""
+        if self.fits:
+            return "lsa"
+        if self.embedder is None:
+            return ""
+        origin = self.carried.name if self.carried else ""
+        return sha256(f"{self.embedder.name}\n{origin}".encode()).hexdigest()[:16]
+
+    def fitted(self, records: Callable[[], Iterable[Record]], total: int) -> Embedding:
+        """This, with an embedder fitted to `records` where one is asked for."""
+        if not self.fits:
+            return self
+        return Embedding(self.said, LsaEmbedder.fit(records(), total=total), fits=True)
+
+    def vectors(
+        self, texts: Sequence[str], width: int | None = None
+    ) -> tuple[list[Matrix | None], int]:
+        """The vector of each of `texts`, None where there is none; and how many were made here.
+
+        Raises:
+            InvalidError: what the embedder makes does not fit to `width`, or is not finite.
+            InvalidTensorsError: the cube's vectors are not finite.
+        """
+        found = [self.carried.find(text) if self.carried else None for text in texts]
+        missing = [place for place, vector in enumerate(found) if vector is None]
+        if self.embedder is not None and missing:
+            asked = [texts[place] for place in missing]
+            made = checked(self.embedder.texts(asked), len(asked), self.embedder.name, width=width)
+            for place, vector in zip(missing, made, strict=True):
+                found[place] = vector
+        return [None if one is None or not one.any() else one for one in found], len(missing)
+
+
+def _lacking(carried: Sequence[CarriedVectors]) -> str:
+    if not carried:
+        return "the cube carries no vectors, and no embedder is named"
+    return f"the cube's vectors are by {_names(carried)}, and that embedder is not named"
+
+
+def _others(carried: Sequence[CarriedVectors]) -> str:
+    return f"the cube's are by {_names(carried)}, which embeds otherwise"
+
+
+def _names(carried: Sequence[CarriedVectors]) -> str:
+    return ", ".join(sorted({one.name for one in carried}))

@@ -1,0 +1,89 @@
+"""What an index asks of a search engine: to take entries, and to rank them by terms or by a vector.
+
+Entries are numbered from 0; the engine knows numbers, terms, vectors and fields, never a record's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+from memcube_protocol import text
+
+from memcube.memories.plaintext_filters import Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Weights of terms, by the numbers of the terms (`memcube_protocol.text.term_id`)."""
+
+    dimensions: list[int]
+    values: list[float]
+
+    @classmethod
+    def of(cls, weights: Iterable[tuple[str, float]]) -> SparseVector:
+        """The vector of weighted terms; terms that share a number are added up."""
+        vector: dict[int, float] = {}
+        for term, weight in weights:
+            number = text.term_id(term)
+            vector[number] = vector.get(number, 0.0) + weight
+        return cls(list(vector), list(vector.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record as an engine takes it; `vector` is None where the index has none for it."""
+
+    number: int
+    terms: SparseVector
+    vector: list[float] | None = None
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The number of an entry, and how well it answers; higher is better."""
+
+    number: int
+    score: float
+
+
+class Engine(Protocol):
+    """Ranks the entries of one index. Scores of terms are multiplied by their rarity (IDF) here."""
+
+    def by_terms(self, terms: SparseVector, conditions: Conditions, limit: int) -> list[Match]:
+        """The best `limit` entries by the sum of products with `terms`, best first.
+
+        Raises:
+            StorageError: the engine failed.
+        """
+        ...
+
+    def by_vector(self, vector: list[float], conditions: Conditions, limit: int) -> list[Match]:
+        """The best `limit` entries by the cosine with `vector`, best first.
+
+        Raises:
+            StorageError: the engine failed.
+        """
+        ...
+
+    def holding(self, conditions: Conditions, limit: int) -> list[int]:
+        """Numbers of the first `limit` entries of which `conditions` hold, ascending.
+
+        Raises:
+            StorageError: the engine failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+def batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """`entries` in lists of `size`, the last one shorter."""
+    waiting = iter(entries)
+    while batch := list(islice(waiting, size)):
+        yield batch

@@ -1,0 +1,151 @@
+"""What a record must be to be found, and the fields of an index that decide it.
+
+Conditions are values of their own, so that every engine asks the same thing. A record without a field
+passes whatever excludes by it: most records have no times, and only those that do are indexed by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from memcube_protocol import timestamps
+from memcube_protocol.errors import InvalidError
+from memcube_protocol.governance import SENSITIVITIES
+from memcube_protocol.records import Record
+
+HIDDEN: Final = frozenset({"archived", "deleted"})
+"""Statuses of records that are never retrieved."""
+
+TYPE: Final = "type"
+SUBJECT: Final = "subject"
+TAGS: Final = "tags"
+SOURCE: Final = "source"
+RELATES: Final = "relates"
+SENSITIVITY: Final = "sensitivity"
+FROM: Final = "from"
+UNTIL: Final = "until"
+EXPIRES: Final = "expires"
+NAMES: Final = (TYPE, SUBJECT, TAGS, SOURCE, RELATES)
+"""Fields that hold text, of which one must be equal."""
+TIMES: Final = (FROM, UNTIL, EXPIRES)
+"""Fields that hold seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The field holds one of `values`."""
+
+    field: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """The field is at most `value`."""
+
+    field: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class MoreThan:
+    """The field is more than `value`."""
+
+    field: str
+    value: float
+
+
+Condition = OneOf | AtMost | MoreThan
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What must hold of a record, and what must not."""
+
+    must: tuple[Condition, ...] = ()
+    must_not: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What a record must have to be found: all of `tags`, one of `types`, this `subject`.
+
+    One of `sources` must be its source's system, conversation, URI or author. `sensitivity` is the
+    highest that may be shown. `valid_at` asks for what was, or will be, true at that time instead of
+    now; what has expired now stays out either way.
+
+    Raises:
+        InvalidError: an unknown sensitivity, or a time without a zone.
+    """
+
+    tags: Sequence[str] = ()
+    types: Sequence[str] = ()
+    subject: str | None = None
+    sources: Sequence[str] = ()
+    sensitivity: str = SENSITIVITIES[-1]
+    valid_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.sensitivity not in SENSITIVITIES:
+            raise InvalidError(
+                f"sensitivity {self.sensitivity[:60]!r} is unknown",
+                hint=f"use one of: {', '.join(SENSITIVITIES)}",
+            )
+        if self.valid_at is not None and self.valid_at.tzinfo is None:
+            raise InvalidError(
+                f"{self.valid_at} has no time zone", hint="use datetime.now(UTC) and its like"
+            )
+
+    def conditions(self, now: datetime, timed: Iterable[str] = TIMES) -> Conditions:
+        """These filters at `now`; `timed` are the fields of time that any record of the index has."""
+        named = {TYPE: self.types, SOURCE: self.sources}
+        must: list[Condition] = [OneOf(TAGS, (tag,)) for tag in self.tags]
+        must += [OneOf(field, tuple(values)) for field, values in named.items() if values]
+        if self.subject is not None:
+            must.append(OneOf(SUBJECT, (self.subject,)))
+        if self.sensitivity != SENSITIVITIES[-1]:
+            must.append(AtMost(SENSITIVITY, SENSITIVITIES.index(self.sensitivity)))
+        today, asked = now.timestamp(), (self.valid_at or now).timestamp()
+        outside = (MoreThan(FROM, asked), AtMost(UNTIL, asked), AtMost(EXPIRES, today))
+        held = frozenset(timed)
+        return Conditions(tuple(must), tuple(one for one in outside if one.field in held))
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """The fields of `record` that conditions ask for."""
+    source = record.source
+    said = (source.system, source.conversation, source.uri, source.author) if source else ()
+    names: dict[str, Iterable[str | None]] = {
+        TYPE: [record.type],
+        SUBJECT: [record.subject],
+        TAGS: record.tags,
+        SOURCE: dict.fromkeys(said),
+        RELATES: dict.fromkeys(relation.target for relation in record.relations),
+    }
+    fields: dict[str, Any] = {name: [one for one in names[name] if one] for name in NAMES}
+    fields[SENSITIVITY] = SENSITIVITIES.index(record.sensitivity or SENSITIVITIES[0])
+    times = (record.valid_from, record.valid_to, record.expires_at)
+    for name, time in zip(TIMES, times, strict=True):
+        fields[name] = timestamps.moment(time).timestamp() if time else None
+    return {name: value for name, value in fields.items() if value not in ([], None)}
+
+
+def allows(filters: Filters, record: Record, now: datetime) -> bool:
+    """Whether `record` may be shown under `filters`: what an engine decides, for a single record."""
+    if record.status in HIDDEN:
+        return False
+    fields, asked = fields_of(record), filters.conditions(now)
+    holds = all(_holds(condition, fields) for condition in asked.must)
+    return holds and not any(_holds(condition, fields) for condition in asked.must_not)
+
+
+def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
+    value = fields.get(condition.field)
+    if value is None:
+        return False
+    if isinstance(condition, OneOf):
+        return not set(condition.values).isdisjoint(value)
+    return value <= condition.value if isinstance(condition, AtMost) else value > condition.value
