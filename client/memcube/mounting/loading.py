@@ -175,18 +175,22 @@ class MemLoader:
         """Open the index of each cube's records, built at the first mount of the cube."""
         store = self.context.store
         for chosen, memory in self._held(PLAINTEXT):
-            from memcube.memories.plaintext import PlaintextIndex, records_of
+            from memcube.memories.plaintext import PlaintextIndex, records_of, vector_files
 
             cube = chosen.verified.cube
             if chosen.name not in self.records:
                 shards = partial(records_of, cube.manifest, store)
                 index = PlaintextIndex.open(
-                    self.context.settings.home / INDEXES, cube.digest, shards
+                    self.context.settings.home / INDEXES,
+                    cube.digest,
+                    shards,
+                    vectors=vector_files(cube.manifest, store),
                 )
                 self.undo.callback(index.close)
-                self.records[chosen.name] = CubeRecords(chosen.name, index, shards)
-            count = len(self.records[chosen.name])
-            self._note(chosen, memory, Step.MOUNTED, f"{count} records, searched with BM25")
+                self.records[chosen.name] = CubeRecords(chosen.name, index)
+            held = self.records[chosen.name]
+            why = f"{len(held)} records, searched with {held.searched_with}"
+            self._note(chosen, memory, Step.MOUNTED, why)
 
     def _mount_fitting(
         self, kind: str, mount_one: Callable[[Chosen, Memory], str], *, only_one: bool = False

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from memcube_protocol import timestamps
-from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
 
 from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from memcube.memories.plaintext import Filters, PlaintextIndex
 
 _HIDDEN: Final = frozenset({"archived", "deleted"})
@@ -70,17 +67,19 @@ class Overlay(RecordSource, Protocol):
 
 
 class CubeRecords:
-    """The records of one cube: its index, and the shards that the index was built from."""
+    """The records of one cube, from its index."""
 
-    def __init__(
-        self, name: str, index: PlaintextIndex, shards: Callable[[], Iterable[Record]]
-    ) -> None:
+    def __init__(self, name: str, index: PlaintextIndex) -> None:
         self.name = name
         self._index = index
-        self._shards = shards
 
     def __len__(self) -> int:
         return len(self._index)
+
+    @property
+    def searched_with(self) -> str:
+        """See `PlaintextIndex.searched_with`."""
+        return self._index.searched_with
 
     def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
         """See `RecordSource.search`."""
@@ -89,18 +88,11 @@ class CubeRecords:
 
     def read(self, record_id: str) -> Record:
         """See `RecordSource.read`."""
-        for record in self.records():
-            if record.id == record_id:
-                return record
-        raise NotFoundError(
-            f"{self.name} has no record {record_id[:200]!r} that may be shown",
-            hint="search for it: an expired or archived record is not given either",
-        )
+        return self._index.read(record_id)
 
     def records(self) -> Iterator[Record]:
         """See `RecordSource.records`."""
-        now = datetime.now(UTC)
-        return (record for record in self._shards() if may_be_shown(record, now))
+        return self._index.records()
 
     def close(self) -> None:
         """See `RecordSource.close`."""
