@@ -110,7 +110,7 @@ class PlaintextIndex:
         """The index of `cube` below the folder `root`, built from `records` where it is absent.
 
         `vectors` are the files of vectors that the cube carries. `embedder` is an embedder, or what
-        `plaintext_embedders.embedder_of` takes; without one the cube's own serves, if it carries it.
+        `plaintext_plugins.embedder_of` takes; without one the cube's own serves, if it carries it.
 
         Raises:
             MissingDependencyError: qdrant-edge-py, or what the embedder needs, is not installed.

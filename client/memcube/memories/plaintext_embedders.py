@@ -1,33 +1,21 @@
-"""Embedders: what makes vectors of texts, behind one small interface, and how to name one.
-
-"lsa"                              fitted to the cube's own records when its index is built
-"/models/bge-small-zh-v1.5"        a folder of sentence-transformers
-"https://host/v1#model"            an endpoint of OpenAI's form; MEMCUBE_EMBEDDER_TOKEN is its token
-"acme" or "acme:large"             the entry point `acme` of the group `memcube.embedders`
-a function of texts                or any object that is an `Embedder`
-"""
+"""Embedders: what makes vectors of texts, behind one small interface, and how two are told apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from memcube_protocol.errors import InvalidError, MissingDependencyError, NotFoundError
+from memcube_protocol.errors import InvalidError
 from memcube_protocol.vectors import LIKENESS, NAME_CHARS, PROBES, WIDTH
 
 if TYPE_CHECKING:
     from numpy import float32
     from numpy.typing import NDArray
 
-    from memcube.settings import Settings
-
     Matrix = NDArray[float32]
     """Vectors as rows."""
 
 LSA: Final = "lsa"
-GROUP: Final = "memcube.embedders"
 BATCH: Final = 64
 SHARE: Final = 0.5
 """What vectors count beside BM25 where nothing was measured: as much as words."""
@@ -97,7 +85,7 @@ class FunctionEmbedder:
             for batch in (texts[at : at + BATCH] for at in range(0, len(texts), BATCH))
         ]
         if len({part.shape[1] for part in parts}) > 1:
-            raise _refused(self.name, "its vectors differ in width")
+            raise refused_embedder(self.name, "its vectors differ in width")
         return np.concatenate(parts)
 
     def query(self, text: str) -> Matrix:
@@ -116,15 +104,19 @@ def checked(vectors: Any, count: int, name: str, *, width: int | None = None) ->
     try:
         rows: Matrix = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
-        raise _refused(name, "what it returned are not vectors of numbers of one width") from error
+        raise refused_embedder(
+            name, "what it returned are not vectors of numbers of one width"
+        ) from error
     if rows.ndim != 2 or len(rows) != count or not 1 <= rows.shape[1] <= WIDTH:
-        raise _refused(name, f"it returned an array of shape {rows.shape} for {count} texts")
+        raise refused_embedder(
+            name, f"it returned an array of shape {rows.shape} for {count} texts"
+        )
     if width is not None and rows.shape[1] != width:
-        raise _refused(
+        raise refused_embedder(
             name, f"its vectors have {rows.shape[1]} numbers, those of the index {width}"
         )
     if not np.isfinite(rows).all():
-        raise _refused(name, "a vector holds NaN or infinity")
+        raise refused_embedder(name, "a vector holds NaN or infinity")
     return rows
 
 
@@ -148,62 +140,8 @@ def probe(embedder: Embedder) -> Matrix:
     return checked(embedder.texts(PROBES), len(PROBES), embedder.name)
 
 
-def embedder_of(given: object, settings: Settings | None = None) -> Embedder:
-    """The embedder that `given` names or is; "lsa" names one that is fitted, and none that is.
-
-    Raises:
-        NotFoundError: no folder, entry point or address of that name.
-        MissingDependencyError: sentence-transformers is not installed.
-        InvalidError: it is nothing of the kind.
-    """
-    if isinstance(given, Embedder):
-        return given
-    if callable(given):
-        return FunctionEmbedder(given)
-    if isinstance(given, Path):
-        given = str(given)
-    if not isinstance(given, str):
-        raise _refused(type(given).__name__, "it is neither an embedder nor the name of one")
-    if given.startswith(("http://", "https://")):
-        from memcube.memories.plaintext_endpoint import EndpointEmbedder
-
-        return EndpointEmbedder(given, settings)
-    if Path(given).is_dir():
-        return _sentence_transformer(Path(given))
-    return _contributed(given)
-
-
-def _sentence_transformer(folder: Path) -> Embedder:
-    """The model of sentence-transformers in `folder`, with its own prompts; nothing is downloaded."""
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise MissingDependencyError(
-            "embedding with a model's folder needs sentence-transformers, which is not installed",
-            hint="pip install sentence-transformers, or serve the model: embedder='http://…/v1#name'",
-        ) from None
-    model = SentenceTransformer(
-        str(folder.absolute()), local_files_only=True, trust_remote_code=False
-    )
-    return FunctionEmbedder(model.encode_document, name=folder.name, query=model.encode_query)
-
-
-def _contributed(name: str) -> Embedder:
-    """The embedder of an entry point: a factory, called with what stands behind the colon."""
-    wanted, colon, argument = name.partition(":")
-    found = next((entry for entry in entry_points(group=GROUP) if entry.name == wanted), None)
-    if found is None:
-        raise NotFoundError(
-            f"no embedder {name[:200]!r}: neither a folder nor an installed plug-in",
-            hint="name the folder of a sentence-transformers model, http(s)://host/v1#model, or lsa",
-        )
-    made = found.load()(argument) if colon else found.load()()
-    if not isinstance(made, Embedder):
-        raise _refused(name, "its entry point makes no embedder")
-    return made
-
-
-def _refused(name: str, why: str) -> InvalidError:
+def refused_embedder(name: str, why: str) -> InvalidError:
+    """The error of an embedder that cannot be used."""
     return InvalidError(
         f"the embedder {name[:80]!r} is refused: {why}",
         hint="docs/guide/search.md says what an embedder is",

@@ -1,0 +1,78 @@
+"""Which embedder a consumer names.
+
+"lsa"                              fitted to the cube's own records when its index is built
+"/models/bge-small-zh-v1.5"        a folder of sentence-transformers
+"https://host/v1#model"            an endpoint of OpenAI's form; MEMCUBE_EMBEDDER_TOKEN is its token
+"acme" or "acme:large"             the entry point `acme` of the group `memcube.embedders`
+a function of texts                or any object that is an `Embedder`
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol.errors import MissingDependencyError, NotFoundError
+
+from memcube.memories.plaintext_embedders import Embedder, FunctionEmbedder, refused_embedder
+from memcube.settings import Settings
+
+GROUP: Final = "memcube.embedders"
+
+
+def embedder_of(given: object, settings: Settings | None = None) -> Embedder:
+    """The embedder that `given` names or is; "lsa" names one that is fitted, and none that is.
+
+    Raises:
+        NotFoundError: no folder, entry point or address of that name.
+        MissingDependencyError: sentence-transformers is not installed.
+        InvalidError: it is nothing of the kind.
+    """
+    if isinstance(given, Embedder):
+        return given
+    if callable(given):
+        return FunctionEmbedder(given)
+    if isinstance(given, Path):
+        given = str(given)
+    if not isinstance(given, str):
+        raise refused_embedder(
+            type(given).__name__, "it is neither an embedder nor the name of one"
+        )
+    if given.startswith(("http://", "https://")):
+        from memcube.memories.plaintext_endpoint import EndpointEmbedder
+
+        return EndpointEmbedder(given, settings)
+    if Path(given).is_dir():
+        return _sentence_transformer(Path(given))
+    return _contributed(given)
+
+
+def _sentence_transformer(folder: Path) -> Embedder:
+    """The model of sentence-transformers in `folder`, with its own prompts; nothing is downloaded."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise MissingDependencyError(
+            "embedding with a model's folder needs sentence-transformers, which is not installed",
+            hint="pip install sentence-transformers, or serve the model: embedder='http://…/v1#name'",
+        ) from None
+    model = SentenceTransformer(
+        str(folder.absolute()), local_files_only=True, trust_remote_code=False
+    )
+    return FunctionEmbedder(model.encode_document, name=folder.name, query=model.encode_query)
+
+
+def _contributed(name: str) -> Embedder:
+    """The embedder of an entry point: a factory, called with what stands behind the colon."""
+    wanted, colon, argument = name.partition(":")
+    found = next((entry for entry in entry_points(group=GROUP) if entry.name == wanted), None)
+    if found is None:
+        raise NotFoundError(
+            f"no embedder {name[:200]!r}: neither a folder nor an installed plug-in",
+            hint="name the folder of a sentence-transformers model, http(s)://host/v1#model, or lsa",
+        )
+    made = found.load()(argument) if colon else found.load()()
+    if not isinstance(made, Embedder):
+        raise refused_embedder(name, "its entry point makes no embedder")
+    return made
