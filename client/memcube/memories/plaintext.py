@@ -172,7 +172,9 @@ class PlaintextIndex:
         limit = min(limit, _LIMIT)
         if limit < 1:
             return []
-        conditions = self._conditions(filters, now)
+        conditions = self._conditions(filters or Filters(), now or datetime.now(UTC))
+        if conditions is None:
+            return []
         ranked = self._ranked(query, conditions, max(limit, CANDIDATES))
         if diversity is None:
             ranked = ranked[:limit]
@@ -243,6 +245,8 @@ class PlaintextIndex:
         conditions = self._conditions(asked, at)
 
         def pointing(target: str) -> Iterator[Record]:
+            if conditions is None or RELATES not in self._note.held:
+                return iter(())
             must = (OneOf(RELATES, (target,)), *conditions.must)
             found = Conditions(must, conditions.must_not)
             return map(self._lines.at, self._engine.holding(found, _POINTING))
@@ -258,8 +262,8 @@ class PlaintextIndex:
         )
         return list(islice(around, max(limit, 0)))
 
-    def _conditions(self, filters: Filters | None, now: datetime | None) -> Conditions:
-        return (filters or Filters()).conditions(now or datetime.now(UTC), self._note.timed)
+    def _conditions(self, filters: Filters, now: datetime) -> Conditions | None:
+        return filters.conditions(now).within(self._note.held)
 
     def _ranked(self, query: str, conditions: Conditions, limit: int) -> list[Match]:
         """The best entries for `query` by words, or by words and vectors."""

@@ -19,7 +19,7 @@ from memcube_protocol.vectors import indexed_text
 
 from memcube.memories.plaintext_embedding import Embedding
 from memcube.memories.plaintext_engine import Entry, SparseVector
-from memcube.memories.plaintext_filters import HIDDEN, TIMES, fields_of
+from memcube.memories.plaintext_filters import HIDDEN, fields_of
 from memcube.memories.plaintext_lines import LineWriter
 
 Records = Callable[[], Iterable[Record]]
@@ -32,24 +32,16 @@ _BATCH: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a first reading finds: records to index, their average number of terms, fields of time in use."""
+    """What a first reading finds: records to index, and their average number of terms."""
 
     records: int
     average_terms: float
-    timed: tuple[str, ...]
 
     @classmethod
     def of(cls, records: Records) -> Survey:
         """The survey of `records`."""
-        count = total = 0
-        timed: set[str] = set()
-        for record in visible(records):
-            count += 1
-            total += len(text.terms(indexed_text(record)))
-            times = (record.valid_from, record.valid_to, record.expires_at)
-            if any(times):
-                timed.update(name for name, time in zip(TIMES, times, strict=True) if time)
-        return cls(count, max(total / count, 1.0) if count else 1.0, tuple(sorted(timed)))
+        lengths = [len(text.terms(indexed_text(record))) for record in visible(records)]
+        return cls(len(lengths), max(sum(lengths) / len(lengths), 1.0) if lengths else 1.0)
 
 
 @dataclass(slots=True)

@@ -93,8 +93,10 @@ class EdgeEngine:
         return edge.FieldCondition(condition.field, range=edge.RangeFloat(gt=condition.value))
 
 
-def build(folder: Path, entries: Iterable[Entry], *, width: int = 0) -> None:
-    """Make a shard of `entries` in the empty `folder`; `width` is that of vectors, 0 without them.
+def build(folder: Path, entries: Iterable[Entry], *, width: int = 0) -> frozenset[str]:
+    """Make a shard of `entries` in the empty `folder`; says which fields they have.
+
+    `width` is that of vectors, 0 without them.
 
     Raises:
         MissingDependencyError: qdrant-edge-py is not installed.
@@ -116,6 +118,7 @@ def build(folder: Path, entries: Iterable[Entry], *, width: int = 0) -> None:
             shard.flush()
     finally:
         shard.close()
+    return frozenset(held)
 
 
 def engine() -> ModuleType:

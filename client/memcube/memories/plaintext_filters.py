@@ -6,7 +6,7 @@ passes whatever excludes by it: most records have no times, and only those that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -68,6 +68,12 @@ class Conditions:
     must: tuple[Condition, ...] = ()
     must_not: tuple[Condition, ...] = ()
 
+    def within(self, held: Collection[str]) -> Conditions | None:
+        """These, as far as the fields that entries have, `held`, decide; None if they exclude all."""
+        if any(condition.field not in held for condition in self.must):
+            return None
+        return Conditions(self.must, tuple(one for one in self.must_not if one.field in held))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
@@ -99,19 +105,22 @@ class Filters:
                 f"{self.valid_at} has no time zone", hint="use datetime.now(UTC) and its like"
             )
 
-    def conditions(self, now: datetime, timed: Iterable[str] = TIMES) -> Conditions:
-        """These filters at `now`; `timed` are the fields of time that any record of the index has."""
+    def conditions(self, now: datetime) -> Conditions:
+        """These filters at `now`."""
         named = {TYPE: self.types, SOURCE: self.sources}
         must: list[Condition] = [OneOf(TAGS, (tag,)) for tag in self.tags]
         must += [OneOf(field, tuple(values)) for field, values in named.items() if values]
         if self.subject is not None:
             must.append(OneOf(SUBJECT, (self.subject,)))
-        if self.sensitivity != SENSITIVITIES[-1]:
-            must.append(AtMost(SENSITIVITY, SENSITIVITIES.index(self.sensitivity)))
         today, asked = now.timestamp(), (self.valid_at or now).timestamp()
-        outside = (MoreThan(FROM, asked), AtMost(UNTIL, asked), AtMost(EXPIRES, today))
-        held = frozenset(timed)
-        return Conditions(tuple(must), tuple(one for one in outside if one.field in held))
+        outside: list[Condition] = [
+            MoreThan(FROM, asked),
+            AtMost(UNTIL, asked),
+            AtMost(EXPIRES, today),
+        ]
+        if self.sensitivity != SENSITIVITIES[-1]:
+            outside.append(MoreThan(SENSITIVITY, SENSITIVITIES.index(self.sensitivity)))
+        return Conditions(tuple(must), tuple(outside))
 
 
 def fields_of(record: Record) -> dict[str, Any]:
@@ -126,7 +135,7 @@ def fields_of(record: Record) -> dict[str, Any]:
         RELATES: dict.fromkeys(relation.target for relation in record.relations),
     }
     fields: dict[str, Any] = {name: [one for one in names[name] if one] for name in NAMES}
-    fields[SENSITIVITY] = SENSITIVITIES.index(record.sensitivity or SENSITIVITIES[0])
+    fields[SENSITIVITY] = SENSITIVITIES.index(record.sensitivity or SENSITIVITIES[0]) or None
     times = (record.valid_from, record.valid_to, record.expires_at)
     for name, time in zip(TIMES, times, strict=True):
         fields[name] = timestamps.moment(time).timestamp() if time else None

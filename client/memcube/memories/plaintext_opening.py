@@ -113,11 +113,11 @@ def _make(place: Path, cube: Digest, records: Records, embedding: Embedding) -> 
         if embedding.embedder is not None and not embedding.is_whole:
             write_vectors(folder / _EMBEDDER, embedding.embedder, ())
         entries = Entries(records, survey, embedding, folder, width)
-        plaintext_edge.build(folder / SHARD, entries, width=width)
+        held = plaintext_edge.build(folder / SHARD, entries, width=width)
         Note(
             cube=str(cube),
             records=survey.records,
-            timed=survey.timed,
+            held=held,
             width=width,
             embedded=entries.embedded,
         ).write(folder)

@@ -33,11 +33,15 @@ _NOTE_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What an index says of itself: of which cube it is, and what its build found."""
+    """What an index says of itself: of which cube it is, and what its build found.
+
+    `held` are the fields that any of its entries has, `width` that of its vectors, and `embedded` how
+    many of these the cube did not carry.
+    """
 
     cube: str
     records: int
-    timed: tuple[str, ...] = ()
+    held: frozenset[str] = frozenset()
     width: int = 0
     embedded: int = 0
     format: int = FORMAT
@@ -47,16 +51,19 @@ class Note:
         """The note at `place`; nothing where there is none, or one that this version cannot use."""
         content = files.read_file(place / _NOTE, _NOTE_BYTES)
         try:
-            note = cls(**json.loads(content or b""))
+            values = json.loads(content or b"")
+            note = cls(**values | {"held": frozenset(map(str, values["held"]))})
             counts = (note.records, note.width, note.embedded)
             sound = all(type(count) is int and count >= 0 for count in counts)
             return note if note.format == FORMAT and sound else None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             return None
 
     def write(self, place: Path) -> None:
         """Put it into `place`."""
-        files.replace_file(place / _NOTE, json.dumps(asdict(self)).encode())
+        files.replace_file(
+            place / _NOTE, json.dumps(asdict(self) | {"held": sorted(self.held)}).encode()
+        )
 
 
 @contextmanager
