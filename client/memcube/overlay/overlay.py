@@ -14,9 +14,9 @@ from memcube_protocol import limits, timestamps
 from memcube_protocol.errors import InvalidRecordError, NotFoundError
 from memcube_protocol.records import Record, Source
 from memcube_protocol.text import query_terms
+from memcube_protocol.vectors import indexed_text
 
 from memcube.memories.plaintext import Filters
-from memcube.memories.plaintext_build import indexed_text
 from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit
 from memcube.overlay.copies import copies_of
