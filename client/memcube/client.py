@@ -309,6 +309,9 @@ class Client:
         A mapping gives each reference its priority, from 1 to 100; otherwise the publisher's word
         decides, and among equals the order. `overlay` is where `remember` writes: a cube folder of
         the user's own, made where it is absent.
+
+        Raises:
+            RuleRefusedError: a cube's own rules forbid it.
         """
         from memcube import mounting
 
@@ -336,10 +339,13 @@ class Client:
         return Overlay.open(place, store=self.context.store)
 
     def _mountable(self, name: Name, selection: Selection, trust: Trust) -> Verified:
+        from memcube import rules
+
         verified = consume.open_cube(
             self.context, _reference(name), selection=selection, trust=trust
         )
         _require_kinds(selection, verified.cube)
+        rules.require_mount(self.context, verified)
         return verified
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Named mount profiles: which cubes a person mounts in one of their roles, and how (config.toml).
 
     [profile.work]
-    cubes = ["acme/handbook:2", { cube = "alice/notes", priority = "high", filters = ["kind=plaintext"] }]
+    cubes = ["acme/handbook:2", { cube = "alice/notes", priority = 3, filters = ["kind=plaintext"] }]
     budget_tokens = 800
     sensitivity = "internal"
     use = ["commercial"]
@@ -18,27 +18,27 @@ from typing import Any, Final, Self
 
 from memcube_protocol.errors import InvalidError, InvalidSettingError
 from memcube_protocol.fields import Fields, snake_case
-from memcube_protocol.governance import PRIORITIES, SENSITIVITIES, USES
+from memcube_protocol.governance import SENSITIVITIES, USES
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
 PROFILES: Final = 256
 CUBES: Final = 256
 BUDGET_TOKENS: Final = 10_000_000
+MOST_PRIORITY: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _USE: Final = re.compile("|".join(USES))
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileCube:
-    """One cube of a profile. `priority` None: the cube's own; `budget_tokens` None: the profile's rest.
+    """One cube of a profile. `priority` is its share among them, 1 to 100; None: by its publisher's word.
 
     `filters` are written as for `--filter`; the profile's are used where a cube has none.
     """
 
     reference: Reference
-    priority: str | None = None
-    budget_tokens: int | None = None
+    priority: int | None = None
     filters: tuple[str, ...] = ()
 
 
@@ -121,8 +121,7 @@ def _cube(entry: object, what: str, filters: tuple[str, ...]) -> ProfileCube:
     fields = Fields(entry, what, spelling=snake_case)
     cube = ProfileCube(
         Reference.parse(fields.text("cube", chars=1024)),
-        fields.choice("priority", PRIORITIES, "") if fields.has("priority") else None,
-        fields.integer("budgetTokens", least=1, most=BUDGET_TOKENS),
+        fields.integer("priority", least=1, most=MOST_PRIORITY),
         _filters(fields) or filters,
     )
     fields.finish()

@@ -2,7 +2,7 @@
 
 | act | asked in |
 |---|---|
-| mount | `mounting`, before anything of the cube is read |
+| mount | `Client.mount`, for each cube, once it is verified |
 | export | `Client.unpack`, `Client.path`; `copying.carry_verified` for a folder |
 | copy | `copying.carry_verified`: `cp`, `mirror` and the Hub go through it |
 | re-push, publish | `pushing`, before anything is sent |

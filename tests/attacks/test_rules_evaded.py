@@ -299,8 +299,8 @@ def test_content_of_a_local_cube_does_not_leave_the_machine(
             rules.require_mount(client.context, opened, leaves_to=("api.example",))
 
 
-@pytest.mark.parametrize("act", ["unpack", "path", "folder"])
-def test_no_export_goes_around_the_uses_that_a_cube_allows(
+@pytest.mark.parametrize("act", ["unpack", "path", "folder", "mount"])
+def test_neither_mount_nor_export_goes_around_the_uses_that_a_cube_allows(
     registry: QuirkyRegistry, publish: Callable[..., Cube], tmp_path: Path, act: str
 ) -> None:
     cube = publish('allowed_uses = ["research", "education"]')
@@ -308,6 +308,7 @@ def test_no_export_goes_around_the_uses_that_a_cube_allows(
     arguments = {
         "unpack": ("unpack", cube.name, target),
         "path": ("path", cube.name, "--memory", "plaintext"),
+        "mount": ("mount", cube.name),
         "folder": ("cp", f"{cube.name}:1.0.0", f"oci:{target}"),
     }[act]
     for use, said in (("", "nobody said"), ("commercial,research", "the use here is commercial")):
