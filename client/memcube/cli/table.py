@@ -51,6 +51,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
     "Keep": {
         "ls": Place("ls:ls", "List the cubes in the local store."),
         "rm": Place("rm:rm", "Forget a cube in the local store."),
+        "usage": Place("usage:usage", "Show which memories are used on this machine."),
         "prune": Place("prune:prune", "Free space in the local store."),
     },
     "Account": {

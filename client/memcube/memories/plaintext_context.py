@@ -43,25 +43,30 @@ def render(
     count_tokens: CountTokens | None = None,
     *,
     cubes: Sequence[str] | None = None,
+    told: Callable[[int], None] = lambda _position: None,
 ) -> str:
     """Text of the first `records` that fit into `budget_tokens`, best first; empty if there are none.
 
     A record that does not fit is left out for a later, shorter one; if none fits, the first is
     cut. `count_tokens` is the model's; without it an estimate that errs on the long side serves.
-    `cubes` names the cube of each record, to be cited with it.
+    `cubes` names the cube of each record, to be cited with it; `told` hears the position of each
+    record that is in the text.
     """
     count = count_tokens or estimate_tokens
     records = list(records)
     named: Sequence[str | None] = cubes or [None] * len(records)
     left = budget_tokens - count(_fenced([]))
     chosen: list[str] = []
-    for record, cube in zip(records, named, strict=True):
+    for position, (record, cube) in enumerate(zip(records, named, strict=True)):
         body = _body(record, record.text, cube)
         if (cost := count(_block(body, _WIDTH)) + 1) <= left:
             chosen.append(body)
             left -= cost
+            told(position)
     if not chosen and records:
         chosen = _cut(records[0], left, count, named[0])
+        if chosen:
+            told(0)
     return _fenced(chosen) if chosen else ""
 
 

@@ -20,6 +20,7 @@ from memcube.holdings import memory_folder
 from memcube.mounting.mounted import MountedCube, MountedMemory, Parts
 from memcube.mounting.sources import CubeRecords, Overlay
 from memcube.mounting.steps import MountStep, Step
+from memcube.usage import Usage
 
 if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
@@ -96,7 +97,7 @@ def mount(
     except BaseException:
         loader.undo.close()
         raise
-    return MountedMemory(loader.parts(overlay), budget_tokens)
+    return MountedMemory(loader.parts(overlay), budget_tokens, usage=Usage.of(context.settings))
 
 
 class MemLoader:

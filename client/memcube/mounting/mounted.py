@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +17,8 @@ from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit, Ranking, fuse
 from memcube.mounting.sources import Overlay, RecordSource
 from memcube.mounting.steps import MountStep
+from memcube.trust import location_of
+from memcube.usage import Usage, Use
 
 if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
@@ -68,14 +70,25 @@ class Parts:
 class MountedMemory:
     """The memories of one or several cubes in use; a context manager that takes them off again.
 
-    `budget_tokens` bounds what `context` gives, over all cubes together.
+    `budget_tokens` bounds what `context` gives, over all cubes together. `usage` hears which records
+    are found and which are put before a model.
     """
 
-    def __init__(self, parts: Parts, budget_tokens: int = CONTEXT_TOKENS) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        budget_tokens: int = CONTEXT_TOKENS,
+        *,
+        usage: Usage | None = None,
+    ) -> None:
         self._parts: Parts | None = parts
         self.cubes = parts.cubes
         self.steps: Sequence[MountStep] = parts.steps
         self.budget_tokens = budget_tokens
+        self._usage = usage or Usage(None)
+        self._locations = {cube.name: location_of(cube.verified.reference) for cube in self.cubes}
+        for cube in self.cubes:
+            self._usage.mounted(self._locations[cube.name], str(cube.verified.cube.digest))
 
     @property
     def has_model(self) -> bool:
@@ -97,6 +110,11 @@ class MountedMemory:
 
     def search(self, query: str, limit: int = 10, filters: Filters | None = None) -> list[Hit]:
         """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`."""
+        hits = self._search(query, limit, filters)
+        self._usage.found(self._used(hits))
+        return hits
+
+    def _search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
         return fuse(
             [
                 Ranking(share, source.search(query, limit, filters))
@@ -114,7 +132,9 @@ class MountedMemory:
         sources = [source for _, source in self._sources() if cube in (None, source.name)]
         for source in sources:
             try:
-                return Hit(source.read(record_id), 1.0, source.name)
+                hit = Hit(source.read(record_id), 1.0, source.name)
+                self._usage.found(self._used([hit]))
+                return hit
             except NotFoundError:
                 continue
         names = ", ".join(source.name for _, source in self._sources()) or "no cube with records"
@@ -141,14 +161,17 @@ class MountedMemory:
         from memcube.memories.plaintext_context import render
 
         parts = self._open()
-        hits = self.search(query, _CONTEXT_HITS, filters)
-        several = len(self._sources()) > 1
-        return render(
+        hits = self._search(query, _CONTEXT_HITS, filters)
+        several, told = len(self._sources()) > 1, list[int]()
+        text = render(
             [hit.record for hit in hits],
             self.budget_tokens if budget_tokens is None else budget_tokens,
             self._count_tokens if parts.tokenizer is not None else None,
             cubes=[hit.cube for hit in hits] if several else None,
+            told=told.append,
         )
+        self._usage.answered(self._used(hits[position] for position in told))
+        return text
 
     def generate(
         self,
@@ -214,6 +237,7 @@ class MountedMemory:
         parts, self._parts = self._parts, None
         if parts is not None:
             parts.undo.close()
+            self._usage.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -225,6 +249,14 @@ class MountedMemory:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _used(self, hits: Iterable[Hit]) -> list[Use]:
+        """What the indicators are told of `hits`; the user's own overlay is not counted."""
+        return [
+            Use(self._locations[hit.cube], hit.record.id, hit.score)
+            for hit in hits
+            if hit.cube in self._locations
+        ]
 
     def _open(self) -> Parts:
         if self._parts is None:
