@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from memcube_protocol import timestamps
 from memcube_protocol.records import Record
 
 from memcube.mounting.forgotten import Forgotten
@@ -14,8 +12,6 @@ from memcube.mounting.hits import Hit
 
 if TYPE_CHECKING:
     from memcube.memories.plaintext import Filters, PlaintextIndex
-
-_HIDDEN: Final = frozenset({"archived", "deleted"})
 
 
 class RecordSource(Protocol):
@@ -97,14 +93,3 @@ class CubeRecords:
     def close(self) -> None:
         """See `RecordSource.close`."""
         self._index.close()
-
-
-def may_be_shown(record: Record, now: datetime) -> bool:
-    """Whether `record` is neither archived nor deleted, and valid at `now`."""
-    if record.status in _HIDDEN:
-        return False
-    begins = record.valid_from
-    if begins is not None and timestamps.moment(begins) > now:
-        return False
-    ends = (time for time in (record.valid_to, record.expires_at) if time is not None)
-    return all(timestamps.moment(time) > now for time in ends)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, Self
@@ -13,15 +14,14 @@ from typing import Any, Final, Self
 from memcube_protocol import limits, timestamps
 from memcube_protocol.errors import InvalidRecordError, NotFoundError
 from memcube_protocol.records import Record, Source
-from memcube_protocol.text import query_terms
+from memcube_protocol.text import query_weights
 from memcube_protocol.vectors import indexed_text
 
-from memcube.memories.plaintext import Filters
+from memcube.memories.plaintext_filters import Filters, allows
 from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit
 from memcube.overlay.copies import copies_of
 from memcube.overlay.segments import Segments, make_durable
-from memcube.overlay.showing import is_shown
 from memcube.overlay.term_index import TermIndex
 from memcube.packing.draft import FILE_NAME, Draft
 from memcube.packing.kinds import name_of_folder
@@ -141,7 +141,7 @@ class Overlay:
         with self._lock, self._segments.changing():
             self._look()
             known = self._records.get(self._said.get(_fingerprint(record), ""))
-            if known is not None and is_shown(known, Filters(), now):
+            if known is not None and allows(Filters(), known, now):
                 return known
             limits.require_at_most(
                 str(self.folder), len(self._records) + 1, RECORDS, unit="records"
@@ -175,7 +175,7 @@ class Overlay:
         with self._lock:
             self._look()
             record = self._find(record_id)
-        if not is_shown(record, Filters(), self._clock()):
+        if not allows(Filters(), record, self._clock()):
             raise NotFoundError(
                 f"record {record_id} of the overlay {self.name} is archived or out of date",
                 hint="it can be forgotten; its dates stand in the folder",
@@ -187,7 +187,7 @@ class Overlay:
         with self._lock:
             self._look()
             shown, now = sorted(self._records.items()), self._clock()
-        return (record for _, record in shown if is_shown(record, Filters(), now))
+        return (record for _, record in shown if allows(Filters(), record, now))
 
     def search(
         self,
@@ -198,15 +198,15 @@ class Overlay:
         now: datetime | None = None,
     ) -> list[Hit]:
         """Up to `limit` records, best first, as a cube's own index gives them: by their words."""
-        terms = query_terms(query)[:_QUERY_TERMS]
+        weights = dict(islice(query_weights(query).items(), _QUERY_TERMS))
         filters, now = filters or Filters(), now or self._clock()
         hits: list[Hit] = []
         with self._lock:
             self._look()
-            for name, score in self._index.ranked(terms):
+            for name, score in self._index.ranked(weights):
                 if len(hits) >= limit:
                     break
-                if is_shown(self._records[name], filters, now):
+                if allows(filters, self._records[name], now):
                     hits.append(Hit(self._records[name], score, self.name))
         return hits
 

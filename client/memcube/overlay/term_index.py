@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from memcube_protocol import text
@@ -50,19 +50,17 @@ class TermIndex:
             if not holders:
                 del self._holders[term]
 
-    def ranked(self, terms: Sequence[str]) -> list[tuple[str, float]]:
-        """Names with any of the distinct `terms`, best first: those with all, then those with some."""
+    def ranked(self, weights: Mapping[str, float]) -> list[tuple[str, float]]:
+        """Names with any of the weighted terms, best first."""
         scores: defaultdict[str, float] = defaultdict(float)
-        matched: Counter[str] = Counter()
         average = max(self._total / max(len(self), 1), 1.0)
-        for term in terms:
+        for term, weight in weights.items():
             holders = self._holders.get(term, {})
             rarity = self._rarity(len(holders))
             for name, count in holders.items():
                 damping = _K1 * (1 - _B + _B * self._lengths[name] / average)
-                scores[name] += rarity * count * (_K1 + 1) / (count + damping)
-                matched[name] += 1
-        order = sorted(scores, key=lambda name: (matched[name] < len(terms), -scores[name], name))
+                scores[name] += weight * rarity * count * (_K1 + 1) / (count + damping)
+        order = sorted(scores, key=lambda name: (-scores[name], name))
         return [(name, scores[name]) for name in order]
 
     def _rarity(self, holders: int) -> float:
