@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --upgrade 'pip>=25.1'
 	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e '.[registry,s3,hub,torch,plaintext,mcp]' --group dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[registry,s3,hub,torch,plaintext,mcp,proxy,langchain,langgraph]' --group dev
 	@touch $(READY)
 
 demo: $(READY) ## publish, sign, pull, verify and mount a cube, all on this machine

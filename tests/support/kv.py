@@ -68,3 +68,14 @@ def with_text_of(one: Path, other: Path) -> None:
     (one / activation.MANIFEST_FILE).write_bytes(forged.to_bytes())
     tokens = (other / activation.TOKENS_FILE).read_bytes()
     (one / activation.TOKENS_FILE).write_bytes(tokens)
+
+
+def kv_folder(folder: Path, text: str | None, memory_id: str = "kv") -> Path:
+    """A KV memory that carries `text`, below the cube folder `folder`."""
+    place = folder / "activation" / memory_id
+    place.mkdir(parents=True)
+    manifest = dataclasses.replace(kv_manifest(text), id=memory_id)
+    (place / activation.MANIFEST_FILE).write_bytes(manifest.to_bytes())
+    (place / activation.TOKENS_FILE).write_bytes(activation.encode_tokens(IDS))
+    (place / activation.KV_FILE).write_bytes(kv_file())
+    return place

@@ -47,6 +47,10 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "inspect": Place("inspect:inspect", "Show what a cube says of itself."),
         "mount": Place("mount:mount", "Make a cube usable by a model and ask it."),
         "mcp": Place("mcp:mcp", "Give agents the memories of cubes, over MCP."),
+        "context": Place(
+            "context:context", "Print what a cube knows about a question, for a pipe."
+        ),
+        "proxy": Place("proxy:proxy", "Add memory to every request to an OpenAI-compatible API."),
     },
     "Keep": {
         "ls": Place("ls:ls", "List the cubes in the local store."),

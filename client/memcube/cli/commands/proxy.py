@@ -1,0 +1,111 @@
+"""`memcube proxy`: memory for every program that speaks the OpenAI API."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+from memcube_protocol.errors import InvalidSettingError
+
+from memcube.cli.answer import Answer, sanitised
+from memcube.cli.command import command
+from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+
+
+@command(
+    "proxy",
+    "memcube proxy --upstream http://127.0.0.1:8000/v1 --mount alice/notes",
+    "memcube proxy --upstream https://api.example/v1 --mount alice/notes --mount acme/cardiology:1.4",
+)
+@click.option("--upstream", required=True, metavar="URL", help="The engine's API: https://…/v1.")
+@click.option(
+    "--mount", "references", multiple=True, required=True, metavar="REF", help="A cube; repeatable."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=7071, show_default=True, type=click.IntRange(0, 65535), help="0: any free."
+)
+@click.option(
+    "--budget",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Tokens of records for each request.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds that the engine may be silent.",
+)
+@click.option(
+    "--upstream-key-env",
+    metavar="NAME",
+    help="Show the engine the key in this variable instead of the caller's.",
+)
+@click.option(
+    "--caller-key-env", metavar="NAME", help="Answer only callers with the key in this variable."
+)
+@offline_option
+@trust_options
+def proxy(
+    upstream: str,
+    references: tuple[str, ...],
+    host: str,
+    port: int,
+    budget: int,
+    timeout_s: float,
+    upstream_key_env: str | None,
+    caller_key_env: str | None,
+    offline: bool,
+    trust_mode: str,
+    accept_publisher: str | None,
+    accept_origin: str | None,
+    accept_rollback: bool,
+) -> Answer:
+    """Pass requests of the OpenAI API on to --upstream, with the memory of cubes added to each.
+
+    Chat completions, responses and completions get the source texts of KV memories as a beginning
+    that never changes, and the records that answer the question; models and embeddings pass
+    through. Answers are streamed as they come. Stop it with Ctrl-C.
+    """
+    from memcube.proxy.callers import Callers
+    from memcube.proxy.mounting import mounted
+    from memcube.proxy.serving import Plan, ProxyServer
+    from memcube.proxy.upstream import Upstream
+
+    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
+    callers = Callers(host, _secret(caller_key_env))
+    with open_client(offline=offline) as client:
+        settings, key = client.context.settings, _secret(upstream_key_env)
+        engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
+        with (
+            mounted(client, references, budget, trust=trust) as addition,
+            ProxyServer(Plan(engine, addition, callers), port, _tell) as server,
+        ):
+            print(f"Listening on {server.url}, asking {engine.url}", flush=True)
+            server.run()
+    return Answer({}, "")
+
+
+def _secret(variable: str | None) -> str | None:
+    """The value of an environment variable that somebody names, where one is named.
+
+    Raises:
+        InvalidSettingError: it is not set.
+    """
+    if variable is None:
+        return None
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise InvalidSettingError(
+            f"the variable {variable[:80]} is not set", hint="put the key into it, not its name"
+        )
+    return value
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(sanitised(line) + "\n")

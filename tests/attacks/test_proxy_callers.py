@@ -1,0 +1,129 @@
+"""Requests to the memory proxy that are not from a program of this machine, or want too much of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from memcube.proxy.rendering import Addition
+from memcube.proxy.upstream import Upstream
+from support.engine import WAIT_S, Engine, running_engine
+from support.proxied import Proxied, running_proxy
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("httpx2")
+
+HOST = "127.0.0.1:7071"
+BODY = b'{"messages":[{"role":"user","content":"What is my password?"}]}'
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with running_engine() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def proxied(engine: Engine) -> Iterator[Proxied]:
+    with running_proxy(Upstream(engine.url), Addition("", lambda _: "")) as proxied:
+        yield proxied
+
+
+def sent(proxied: Proxied, head: str, body: bytes = b"") -> bytes:
+    """All that comes back for the bytes of a request."""
+    with socket.create_connection(("127.0.0.1", proxied.port), timeout=WAIT_S) as line:
+        line.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+        found = b""
+        while piece := line.recv(65536):
+            found += piece
+        return found
+
+
+def chat(host: str = HOST, kind: str = "application/json", more: str = "") -> str:
+    return (
+        f"POST /v1/chat/completions HTTP/1.1\nHost: {host}\nContent-Type: {kind}\n"
+        f"Content-Length: {len(BODY)}\nConnection: close{more}"
+    )
+
+
+def test_a_program_of_this_machine_is_answered(proxied: Proxied) -> None:
+    for host in (HOST, "localhost:1", "[::1]:7071"):
+        assert b" 200 " in sent(proxied, chat(host), BODY)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        chat("rebound.example:7071"),
+        chat("127.0.0.1.rebound.example"),
+        chat("10.0.0.5"),
+        chat(""),
+        chat(more="\nOrigin: https://evil.example"),
+        chat(more="\nOrigin: null"),
+        chat(more="\nSec-Fetch-Site: cross-site"),
+        chat(more="\nSec-Fetch-Site: same-origin"),
+    ],
+)
+def test_a_page_of_the_web_cannot_ask(engine: Engine, proxied: Proxied, head: str) -> None:
+    count = len(engine.requests)
+    found = sent(proxied, head, BODY)
+    assert b" 403 " in found
+    assert json.loads(found.rpartition(b"\r\n\r\n")[2])["error"]["code"] == "forbidden"
+    assert b"access-control" not in found.lower()
+    assert len(engine.requests) == count
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_what_a_form_can_send_without_being_asked_is_refused(
+    engine: Engine, proxied: Proxied, kind: str
+) -> None:
+    count = len(engine.requests)
+    assert b" 400 " in sent(proxied, chat(kind=kind), BODY)
+    assert len(engine.requests) == count
+
+
+def test_a_preflight_gets_no_leave(proxied: Proxied) -> None:
+    found = sent(proxied, f"OPTIONS /v1/chat/completions HTTP/1.1\nHost: {HOST}\nConnection: close")
+    assert b" 404 " in found
+    assert b"access-control" not in found.lower()
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_whole(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, proxied: Proxied
+) -> None:
+    from memcube.proxy import application
+
+    monkeypatch.setattr(application, "REQUEST_BYTES", len(BODY) - 1)
+    count = len(engine.requests)
+    assert b" 413 " in sent(proxied, chat(), BODY)
+    chunked = (
+        f"POST /v1/completions HTTP/1.1\nHost: {HOST}\nContent-Type: application/json\n"
+        "Transfer-Encoding: chunked\nConnection: close"
+    )
+    piece = b"%x\r\n%s\r\n" % (len(BODY), BODY)
+    assert b" 413 " in sent(proxied, chunked, piece)
+    assert len(engine.requests) == count
+
+
+def test_a_request_that_never_ends_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, proxied: Proxied
+) -> None:
+    from memcube.proxy import application
+
+    monkeypatch.setattr(application, "REQUEST_S", 0.05)
+    assert b" 400 " in sent(proxied, chat(), BODY[:-1])
+
+
+def test_headers_without_end_are_cut_off(engine: Engine, proxied: Proxied) -> None:
+    count = len(engine.requests)
+    with socket.create_connection(("127.0.0.1", proxied.port), timeout=WAIT_S) as line:
+        with suppress(OSError):
+            line.sendall(b"POST /v1/completions HTTP/1.1\r\nX-Long: ")
+            for _ in range(64):
+                line.sendall(b"x" * 65536)
+        with suppress(ConnectionError):
+            assert b" 200 " not in line.recv(65536)
+    assert len(engine.requests) == count

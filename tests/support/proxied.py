@@ -1,0 +1,41 @@
+"""A memory proxy that runs in this process, on a loopback port."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from memcube.proxy.callers import Callers
+from memcube.proxy.rendering import Addition
+from memcube.proxy.serving import Plan, ProxyServer
+from memcube.proxy.upstream import Upstream
+
+
+@dataclass
+class Proxied:
+    """Where the proxy answers, and what it told."""
+
+    url: str
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2].partition("/")[0])
+
+
+@contextmanager
+def running_proxy(
+    upstream: Upstream, addition: Addition, callers: Callers | None = None
+) -> Iterator[Proxied]:
+    plan = Plan(upstream, addition, callers or Callers("127.0.0.1"))
+    told: list[str] = []
+    with ProxyServer(plan, 0, told.append) as server:
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            yield Proxied(server.url, told)
+        finally:
+            server.stop()
+            thread.join()
