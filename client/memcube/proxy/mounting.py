@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from memcube_protocol.activation import MANIFEST_FILE, KvManifest
-from memcube_protocol.config import ACTIVATION, PLAINTEXT
-from memcube_protocol.content import read_verified
+from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.errors import NotFoundError
 
 from memcube.context import NORMAL_TRUST, Trust
 from memcube.proxy.rendering import Addition, prefix_of
+from memcube.source_texts import source_texts
 
 if TYPE_CHECKING:
     from memcube.client import Client
-    from memcube.consume import Verified
-    from memcube.loader import MountedCube
+
+_RECORDS = ("kind=plaintext",)
 
 
 @contextmanager
@@ -31,38 +30,23 @@ def mounted(
         MemcubeError: whatever opening and mounting a cube raises.
     """
     texts: list[str] = []
-    memories: list[MountedCube] = []
-    with ExitStack() as undo:
-        for reference in references:
-            verified = client.open(reference, filters=("kind=plaintext,activation",), trust=trust)
-            found = list(source_texts(client, verified))
-            kinds = {memory.kind for memory in verified.cube.config.memories}
-            if PLAINTEXT in kinds:
-                memory = client.mount(reference, filters=("kind=plaintext",), trust=trust)
-                memories.append(undo.enter_context(memory))
-            elif not found:
-                raise NotFoundError(
-                    f"{reference} has neither records nor a text that could be added",
-                    hint="weights and KV caches without their text need the model itself",
-                )
-            texts += found
-
-        def look_up(question: str) -> str:
-            share = budget_tokens // len(memories) if memories else 0
-            found = (memory.context(question, share) for memory in memories)
-            return "\n\n".join(filter(None, found))
-
-        yield Addition(prefix_of(texts), look_up)
-
-
-def source_texts(client: Client, verified: Verified) -> Iterator[str]:
-    """The texts that the KV memories of a cube carry, in the order of its config."""
-    for memory in verified.cube.config.memories:
-        path = f"{ACTIVATION}/{memory.id}/{MANIFEST_FILE}"
-        files = [file for file in verified.cube.files if file.path == path]
-        if memory.kind != ACTIVATION or not files:
-            continue
-        raw = read_verified(client.context.store, files[0].digest)
-        text = KvManifest.parse(raw).source.text
-        if text is not None:
-            yield text
+    with_records: list[str] = []
+    for reference in references:
+        verified = client.open(reference, filters=_RECORDS, trust=trust)
+        found = list(source_texts(client.context, verified))
+        if any(memory.kind == PLAINTEXT for memory in verified.cube.config.memories):
+            with_records.append(reference)
+        elif not found:
+            raise NotFoundError(
+                f"{reference} has neither records nor a text that could be added",
+                hint="weights and KV caches without their text need the model itself",
+            )
+        texts += found
+    prefix = prefix_of(texts)
+    if not with_records:
+        yield Addition(prefix, lambda _: "")
+        return
+    with client.mount(
+        with_records, budget_tokens=budget_tokens, filters=_RECORDS, trust=trust
+    ) as memory:
+        yield Addition(prefix, memory.context)

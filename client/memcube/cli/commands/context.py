@@ -18,7 +18,7 @@ from memcube.cli.options import offline_option, open_client, trust_of, trust_opt
     'memcube context alice/notes "Which backups are there?" --budget 400 | llm "Answer from this."',
     "git log -1 --format=%B | memcube context alice/notes -",
 )
-@click.argument("reference")
+@click.argument("references", nargs=-1, required=True, metavar="REFERENCE…")
 @click.argument("question")
 @click.option(
     "--budget",
@@ -30,7 +30,7 @@ from memcube.cli.options import offline_option, open_client, trust_of, trust_opt
 @offline_option
 @trust_options
 def context(
-    reference: str,
+    references: tuple[str, ...],
     question: str,
     budget: int,
     offline: bool,
@@ -39,7 +39,7 @@ def context(
     accept_origin: str | None,
     accept_rollback: bool,
 ) -> Answer:
-    """Print the records of the cube REFERENCE that answer QUESTION, for the prompt of any model.
+    """Print the records of the cubes that answer QUESTION, for the prompt of any model.
 
     The records stand between delimiters that they cannot close, with ids to cite. Nothing else is
     printed, and nothing at all where no record answers. A QUESTION of - is read from the input.
@@ -48,10 +48,17 @@ def context(
     asked = _from_input() if question == "-" else question
     with (
         open_client(offline=offline) as client,
-        client.mount(reference, filters=("kind=plaintext",), trust=trust) as memory,
+        client.mount(
+            references, budget_tokens=budget, filters=("kind=plaintext",), trust=trust
+        ) as memory,
     ):
-        found = memory.context(asked, budget)
-    value = {"reference": reference, "question": asked, "budgetTokens": budget, "context": found}
+        found = memory.context(asked)
+    value = {
+        "references": list(references),
+        "question": asked,
+        "budgetTokens": budget,
+        "context": found,
+    }
     return Answer(value, found, found)
 
 

@@ -46,5 +46,5 @@ def test_where_nothing_answers_nothing_is_printed(machine: Machine) -> None:
 def test_a_budget_bounds_the_text_and_json_holds_it(machine: Machine) -> None:
     answer = json.loads(machine.ok("context", NAME, "copy", "--json"))
     assert "Tartu" in answer["context"]
-    assert (answer["reference"], answer["budgetTokens"]) == (NAME, 1024)
+    assert (answer["references"], answer["budgetTokens"]) == ([NAME], 1024)
     assert machine.ok("context", NAME, "copy", "--budget", "1") == ""
