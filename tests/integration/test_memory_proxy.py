@@ -9,10 +9,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from conftest import Person, fresh
 from memcube.dumper import MemDumper
-from memcube_protocol.errors import EXIT_INTERRUPTED, EXIT_USAGE
+from memcube.proxy.mounting import mounted
+from memcube_protocol import media_types
+from memcube_protocol.errors import EXIT_INTERRUPTED, EXIT_USAGE, RuleRefusedError
 from support.engine import running_engine
-from support.machine import Machine
+from support.kv import kv_folder
+from support.machine import Machine, client_on
 from support.servers import START_TIMEOUT_S, command, first_line, stop_process
 
 pytest.importorskip("qdrant_edge")
@@ -58,6 +62,30 @@ def test_a_program_is_given_the_base_url_and_has_memory(tmp_path: Path) -> None:
     assert "POST /v1/chat/completions 200" in said
     assert "sk-engine" not in said + line
     assert "Traceback" not in said
+
+
+def test_a_cube_that_must_stay_here_leaves_for_no_engine_elsewhere(
+    ada: Person, bob: Person, tmp_path: Path
+) -> None:
+    name = f"{ada.name}/{fresh('handbook')}"
+    dumper = MemDumper(tmp_path / "cube", name=name, version="1.0.0")
+    dumper.add_records(["The third copy lies in Tartu."])
+    kv_folder(dumper.folder, "The handbook.")
+    draft = dumper.folder / "memcube.toml"
+    draft.write_text(draft.read_text() + '\n[governance]\nprocessing = "local"\n')
+    Machine(tmp_path / "ada", ada.server.url, ada.token).ok("push", dumper.folder, "--public")
+    with client_on(tmp_path / "bob", bob) as client:
+        with mounted(client, [name], 500, leaves_to=("127.0.0.1:8000",)) as addition:
+            assert "The handbook." in addition.prefix
+            assert "Tartu" in addition.look_up("Where is the third copy?")
+        verified = client.open(name, filters=["kind=plaintext"])
+        tensors = next(file for file in verified.cube.files if file.media_type == media_types.KV)
+        assert not client.context.store.has(tensors.digest), "a text needs no tensors"
+        with (
+            pytest.raises(RuleRefusedError, match=r"engine\.example"),
+            mounted(client, [name], 500, leaves_to=("engine.example",)),
+        ):
+            pass
 
 
 def test_a_key_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.errors import NotFoundError
 
+from memcube import rules
 from memcube.context import NORMAL_TRUST, Trust
 from memcube.proxy.rendering import Addition, prefix_of
 from memcube.source_texts import source_texts
@@ -21,11 +22,19 @@ _RECORDS = ("kind=plaintext",)
 
 @contextmanager
 def mounted(
-    client: Client, references: Sequence[str], budget_tokens: int, *, trust: Trust = NORMAL_TRUST
+    client: Client,
+    references: Sequence[str],
+    budget_tokens: int,
+    *,
+    leaves_to: tuple[str, ...] = (),
+    trust: Trust = NORMAL_TRUST,
 ) -> Iterator[Addition]:
     """What the cubes at `references` add; records in at most `budget_tokens` tokens for each request.
 
+    `leaves_to` names the hosts that prompts go to; this machine is none.
+
     Raises:
+        RuleRefusedError: a cube's own rules keep it from leaving this machine, or from this use.
         NotFoundError: a cube has neither records nor the source text of a KV memory.
         MemcubeError: whatever opening and mounting a cube raises.
     """
@@ -33,6 +42,7 @@ def mounted(
     with_records: list[str] = []
     for reference in references:
         verified = client.open(reference, filters=_RECORDS, trust=trust)
+        rules.require_mount(client.context, verified, leaves_to=leaves_to)
         found = list(source_texts(client.context, verified))
         if any(memory.kind == PLAINTEXT for memory in verified.cube.config.memories):
             with_records.append(reference)

@@ -73,6 +73,11 @@ class Upstream:
             )
         return cls(url.rstrip("/"), key, timeout_s)
 
+    @property
+    def host(self) -> str:
+        """Where it is: `host` or `host:port`."""
+        return urlsplit(self.url).netloc
+
     def headers(self, asked: Mapping[str, str], *, keep_key: bool) -> dict[str, str]:
         """What the upstream is told: of the headers `asked` (in lower case) those that concern it.
 
@@ -102,7 +107,7 @@ class Upstream:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,
             # Proxies of the environment; none leads to this machine.
-            trust_env=not is_loopback(urlsplit(self.url).netloc),
+            trust_env=not is_loopback(self.host),
         )
 
 

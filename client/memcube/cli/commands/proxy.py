@@ -83,7 +83,7 @@ def proxy(
         settings, key = client.context.settings, _secret(upstream_key_env)
         engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
         with (
-            mounted(client, references, budget, trust=trust) as addition,
+            mounted(client, references, budget, leaves_to=(engine.host,), trust=trust) as addition,
             ProxyServer(Plan(engine, addition, callers), port, _tell) as server,
         ):
             print(f"Listening on {server.url}, asking {engine.url}", flush=True)
