@@ -114,7 +114,7 @@ def carry_verified(
     if isinstance(target, Reference):
         rules.require_copy(context, verified, passage.source, target)
     else:
-        rules.require_export(context, verified)
+        rules.require_export(context, verified, held=False)
     cube, place = verified.cube.manifest, passage.target
     missing = _missing(place, tags, cube)
     tally, attached = passage.carry_cube(cube)

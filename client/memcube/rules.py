@@ -75,13 +75,15 @@ def mount_rulings(
     return rulings(verified.cube.config.governance, asked)
 
 
-def require_export(context: Context, verified: Verified) -> Verified:
+def require_export(context: Context, verified: Verified, *, held: bool = True) -> Verified:
     """`verified`, if its rules let its files be written for other programs.
+
+    `held` says that they come from the store, not from a registry just now.
 
     Raises:
         RuleRefusedError: a rule forbids it.
     """
-    asked = _asked(context, verified, Act.EXPORT)
+    asked = _asked(context, verified, Act.EXPORT, held=held)
     require(_name(verified), verified.cube.config.governance, asked)
     return verified
 
@@ -101,7 +103,7 @@ def require_copy(
     if there in (lies, release.origin if release else None):
         return
     leaves_to = _elsewhere((there.partition("/")[0],))
-    asked = replace(_asked(context, verified, Act.COPY), leaves_to=leaves_to)
+    asked = replace(_asked(context, verified, Act.COPY, held=False), leaves_to=leaves_to)
     require(_name(verified), verified.cube.config.governance, asked)
 
 
@@ -187,7 +189,7 @@ def _foreign_origins(context: Context, found: Found) -> list[str]:
 def _mounting(
     context: Context, verified: Verified, profile: Profile | None, leaves_to: tuple[str, ...]
 ) -> Asked:
-    asked = _asked(context, verified, Act.MOUNT)
+    asked = _asked(context, verified, Act.MOUNT, held=True)
     asked = replace(asked, leaves_to=_elsewhere(leaves_to))
     if profile is None:
         return asked
@@ -195,15 +197,15 @@ def _mounting(
     return replace(asked, uses=uses, ceiling=profile.sensitivity or asked.ceiling)
 
 
-def _asked(context: Context, verified: Verified, act: Act) -> Asked:
-    settings = context.settings
+def _asked(context: Context, verified: Verified, act: Act, *, held: bool) -> Asked:
+    settings, ref = context.settings, find_ref(context, verified.reference) if held else None
     return Asked(
         act,
         context.now(),
         owner=owns(context, verified),
         uses=settings.uses,
         ceiling=settings.sensitivity,
-        held_since=_held_since(context, verified),
+        held_since=ref.checked_at if ref else None,
     )
 
 
@@ -216,14 +218,6 @@ def owns(context: Context, verified: Verified) -> bool:
     keys = {key.id for key in verdict.partners}
     keys |= {verdict.publisher.id} if verdict.publisher else set()
     return verified.is_local or bool(keys & context.keys.ids())
-
-
-def _held_since(context: Context, verified: Verified) -> datetime | None:
-    """When the copy that is used came; None where it comes from its registry just now."""
-    if not verified.files:
-        return None
-    ref = find_ref(context, verified.reference)
-    return ref.checked_at if ref else None
 
 
 def _released_at(context: Context, place: Reference) -> set[Digest]:

@@ -329,9 +329,11 @@ def test_a_copy_that_was_to_be_gone_is_not_used(
     holder.ok("pull", cube.name)
     later = datetime.now(UTC) + timedelta(days=31)
     monkeypatch.setattr(Context, "now", lambda _: later)
-    told = holder.fails(EXIT_RULE, "unpack", cube.name, tmp_path / "out", "--offline")
-    assert "retention_days = 30" in told
-    assert "memcube rm" in told
+    for act in (("unpack", cube.name, tmp_path / "out"), ("mount", cube.name)):
+        told = holder.fails(EXIT_RULE, *act, "--offline")
+        assert "retention_days = 30" in told
+        assert "memcube rm" in told
+    holder.ok("cp", f"{cube.name}:1.0.0", f"oci:{tmp_path / 'layout'}")  # from its registry, now
 
 
 def test_a_reference_with_a_digest_or_the_release_itself_is_asked_alike(
