@@ -27,9 +27,12 @@ from memcube_protocol.content import (
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import OUTCOMES, MemcubeError
+from memcube_protocol.fields import Fields
+from memcube_protocol.governance import Governance
 from memcube_protocol.oci import Descriptor, Manifest
 from memcube_protocol.records import Record, parse_record, write_record
 from memcube_protocol.reference import Reference, is_immutable_tag
+from memcube_protocol.rules import Act, Asked, require, rulings
 from memcube_protocol.vectors import VectorFile
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -167,6 +170,34 @@ def content(vector: Vector) -> None:
     assert Blocks.of(held, blocks.block_bytes, blocks.start) == blocks
 
 
+def rules_(vector: Vector) -> None:
+    governance = Governance.from_fields(Fields(vector["governance"], "governance"))
+    assert governance.to_json() == vector["governance"]
+    told = dict(vector["asked"])
+    now, since, made = timestamps.moment(vector["now"]), told.get("heldSince"), told.get("made")
+
+    def asked(act: str, *, owner: bool = False) -> Asked:
+        return Asked(
+            Act(act),
+            now,
+            owner=owner,
+            uses=frozenset(told.get("uses", ())),
+            ceiling=told.get("ceiling", "restricted"),
+            held_since=timestamps.moment(since) if since else None,
+            leaves_to=tuple(told.get("leavesTo", ())),
+            made=Governance.from_fields(Fields(made, "governance")) if made else None,
+        )
+
+    if "act" in vector:
+        require("the cube", governance, asked(vector["act"]))
+        return
+    for owner, forbidden in ((False, "forbidden"), (True, "forbiddenToOwner")):
+        said = {act: rulings(governance, asked(act, owner=owner)) for act in Act}
+        refused = {act: [one.rule for one in said[act] if not one.allows] for act in said}
+        assert [act for act in refused if refused[act]] == vector[forbidden]
+        assert {rule for rules in refused.values() for rule in rules} <= {vector["rule"]}
+
+
 CHECKS: dict[str, Callable[[Vector], None]] = {
     "references": references,
     "digests": digests,
@@ -177,6 +208,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "configs": configs,
     "cubes": cubes,
     "records": records,
+    "rules": rules_,
     "shards": shards_,
     "cuts": cuts,
     "terms": terms,
