@@ -30,10 +30,11 @@ from memcube_protocol.shards import read_shards
 
 from memcube.memories import plaintext_context
 from memcube.memories.plaintext_build import Records
+from memcube.memories.plaintext_edge import EdgeEngines, engine
 from memcube.memories.plaintext_embedders import checked
-from memcube.memories.plaintext_engine import Match, SparseVector
+from memcube.memories.plaintext_engine import Engines, Match, SparseVector
 from memcube.memories.plaintext_filters import RELATES, Conditions, Filters, OneOf, allows
-from memcube.memories.plaintext_opening import Parts, open_parts
+from memcube.memories.plaintext_opening import Opener, Parts
 from memcube.memories.plaintext_ranking import CANDIDATES, Diversity, diversify, fuse
 from memcube.memories.plaintext_relations import Neighbour, neighbours
 from memcube.memories.plaintext_vectors import CarriedVectors
@@ -96,6 +97,7 @@ class PlaintextIndex:
         self._lines = parts.lines
         self._note = parts.note
         self._embedding = parts.embedding
+        self._place = parts.place
 
     @classmethod
     def open(
@@ -106,11 +108,14 @@ class PlaintextIndex:
         *,
         vectors: Sequence[Path] = (),
         embedder: object = None,
+        server: Engines | str | None = None,
     ) -> Self:
         """The index of `cube` below the folder `root`, built from `records` where it is absent.
 
         `vectors` are the files of vectors that the cube carries. `embedder` is an embedder, or what
         `plaintext_plugins.embedder_of` takes; without one the cube's own serves, if it carries it.
+        `server` is the address of a Qdrant server that a team shares, instead of the engine in this
+        process; what it is told of the records stands in `plaintext_server`.
 
         Raises:
             MissingDependencyError: qdrant-edge-py, or what the embedder needs, is not installed.
@@ -121,7 +126,8 @@ class PlaintextIndex:
         """
         with ExitStack() as opened:
             carried = [opened.enter_context(CarriedVectors(path)) for path in vectors]
-            return cls(open_parts(root, cube, records, carried, embedder))
+            opener = Opener.of(root, cube, carried, embedder, _engines(server))
+            return cls(opener.open(records))
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +156,7 @@ class PlaintextIndex:
         more = (
             f"; {made} records were embedded here, the cube has no vectors of them" if some else ""
         )
-        return self._embedding.said + more
+        return self._embedding.said + more + self._place
 
     def search(
         self,
@@ -172,15 +178,16 @@ class PlaintextIndex:
         limit = min(limit, _LIMIT)
         if limit < 1:
             return []
-        conditions = self._conditions(filters or Filters(), now or datetime.now(UTC))
+        asked, at = filters or Filters(), now or datetime.now(UTC)
+        conditions = self._conditions(asked, at)
         if conditions is None:
             return []
         ranked = self._ranked(query, conditions, max(limit, CANDIDATES))
-        if diversity is None:
-            ranked = ranked[:limit]
-        else:
+        if diversity is not None:
             ranked = diversify(ranked, self._lines.at, diversity, limit)
-        return [Hit(self._lines.at(match.number), match.score) for match in ranked]
+        hits = (Hit(self._lines.at(match.number), match.score) for match in ranked)
+        # An engine may be a server of somebody else: what it says is checked against the record.
+        return list(islice((hit for hit in hits if allows(asked, hit.record, at)), limit))
 
     def context(
         self,
@@ -279,3 +286,19 @@ class PlaintextIndex:
             return by_terms
         by_vector = self._engine.by_vector(vector.tolist(), conditions, limit)
         return fuse(by_terms, by_vector, embedder.share)
+
+
+def _engines(server: Engines | str | None) -> Engines:
+    """The engine in this process, or those of a server.
+
+    Raises:
+        MissingDependencyError: what it needs is not installed.
+    """
+    if server is None:
+        engine()
+        return EdgeEngines()
+    if isinstance(server, str):
+        from memcube.memories.plaintext_server import ServerEngines
+
+        return ServerEngines.at(server)
+    return server

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.errors import MissingDependencyError, StorageError
 
-from memcube.memories.plaintext_engine import Entry, Match, SparseVector, batches
+from memcube.memories.plaintext_engine import Engine, Entry, Match, SparseVector, batches
 from memcube.memories.plaintext_filters import (
     NAMES,
     SENSITIVITY,
@@ -93,32 +93,45 @@ class EdgeEngine:
         return edge.FieldCondition(condition.field, range=edge.RangeFloat(gt=condition.value))
 
 
-def build(folder: Path, entries: Iterable[Entry], *, width: int = 0) -> frozenset[str]:
-    """Make a shard of `entries` in the empty `folder`; says which fields they have.
+class EdgeEngines:
+    """Makes and opens shards on this disk."""
 
-    `width` is that of vectors, 0 without them.
+    variant: str = ""
+    said: str = ""
 
-    Raises:
-        MissingDependencyError: qdrant-edge-py is not installed.
-        StorageError: the engine failed: a full disk first of all.
-    """
-    edge = engine()
-    with engine_failures("built"):
-        shard = edge.EdgeShard.create(str(folder), _config(edge, width))
-    held: set[str] = set()
-    try:
-        for batch in batches(entries, _BATCH):
-            points = [_point(edge, entry) for entry in batch]
-            held.update(name for entry in batch for name in entry.fields)
-            with engine_failures("built"):
-                shard.update(edge.UpdateOperation.upsert_points(points))
+    def has(self, name: str) -> bool:  # noqa: ARG002
+        """See `Engines.has`: what lies on this disk lies in the index's own folder."""
+        return False
+
+    def build(
+        self,
+        name: str,  # noqa: ARG002
+        folder: Path,
+        entries: Iterable[Entry],
+        width: int,
+    ) -> frozenset[str]:
+        """See `Engines.build`; a full disk raises StorageError."""
+        edge = engine()
         with engine_failures("built"):
-            _index_fields(edge, shard, held)
-            shard.optimize()
-            shard.flush()
-    finally:
-        shard.close()
-    return frozenset(held)
+            shard = edge.EdgeShard.create(str(folder), _config(edge, width))
+        held: set[str] = set()
+        try:
+            for batch in batches(entries, _BATCH):
+                points = [_point(edge, entry) for entry in batch]
+                held.update(field for entry in batch for field in entry.fields)
+                with engine_failures("built"):
+                    shard.update(edge.UpdateOperation.upsert_points(points))
+            with engine_failures("built"):
+                _index_fields(edge, shard, held)
+                shard.optimize()
+                shard.flush()
+        finally:
+            shard.close()
+        return frozenset(held)
+
+    def open(self, name: str, folder: Path) -> Engine:  # noqa: ARG002
+        """See `Engines.open`."""
+        return EdgeEngine(folder)
 
 
 def engine() -> ModuleType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 from memcube_protocol import text
@@ -79,6 +80,45 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections."""
+        ...
+
+
+class Engines(Protocol):
+    """Makes and opens indexes by name: in a folder on this machine, or on a server."""
+
+    @property
+    def variant(self) -> str:
+        """What tells indexes that are kept there from others of the same cube; empty for this disk."""
+        ...
+
+    @property
+    def said(self) -> str:
+        """What people are told of it, behind what a search goes by."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether the index `name` is there already, made by somebody else."""
+        ...
+
+    def build(
+        self, name: str, folder: Path, entries: Iterable[Entry], width: int
+    ) -> frozenset[str]:
+        """Make the index `name` of `entries`; says which fields they have.
+
+        Its files go into `folder`. `width` is that of vectors, 0 without them.
+
+        Raises:
+            StorageError, NetworkError: it could not be made; nothing of it can be seen.
+        """
+        ...
+
+    def open(self, name: str, folder: Path) -> Engine:
+        """The index `name`, whose files lie in `folder`.
+
+        Raises:
+            StorageError: it is damaged, or not there.
+            NetworkError: a server does not answer.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ import os
 import zlib
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
@@ -42,21 +43,30 @@ class LineWriter:
         self._offsets = array("q", [0])
         self._checksums = array("I")
         self._ids = array("Q")
-        self._stream = (folder / LINES).open("wb", buffering=_BUFFER_BYTES)
+        with files.storage_errors(f"{folder} cannot be written"):
+            self._stream = (folder / LINES).open("wb", buffering=_BUFFER_BYTES)
 
     def add(self, record: Record) -> None:
-        """Keep `record` under the next number."""
+        """Keep `record` under the next number.
+
+        Raises:
+            DiskFullError, StorageError: it cannot be written.
+        """
         line = write_record(record) + b"\n"
-        self._stream.write(line)
+        with files.storage_errors(f"{self._folder} cannot be written"):
+            self._stream.write(line)
         self._offsets.append(self._offsets[-1] + len(line))
         self._checksums.append(zlib.crc32(line))
         self._ids.append(_hash_of(record.id))
 
     def close(self) -> None:
-        """Finish the files."""
+        """Finish the files.
+
+        Raises:
+            DiskFullError, StorageError: they cannot be written.
+        """
         import numpy as np
 
-        self._stream.close()
         ids = np.array(self._ids, dtype=np.uint64)
         order = np.argsort(ids, kind="stable")
         arrays: dict[str, Any] = {
@@ -65,14 +75,17 @@ class LineWriter:
             "ids": ids[order],
             "numbers": order.astype(np.uint32),
         }
-        for name in _ARRAYS:
-            np.save(self._folder / f"{name}.npy", arrays[name], allow_pickle=False)
+        with files.storage_errors(f"{self._folder} cannot be written"):
+            self._stream.close()
+            for name in _ARRAYS:
+                np.save(self._folder / f"{name}.npy", arrays[name], allow_pickle=False)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._stream.closed:
+        # What a full disk did not take cannot be written at the end either.
+        with suppress(OSError):
             self._stream.close()
 
 
