@@ -9,7 +9,7 @@ from pathlib import Path
 from memcube.client import Client
 from memcube.dumper import MemDumper
 from memcube.mcp.desk import Desk
-from memcube.overlay import Overlay
+from memcube.mcp.opening import open_desk
 from memcube.settings import Settings
 
 HANDBOOK = "acme/handbook:1.0.0"
@@ -27,11 +27,18 @@ RECORDS = (
 )
 
 
-def pack_handbook(home: Path, records: Sequence[Mapping[str, object]] = RECORDS) -> dict[str, str]:
-    """Pack the cube `HANDBOOK` in the store of `home`; the environment of who uses that store."""
+def pack_handbook(
+    home: Path, records: Sequence[Mapping[str, object]] = RECORDS, *, rules: str = ""
+) -> dict[str, str]:
+    """Pack the cube `HANDBOOK` in the store of `home`; the environment of who uses that store.
+
+    `rules` goes behind what memcube.toml says.
+    """
     environ = {"MEMCUBE_HOME": str(home / "home"), "MEMCUBE_KEYRING": "0"}
     dumper = MemDumper(home / "handbook", name="acme/handbook", version="1.0.0")
     dumper.add_records(records)
+    with (dumper.folder / "memcube.toml").open("a") as toml:
+        toml.write(rules)
     with Client(Settings.load(environ)) as client:
         client.pack(dumper.folder)
     return environ
@@ -40,7 +47,8 @@ def pack_handbook(home: Path, records: Sequence[Mapping[str, object]] = RECORDS)
 @contextmanager
 def mounted_desk(home: Path, records: Sequence[Mapping[str, object]] = RECORDS) -> Iterator[Desk]:
     """A desk over the cube `HANDBOOK` and the overlay `own`."""
-    with Client(Settings.load(pack_handbook(home, records))) as client:
-        own = Overlay.open(home / "own", store=client.context.store)
-        with client.mount("acme/handbook", overlay=own) as memory:
-            yield Desk(memory, own)
+    with (
+        Client(Settings.load(pack_handbook(home, records))) as client,
+        open_desk(client, ["acme/handbook"], overlay=home / "own") as desk,
+    ):
+        yield desk

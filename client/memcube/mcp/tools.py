@@ -89,8 +89,9 @@ def _text(chars: int, description: str) -> dict[str, Any]:
 
 
 def _list(of: Mapping[str, Any], items: int, description: str, *, least: int = 0) -> dict[str, Any]:
-    bounds = {"minItems": least, "maxItems": items, "description": description}
-    return {"type": "array", "items": of, **bounds}
+    # Bounds first: rules are checked in this order, and a list that is too long is not walked.
+    bounds = {"type": "array", "minItems": least, "maxItems": items}
+    return {**bounds, "items": of, "description": description}
 
 
 _STRING: Final = {"type": "string"}

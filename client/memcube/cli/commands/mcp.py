@@ -46,6 +46,13 @@ _overlay_option = click.option(
 )
 
 
+_model_option = click.option(
+    "--model-is-here",
+    is_flag=True,
+    help="The agent's model runs on this machine: serve cubes that may not leave it, too.",
+)
+
+
 @command(
     "serve",
     "memcube mcp serve acme/cardiology:1.4 --overlay ~/notes",
@@ -78,6 +85,7 @@ _overlay_option = click.option(
     metavar="URL",
     help="Web page origin that may send requests, such as https://app.example.",
 )
+@_model_option
 @offline_option
 @trust_options
 def serve(
@@ -89,6 +97,7 @@ def serve(
     token_file: Path | None,
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
+    model_is_here: bool,
     offline: bool,
     trust_mode: str,
     accept_publisher: str | None,
@@ -103,6 +112,8 @@ def serve(
     from memcube.mcp.transport import require_sdk, serve_http, serve_stdio
 
     require_sdk()
+    from memcube.mcp.opening import open_desk
+
     _require_something(references, overlay)
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
 
@@ -113,17 +124,16 @@ def serve(
 
     if http:
         entrance(port)  # what is refused is refused before anything is mounted
-    with open_client(offline=offline) as client:
-        from memcube.mcp.desk import Desk
-        from memcube.overlay import Overlay
-
-        own = Overlay.open(overlay, store=client.context.store) if overlay else None
-        with client.mount(references, overlay=own, trust=trust) as memory:
-            desk = Desk(memory, own)
-            if http:
-                serve_http(desk, host, port, entrance=entrance, listening=_tell_listening)
-            else:
-                serve_stdio(desk)
+    with (
+        open_client(offline=offline) as client,
+        open_desk(
+            client, references, overlay=overlay, trust=trust, model_is_here=model_is_here
+        ) as desk,
+    ):
+        if http:
+            serve_http(desk, host, port, entrance=entrance, listening=_tell_listening)
+        else:
+            serve_stdio(desk)
 
 
 @command(
@@ -149,6 +159,7 @@ def serve(
     help="Folder of the project, for claude-code and vscode. Default: this one.",
 )
 @click.option("--print", "only_print", is_flag=True, help="Show the file, and write nothing.")
+@_model_option
 @offline_option
 def install(
     references: tuple[str, ...],
@@ -157,6 +168,7 @@ def install(
     name: str,
     project: Path,
     only_print: bool,
+    model_is_here: bool,
     offline: bool,
 ) -> Answer:
     """Write the configuration of MCP clients so that they mount the cubes REFERENCES.
@@ -172,7 +184,7 @@ def install(
     for reference in references:
         Reference.parse(reference)
     arguments = [*references, *(["--overlay", str(overlay.absolute())] if overlay else [])]
-    arguments += ["--offline"] * offline
+    arguments += ["--model-is-here"] * model_is_here + ["--offline"] * offline
     environment = {key: os.environ[key] for key in _PASSED_ON if os.environ.get(key)}
     planned = [
         (

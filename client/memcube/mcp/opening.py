@@ -1,0 +1,42 @@
+"""Opening the desk: the cubes mounted, their own rules asked, and the overlay beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from memcube.client import Client
+from memcube.context import NORMAL_TRUST, Trust
+from memcube.mcp.desk import Desk
+from memcube.overlay import Overlay
+from memcube.rules import require_mount
+
+ELSEWHERE: Final = ("the machine of the agent's model",)
+"""Where content goes that an agent reads, as far as anybody here knows."""
+
+
+@contextmanager
+def open_desk(
+    client: Client,
+    references: Sequence[str],
+    *,
+    overlay: Path | None = None,
+    trust: Trust = NORMAL_TRUST,
+    model_is_here: bool = False,
+) -> Iterator[Desk]:
+    """The desk over the cubes `references` and the folder `overlay`.
+
+    `model_is_here`: the agent's model runs on this machine, so that nothing leaves it.
+
+    Raises:
+        RuleRefusedError: a cube's own rules forbid it, such as that its content stays here.
+        MemcubeError: whatever mounting raises.
+    """
+    own = Overlay.open(overlay, store=client.context.store) if overlay else None
+    with client.mount(references, overlay=own, trust=trust) as memory:
+        for cube in memory.cubes:
+            leaves_to = () if model_is_here else ELSEWHERE
+            require_mount(client.context, cube.verified, leaves_to=leaves_to)
+        yield Desk(memory, own)
