@@ -16,7 +16,12 @@ from memcube.mcp.guard import Entrance
 from memcube.mcp.opening import open_desk
 from memcube.mcp.tools import call, tools_of
 from memcube.settings import Settings
-from memcube_protocol.errors import InvalidRequestError, NotFoundError, RuleRefusedError
+from memcube_protocol.errors import (
+    FindingsError,
+    InvalidRequestError,
+    NotFoundError,
+    RuleRefusedError,
+)
 from support.mounted import HANDBOOK, mounted_desk, pack_handbook
 
 pytest.importorskip("qdrant_edge")
@@ -106,6 +111,13 @@ def test_nothing_of_a_bought_cube_is_changed_through_the_tools(desk: Desk) -> No
     with pytest.raises(InvalidRequestError):
         ask(desk, "remember", text="x", id="r1")
     assert "ferry" in ask(desk, "read", ids=[f"{HANDBOOK}#r1"])
+
+
+def test_an_agent_does_not_keep_secrets(desk: Desk) -> None:
+    key = "AKIA" + "QYLPMN5HHHFPZAM2"
+    with pytest.raises(FindingsError, match="secret"):
+        ask(desk, "remember", text=f"Ada's key is {key}.")
+    assert key not in json.dumps(ask(desk, "search", query=key))
 
 
 @pytest.mark.parametrize(

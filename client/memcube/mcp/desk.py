@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.errors import ConflictError, FindingsError, NotFoundError
 from memcube_protocol.records import Record, Source
 
 from memcube.mcp.citations import Citation, cube_address
-from memcube.memories.plaintext import Filters
 from memcube.memories.plaintext_context import one_line, render
+from memcube.memories.plaintext_filters import Filters
 from memcube.mounting import Hit, MountedCube, MountedMemory, Overlay
 
 SEARCH_RESULTS: Final = 20
@@ -109,9 +109,11 @@ class Desk:
 
         Raises:
             ConflictError: nothing can be written here.
+            FindingsError: it holds a secret, by the rules of `memcube scan`.
             InvalidRecordError, LimitExceededError, StorageError: it was not kept.
         """
         own = self._writable()
+        _require_no_secret(text)
         return _result(Hit(own.remember(text, agent=agent, **fields), 1.0, own.name))
 
     def forget(self, citation: str) -> dict[str, Any]:
@@ -180,6 +182,17 @@ class Desk:
             **({"standing": str(cube.verified.verdict.standing)} if cube else {}),
             "citation": told + (f", {moment[:10]}" if moment else ""),
         }
+
+
+def _require_no_secret(text: str) -> None:
+    from memcube.scanning.text import scan_text
+
+    found = next((match.rule for match in scan_text(text) if match.rule.check == "secrets"), None)
+    if found is not None:
+        raise FindingsError(
+            f"this holds a secret ({found.name}), so it is not remembered",
+            hint="remember where the secret is kept, not the secret",
+        )
 
 
 def _result(hit: Hit) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _PARTS: Final = {
     "proxy": ("httpx2", "uvicorn"),
     "langchain": ("langchain_core",),
     "langgraph": ("langgraph",),
+    "mcp": ("mcp",),
     "s3": ("boto3",),
     "hub": ("huggingface_hub",),
     "pkcs11": ("pkcs11",),
