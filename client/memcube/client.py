@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from memcube import accounts, copying, holdings
     from memcube.mirroring import Mirror, Report
-    from memcube.mounting import MountedMemory, Overlay
+    from memcube.mounting import Chosen, MountedMemory, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
     from memcube.packing.pack import Packed
     from memcube.publish import Published
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 
 Name = Reference | str
 Filters = Iterable[str]
-Names: TypeAlias = "Name | Iterable[Name] | Mapping[Name, int | None]"
-"""One reference, several, or several with their priorities."""
+Mountable: TypeAlias = Name | Verified
+Names: TypeAlias = "Mountable | Iterable[Mountable] | Mapping[Name, int | None]"
+"""One cube by its reference or as it was pulled, several, or several with their priorities."""
 OverlayPlace: TypeAlias = "Overlay | Path | str"
 """An overlay, or the folder of one."""
 Place: TypeAlias = "Name | LayoutPlace"
@@ -309,26 +310,39 @@ class Client:
         A mapping gives each reference its priority, from 1 to 100; otherwise the publisher's word
         decides, and among equals the order. `overlay` is where `remember` writes: a cube folder of
         the user's own, made where it is absent.
-
-        Raises:
-            RuleRefusedError: a cube's own rules forbid it.
         """
         from memcube import mounting
 
-        selection = Selection.parse(filters)
-        cubes = [
-            mounting.Chosen(self._mountable(name, selection, trust), priority)
-            for name, priority in _prioritised(references)
-        ]
         return mounting.mount(
             self.context,
-            cubes,
+            self._chosen(references, filters, trust),
             model=model,
             tokenizer=tokenizer,
             overlay=self._overlay(overlay),
-            budget_tokens=budget_tokens,
-            allow_unverified_base=allow_unverified_base,
-            rebuild=rebuild,
+            wishes=mounting.Wishes(budget_tokens, allow_unverified_base, rebuild),
+        )
+
+    def plan(
+        self,
+        references: Names,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        budget_tokens: int = CONTEXT_TOKENS,
+        filters: Filters = (),
+        trust: Trust = NORMAL_TRUST,
+        allow_unverified_base: bool = False,
+        rebuild: bool = False,
+    ) -> Plan:
+        """What `mount` would do with each memory and why, with bytes and seconds; no layer is fetched."""
+        from memcube import mounting
+
+        return mounting.plan_mount(
+            self.context,
+            self._chosen(references, filters, trust),
+            model=model,
+            tokenizer=tokenizer,
+            wishes=mounting.Wishes(budget_tokens, allow_unverified_base, rebuild),
         )
 
     def _overlay(self, place: OverlayPlace | None) -> Overlay | None:
@@ -338,14 +352,20 @@ class Client:
 
         return Overlay.open(place, store=self.context.store)
 
-    def _mountable(self, name: Name, selection: Selection, trust: Trust) -> Verified:
-        from memcube import rules
+    def _chosen(self, references: Names, filters: Filters, trust: Trust) -> list[Chosen]:
+        from memcube.mounting import Chosen
 
-        verified = consume.open_cube(
-            self.context, _reference(name), selection=selection, trust=trust
-        )
+        selection = Selection.parse(filters)
+        return [
+            Chosen(self._mountable(name, selection, trust), priority, selection)
+            for name, priority in _prioritised(references)
+        ]
+
+    def _mountable(self, name: Mountable, selection: Selection, trust: Trust) -> Verified:
+        if isinstance(name, Verified):
+            name = name.reference.with_digest(name.cube.digest)
+        verified = consume.open_layerless(self.context, _reference(name), trust=trust)
         _require_kinds(selection, verified.cube)
-        rules.require_mount(self.context, verified)
         return verified
 
     def close(self) -> None:
@@ -374,11 +394,11 @@ def _require_kinds(selection: Selection, cube: Cube) -> None:
         )
 
 
-def _prioritised(references: Names) -> list[tuple[Name, int | None]]:
+def _prioritised(references: Names) -> list[tuple[Mountable, int | None]]:
     """Each reference with its priority, if it has one."""
     if isinstance(references, Mapping):
         return list(references.items())
-    if isinstance(references, Reference | str):
+    if isinstance(references, Reference | str | Verified):
         return [(references, None)]
     return [(name, None) for name in references]
 

@@ -9,6 +9,7 @@ for a name that was released.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -106,26 +107,15 @@ def pull(
         IntegrityError: the registry sent other bytes than it named.
         NetworkError: no answer, or offline.
     """
-    from memcube.transfer import pull_blobs
-
     reference = context.at_registry(reference)
-    registry = context.remote(reference.host)
     with context.store.session():
         found = look_up(context, reference)
         verified = _verified(context, found, trust)
-        files = selection.of(verified.cube)
-        report = pull_blobs(
-            registry,
-            reference.name,
-            [file.descriptor() for file in files],
-            context.store,
-            progress=context.progress,
-            parallel=context.settings.parallel,
-        )
+        verified = _fetched(context, verified, selection.of(verified.cube))
         _keep(context.store, found)
     if verified.verdict.observation:
         context.pins.record(verified.verdict.observation)
-    return replace(verified, files=files, fetched_bytes=report.moved_bytes)
+    return verified
 
 
 def resolve(context: Context, reference: Reference, *, trust: Trust = NORMAL_TRUST) -> Verified:
@@ -188,6 +178,72 @@ def open_cube(
     if context.settings.offline:
         raise _not_held(context, reference)
     return pull(context, reference, selection=selection, trust=trust)
+
+
+def open_layerless(
+    context: Context, reference: Reference, *, trust: Trust = NORMAL_TRUST
+) -> Verified:
+    """The cube at `reference`, verified, no layer fetched: from the store, else from its registry.
+
+    Its `files` are those that the store holds.
+
+    Raises:
+        NotFoundError, TrustError, IntegrityError, NetworkError: as `open_cube`.
+    """
+    ref = find_ref(context, reference)
+    found = found_in_store(context.store, ref) if ref else None
+    if ref is None or found is None:
+        if context.settings.offline:
+            raise _not_held(context, reference)
+        verified = resolve(context, reference, trust=trust)
+    else:
+        verified = _verified(context, found, trust)
+        context.store.touch_ref(ref)
+    files = verified.cube.files
+    here = tuple(file for file in files if context.store.has(file.digest, file.size))
+    return replace(verified, files=here)
+
+
+def fetch(context: Context, verified: Verified, files: tuple[CubeFile, ...]) -> Verified:
+    """`verified` with those of its `files`, fetched where the store lacks them, and kept.
+
+    Raises:
+        NotFoundError: the store lacks one, and memcube is offline, or the cube was packed here.
+        IntegrityError, NetworkError: as `pull`.
+    """
+    absent = [file for file in files if not context.store.has(file.digest, file.size)]
+    if absent and (context.settings.offline or verified.is_local):
+        raise _not_held(context, verified.reference)
+    with context.store.session():
+        fetched = _fetched(context, verified, files)
+        cube, reference = verified.cube, verified.reference
+        ref = None if verified.is_local else context.store.ref(replace(reference, digest=None))
+        if not verified.is_local and (ref is None or ref.digest != cube.digest):
+            config = cube.config.write()
+            attestations = verified.attestations
+            found = Found(reference, cube.manifest, config, attestations, Scope.REMOTE)
+            _keep(context.store, found)
+    return fetched
+
+
+def _fetched(context: Context, verified: Verified, files: tuple[CubeFile, ...]) -> Verified:
+    """`verified` with `files` in the store. How fast the registry was is remembered."""
+    from memcube.transfer import pull_blobs
+
+    reference, began_s = verified.reference, time.monotonic()
+    if all(context.store.has(file.digest, file.size) for file in files):
+        return replace(verified, files=files)
+    report = pull_blobs(
+        context.remote(reference.host),
+        reference.name,
+        [file.descriptor() for file in files],
+        context.store,
+        progress=context.progress,
+        parallel=context.settings.parallel,
+    )
+    took_s = time.monotonic() - began_s
+    context.speeds.note_transfer(reference.host, report.moved_bytes, took_s, context.now())
+    return replace(verified, files=files, fetched_bytes=report.moved_bytes)
 
 
 def look_at(context: Context, reference: Reference) -> Found:

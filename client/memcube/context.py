@@ -11,6 +11,7 @@ from memcube_protocol.selection import Selection
 from memcube_signing.keys import Signer
 
 from memcube.settings import Settings
+from memcube.speeds import SpeedStore
 from memcube.store import Store
 from memcube.trust import Acceptance, AuthorityStore, KeyStore, Mode, PinStore
 from memcube.trust.log_state import LogStore
@@ -60,6 +61,7 @@ class Context:
         self.logs = LogStore(settings.home / "trust")
         self.authorities = AuthorityStore(settings.home / "trust")
         self.statuses = StatusStore(settings.home / "trust")
+        self.speeds = SpeedStore(settings.home)
         self.keys = keys or KeyStore.of(settings)
         self._http: HttpClient | None = None
         self._hub: HubRemote | None = None

@@ -96,7 +96,7 @@ class _Comparer:
         loader = MemLoader(self.context, (Chosen(self.verified),), self.model, self.tokenizer)
         with loader.undo:
             if manifest.key.adapters:
-                loader.mount_adapters(allow_unverified_base=False)
+                loader.mount_adapters()
             text = self.texts.get(manifest.source.digest) if manifest.source.digest else None
             found = recompute(folder, self.model, self.tokenizer, text=text)
         tolerance = self.tolerance

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memcube.consume import Found, Verified
     from memcube.copying import Copied
     from memcube.holdings import Held
-    from memcube.mounting import MountedMemory
+    from memcube.mounting import MountedMemory, Plan
     from memcube.packing.pack import Packed
     from memcube.publish import Published
     from memcube.store import Pruned
@@ -152,6 +152,31 @@ def mount(
             model=model,
             tokenizer=tokenizer,
             overlay=overlay,
+            budget_tokens=budget_tokens,
+            filters=filters,
+            trust=trust,
+            allow_unverified_base=allow_unverified_base,
+            rebuild=rebuild,
+        )
+
+
+def plan(
+    references: Names,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    budget_tokens: int = CONTEXT_TOKENS,
+    filters: Iterable[str] = (),
+    trust: Trust = NORMAL_TRUST,
+    allow_unverified_base: bool = False,
+    rebuild: bool = False,
+) -> Plan:
+    """See `Client.plan`."""
+    with Client() as client:
+        return client.plan(
+            references,
+            model=model,
+            tokenizer=tokenizer,
             budget_tokens=budget_tokens,
             filters=filters,
             trust=trust,

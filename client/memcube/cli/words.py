@@ -18,6 +18,16 @@ def bytes_text(size_bytes: int) -> str:
     return f"{size:.1f} {_UNITS[-1]}"
 
 
+def rate_text(bytes_per_s: float) -> str:
+    """A bandwidth: `1.5 GiB/s`."""
+    return f"{bytes_text(int(bytes_per_s))}/s"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time to wait: `4 ms`, `1.3 s`."""
+    return f"{seconds * 1000:.2g} ms" if seconds < 0.1 else f"{seconds:.3g} s"
+
+
 def count_text(count: int, noun: str) -> str:
     """`1 record`, `2 records`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

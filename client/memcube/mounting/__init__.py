@@ -10,14 +10,20 @@ the records, which fit every model. Each kind goes through the cubes in the orde
 
 from __future__ import annotations
 
+from memcube.mounting.chosen import PRIORITIES, Chosen
 from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit
-from memcube.mounting.loading import Chosen, MemLoader, mount
+from memcube.mounting.loading import MemLoader
+from memcube.mounting.mount import mount, plan_mount
 from memcube.mounting.mounted import MountedCube, MountedMemory
+from memcube.mounting.offers import Wishes
+from memcube.mounting.planning import Act, Plan, Planned
 from memcube.mounting.sources import Overlay, RecordSource
 from memcube.mounting.steps import MountStep, Step
 
 __all__ = [
+    "PRIORITIES",
+    "Act",
     "Chosen",
     "Forgotten",
     "Hit",
@@ -26,7 +32,11 @@ __all__ = [
     "MountedCube",
     "MountedMemory",
     "Overlay",
+    "Plan",
+    "Planned",
     "RecordSource",
     "Step",
+    "Wishes",
     "mount",
+    "plan_mount",
 ]

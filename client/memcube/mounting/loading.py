@@ -1,244 +1,232 @@
-"""Mounting under way: LoRA, then a KV cache, then records, and the way back from each."""
+"""Mounting under way: the plan followed step by step, and the way back from each step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from memcube_protocol.activation import MANIFEST_FILE, KvManifest
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import IncompatibleError, InvalidError, NotFoundError
+from memcube_protocol.errors import IncompatibleError
 
-from memcube.consume import Verified
-from memcube.context import CONTEXT_TOKENS, Context
+from memcube.context import Context
 from memcube.holdings import memory_folder
-from memcube.mounting.mounted import MountedCube, MountedMemory, Parts
-from memcube.mounting.sources import CubeRecords, Overlay
+from memcube.mounting.chosen import Chosen, in_order
+from memcube.mounting.mounted import MountedCube, Parts
+from memcube.mounting.offers import NO_WISHES, Wishes, source_text
+from memcube.mounting.passages import passages_of
+from memcube.mounting.planning import Act, Offer, Plan, Planned
+from memcube.mounting.sources import CubeRecords, Findable, Joined, Overlay
 from memcube.mounting.steps import MountStep, Step
-from memcube.usage import Usage
 
 if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
 
     from memcube.memories.activation import MountedKv
+    from memcube.memories.plaintext_build import Records
 
 INDEXES: Final = "indexes"
 BUILDS: Final = "builds"
-PRIORITIES: Final = {"low": 1, "normal": 2, "high": 3}
-"""The priority of a cube by the word of its publisher, where the user gives none."""
-
-MOST_PRIORITY: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A verified cube to mount; `priority` from 1 to 100 is its share of what is found.
-
-    Without one the word in its governance decides: low is 1, normal 2, high 3.
-    """
-
-    verified: Verified
-    priority: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.priority is not None and not 1 <= self.priority <= MOST_PRIORITY:
-            raise InvalidError(
-                f"a priority of {self.priority} is none", hint=f"give 1 to {MOST_PRIORITY}"
-            )
-
-    @property
-    def name(self) -> str:
-        """The reference's text."""
-        return str(self.verified.reference)
-
-    @property
-    def share(self) -> int:
-        """The priority that holds."""
-        return self.priority or PRIORITIES[self.verified.cube.config.governance.priority]
-
-
-def mount(
-    context: Context,
-    cubes: Sequence[Chosen],
-    *,
-    model: Any = None,
-    tokenizer: Any = None,
-    overlay: Overlay | None = None,
-    budget_tokens: int = CONTEXT_TOKENS,
-    allow_unverified_base: bool = False,
-    rebuild: bool = False,
-) -> MountedMemory:
-    """The memories of `cubes` whose files the store holds, mounted; without a model, their records.
-
-    Of memories made for one model, those of other models are passed over as long as one fits.
-    `rebuild` computes a KV cache anew from its source text where it does not fit and carries it.
-    `overlay` is closed with the memory.
-
-    Raises:
-        IncompatibleError: no LoRA, or no KV cache, of the cubes fits the model; names every reason.
-        NotFoundError: the store holds nothing of the cubes that could be mounted.
-        MissingDependencyError: an optional package is not installed.
-        IntegrityError, InvalidTensorsError: a file is damaged or hostile.
-    """
-    loader = MemLoader(context, cubes, model, tokenizer)
-    try:
-        loader.mount_adapters(allow_unverified_base=allow_unverified_base)
-        loader.mount_cache(rebuild=rebuild)
-        loader.mount_records()
-        if overlay is not None:
-            loader.undo.callback(overlay.close)
-        elif not loader.steps:
-            raise _nothing_of(cubes)
-    except BaseException:
-        loader.undo.close()
-        raise
-    return MountedMemory(loader.parts(overlay), budget_tokens, usage=Usage.of(context.settings))
 
 
 class MemLoader:
-    """One mounting under way; `undo` takes off what is mounted, in reverse order."""
+    """One mounting under way; `undo` takes off what is mounted, in reverse order.
+
+    `cubes` go by priority; what a plan wants of them has to lie in the store.
+    """
 
     def __init__(
-        self, context: Context, cubes: Sequence[Chosen], model: Any, tokenizer: Any
+        self,
+        context: Context,
+        cubes: Sequence[Chosen],
+        model: Any,
+        tokenizer: Any,
+        wishes: Wishes = NO_WISHES,
     ) -> None:
         self.context = context
         self.cubes = in_order(cubes)
         self.model = model
         self.tokenizer = tokenizer
+        self.wishes = wishes
         self.cache: MountedKv | None = None
-        self.records: dict[str, CubeRecords] = {}
+        self.prefixes: list[tuple[str, str]] = []
+        self.sources: dict[str, dict[Digest, CubeRecords]] = {}
         self.steps: list[MountStep] = []
         self.undo = ExitStack()
+        self._refusals: dict[str, list[IncompatibleError]] = {}
         self._identity: BaseIdentity | None = None
+
+    def follow(self, plan: Plan) -> None:
+        """Do what `plan` says, LoRA first, then the KV cache, then what is looked up.
+
+        Raises:
+            IncompatibleError: there are memories of a kind for one model, and none fits.
+        """
+        at = {chosen.name: chosen for chosen in self.cubes}
+        for kind in (PARAMETRIC, ACTIVATION, PLAINTEXT):
+            for choice in plan.choices:
+                if choice.offer.kind == kind:
+                    chosen = at[choice.offer.cube]
+                    memory = chosen.verified.cube.config.memory(choice.offer.memory)
+                    assert memory is not None
+                    self._do(choice, chosen, memory)
+            self._require_a_fit(kind)
+
+    def mount_adapters(self) -> None:
+        """Mount every LoRA that fits, and nothing else.
+
+        Raises:
+            IncompatibleError: there are some, and none fits.
+        """
+        for chosen in self.cubes:
+            for memory in chosen.memories():
+                if memory.kind == PARAMETRIC:
+                    offer = Offer(chosen.name, memory.id, memory.kind)
+                    self._do(Planned(offer, Act.LOAD, ""), chosen, memory)
+        self._require_a_fit(PARAMETRIC)
 
     def parts(self, overlay: Overlay | None = None) -> Parts:
         """What is mounted now."""
         cubes = tuple(
-            MountedCube(chosen.verified, chosen.share, self.records.get(chosen.name))
+            MountedCube(chosen.verified, chosen.share, self._records_of(chosen))
             for chosen in self.cubes
         )
         return Parts(
-            cubes, tuple(self.steps), self.model, self.tokenizer, self.cache, overlay, self.undo
+            cubes=cubes,
+            steps=tuple(self.steps),
+            model=self.model,
+            tokenizer=self.tokenizer,
+            cache=self.cache,
+            prefixes=tuple(self.prefixes),
+            overlay=overlay,
+            undo=self.undo,
         )
 
-    def mount_adapters(self, *, allow_unverified_base: bool) -> None:
-        """Mount every LoRA that fits.
+    @property
+    def identity(self) -> BaseIdentity:
+        """That of the model's base, computed once."""
+        if self._identity is None:
+            from memcube.memories.model_identity import live_identity
 
-        Raises:
-            IncompatibleError: there are some, and none fits.
-        """
-        if self.model is None:
+            self._identity = live_identity(self.model)
+        return self._identity
+
+    def _records_of(self, chosen: Chosen) -> Findable | None:
+        sources = [*self.sources.get(chosen.name, {}).values()]
+        return Joined(sources) if len(sources) > 1 else next(iter(sources), None)
+
+    def _do(self, choice: Planned, chosen: Chosen, memory: Memory) -> None:
+        """Do one step of a plan, and note what became of it."""
+        act = _ACTS.get((memory.kind, choice.act))
+        if choice.act is Act.LEAVE or act is None:
+            step = Step.REFUSED if choice.offer.misfit else Step.SKIPPED
+            self._note(chosen, memory, step, choice.why)
+            if misfit := choice.offer.misfit:
+                self._refuse(memory, IncompatibleError(misfit.why, hint=misfit.hint))
             return
+        try:
+            step, why = act(self, chosen, memory)
+        except IncompatibleError as error:
+            self._note(chosen, memory, Step.REFUSED, str(error))
+            self._refuse(memory, error)
+        else:
+            self._note(chosen, memory, step, f"{why}; {choice.why}" if choice.why else why)
+
+    def _load_adapter(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         from memcube.memories.parametric import mount_lora
 
-        def mount_one(chosen: Chosen, memory: Memory) -> str:
-            mounted = mount_lora(
-                self._folder(chosen, memory),
-                self.model,
-                base_identity=self._base(),
-                allow_unverified_base=allow_unverified_base,
-            )
-            self.undo.callback(mounted.unmount)
-            return f"{mounted.verdict.level}: {mounted.verdict.why}"
+        mounted = mount_lora(
+            self._folder(chosen, memory),
+            self.model,
+            base_identity=self.identity,
+            allow_unverified_base=self.wishes.allow_unverified_base,
+        )
+        self.undo.callback(mounted.unmount)
+        return Step.MOUNTED, f"{mounted.verdict.level}: {mounted.verdict.why}"
 
-        self._mount_fitting(PARAMETRIC, mount_one)
-
-    def mount_cache(self, *, rebuild: bool) -> None:
-        """Mount the first KV cache that fits: only one prefix is exact.
-
-        Raises:
-            IncompatibleError: there are some, and none fits.
-        """
-        if self.model is None:
-            return
+    def _load_cache(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         from memcube.findings import opacity_of
-        from memcube.memories.activation import mount_kv
 
-        def mount_one(chosen: Chosen, memory: Memory) -> str:
-            folder = self._folder(chosen, memory)
-            self.cache = mount_kv(folder, self.model, self.tokenizer, base_identity=self._base())
-            self.undo.callback(self.cache.unmount)
-            label = opacity_of(chosen.verified, memory.id, self.cache.manifest.source.text)
-            return f"{len(self.cache.token_ids)} tokens, every field of the key equal; {label}"
-
+        folder = self._folder(chosen, memory)
         try:
-            self._mount_fitting(ACTIVATION, mount_one, only_one=True)
+            cache = self._mount_cache(folder)
         except IncompatibleError:
-            if not rebuild or not self._rebuild():
+            if not self.wishes.rebuild or source_text(self.context, chosen, memory) is None:
                 raise
+            return self._prefill(chosen, memory)
+        label = opacity_of(chosen.verified, memory.id, cache.manifest.source.text)
+        count = len(cache.token_ids)
+        return Step.MOUNTED, f"{count} tokens, every field of the key equal; {label}"
 
-    def mount_records(self) -> None:
-        """Open the index of each cube's records, built at the first mount of the cube."""
-        store = self.context.store
-        for chosen, memory in self._held(PLAINTEXT):
-            from memcube.memories.plaintext import PlaintextIndex, records_of, vector_files
-
-            cube = chosen.verified.cube
-            if chosen.name not in self.records:
-                shards = partial(records_of, cube.manifest, store)
-                index = PlaintextIndex.open(
-                    self.context.settings.home / INDEXES,
-                    cube.digest,
-                    shards,
-                    vectors=vector_files(cube.manifest, store),
-                )
-                self.undo.callback(index.close)
-                self.records[chosen.name] = CubeRecords(chosen.name, index)
-            held = self.records[chosen.name]
-            why = f"{len(held)} records, searched with {held.searched_with}"
-            self._note(chosen, memory, Step.MOUNTED, why)
-
-    def _mount_fitting(
-        self, kind: str, mount_one: Callable[[Chosen, Memory], str], *, only_one: bool = False
-    ) -> None:
-        refusals: list[IncompatibleError] = []
-        fits = False
-        for chosen, memory in self._held(kind):
-            if fits and only_one:
-                why = "one prefix is exact, a second would not be"
-                self._note(chosen, memory, Step.SKIPPED, why)
-                continue
-            try:
-                self._note(chosen, memory, Step.MOUNTED, mount_one(chosen, memory))
-                fits = True
-            except IncompatibleError as error:
-                self._note(chosen, memory, Step.REFUSED, str(error))
-                refusals.append(error)
-        if refusals and not fits:
-            raise refusals[0]
-
-    def _rebuild(self) -> bool:
-        """Compute the first cache that carries its text anew for this model; says whether one did."""
-        from memcube.memories.activation import mount_kv
+    def _prefill(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+        """The text of a KV cache: read by the model now, or put before every prompt where there is none."""
+        text = source_text(self.context, chosen, memory)
+        assert text is not None
+        if self.model is None:
+            self.prefixes.append((memory.id, text))
+            return Step.TEXT, "a prefix of text"
         from memcube.memories.activation_dump import dump_kv
 
-        for chosen, memory in self._held(ACTIVATION):
-            raw = (self._folder(chosen, memory) / MANIFEST_FILE).read_bytes()
-            text = KvManifest.parse(raw).source.text
-            if text is None:
-                continue
-            place = self._build_place(chosen, memory)
-            folder = place / ACTIVATION / memory.id
-            if not folder.is_dir():
-                dump_kv(
-                    self.model,
-                    self.tokenizer,
-                    text=text,
-                    folder=place,
-                    memory_id=memory.id,
-                    base_identity=self._base(),
-                )
-            self.cache = mount_kv(folder, self.model, self.tokenizer, base_identity=self._base())
-            self.undo.callback(self.cache.unmount)
-            why = f"{len(self.cache.token_ids)} tokens read anew"
-            self._note(chosen, memory, Step.REBUILT, why)
-            return True
-        return False
+        place = self._build_place(chosen, memory)
+        folder = place / ACTIVATION / memory.id
+        if not folder.is_dir():
+            dump_kv(
+                self.model,
+                self.tokenizer,
+                text=text,
+                folder=place,
+                memory_id=memory.id,
+                base_identity=self.identity,
+            )
+        return Step.REBUILT, f"{len(self._mount_cache(folder).token_ids)} tokens read anew"
+
+    def _mount_cache(self, folder: Path) -> MountedKv:
+        from memcube.memories.activation import mount_kv
+
+        self.cache = mount_kv(folder, self.model, self.tokenizer, base_identity=self.identity)
+        self.undo.callback(self.cache.unmount)
+        return self.cache
+
+    def _look_up_records(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+        """The records of the cube: all shards are of its one plaintext memory."""
+        assert memory.kind == PLAINTEXT
+        from memcube.memories.plaintext import records_of, vector_files
+
+        cube, store = chosen.verified.cube, self.context.store
+        records = partial(records_of, cube.manifest, store)
+        vectors = vector_files(cube.manifest, store)
+        return Step.MOUNTED, self._look_up(chosen, cube.digest, records, vectors=vectors)
+
+    def _look_up_text(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+        text = source_text(self.context, chosen, memory)
+        assert text is not None
+        key = Digest.of(f"{memory.id}\n{text}".encode())
+        return Step.TEXT, self._look_up(chosen, key, partial(passages_of, text, memory.id))
+
+    def _look_up(self, chosen: Chosen, key: Digest, records: Records, **built_with: Any) -> str:
+        """Open the index of `records` once; it is built at the first mount of all."""
+        from memcube.memories.plaintext import PlaintextIndex
+
+        sources = self.sources.setdefault(chosen.name, {})
+        if key not in sources:
+            place = self.context.settings.home / INDEXES
+            index = PlaintextIndex.open(place, key, records, **built_with)
+            self.undo.callback(index.close)
+            sources[key] = CubeRecords(chosen.name, index)
+        held = sources[key]
+        return f"{len(held)} records, searched with {held.searched_with}"
+
+    def _require_a_fit(self, kind: str) -> None:
+        refusals = self._refusals.get(kind)
+        done = (Step.MOUNTED, Step.REBUILT, Step.TEXT)
+        if refusals and not any(step.kind == kind and step.step in done for step in self.steps):
+            raise refusals[0]
+
+    def _refuse(self, memory: Memory, error: IncompatibleError) -> None:
+        self._refusals.setdefault(memory.kind, []).append(error)
 
     def _build_place(self, chosen: Chosen, memory: Memory) -> Path:
         """Where caches of this memory for the model as it is now are kept."""
@@ -247,42 +235,22 @@ class MemLoader:
         from memcube.memories.activation_key import active_adapter_names
 
         adapters = ",".join(active_adapter_names(self.model))
-        mark = hashlib.sha256(f"{self._base()} {adapters} {memory.id}".encode()).hexdigest()
+        mark = hashlib.sha256(f"{self.identity} {adapters} {memory.id}".encode()).hexdigest()
         digest = chosen.verified.cube.digest
         return self.context.settings.home / BUILDS / digest.hex / mark[:32]
 
-    def _base(self) -> BaseIdentity:
-        if self._identity is None:
-            from memcube.memories.model_identity import live_identity
-
-            self._identity = live_identity(self.model)
-        return self._identity
-
     def _folder(self, chosen: Chosen, memory: Memory) -> Path:
         return memory_folder(self.context, chosen.verified, memory.id)
-
-    def _held(self, kind: str) -> Iterator[tuple[Chosen, Memory]]:
-        """Memories of `kind` whose files are here: those that the caller wanted."""
-        for chosen in self.cubes:
-            here = {file.memory for file in chosen.verified.files}
-            for memory in chosen.verified.cube.config.memories:
-                if memory.kind == kind and memory.id in here:
-                    yield chosen, memory
 
     def _note(self, chosen: Chosen, memory: Memory, step: Step, why: str) -> None:
         self.steps.append(MountStep(memory.id, memory.kind, step, why, chosen.name))
 
 
-def in_order(cubes: Iterable[Chosen]) -> tuple[Chosen, ...]:
-    """`cubes` by priority, then as they were named; one that is named twice counts where it is first."""
-    distinct: dict[Digest, Chosen] = {}
-    for chosen in cubes:
-        distinct.setdefault(chosen.verified.cube.digest, chosen)
-    return tuple(sorted(distinct.values(), key=lambda chosen: -chosen.share))
-
-
-def _nothing_of(cubes: Sequence[Chosen]) -> NotFoundError:
-    return NotFoundError(
-        f"nothing of {', '.join(chosen.name for chosen in cubes)} is here that could be mounted",
-        hint="pull it without a filter; memories of a model need a model to be mounted on",
-    )
+_Doing = Callable[[MemLoader, Chosen, Memory], tuple[Step, str]]
+_ACTS: Final[dict[tuple[str, Act], _Doing]] = {
+    (PARAMETRIC, Act.LOAD): MemLoader._load_adapter,
+    (ACTIVATION, Act.LOAD): MemLoader._load_cache,
+    (ACTIVATION, Act.PREFILL): MemLoader._prefill,
+    (ACTIVATION, Act.RETRIEVE): MemLoader._look_up_text,
+    (PLAINTEXT, Act.RETRIEVE): MemLoader._look_up_records,
+}

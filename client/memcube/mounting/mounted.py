@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -13,9 +14,10 @@ from memcube_protocol.records import Record
 
 from memcube.consume import Verified
 from memcube.context import CONTEXT_TOKENS
+from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import Forgotten
 from memcube.mounting.hits import Hit, Ranking, fuse
-from memcube.mounting.sources import Overlay, RecordSource
+from memcube.mounting.sources import Findable, Overlay
 from memcube.mounting.steps import MountStep
 from memcube.trust import location_of
 from memcube.usage import Usage, Use
@@ -39,7 +41,7 @@ class MountedCube:
 
     verified: Verified
     priority: int
-    records: RecordSource | None = None
+    records: Findable | None = None
 
     @property
     def name(self) -> str:
@@ -63,6 +65,7 @@ class Parts:
     model: Any
     tokenizer: Any
     cache: MountedKv | None
+    prefixes: tuple[tuple[str, str], ...]
     overlay: Overlay | None
     undo: ExitStack
 
@@ -82,6 +85,7 @@ class MountedMemory:
         usage: Usage | None = None,
     ) -> None:
         self._parts: Parts | None = parts
+        self._prefix = _prefix_text(parts.prefixes)
         self.cubes = parts.cubes
         self.steps: Sequence[MountStep] = parts.steps
         self.budget_tokens = budget_tokens
@@ -104,9 +108,13 @@ class MountedMemory:
 
     @property
     def prefix_text(self) -> str:
-        """The text that the mounted KV cache was made from; empty without one, or if it is not carried."""
+        """The text that every prompt starts with, the same to the byte as long as it is mounted.
+
+        With a KV cache, what that was made from, if it carries it. Without a model, the texts that the
+        plan put there, between delimiters that they cannot close. Else empty.
+        """
         cache = self._open().cache
-        return (cache.manifest.source.text or "") if cache else ""
+        return (cache.manifest.source.text or "") if cache else self._prefix
 
     def search(self, query: str, limit: int = 10, filters: Filters | None = None) -> list[Hit]:
         """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`."""
@@ -115,13 +123,11 @@ class MountedMemory:
         return hits
 
     def _search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
-        return fuse(
-            [
-                Ranking(share, source.search(query, limit, filters))
-                for share, source in self._sources()
-            ],
-            limit,
-        )
+        found = [
+            Ranking(share, source.search(query, limit, filters))
+            for share, source in self._sources()
+        ]
+        return fuse(found, limit)
 
     def read(self, record_id: str, cube: str | None = None) -> Hit:
         """The record of this id: of `cube`, or of the first cube by priority that has it.
@@ -129,14 +135,12 @@ class MountedMemory:
         Raises:
             NotFoundError: no cube has it, or there is no such cube.
         """
-        sources = [source for _, source in self._sources() if cube in (None, source.name)]
-        for source in sources:
-            try:
-                hit = Hit(source.read(record_id), 1.0, source.name)
-                self._usage.found(self._used([hit]))
-                return hit
-            except NotFoundError:
-                continue
+        for _, source in self._sources():
+            if cube in (None, source.name):
+                with suppress(NotFoundError):
+                    hit = Hit(source.read(record_id), 1.0, source.name)
+                    self._usage.found(self._used([hit]))
+                    return hit
         names = ", ".join(source.name for _, source in self._sources()) or "no cube with records"
         where = "" if cube is None else f" in {cube[:200]}"
         raise NotFoundError(
@@ -156,16 +160,19 @@ class MountedMemory:
         """The best records for `query` as text for a prompt; empty if none is found.
 
         Between delimiters that no record can close, with ids to cite, and the cube of each where
-        several are mounted. `budget_tokens` is the memory's own unless given.
+        several are mounted. `budget_tokens` is, unless given, what the memory's own leaves beside a
+        prefix of text.
         """
         from memcube.memories.plaintext_context import render
 
         parts = self._open()
+        if budget_tokens is None:
+            budget_tokens = self.budget_tokens - self._prefix_tokens()
         hits = self._search(query, _CONTEXT_HITS, filters)
         several, told = len(self._sources()) > 1, list[int]()
         text = render(
             [hit.record for hit in hits],
-            self.budget_tokens if budget_tokens is None else budget_tokens,
+            budget_tokens,
             self._count_tokens if parts.tokenizer is not None else None,
             cubes=[hit.cube for hit in hits] if several else None,
             told=told.append,
@@ -233,11 +240,12 @@ class MountedMemory:
         return cache.new_cache() if cache else None
 
     def close(self) -> None:
-        """Take the memories off the model, the last one first, and let go of it."""
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            parts.undo.close()
-            self._usage.flush()
+        """Take the memories off the model, the last one first, and let go of it; Ctrl-C waits."""
+        with uninterrupted():
+            parts, self._parts = self._parts, None
+            if parts is not None:
+                parts.undo.close()
+                self._usage.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -263,10 +271,10 @@ class MountedMemory:
             raise ConflictError("this memory was unmounted", hint="mount it again")
         return self._parts
 
-    def _sources(self) -> list[tuple[int, RecordSource]]:
+    def _sources(self) -> list[tuple[int, Findable]]:
         """Everything that has records, with its priority: the overlay first."""
         parts = self._open()
-        own: list[tuple[int, RecordSource]] = (
+        own: list[tuple[int, Findable]] = (
             [(OVERLAY_PRIORITY, parts.overlay)] if parts.overlay else []
         )
         return own + [(cube.priority, cube.records) for cube in parts.cubes if cube.records]
@@ -282,3 +290,19 @@ class MountedMemory:
 
     def _count_tokens(self, text: str) -> int:
         return len(self._open().tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _prefix_tokens(self) -> int:
+        from memcube.memories.plaintext_context import estimate_tokens
+
+        count = estimate_tokens if self._open().tokenizer is None else self._count_tokens
+        return count(self._prefix) if self._prefix else 0
+
+
+def _prefix_text(prefixes: Sequence[tuple[str, str]]) -> str:
+    """Texts by the ids of their memories, as data: between delimiters that they cannot close."""
+    if not prefixes:
+        return ""
+    from memcube.memories.plaintext_context import render
+
+    records = [Record(id=memory, text=text, type="context") for memory, text in prefixes]
+    return render(records, sys.maxsize)

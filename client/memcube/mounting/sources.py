@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
 
 from memcube.mounting.forgotten import Forgotten
-from memcube.mounting.hits import Hit
+from memcube.mounting.hits import Hit, Ranking, fuse
 
 if TYPE_CHECKING:
     from memcube.memories.plaintext import Filters, PlaintextIndex
 
 
-class RecordSource(Protocol):
+class Findable(Protocol):
     """Records that may be shown; `name` is what their hits call the cube."""
 
     @property
@@ -38,8 +40,12 @@ class RecordSource(Protocol):
         """All that may be shown, in order of id."""
         ...
 
+
+class RecordSource(Findable, Protocol):
+    """Records that lie in files."""
+
     def close(self) -> None:
-        """Let go of files."""
+        """Let go of the files."""
         ...
 
 
@@ -62,6 +68,31 @@ class Overlay(RecordSource, Protocol):
         ...
 
 
+class Joined:
+    """What one cube has in several places: its records, then passages of texts that it carries."""
+
+    def __init__(self, sources: Sequence[Findable]) -> None:
+        self.name = sources[0].name
+        self._sources = tuple(sources)
+
+    def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
+        """See `Findable.search`; the places take turns."""
+        found = [Ranking(1, source.search(query, limit, filters)) for source in self._sources]
+        return fuse(found, limit)
+
+    def read(self, record_id: str) -> Record:
+        """See `Findable.read`."""
+        for source in self._sources[:-1]:
+            with suppress(NotFoundError):
+                return source.read(record_id)
+        return self._sources[-1].read(record_id)
+
+    def records(self) -> Iterator[Record]:
+        """See `Findable.records`; place by place."""
+        for source in self._sources:
+            yield from source.records()
+
+
 class CubeRecords:
     """The records of one cube, from its index."""
 
@@ -78,16 +109,16 @@ class CubeRecords:
         return self._index.searched_with
 
     def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
-        """See `RecordSource.search`."""
+        """See `Findable.search`."""
         found = self._index.search(query, limit, filters)
         return [Hit(hit.record, hit.score, self.name) for hit in found]
 
     def read(self, record_id: str) -> Record:
-        """See `RecordSource.read`."""
+        """See `Findable.read`."""
         return self._index.read(record_id)
 
     def records(self) -> Iterator[Record]:
-        """See `RecordSource.records`."""
+        """See `Findable.records`."""
         return self._index.records()
 
     def close(self) -> None:

@@ -7,10 +7,11 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """What became of one memory."""
+    """What became of one memory. Of a KV cache that is used as `text` its source text serves instead."""
 
     MOUNTED = "mounted"
     REBUILT = "rebuilt"
+    TEXT = "text"
     REFUSED = "refused"
     SKIPPED = "skipped"
 

@@ -15,12 +15,12 @@ from memcube.cli.options import (
     trust_of,
     trust_options,
 )
-from memcube.cli.words import table_text
+from memcube.cli.words import bytes_text, seconds_text, table_text
 
 if TYPE_CHECKING:
     from memcube_protocol.reference import Reference
 
-    from memcube.mounting import MountedCube, MountedMemory, MountStep
+    from memcube.mounting import MountedCube, MountedMemory, MountStep, Plan
 
 
 @command(
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     'memcube mount alice/notes --ask "How do I test a backup?"',
     'memcube mount alice/coder --model ./Qwen3-0.6B --ask "Which style do we use?"',
     'memcube mount alice/notes acme/handbook --priority alice/notes=3 --ask "Who is on call?"',
+    "memcube mount alice/coder --model ./Qwen3-0.6B --dry-run",
 )
 @click.argument("references", nargs=-1, required=True, metavar="REFERENCE…")
 @click.option(
@@ -53,6 +54,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Mount an adapter though it does not say which base it was trained on.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would be mounted, what not, and why, with bytes and seconds.",
+)
 @click.option("--rebuild", is_flag=True, help="Compute a KV cache that does not fit anew.")
 @click.option(
     "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only kind=… or memory=ID."
@@ -67,6 +73,7 @@ def mount(
     questions: tuple[str, ...],
     max_new_tokens: int,
     allow_unverified_base: bool,
+    dry_run: bool,
     rebuild: bool,
     filters: tuple[str, ...],
     offline: bool,
@@ -82,21 +89,24 @@ def mount(
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     loaded, tokenizer = _load(model) if model else (None, None)
-    with (
-        open_client(offline=offline) as client,
-        client.mount(
-            prioritised(references, priorities),
-            model=loaded,
-            tokenizer=tokenizer,
-            budget_tokens=budget_tokens,
-            filters=filters,
-            trust=trust,
-            allow_unverified_base=allow_unverified_base,
-            rebuild=rebuild,
-        ) as memory,
-    ):
-        answers = [(question, _answer(memory, question, max_new_tokens)) for question in questions]
-        return _told(memory, answers)
+    wanted: dict[str, Any] = {
+        "model": loaded,
+        "tokenizer": tokenizer,
+        "budget_tokens": budget_tokens,
+        "filters": filters,
+        "trust": trust,
+        "allow_unverified_base": allow_unverified_base,
+        "rebuild": rebuild,
+    }
+    cubes = prioritised(references, priorities)
+    with open_client(offline=offline) as client:
+        if dry_run:
+            return _planned(client.plan(cubes, **wanted))
+        with client.mount(cubes, **wanted) as memory:
+            asked = [
+                (question, _answer(memory, question, max_new_tokens)) for question in questions
+            ]
+            return _told(memory, asked)
 
 
 def prioritised(
@@ -124,6 +134,31 @@ def _answer(memory: MountedMemory, question: str, max_new_tokens: int) -> str:
     if memory.has_model:
         return memory.generate(question, max_new_tokens=max_new_tokens)
     return memory.context(question) or "(no record answers this)"
+
+
+def _planned(plan: Plan) -> Answer:
+    """What a plan says; its totals last."""
+    several = len({choice.offer.cube for choice in plan.choices}) > 1
+    rows = [
+        (
+            str(choice.act),
+            choice.offer.kind,
+            *([choice.offer.cube] if several else []),
+            choice.offer.memory,
+            choice.why,
+        )
+        for choice in plan.choices
+    ]
+    took = (
+        "a time not measured yet" if plan.seconds is None else f"about {seconds_text(plan.seconds)}"
+    )
+    total = f"would fetch {bytes_text(plan.fetch_bytes)} and take {took}"
+    value = {
+        "choices": [choice.to_json() for choice in plan.choices],
+        "fetchBytes": plan.fetch_bytes,
+        "seconds": plan.seconds,
+    }
+    return Answer(value, "\n".join([*([table_text(rows)] if rows else []), total]), total)
 
 
 def _told(memory: MountedMemory, answers: list[tuple[str, str]]) -> Answer:

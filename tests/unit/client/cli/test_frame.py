@@ -277,7 +277,7 @@ def test_the_names_of_the_package_are_pinned_and_sorted() -> None:
     assert memcube.__all__ == sorted(memcube.__all__)
     assert " ".join(memcube.__all__) == (
         "Acceptance Client MemDumper MemLoader MemcubeError Mode MountedCube MountedMemory Settings "
-        "Trust cp dump_kv dump_lora inspect login logout ls mount pack path prune pull push rm tag unpack verify whoami"
+        "Trust cp dump_kv dump_lora inspect login logout ls mount pack path plan prune pull push rm tag unpack verify whoami"
     )
     for name in memcube.__all__:
         assert getattr(memcube, name) is not None

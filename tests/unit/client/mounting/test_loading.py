@@ -143,9 +143,10 @@ def test_of_two_models_caches_the_one_that_fits_is_taken(
     with client.mount("alice/notes", model=model, tokenizer=tokenizer) as memory:
         steps = {step.memory: step.step for step in memory.steps}
         assert len(memory.prefix_ids) == 8
+        assert memory.read("c-own.1").record.text == text_of(9)
     assert steps["a-other"] is Step.REFUSED
     assert steps["b-own"] is Step.MOUNTED
-    assert steps["c-own"] is Step.SKIPPED
+    assert steps["c-own"] is Step.TEXT
 
 
 def test_a_cache_is_rebuilt_from_its_text_where_that_is_asked_for(

@@ -1,0 +1,70 @@
+"""The cubes that somebody wants mounted, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from memcube_protocol import media_types
+from memcube_protocol.config import PLAINTEXT, Memory
+from memcube_protocol.cube import CubeFile
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import InvalidError
+from memcube_protocol.selection import Selection
+
+from memcube.consume import Verified
+from memcube.context import EVERYTHING
+
+PRIORITIES: Final = {"low": 1, "normal": 2, "high": 3}
+"""The priority of a cube by the word of its publisher, where the user gives none."""
+
+MOST_PRIORITY: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A verified cube to mount, those of its memories that `selection` wants.
+
+    `priority` from 1 to 100 is its share of what is found; without one the word in its governance
+    decides: low is 1, normal 2, high 3.
+    """
+
+    verified: Verified
+    priority: int | None = None
+    selection: Selection = EVERYTHING
+
+    def __post_init__(self) -> None:
+        if self.priority is not None and not 1 <= self.priority <= MOST_PRIORITY:
+            raise InvalidError(
+                f"a priority of {self.priority} is none", hint=f"give 1 to {MOST_PRIORITY}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The reference's text."""
+        return str(self.verified.reference)
+
+    @property
+    def share(self) -> int:
+        """The priority that holds."""
+        return self.priority or PRIORITIES[self.verified.cube.config.governance.priority]
+
+    def memories(self) -> tuple[Memory, ...]:
+        """The memories that are wanted."""
+        return self.selection.memories_of(self.verified.cube.config)
+
+    def files_of(self, memory: Memory) -> tuple[CubeFile, ...]:
+        """The files of `memory` that a mount reads: of records, no attachments."""
+        files = self.verified.cube.files_of(memory.id)
+        if memory.kind != PLAINTEXT:
+            return files
+        return tuple(file for file in files if file.media_type != media_types.ATTACHMENT)
+
+
+def in_order(cubes: Iterable[Chosen]) -> tuple[Chosen, ...]:
+    """`cubes` by priority, then as they were named; one that is named twice counts where it is first."""
+    distinct: dict[Digest, Chosen] = {}
+    for chosen in cubes:
+        distinct.setdefault(chosen.verified.cube.digest, chosen)
+    return tuple(sorted(distinct.values(), key=lambda chosen: -chosen.share))

@@ -1,0 +1,134 @@
+"""Mounting from end to end: rules asked, planned, fetched what the plan wants, and the plan followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from memcube_protocol import media_types
+from memcube_protocol.cube import CubeFile
+from memcube_protocol.errors import NotFoundError
+
+from memcube import consume, rules
+from memcube.context import Context
+from memcube.mounting.baseline import Baseline, uninterrupted
+from memcube.mounting.chosen import Chosen, in_order
+from memcube.mounting.loading import MemLoader
+from memcube.mounting.mounted import MountedMemory
+from memcube.mounting.offers import NO_WISHES, Planning, Wishes
+from memcube.mounting.planning import Act, Plan
+from memcube.mounting.sources import Overlay
+from memcube.usage import Usage
+
+
+def mount(
+    context: Context,
+    cubes: Sequence[Chosen],
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    overlay: Overlay | None = None,
+    wishes: Wishes = NO_WISHES,
+) -> MountedMemory:
+    """The memories of `cubes`, mounted as planned; without a model, what can be read.
+
+    Of memories made for one model, those of other models are passed over as long as one fits. Only
+    what the plan wants is fetched. `overlay` is closed with the memory.
+
+    Raises:
+        RuleRefusedError: the rules of a cube forbid it.
+        IncompatibleError: no LoRA, or no KV cache, of the cubes fits the model; names every reason.
+        NotFoundError: there is nothing in the cubes that could be mounted.
+        MissingDependencyError: an optional package is not installed.
+        IntegrityError, InvalidTensorsError: a file is damaged or hostile.
+    """
+    loader = MemLoader(context, cubes, model, tokenizer, wishes)
+    before = None if model is None else Baseline(model)
+    if overlay is not None:
+        loader.undo.callback(overlay.close)
+    try:
+        for chosen in loader.cubes:
+            rules.require_mount(
+                context, chosen.verified, profile=wishes.profile, leaves_to=wishes.leaves_to
+            )
+        plan = _planned(loader, Planning(context, model, tokenizer, wishes))
+        if overlay is None and all(choice.act is Act.LEAVE for choice in plan.choices):
+            loader.follow(plan)  # it may know a better reason
+            raise _nothing_of(cubes)
+        loader.cubes = _fetched(context, loader.cubes, plan)
+        loader.follow(plan)
+        usage = Usage.of(context.settings)
+        return MountedMemory(loader.parts(overlay), wishes.budget_tokens, usage=usage)
+    except BaseException:
+        with uninterrupted():
+            loader.undo.close()
+            if before is not None:
+                before.restore()
+        raise
+
+
+def plan_mount(
+    context: Context,
+    cubes: Sequence[Chosen],
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    wishes: Wishes = NO_WISHES,
+) -> Plan:
+    """What `mount` would do, without fetching a layer or touching the model's modules.
+
+    Raises:
+        IntegrityError: the local store is damaged.
+    """
+    planning = Planning(context, model, tokenizer, wishes)
+    loader = MemLoader(context, cubes, model, tokenizer, wishes)
+    return planning.plan(loader.cubes, _identity(loader, planning))
+
+
+def _planned(loader: MemLoader, planning: Planning) -> Plan:
+    """The plan, made again once the manifests of KV caches are here that it may hang on."""
+    identity = _identity(loader, planning)
+    drafted = planning.plan(loader.cubes, identity)
+    wanted = planning.manifests(loader.cubes, drafted)
+    if not wanted:
+        return drafted
+    for chosen, files in wanted.items():
+        consume.fetch(loader.context, chosen.verified, tuple(files))
+    return planning.plan(loader.cubes, identity)
+
+
+def _identity(loader: MemLoader, planning: Planning) -> Any:
+    return loader.identity if planning.needs_identity(loader.cubes) else None
+
+
+def _fetched(context: Context, cubes: Sequence[Chosen], plan: Plan) -> tuple[Chosen, ...]:
+    """`cubes` with the files that the plan wants, in the store."""
+    return in_order(
+        replace(chosen, verified=consume.fetch(context, chosen.verified, _wanted(chosen, plan)))
+        for chosen in cubes
+    )
+
+
+def _wanted(chosen: Chosen, plan: Plan) -> tuple[CubeFile, ...]:
+    """The files of the cube that the plan reads; a cube that is used has its card along."""
+    files: list[CubeFile] = []
+    for memory in chosen.memories():
+        choice = plan.of(chosen.name, memory.id)
+        if choice is None or choice.act is Act.LEAVE:
+            continue
+        whole = choice.act is Act.LOAD or memory.kind != "activation"
+        files += [
+            file
+            for file in chosen.files_of(memory)
+            if whole or file.media_type == media_types.KV_MANIFEST
+        ]
+    cards = [file for file in chosen.verified.cube.files if file.media_type == media_types.CARD]
+    return tuple(cards + files) if files else ()
+
+
+def _nothing_of(cubes: Sequence[Chosen]) -> NotFoundError:
+    return NotFoundError(
+        f"nothing of {', '.join(chosen.name for chosen in cubes)} is here that could be mounted",
+        hint="mount it without a filter; memories of a model need a model to be mounted on",
+    )

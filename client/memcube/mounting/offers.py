@@ -1,0 +1,209 @@
+"""What the planner is offered: the memories of the chosen cubes, as they and this machine are now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from memcube_protocol import media_types
+from memcube_protocol.activation import KvManifest
+from memcube_protocol.config import ACTIVATION, PARAMETRIC, Memory
+from memcube_protocol.content import read_verified
+from memcube_protocol.cube import CubeFile
+from memcube_protocol.errors import NotFoundError
+
+from memcube.context import CONTEXT_TOKENS, Context
+from memcube.mounting import measuring
+from memcube.mounting.chosen import Chosen
+from memcube.mounting.planning import Circumstances, Misfit, Offer, Plan, plan
+from memcube.profiles import Profile
+from memcube.rules import mount_rulings
+from memcube.speeds import Speeds
+
+if TYPE_CHECKING:
+    from memcube_protocol.identity import BaseIdentity
+
+    from memcube.mounting.fitting import Looks
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How the user wants cubes mounted.
+
+    `budget_tokens` bounds the text for one prompt, over all cubes. `allow_unverified_base` mounts an
+    adapter that does not say which base it was trained on; `rebuild` computes a KV cache anew from
+    its source text where it does not fit the model and carries it. `profile` is the role that the
+    user mounts in; `leaves_to` names the hosts that get what is found, such as that of a model
+    behind an API. Both are told to the cubes' own rules.
+    """
+
+    budget_tokens: int = CONTEXT_TOKENS
+    allow_unverified_base: bool = False
+    rebuild: bool = False
+    profile: Profile | None = None
+    leaves_to: tuple[str, ...] = ()
+
+
+NO_WISHES: Final = Wishes()
+_WORTH_MEASURING_BYTES: Final = 1 << 20
+"""Less than this takes no time that is worth telling."""
+
+
+class Planning:
+    """Plans the mounting of cubes, before any of their layers is fetched."""
+
+    def __init__(
+        self, context: Context, model: Any, tokenizer: Any, wishes: Wishes = NO_WISHES
+    ) -> None:
+        self._context = context
+        self._model = model
+        self._tokenizer = tokenizer
+        self._wishes = wishes
+
+    def plan(self, cubes: Sequence[Chosen], identity: BaseIdentity | None = None) -> Plan:
+        """What to do with each memory; `identity` is the model's, where there is one and it matters.
+
+        Of a cube whose own rules forbid it to be mounted, everything is left.
+
+        Raises:
+            IntegrityError: the local store is damaged.
+        """
+        looks = self._looks(identity)
+        offers = self._fitted([*self._offers(cubes)], looks)
+        offers = [replace(offer, forbidden=self._forbidden(cubes, offer)) for offer in offers]
+        speeds = self._speeds(offers, looks)
+        prefill = speeds.prefills.get(looks.mark) if looks else None
+        has_model, wishes = self._model is not None, self._wishes
+        at = Circumstances(speeds, has_model, prefill, wishes.rebuild, wishes.budget_tokens)
+        return plan(offers, at)
+
+    def needs_identity(self, cubes: Sequence[Chosen]) -> bool:
+        """Whether a memory is made for one model, and there is one to compare it with."""
+        kinds = {memory.kind for chosen in cubes for memory in chosen.memories()}
+        return self._model is not None and bool(kinds & {ACTIVATION, PARAMETRIC})
+
+    def manifests(self, cubes: Sequence[Chosen], drafted: Plan) -> dict[Chosen, list[CubeFile]]:
+        """The manifests of KV caches that may be used, without which it is not known what they carry."""
+        wanted: dict[Chosen, list[CubeFile]] = {}
+        for chosen in cubes:
+            for memory in chosen.memories():
+                choice = drafted.of(chosen.name, memory.id)
+                if memory.kind == ACTIVATION and choice and self._may_use(choice.offer):
+                    wanted.setdefault(chosen, []).append(_manifest(chosen, memory))
+        return wanted
+
+    def _may_use(self, offer: Offer) -> bool:
+        return offer.has_text is None and (offer.misfit is None or self._wishes.rebuild)
+
+    def _forbidden(self, cubes: Sequence[Chosen], offer: Offer) -> str | None:
+        """Why the rules of the cube forbid that it is mounted."""
+        verified = next(chosen.verified for chosen in cubes if chosen.name == offer.cube)
+        wishes = self._wishes
+        said = mount_rulings(
+            self._context, verified, profile=wishes.profile, leaves_to=wishes.leaves_to
+        )
+        refused = [f"{one.rule} = {one.value}: {one.refusal}" for one in said if not one.allows]
+        return "; ".join(refused) or None
+
+    def _looks(self, identity: BaseIdentity | None) -> Looks | None:
+        if self._model is None or identity is None:
+            return None
+        from memcube.mounting.fitting import Looks
+
+        return Looks.of(self._model, self._tokenizer, identity)
+
+    def _offers(self, cubes: Sequence[Chosen]) -> Iterator[tuple[Memory, Offer]]:
+        for chosen in cubes:
+            for memory in chosen.memories():
+                yield memory, self._offer(chosen, memory)
+
+    def _offer(self, chosen: Chosen, memory: Memory) -> Offer:
+        store, files = self._context.store, chosen.files_of(memory)
+        here = [file for file in files if store.has(file.digest, file.size)]
+        size_bytes = sum(file.size for file in files)
+        tokens = memory.shape.get("tokens")
+        return Offer(
+            cube=chosen.name,
+            memory=memory.id,
+            kind=memory.kind,
+            host=chosen.verified.reference.host,
+            size_bytes=size_bytes,
+            absent_bytes=size_bytes - sum(file.size for file in here),
+            warm_share=self._warm_share(here),
+            tokens=tokens if isinstance(tokens, int) else 0,
+            records=memory.records or 0,
+            has_text=self._has_text(chosen, memory) if memory.kind == ACTIVATION else None,
+        )
+
+    def _warm_share(self, files: Sequence[CubeFile]) -> float:
+        """That of the largest file."""
+        largest = max(files, key=lambda file: file.size, default=None)
+        if largest is None:
+            return 0.0
+        return measuring.warm_share(self._context.store.path(largest.digest, largest.size))
+
+    def _has_text(self, chosen: Chosen, memory: Memory) -> bool | None:
+        try:
+            return source_text(self._context, chosen, memory) is not None
+        except NotFoundError:
+            return None
+
+    def _fitted(self, offers: Sequence[tuple[Memory, Offer]], looks: Looks | None) -> list[Offer]:
+        """The offers, with why they do not fit; adapters first, for a cache names those under it."""
+        if looks is None:
+            return [offer for _, offer in offers]
+        from memcube.mounting.fitting import adapter_misfit, cache_misfit
+
+        active, allow = list(looks.adapters), self._wishes.allow_unverified_base
+        misfits: dict[int, Misfit | None] = {}
+        for position, (memory, _) in enumerate(offers):
+            if memory.kind == PARAMETRIC:
+                misfit = adapter_misfit(memory, looks, allow_unverified_base=allow)
+                misfits[position] = misfit
+                active += [] if misfit else [str(memory.compatibility.get("adapter"))]
+        for position, (memory, _) in enumerate(offers):
+            if memory.kind == ACTIVATION:
+                misfits[position] = cache_misfit(memory, looks, active)
+        return [
+            replace(offer, misfit=misfits.get(position))
+            for position, (_, offer) in enumerate(offers)
+        ]
+
+    def _speeds(self, offers: Sequence[Offer], looks: Looks | None) -> Speeds:
+        """What is known of this machine; a figure that a choice needs is measured first."""
+        store, now = self._context.speeds, self._context.now()
+        speeds = before = store.load()
+        if any(offer.size_bytes > _WORTH_MEASURING_BYTES for offer in offers):
+            speeds = measuring.with_disk(speeds, self._context.settings.home, now)
+        if looks and any(offer.kind == ACTIVATION and offer.misfit is None for offer in offers):
+            speeds = measuring.with_model(speeds, self._model, now)
+        if speeds is not before:
+            store.keep(speeds)
+        return speeds
+
+
+def source_text(context: Context, chosen: Chosen, memory: Memory) -> str | None:
+    """The text that the KV cache `memory` was made from, where it carries it.
+
+    Raises:
+        NotFoundError: its manifest is not in the store.
+        IntegrityError, InvalidConfigError: it is damaged.
+    """
+    raw = read_verified(context.store, _manifest(chosen, memory).digest)
+    return KvManifest.parse(raw).source.text
+
+
+def _manifest(chosen: Chosen, memory: Memory) -> CubeFile:
+    """The layer that says what a KV cache is made of.
+
+    Raises:
+        NotFoundError: it has none.
+    """
+    for file in chosen.files_of(memory):
+        if file.media_type == media_types.KV_MANIFEST:
+            return file
+    raise NotFoundError(
+        f"the KV cache {memory.id} of {chosen.name} has no manifest",
+        hint="its publisher has to pack it anew",
+    )

@@ -1,0 +1,192 @@
+"""What was mounted leaves no trace: unmounted, refused half-way, or cancelled at any line."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+from memcube.client import Client
+from memcube.dumper import MemDumper
+from memcube.settings import Settings
+from memcube_protocol.errors import MemcubeError
+from support.models import model_of, text_of, tokenizer_of
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+pytest.importorskip("qdrant_edge")
+# peft asks transformers for a property under its old name, and names the adapters that a model has.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing:FutureWarning", "ignore::UserWarning:peft"
+)
+LAYERS = {"num_hidden_layers": 1}
+PLACES = ("memcube.mounting", "memcube.memories.param", "peft")
+CANCELLED = 15
+"""At how many lines, evenly spread over a mount and its unmount."""
+
+
+def adapted(base: Any, name: str = "default", seed: int = 1) -> Any:
+    """`base` with a LoRA whose weights are not zero."""
+    torch.manual_seed(seed)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    return peft.get_peft_model(base, config, adapter_name=name)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    home = tmp_path_factory.mktemp("unmounting")
+    environ = {"MEMCUBE_HOME": str(home / "home"), "MEMCUBE_KEYRING": "0"}
+    with Client(Settings.load(environ)) as client:
+        dumper = MemDumper(home / "cube", name="alice/notes", version="1.0.0")
+        dumper.add_records(["The ferry to Hiiumaa leaves at nine."])
+        model = adapted(model_of(**LAYERS))
+        dumper.add_lora(model, memory_id="style")
+        dumper.add_kv(model, tokenizer_of(), memory_id="handbook", text=text_of(12))
+        client.pack(dumper.folder)
+        with client.mount("alice/notes", model=model_of(**LAYERS), tokenizer=tokenizer_of()):
+            pass  # indexes and folders are made once
+        yield client
+
+
+def plain() -> Any:
+    model = model_of(**LAYERS)
+    model.model.embed_tokens.weight.requires_grad_(False)
+    return model.train()
+
+
+def with_earlier_adapters() -> Any:
+    model = adapted(model_of(**LAYERS), "first")
+    torch.manual_seed(7)
+    model.add_adapter(
+        "second", peft.LoraConfig(r=3, target_modules=["k_proj"], init_lora_weights=False)
+    )
+    model.set_adapter("first")
+    return model
+
+
+MODELS = pytest.mark.parametrize("make", [plain, with_earlier_adapters])
+
+
+def looks(model: Any) -> dict[str, Any]:
+    """All that an unmount must bring back: the very objects, and every value to the bit."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {
+        "modules": [(name, type(m), id(m), m.training) for name, m in model.named_modules()],
+        "attributes": sorted(vars(base)),
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
+        "tensors": [(n, id(t), t.requires_grad) for n, t in model.named_parameters()],
+        "values": {name: t.clone() for name, t in model.state_dict().items()},
+        "adapters": list(getattr(model, "peft_config", {})),
+        "active": list(model.active_adapters) if isinstance(model, peft.PeftModel) else None,
+    }
+
+
+def assert_untouched(model: Any, before: dict[str, Any]) -> None:
+    now = looks(model)
+    values, was = now.pop("values"), before["values"]
+    assert now == {name: value for name, value in before.items() if name != "values"}
+    assert list(values) == list(was)
+    for name, value in values.items():
+        assert torch.equal(value, was[name]), name
+
+
+@MODELS
+def test_unmounting_leaves_the_model_as_it_was(client: Client, make: Callable[[], Any]) -> None:
+    model = make()
+    before = looks(model)
+    filters = ["kind=parametric,plaintext"]
+    for _ in range(2):
+        with client.mount("alice/notes", model=model, tokenizer=tokenizer_of(), filters=filters):
+            assert looks(model)["modules"] != before["modules"]
+        assert_untouched(model, before)
+
+
+@MODELS
+@pytest.mark.parametrize("fails", ["memories.activation.mount_kv", "mounting.loading.CubeRecords"])
+def test_a_mount_that_fails_half_way_leaves_the_model_as_it_was(
+    client: Client, make: Callable[[], Any], fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if make is with_earlier_adapters and "mount_kv" in fails:
+        pytest.skip("the cache was made under other adapters, and is not even tried")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise MemcubeError("the disk is gone")
+
+    monkeypatch.setattr(f"memcube.{fails}", broken)
+    model = make()
+    before = looks(model)
+    filters = ["kind=parametric,plaintext"] if make is with_earlier_adapters else []
+    with pytest.raises(MemcubeError, match="the disk is gone"):
+        client.mount("alice/notes", model=model, tokenizer=tokenizer_of(), filters=filters)
+    assert_untouched(model, before)
+
+
+class Interruption:
+    """Ctrl-C at the n-th line that memcube or peft runs; `lines` counts them."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at = at
+        self.lines = 0
+
+    def __enter__(self) -> Interruption:
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
+        name = frame.f_globals.get("__name__", "")
+        return self._line if name.startswith(PLACES) else None
+
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
+        self.lines += event == "line"
+        if self.lines == self.at:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT)
+        return self._line
+
+
+@MODELS
+def test_a_mount_that_is_cancelled_at_any_line_leaves_the_model_as_it_was(
+    client: Client, make: Callable[[], Any]
+) -> None:
+    tokenizer, filters = tokenizer_of(), ["kind=parametric"]
+
+    def mount_and_unmount(model: Any) -> None:
+        client.mount("alice/notes", model=model, tokenizer=tokenizer, filters=filters).close()
+
+    mount_and_unmount(make())
+    with Interruption(None) as counted:
+        mount_and_unmount(make())
+    assert counted.lines > 100
+    cancelled = 0
+    for at in range(1, counted.lines, max(counted.lines // CANCELLED, 1)):
+        model = make()
+        before = looks(model)
+        try:
+            with Interruption(at):
+                mount_and_unmount(model)
+        except KeyboardInterrupt:
+            cancelled += 1
+        assert_untouched(model, before)
+    assert cancelled > CANCELLED // 2
+
+
+def test_what_was_mounted_is_freed(client: Client) -> None:
+    model, tokenizer = model_of(**LAYERS), tokenizer_of()
+    own = set(map(id, model.modules()))
+    memory = client.mount("alice/notes", model=model, tokenizer=tokenizer)
+    cache = memory.new_cache()
+    held = [weakref.ref(cache.layers[0].keys)]
+    held += [weakref.ref(module) for module in model.modules() if id(module) not in own]
+    assert len(held) > 3
+    del cache
+    memory.close()
+    gc.collect()
+    assert [one() for one in held if one() is not None] == []
