@@ -11,9 +11,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-_CONTAINERS = (dict, list, set)
+_CONTAINERS: Final = (dict, list, set)
+_LENT: Final = ("register_parameter", "register_buffer")
+"""What peft replaces in torch itself while it makes an adapter: left so, every later model is empty."""
 
 
 class Baseline:
@@ -23,11 +25,17 @@ class Baseline:
     """
 
     def __init__(self, model: Any) -> None:
+        import torch
+
+        self._torch: Any = torch.nn.Module
+        self._functions = {name: getattr(self._torch, name) for name in _LENT}
         self._modules = [(module, _noted(vars(module))) for module in model.modules()]
         self._gradients = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
 
     def restore(self) -> None:
         """Put back whatever differs."""
+        for name, function in self._functions.items():
+            setattr(self._torch, name, function)
         for module, (attributes, contents) in self._modules:
             now = vars(module)
             if now.keys() != attributes.keys() or any(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import signal
 import sys
 import weakref
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
+from memcube.mounting.baseline import Baseline
 from memcube.settings import Settings
 from memcube_protocol.errors import MemcubeError
 from support.models import model_of, text_of, tokenizer_of
@@ -106,14 +108,17 @@ def test_unmounting_leaves_the_model_as_it_was(client: Client, make: Callable[[]
         assert_untouched(model, before)
 
 
-@MODELS
-@pytest.mark.parametrize("fails", ["memories.activation.mount_kv", "mounting.loading.CubeRecords"])
+@pytest.mark.parametrize(
+    ("make", "fails"),
+    [
+        (plain, "memories.activation.mount_kv"),
+        (plain, "mounting.loading.CubeRecords"),
+        (with_earlier_adapters, "mounting.loading.CubeRecords"),
+    ],
+)
 def test_a_mount_that_fails_half_way_leaves_the_model_as_it_was(
     client: Client, make: Callable[[], Any], fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if make is with_earlier_adapters and "mount_kv" in fails:
-        pytest.skip("the cache was made under other adapters, and is not even tried")
-
     def broken(*_: Any, **__: Any) -> Any:
         raise MemcubeError("the disk is gone")
 
@@ -176,6 +181,41 @@ def test_a_mount_that_is_cancelled_at_any_line_leaves_the_model_as_it_was(
             cancelled += 1
         assert_untouched(model, before)
     assert cancelled > CANCELLED // 2
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (plain, "parametric.mount_lora"),
+        (plain, "activation.mount_kv"),
+        (with_earlier_adapters, "parametric.mount_lora"),
+    ],
+)
+def test_ctrl_c_between_a_memory_and_the_way_to_take_it_off_leaves_nothing(
+    client: Client, make: Callable[[], Any], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, function = where.partition(".")
+    original = getattr(importlib.import_module(f"memcube.memories.{module}"), function)
+
+    def mounted_and_interrupted(*arguments: Any, **options: Any) -> Any:
+        original(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"memcube.memories.{where}", mounted_and_interrupted)
+    model = make()
+    before = looks(model)
+    with pytest.raises(KeyboardInterrupt):
+        client.mount("alice/notes", model=model, tokenizer=tokenizer_of())
+    assert_untouched(model, before)
+
+
+def test_what_a_library_borrowed_of_torch_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = torch.nn.Module.register_parameter
+    monkeypatch.setattr(torch.nn.Module, "register_parameter", own)
+    baseline = Baseline(model_of(**LAYERS))
+    torch.nn.Module.register_parameter = lambda *_: None
+    baseline.restore()
+    assert torch.nn.Module.register_parameter is own
 
 
 def test_what_was_mounted_is_freed(client: Client) -> None:
