@@ -30,6 +30,7 @@ from memcube.consume import Found, Verified, find_ref, found_in_store
 from memcube.context import Context
 from memcube.profiles import Profile
 from memcube.settings import is_loopback
+from memcube.store import Ref
 from memcube.trust import location_of, releases_of
 
 if TYPE_CHECKING:
@@ -153,18 +154,23 @@ def held_of_others(context: Context, place: Reference) -> Iterator[HeldOfOthers]
         if not ref.reference.host or ref.digest in seen:
             continue
         seen.add(ref.digest)
-        try:
-            found = found_in_store(context.store, ref)
-            cube = Cube.read(found.manifest, found.config) if found else None
-        except MemcubeError:
-            continue  # what is damaged cannot be unpacked either
-        if found is None or cube is None:
+        if (read := _read(context, ref)) is None:
             continue
+        found, cube = read
         held = HeldOfOthers("", cube, ref.checked_at or ref.used_at)
         if rulings(cube.config.governance, _republishing(context, held, there)):
             origins = _foreign_origins(context, found)
             if origins := [origin for origin in origins if origin != location_of(there)]:
                 yield replace(held, origin=origins[0])
+
+
+def _read(context: Context, ref: Ref) -> tuple[Found, Cube] | None:
+    """What the store holds of `ref`; nothing where it is damaged, for that cannot be unpacked either."""
+    try:
+        found = found_in_store(context.store, ref)
+        return (found, Cube.read(found.manifest, found.config)) if found else None
+    except MemcubeError:
+        return None
 
 
 def _republishing(context: Context, held: HeldOfOthers, there: Reference) -> Asked:
@@ -224,9 +230,8 @@ def _released_at(context: Context, place: Reference) -> set[Digest]:
     """The content of what the store holds of `place`: released by this user, or pulled from there."""
     released: set[Digest] = set()
     for ref in context.store.refs():
-        if location_of(ref.reference) == location_of(place):
-            found = found_in_store(context.store, ref)
-            released |= _content(found.manifest) if found else set()
+        if location_of(ref.reference) == location_of(place) and (read := _read(context, ref)):
+            released |= _content(read[0].manifest)
     return released
 
 
