@@ -47,6 +47,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "inspect": Place("inspect:inspect", "Show what a cube says of itself."),
         "mount": Place("mount:mount", "Make a cube usable by a model and ask it."),
         "mcp": Place("mcp:mcp", "Give agents the memories of cubes, over MCP."),
+        "chat": Place("chat:chat", "Talk with a model that has the memories of cubes."),
         "context": Place(
             "context:context", "Print what a cube knows about a question, for a pipe."
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 
 import click
 from memcube_protocol.errors import InvalidSettingError
@@ -79,13 +80,16 @@ def proxy(
 
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     callers = Callers(host, _secret(caller_key_env))
-    with open_client(offline=offline) as client:
-        settings, key = client.context.settings, _secret(upstream_key_env)
-        engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
-        with (
-            mounted(client, references, budget, leaves_to=(engine.host,), trust=trust) as addition,
-            ProxyServer(Plan(engine, addition, callers), port, _tell) as server,
-        ):
+    key = _secret(upstream_key_env)
+    with ExitStack() as mounts:
+        with open_client(offline=offline) as client:
+            settings = client.context.settings
+            engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
+            addition = mounts.enter_context(
+                mounted(client, references, budget, leaves_to=(engine.host,), trust=trust)
+            )
+        # The client's progress bars are gone by now.
+        with ProxyServer(Plan(engine, addition, callers), port, _tell) as server:
             print(f"Listening on {server.url}, asking {engine.url}", flush=True)
             server.run()
     return Answer({}, "")

@@ -1,0 +1,199 @@
+"""`memcube chat`: a look at what a model makes of mounted memories."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+from memcube_protocol.errors import MemcubeError
+
+from memcube.cli.answer import Answer, Mode, print_problem, sanitised
+from memcube.cli.command import command
+from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+from memcube.cli.words import table_text
+
+if TYPE_CHECKING:
+    from memcube.chat import Conversation
+    from memcube.mounting import MountedMemory
+
+_HELP: Final = """\
+/context  show the records that were given with the last question
+/memory   show what is mounted
+/new      begin a new conversation
+/quit     end; so does Ctrl-D
+Ctrl-C stops an answer."""
+
+
+@command(
+    "chat",
+    "memcube chat alice/notes --model ./Qwen3-0.6B",
+    'echo "Which backups are there?" | memcube chat alice/notes --model ./Qwen3-0.6B',
+)
+@click.argument("references", nargs=-1, required=True, metavar="REFERENCE…")
+@click.option("--model", required=True, metavar="FOLDER", help="The model in this folder.")
+@click.option(
+    "--budget",
+    "budget_tokens",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Tokens of records for each question.",
+)
+@click.option(
+    "--max-new-tokens",
+    default=512,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Length of an answer.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 5),
+    help="Draw words by chance; 0, or left out: never.",
+)
+@click.option(
+    "--allow-unverified-base",
+    is_flag=True,
+    help="Mount an adapter though it does not say which base it was trained on.",
+)
+@click.option("--rebuild", is_flag=True, help="Compute a KV cache that does not fit anew.")
+@offline_option
+@trust_options
+def chat(
+    references: tuple[str, ...],
+    model: str,
+    budget_tokens: int,
+    max_new_tokens: int,
+    temperature: float | None,
+    allow_unverified_base: bool,
+    rebuild: bool,
+    offline: bool,
+    trust_mode: str,
+    accept_publisher: str | None,
+    accept_origin: str | None,
+    accept_rollback: bool,
+) -> Answer:
+    """Talk with a model that has the memories of the cubes: adapters, KV cache and records.
+
+    On a terminal /help lists what can be said besides. From a pipe each line is a question; the
+    answers go to the output one after the other, and with --json in one object at the end.
+    """
+    from memcube.chat import Conversation
+    from memcube.memories.checkpoint import load_checkpoint
+
+    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
+    loaded, tokenizer = load_checkpoint(Path(model))
+    options = {"do_sample": True, "temperature": temperature} if temperature else {}
+    with open_client(offline=offline) as client:
+        memory = client.mount(
+            references,
+            model=loaded,
+            tokenizer=tokenizer,
+            budget_tokens=budget_tokens,
+            trust=trust,
+            allow_unverified_base=allow_unverified_base,
+            rebuild=rebuild,
+        )
+    # The client's progress bars are gone by now: the terminal belongs to the dialogue.
+    mode = click.get_current_context().find_object(Mode) or Mode()
+    with memory:
+        talk = Conversation(
+            memory, loaded, tokenizer, max_new_tokens=max_new_tokens, options=options
+        )
+        Dialogue(memory, talk, mode).run()
+        value = {
+            "memories": [
+                {"step": step, "kind": kind, "memory": name, "why": why}
+                for step, kind, name, why in _rows(memory)
+            ],
+            "turns": [{"question": turn.question, "answer": turn.answer} for turn in talk.turns],
+        }
+    return Answer(value, "")
+
+
+class Dialogue:
+    """Questions from the input, answers to the output, until there are no more."""
+
+    def __init__(self, memory: MountedMemory, talk: Conversation, mode: Mode) -> None:
+        self._memory = memory
+        self._talk = talk
+        self._mode = mode
+        self._interactive = sys.stdin.isatty() and sys.stdout.isatty() and not mode.as_json
+
+    def run(self) -> None:
+        """Until /quit or the end of the input."""
+        if self._interactive and not self._mode.quiet:
+            _say(f"{table_text(_rows(self._memory))}\n")
+            without = (
+                "" if self._talk.has_template else "No chat template: each question stands alone. "
+            )
+            _say(f"{without}/help lists what can be said besides.\n")
+        for line in self._lines():
+            if line == "/quit":
+                return
+            if line.startswith("/") and self._interactive:
+                self._obey(line)
+            elif line:
+                self._answer(line)
+
+    def _lines(self) -> Iterator[str]:
+        if not self._interactive:
+            yield from map(str.strip, sys.stdin)
+            return
+        with suppress(ImportError):
+            import readline  # noqa: F401 - loaded, it lets lines be edited and called back
+        while True:
+            try:
+                yield input("> ").strip()
+            except EOFError:
+                _say("\n")
+                return
+            except KeyboardInterrupt:
+                _say("\n/quit or Ctrl-D ends.\n")
+
+    def _answer(self, question: str) -> None:
+        """Say the answer; an interrupted one, or one that fails, leaves the dialogue as it was.
+
+        Raises:
+            MemcubeError: it fails, and nobody is there to ask something else.
+            KeyboardInterrupt: it was interrupted, and nobody is there.
+        """
+        try:
+            self._talk.ask(question, _unheard if self._mode.as_json else _say)
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            _say("\n(stopped)")
+        except MemcubeError as error:
+            if not self._interactive:
+                raise
+            print_problem(error, Mode())
+        if not self._mode.as_json:
+            _say("\n")
+
+    def _obey(self, line: str) -> None:
+        if line == "/new":
+            self._talk.forget()
+        elif line == "/context":
+            _say(f"{self._talk.context or '(no records)'}\n")
+        elif line == "/memory":
+            _say(f"{table_text(_rows(self._memory))}\n")
+        else:
+            _say(f"{_HELP}\n")
+
+
+def _rows(memory: MountedMemory) -> list[tuple[str, str, str, str]]:
+    return [(str(step.step), step.kind, step.memory, step.why) for step in memory.steps]
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(sanitised(text))
+    sys.stdout.flush()
+
+
+def _unheard(_: str) -> None:
+    """Nobody listens: the answers are told at the end."""
