@@ -27,7 +27,7 @@ Records = Callable[[], Iterable[Record]]
 
 _K1: Final = 1.2
 _B: Final = 0.75
-_BATCH: Final = 256
+_BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from memcube_protocol.errors import MissingDependencyError, StorageError
+from memcube_protocol.errors import DiskFullError, MissingDependencyError, StorageError
 
 from memcube.memories.plaintext_engine import Engine, Entry, Match, SparseVector, batches
 from memcube.memories.plaintext_filters import (
@@ -20,6 +21,7 @@ from memcube.memories.plaintext_filters import (
     Conditions,
     OneOf,
 )
+from memcube.store import files
 
 if TYPE_CHECKING:
     from qdrant_edge import EdgeShard
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 TERMS: Final = "bm25"
 VECTOR: Final = "dense"
 _BATCH: Final = 1000
+_SPARE_BYTES: Final = 64 << 20
+"""Free space that is left while an index is built: more than one batch of the largest records takes."""
 
 
 class EdgeEngine:
@@ -112,6 +116,7 @@ class EdgeEngines:
     ) -> frozenset[str]:
         """See `Engines.build`; a full disk raises StorageError."""
         edge = engine()
+        require_space(folder, _SPARE_BYTES)
         with engine_failures("built"):
             shard = edge.EdgeShard.create(str(folder), _config(edge, width))
         held: set[str] = set()
@@ -119,8 +124,11 @@ class EdgeEngines:
             for batch in batches(entries, _BATCH):
                 points = [_point(edge, entry) for entry in batch]
                 held.update(field for entry in batch for field in entry.fields)
+                require_space(folder, _SPARE_BYTES)
                 with engine_failures("built"):
                     shard.update(edge.UpdateOperation.upsert_points(points))
+            # Its segments are written once more when they are brought together.
+            require_space(folder, _SPARE_BYTES + _held_bytes(folder))
             with engine_failures("built"):
                 _index_fields(edge, shard, held)
                 shard.optimize()
@@ -132,6 +140,28 @@ class EdgeEngines:
     def open(self, name: str, folder: Path) -> Engine:  # noqa: ARG002
         """See `Engines.open`."""
         return EdgeEngine(folder)
+
+
+def require_space(folder: Path, size_bytes: int) -> None:
+    """Refuse to go on without `size_bytes` of free space on the disk of `folder`.
+
+    The engine writes through maps of its files: a disk that is full kills the process, without an error.
+
+    Raises:
+        DiskFullError: there is less.
+    """
+    with files.storage_errors(f"{folder} cannot be looked at"):
+        disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < size_bytes:
+        raise DiskFullError(
+            f"the index needs {size_bytes >> 20} MiB more on its disk, and {free >> 20} are free",
+            hint="free some space (`memcube prune`), then mount again",
+        )
+
+
+def _held_bytes(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
 
 
 def engine() -> ModuleType:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from memcube_protocol import text
 
 from memcube.memories.plaintext_filters import Conditions
+
+_BATCH_TERMS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,14 @@ class Engines(Protocol):
 
 
 def batches(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
-    """`entries` in lists of `size`, the last one shorter."""
-    waiting = iter(entries)
-    while batch := list(islice(waiting, size)):
+    """`entries` in lists of `size`, or of fewer that have a million terms together."""
+    batch: list[Entry] = []
+    terms = 0
+    for entry in entries:
+        batch.append(entry)
+        terms += len(entry.terms.dimensions)
+        if len(batch) == size or terms >= _BATCH_TERMS:
+            yield batch
+            batch, terms = [], 0
+    if batch:
         yield batch
