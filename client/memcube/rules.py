@@ -2,7 +2,7 @@
 
 | act | asked in |
 |---|---|
-| mount | `Client.mount`, for each cube, once it is verified |
+| mount | `mounting.mount`, of each cube, before a layer of it is fetched |
 | export | `Client.unpack`, `Client.path`; `copying.carry_verified` for a folder |
 | copy | `copying.carry_verified`: `cp`, `mirror` and the Hub go through it |
 | re-push, publish | `pushing`, before anything is sent |
@@ -200,7 +200,13 @@ def _mounting(
     if profile is None:
         return asked
     uses = asked.uses if profile.uses is None else profile.uses
-    return replace(asked, uses=uses, ceiling=profile.sensitivity or asked.ceiling)
+    return replace(asked, uses=uses, ceiling=ceiling(context, profile))
+
+
+def ceiling(context: Context, profile: Profile | None) -> str:
+    """The highest sensitivity that this user, or their `profile`, takes."""
+    own = profile.sensitivity if profile else None
+    return own or context.settings.sensitivity
 
 
 def _asked(context: Context, verified: Verified, act: Act, *, held: bool) -> Asked:

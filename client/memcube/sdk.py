@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memcube_protocol.reference import Reference
 
 from memcube.client import Client, Name, Names, OverlayPlace
-from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Trust
+from memcube.context import NORMAL_TRUST, Trust
 
 if TYPE_CHECKING:
     from memcube.accounts import Identity
@@ -134,21 +134,24 @@ def cp(source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> Copied:
 
 
 def mount(
-    references: Names,
+    references: Names = (),
     *,
+    profile: str | None = None,
     model: Any = None,
     tokenizer: Any = None,
     overlay: OverlayPlace | None = None,
-    budget_tokens: int = CONTEXT_TOKENS,
+    budget_tokens: int | None = None,
     filters: Iterable[str] = (),
     trust: Trust = NORMAL_TRUST,
     allow_unverified_base: bool = False,
     rebuild: bool = False,
+    leaves_to: Iterable[str] = (),
 ) -> MountedMemory:
     """See `Client.mount`."""
     with Client() as client:
         return client.mount(
             references,
+            profile=profile,
             model=model,
             tokenizer=tokenizer,
             overlay=overlay,
@@ -157,24 +160,28 @@ def mount(
             trust=trust,
             allow_unverified_base=allow_unverified_base,
             rebuild=rebuild,
+            leaves_to=leaves_to,
         )
 
 
 def plan(
-    references: Names,
+    references: Names = (),
     *,
+    profile: str | None = None,
     model: Any = None,
     tokenizer: Any = None,
-    budget_tokens: int = CONTEXT_TOKENS,
+    budget_tokens: int | None = None,
     filters: Iterable[str] = (),
     trust: Trust = NORMAL_TRUST,
     allow_unverified_base: bool = False,
     rebuild: bool = False,
+    leaves_to: Iterable[str] = (),
 ) -> Plan:
     """See `Client.plan`."""
     with Client() as client:
         return client.plan(
             references,
+            profile=profile,
             model=model,
             tokenizer=tokenizer,
             budget_tokens=budget_tokens,
@@ -182,4 +189,5 @@ def plan(
             trust=trust,
             allow_unverified_base=allow_unverified_base,
             rebuild=rebuild,
+            leaves_to=leaves_to,
         )

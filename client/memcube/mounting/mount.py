@@ -58,8 +58,12 @@ def mount(
             raise _nothing_of(cubes)
         loader.cubes = _fetched(context, loader.cubes, plan)
         loader.follow(plan)
-        usage = Usage.of(context.settings)
-        return MountedMemory(loader.parts(overlay), wishes.budget_tokens, usage=usage)
+        return MountedMemory(
+            loader.parts(overlay),
+            wishes.budget_tokens,
+            usage=Usage.of(context.settings),
+            ceiling=rules.ceiling(context, wishes.profile),
+        )
     except BaseException:
         with uninterrupted():
             loader.undo.close()

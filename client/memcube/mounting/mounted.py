@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
 
 from memcube.consume import Verified
@@ -74,7 +75,8 @@ class MountedMemory:
     """The memories of one or several cubes in use; a context manager that takes them off again.
 
     `budget_tokens` bounds what `context` gives, over all cubes together. `usage` hears which records
-    are found and which are put before a model.
+    are found and which are put before a model. Records above the sensitivity `ceiling` stay out,
+    whatever filters ask for.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class MountedMemory:
         budget_tokens: int = CONTEXT_TOKENS,
         *,
         usage: Usage | None = None,
+        ceiling: str = SENSITIVITIES[-1],
     ) -> None:
         self._parts: Parts | None = parts
         self._prefix = _prefix_text(parts.prefixes)
@@ -90,6 +93,7 @@ class MountedMemory:
         self.steps: Sequence[MountStep] = parts.steps
         self.budget_tokens = budget_tokens
         self._usage = usage or Usage(None)
+        self._ceiling = ceiling
         self._locations = {cube.name: location_of(cube.verified.reference) for cube in self.cubes}
         for cube in self.cubes:
             self._usage.mounted(self._locations[cube.name], str(cube.verified.cube.digest))
@@ -123,6 +127,7 @@ class MountedMemory:
         return hits
 
     def _search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
+        filters = self._capped(filters)
         found = [
             Ranking(share, source.search(query, limit, filters))
             for share, source in self._sources()
@@ -138,7 +143,7 @@ class MountedMemory:
         for _, source in self._sources():
             if cube in (None, source.name):
                 with suppress(NotFoundError):
-                    hit = Hit(source.read(record_id), 1.0, source.name)
+                    hit = Hit(self._shown(source.read(record_id)), 1.0, source.name)
                     self._usage.found(self._used([hit]))
                     return hit
         names = ", ".join(source.name for _, source in self._sources()) or "no cube with records"
@@ -152,7 +157,8 @@ class MountedMemory:
         """All records that may be shown, cube by cube in the order of `cubes`, each in order of id."""
         for _, source in self._sources():
             for record in source.records():
-                yield Hit(record, 1.0, source.name)
+                if not self._is_above(record):
+                    yield Hit(record, 1.0, source.name)
 
     def context(
         self, query: str, budget_tokens: int | None = None, filters: Filters | None = None
@@ -257,6 +263,25 @@ class MountedMemory:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _capped(self, filters: Filters | None) -> Filters | None:
+        """`filters` that ask for nothing above the ceiling."""
+        if self._ceiling == SENSITIVITIES[-1]:
+            return filters
+        from memcube.memories.plaintext_filters import Filters
+
+        asked = filters or Filters()
+        lower = min(asked.sensitivity, self._ceiling, key=SENSITIVITIES.index)
+        return replace(asked, sensitivity=lower)
+
+    def _shown(self, record: Record) -> Record:
+        if self._is_above(record):
+            raise NotFoundError(f"{record.id} is not shown", hint="it is above the ceiling")
+        return record
+
+    def _is_above(self, record: Record) -> bool:
+        label = record.sensitivity or SENSITIVITIES[0]
+        return SENSITIVITIES.index(label) > SENSITIVITIES.index(self._ceiling)
 
     def _used(self, hits: Iterable[Hit]) -> list[Use]:
         """What the indicators are told of `hits`; the user's own overlay is not counted."""

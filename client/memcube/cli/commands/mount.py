@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     'memcube mount alice/coder --model ./Qwen3-0.6B --ask "Which style do we use?"',
     'memcube mount alice/notes acme/handbook --priority alice/notes=3 --ask "Who is on call?"',
     "memcube mount alice/coder --model ./Qwen3-0.6B --dry-run",
+    'memcube mount --profile work --ask "Who is on call?"',
 )
-@click.argument("references", nargs=-1, required=True, metavar="REFERENCE…")
+@click.argument("references", nargs=-1, metavar="REFERENCE…")
+@click.option("--profile", metavar="NAME", help="Mount the cubes of this profile in config.toml.")
 @click.option(
     "--priority",
     "priorities",
@@ -41,10 +43,8 @@ if TYPE_CHECKING:
 @click.option(
     "--budget",
     "budget_tokens",
-    default=1024,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="Tokens of text for one question, over all cubes.",
+    help="Tokens of text for one question, over all cubes. Default: the profile's, or 1024.",
 )
 @click.option("--model", metavar="FOLDER", help="Mount on the model in this folder.")
 @click.option("--ask", "questions", multiple=True, metavar="TEXT", help="Ask this; repeatable.")
@@ -67,8 +67,9 @@ if TYPE_CHECKING:
 @trust_options
 def mount(
     references: tuple[str, ...],
+    profile: str | None,
     priorities: tuple[str, ...],
-    budget_tokens: int,
+    budget_tokens: int | None,
     model: str | None,
     questions: tuple[str, ...],
     max_new_tokens: int,
@@ -82,7 +83,7 @@ def mount(
     accept_origin: str | None,
     accept_rollback: bool,
 ) -> Answer:
-    """Make the memories of each cube REFERENCE usable, say which were mounted and why, and ask.
+    """Make the memories of each cube REFERENCE, or of a profile, usable, say which and why, and ask.
 
     Without a model, the text that a prompt would get is printed for each question. With one, LoRA
     and KV caches are mounted too if they fit it exactly, and the model answers.
@@ -90,6 +91,7 @@ def mount(
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     loaded, tokenizer = _load(model) if model else (None, None)
     wanted: dict[str, Any] = {
+        "profile": profile,
         "model": loaded,
         "tokenizer": tokenizer,
         "budget_tokens": budget_tokens,
