@@ -26,6 +26,16 @@ class Hit:
     cube: str
 
 
+class Hits(list[Hit]):
+    """Hits in their order; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        from memcube.notebook import table
+
+        rows = [(f"{hit.score:.3g}", hit.cube, hit.record.id, hit.record.text) for hit in self]
+        return table(("score", "cube", "id", "text"), rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The hits of one cube, best first, and the cube's priority, 1 or more."""

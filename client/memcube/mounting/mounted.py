@@ -17,7 +17,7 @@ from memcube.consume import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import Forgotten
-from memcube.mounting.hits import Hit, Ranking, fuse
+from memcube.mounting.hits import Hit, Hits, Ranking, fuse
 from memcube.mounting.sources import Findable, Overlay
 from memcube.mounting.steps import MountStep
 from memcube.trust import location_of
@@ -122,7 +122,7 @@ class MountedMemory:
 
     def search(self, query: str, limit: int = 10, filters: Filters | None = None) -> list[Hit]:
         """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`."""
-        hits = self._search(query, limit, filters)
+        hits = Hits(self._search(query, limit, filters))
         self._usage.found(self._used(hits))
         return hits
 
@@ -290,6 +290,18 @@ class MountedMemory:
             for hit in hits
             if hit.cube in self._locations
         ]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the cubes, and what became of each of their memories."""
+        from memcube.notebook import table
+
+        cubes = [
+            (one.name, str(one.priority), str(one.verified.verdict.standing)) for one in self.cubes
+        ]
+        steps = [(str(one.step), one.kind, one.memory, one.cube, one.why) for one in self.steps]
+        return table(("cube", "priority", "standing"), cubes) + table(
+            ("step", "kind", "memory", "cube", "why"), steps
+        )
 
     def _open(self) -> Parts:
         if self._parts is None:
