@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -25,9 +26,14 @@ from memcube.trust import KeyStore, Verdict, judge_cube
 from memcube.trust.attested import Claim, statements_of
 
 if TYPE_CHECKING:
+    from memcube_protocol.recipe import Recipe
     from memcube_signing.predicates.scan import Scan
 
     from memcube import accounts, copying, holdings
+    from memcube.building.builder import Built, Order
+    from memcube.building.holding import HeldBuild
+    from memcube.building.planning import Wanted
+    from memcube.building.publishing import PushedBuild
     from memcube.mirroring import Mirror, Report
     from memcube.mounting import Chosen, MountedMemory, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
@@ -113,12 +119,21 @@ class Client:
     def pull(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
     ) -> Verified:
-        """Fetch a cube, verify it, and keep it in the local store; see `consume.pull`."""
+        """Fetch a cube, verify it, and keep it in the local store; see `consume.pull`.
+
+        With a filter for a model come the builds that its publisher made for that model.
+        """
         selection = Selection.parse(filters)
         wanted = _reference(reference)
         if self.context.settings.offline:
             return consume.open_cube(self.context, wanted, selection=selection, trust=trust)
-        return consume.pull(self.context, wanted, selection=selection, trust=trust)
+        verified = consume.pull(self.context, wanted, selection=selection, trust=trust)
+        if not selection.models:
+            return verified
+        from memcube.building.finding import pull_builds
+
+        _, fetched = pull_builds(self.context, verified, selection)
+        return replace(verified, fetched_bytes=verified.fetched_bytes + fetched)
 
     def open(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
@@ -416,6 +431,41 @@ class Client:
         verified = consume.open_layerless(self.context, _reference(name), trust=trust)
         _require_kinds(selection, verified.cube)
         return verified
+
+    def build(
+        self,
+        reference: Name,
+        plan: Recipe | Wanted,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        order: Order | None = None,
+        trust: Trust = NORMAL_TRUST,
+    ) -> Built:
+        """Make a memory of a cube for `model` from another one; see `building.builder.build`."""
+        from memcube.building.builder import Order, build
+        from memcube.building.planning import Wanted, plan_of
+
+        verified = consume.open_cube(self.context, _reference(reference), trust=trust)
+        if isinstance(plan, Wanted):
+            plan = plan_of(verified, plan, model, tokenizer, now=self.context.now())
+        return build(self.context, verified, plan, model, tokenizer, order or Order())
+
+    def builds(self, verified: Verified, *, filters: Filters = ()) -> tuple[HeldBuild, ...]:
+        """The builds of a verified cube that the local store holds, that may be used and are wanted."""
+        from memcube.building.finding import trusted_builds
+
+        selection = Selection.parse(filters)
+        found = trusted_builds(self.context, verified)
+        return tuple(one for one in found if selection.wants(one.build.memory))
+
+    def push_builds(
+        self, reference: Name, *, key: str | None = None, trust: Trust = NORMAL_TRUST
+    ) -> tuple[PushedBuild, ...]:
+        """Publish the builds of a published cube that were made here; see `building.publishing`."""
+        from memcube.building.publishing import push_builds
+
+        return push_builds(self.context, _reference(reference), key=key, trust=trust)
 
     def close(self) -> None:
         """Close idle connections."""

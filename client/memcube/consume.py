@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from memcube_protocol import limits, media_types, oci
-from memcube_protocol.content import read_verified
+from memcube_protocol.content import BlobReader, read_verified
 from memcube_protocol.cube import Cube, CubeFile, require_cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
@@ -286,7 +286,7 @@ def found_in_store(store: Store, ref: Ref) -> Found | None:
         require_cube(manifest)
         assert manifest.config
         config = read_verified(store, manifest.config.digest)
-        attestations = tuple(_stored_attestation(store, digest) for digest in ref.related)
+        attestations = tuple(stored_attestation(store, digest) for digest in ref.related)
     except NotFoundError:
         return None
     scope = Scope.REMOTE if ref.reference.host else Scope.LOCAL
@@ -446,7 +446,13 @@ def _keep(store: Store, found: Found) -> None:
     )
 
 
-def _stored_attestation(store: Store, digest: Digest) -> Attestation:
+def stored_attestation(store: BlobReader, digest: Digest) -> Attestation:
+    """The statement that the manifest `digest` attaches, as the store holds it: nothing is believed.
+
+    Raises:
+        NotFoundError: it is not there.
+        IntegrityError, InvalidError: it is damaged.
+    """
     referrer = oci.parse_manifest(read_verified(store, digest))
     return Attestation(referrer, read_verified(store, referrer.layers[0].digest))
 

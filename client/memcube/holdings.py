@@ -109,7 +109,9 @@ def prune(context: Context, *, older_than_days: float | None, max_bytes: int | N
 
     older = None if older_than_days is None else timedelta(days=older_than_days)
     pruned = context.store.prune(older_than=older, max_bytes=max_bytes)
-    left = {ref.digest.hex for ref in context.store.refs()}
+    refs = context.store.refs()
+    left = {ref.digest.hex for ref in refs}
+    left |= {one.related[0].hex for ref in refs for one in context.store.builds(ref.digest)}
     folders = context.settings.home / FOLDERS
     freed = 0
     for folder in folders.iterdir() if folders.is_dir() else ():
@@ -132,14 +134,22 @@ def memory_folder(context: Context, verified: Verified, memory_id: str) -> Path:
     """
     files = Selection(memories=frozenset({memory_id})).of(verified.cube)
     files = tuple(file for file in files if file.memory == memory_id)
+    memory = verified.cube.config.memory(memory_id)
+    kind = memory.kind if memory else ""
+    return files_folder(context, verified.cube.digest, memory_id, kind, files)
+
+
+def files_folder(
+    context: Context, owner: Digest, memory_id: str, kind: str, files: tuple[CubeFile, ...]
+) -> Path:
+    """The folder of `files`, those of a memory of the cube or build `owner`; see `memory_folder`."""
     parents = {file.path.rpartition("/")[0] for file in files}
     below = f"{parents.pop()}/" if len(parents) == 1 else ""
-    folder = context.settings.home / FOLDERS / verified.cube.digest.hex / memory_id
+    folder = context.settings.home / FOLDERS / owner.hex / memory_id
     if not _is_intact(folder, files, below):
         shutil.rmtree(folder, ignore_errors=True)
         unpack_files(files, context.store, folder, below=below)
-    kinds = {memory.id: memory.kind for memory in verified.cube.config.memories}
-    if kinds.get(memory_id) == PARAMETRIC:
+    if kind == PARAMETRIC:
         _require_adapter(folder)
     return folder
 

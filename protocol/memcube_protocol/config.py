@@ -41,7 +41,8 @@ RELATIONS: Final = (
     "distilled-from",
 )
 MEMORIES: Final = 1024
-_MEMORY_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+MEMORY_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+"""The form of a memory's id, of at most 64 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class Memory:
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
         values: dict[str, Any] = {
-            "id": fields.text("id", chars=64, pattern=_MEMORY_ID),
+            "id": fields.text("id", chars=64, pattern=MEMORY_ID),
             "kind": fields.choice("kind", KINDS, ""),
             "title": fields.optional_text("title"),
             "layers": tuple(map(Digest.parse, _digests(fields))),

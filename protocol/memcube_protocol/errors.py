@@ -48,6 +48,7 @@ MemcubeError
 ├── NotFoundError              no such blob, manifest, tag, cube, memory or file
 ├── ConflictError              somebody else was first, or the thing is immutable
 ├── IncompatibleError          a memory that does not fit this model
+│   └── UselessBuildError          a memory made for a model that recalls nothing, or damages it
 ├── NetworkError               the other side did not answer, or answered nonsense
 │   └── UnsafeRedirectError        a redirect to another scheme or into this machine
 ├── StorageError               the local disk or the blob store failed
@@ -412,6 +413,12 @@ class IncompatibleError(MemcubeError):
     """A memory that does not fit this model."""
 
     code = "incompatible"
+
+
+class UselessBuildError(IncompatibleError):
+    """A memory made for a model that recalls nothing, or that damages the model."""
+
+    code = "useless-build"
 
 
 class NetworkError(MemcubeError):

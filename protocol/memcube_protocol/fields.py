@@ -149,6 +149,18 @@ class Fields:
             raise self.refuse(key, "is not an object")
         return value
 
+    def lines(self, *, count: int = 64, chars: int = 200) -> dict[str, str]:
+        """Every field that is left, as a printable line by its name; both of at most `chars` characters."""
+        names = sorted(self._left)
+        if len(names) > count:
+            raise InvalidConfigError(
+                f"{self.what} has {len(names)} entries, the limit is {count}",
+                hint="see docs/spec/config.md",
+            )
+        for name in names:
+            self._line(name, name, chars, None)
+        return {name: self._line(name, self._left.pop(name), chars, None) for name in names}
+
     def finish(self) -> None:
         """Refuse fields that nobody asked for.
 

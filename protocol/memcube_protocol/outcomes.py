@@ -78,6 +78,7 @@ OUTCOMES: dict[str, Outcome] = {
     "not-found": Outcome(404, EXIT_NOT_FOUND),
     "conflict": Outcome(409, EXIT_CONFLICT),
     "incompatible": Outcome(422, EXIT_INCOMPATIBLE),
+    "useless-build": Outcome(422, EXIT_INCOMPATIBLE),
     "network": Outcome(502, EXIT_NETWORK),
     "unsafe-redirect": Outcome(502, EXIT_NETWORK),
     "storage": Outcome(503, EXIT_STORAGE),

@@ -65,17 +65,18 @@ class Selection:
                 f"the cube has no memory {min(absent)[:80]!r}",
                 hint=f"it has: {', '.join(sorted(known)) or 'none'}",
             )
-        wanted = {memory.id for memory in cube.config.memories if self._wants(memory)}
+        wanted = {memory.id for memory in cube.config.memories if self.wants(memory)}
         return tuple(file for file in cube.files if self._wants_file(file, wanted))
 
     def memories_of(self, config: CubeConfig) -> tuple[Memory, ...]:
         """The memories of `config` that are wanted."""
-        return tuple(memory for memory in config.memories if self._wants(memory))
+        return tuple(memory for memory in config.memories if self.wants(memory))
 
-    def _wants(self, memory: Memory) -> bool:
+    def wants(self, memory: Memory) -> bool:
+        """Whether `memory`, of a cube or of a build, is wanted."""
         kind = not self.kinds or memory.kind in self.kinds
         name = not self.memories or memory.id in self.memories
-        fits = not self.models or memory.kind == PLAINTEXT or bool(self.models & _bases(memory))
+        fits = not self.models or memory.kind == PLAINTEXT or bool(self.models & bases_of(memory))
         return kind and name and fits
 
     def _wants_file(self, file: CubeFile, memories: set[str]) -> bool:
@@ -86,7 +87,7 @@ class Selection:
         return file.memory in memories
 
 
-def _bases(memory: Memory) -> frozenset[str]:
+def bases_of(memory: Memory) -> frozenset[str]:
     """By what names the model that `memory` fits may be asked for."""
     fits: Mapping[str, object] = memory.compatibility
     if memory.kind == ACTIVATION:

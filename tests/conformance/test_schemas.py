@@ -154,6 +154,44 @@ FULL_RELEASE: dict[str, Any] = {
         "claims": {"ref": "refs/heads/main", "sha": ROOT},
     },
 }
+FULL_MADE: dict[str, Any] = {
+    "recipe": {
+        "method": "distil",
+        "parent": DIGEST,
+        "source": "plaintext",
+        "memory": "notes-lora",
+        "asOf": "2026-11-20T09:30:00Z",
+        "base": f"mip1-base:{ROOT}",
+        "seed": 1,
+        "threads": 2,
+        "budgetTokens": 4096,
+        "render": "fenced",
+        "prompt": "Question: {question}\nAnswer:",
+        "questions": [
+            {"question": "Where?", "answer": "Here", "record": "r1", "heldOut": True},
+        ],
+        "unrelated": DIGEST,
+        "confidence": 0.5,
+        "training": {
+            "alpha": 16,
+            "answers": 1,
+            "batch": 16,
+            "rank": 8,
+            "rate": 0.01,
+            "retain": 1,
+            "steps": 64,
+        },
+    },
+    "evaluation": {
+        "asked": 8,
+        "without": 1,
+        "with": 8,
+        "source": 8,
+        "heldOut": 2,
+        "perplexity": {"without": 3.5, "with": 3.6},
+    },
+    "environment": {"torch": "2.13.0", "device": "cpu"},
+}
 FULL_METADATA: dict[str, Any] = {
     "model": "acme/base",
     "revision": "main",
@@ -186,7 +224,7 @@ READERS: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
     "record": (FULL_RECORD, lambda value: records.parse_record(json.dumps(value).encode())),
     "config": (FULL_CONFIG, read_config),
     "build-config": (
-        {"mipVersion": "1.0", "memory": FULL_CONFIG["memories"][1]},
+        {"mipVersion": "1.0", "memory": FULL_CONFIG["memories"][1], "made": FULL_MADE},
         lambda value: _read_build_config(value),
     ),
     "compatibility-key": (
@@ -206,9 +244,9 @@ READERS: dict[str, tuple[dict[str, Any], Callable[[Any], object]]] = {
 
 
 def _read_build_config(value: Any) -> object:
-    from memcube_protocol.build import _memory
+    from memcube_protocol.build import read_config
 
-    return _memory(canonical_json.dump(value))
+    return read_config(canonical_json.dump(value))
 
 
 def _read_metadata(value: Any) -> object:
@@ -221,7 +259,10 @@ def _read_metadata(value: Any) -> object:
 ONLY_CODE = {
     "record": {"supersedes", "id", "target", "attachments", "created_at"},
     "config": {"name", "version", "origin", "createdAt", "expiresAt", "memories", "id"},
-    "build-config": {"shape", "compatibility", "tokens", "x"},
+    "build-config": {
+        *("shape", "compatibility", "tokens", "x", "asOf", "prompt"),
+        *("asked", "without", "with", "source", "heldOut"),
+    },
     "compatibility-key": {"computeDtype", "kvDtype"},
     "activation-manifest": {
         *("count", "kvHeads", "keyDim", "valueDim", "tokenChain", "blocks", "blockBytes", "start"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from memcube_protocol import config, governance, limits, media_types, records
+from memcube_protocol import recipe as recipes
 from memcube_protocol.compatibility import INT8, NONE
 from memcube_protocol.digest import HEX_CHARS
 
@@ -206,6 +207,85 @@ def build_config() -> Schema:
         "The config of a build, in RFC 8785 form: the one memory that it adds to a cube.",
         mipVersion={"const": config.MIP_VERSION},
         memory=memory(),
+        made=closed(
+            ["recipe"],
+            recipe=recipe(),
+            evaluation=evaluation(),
+            environment={
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 32,
+                "propertyNames": line(),
+                "additionalProperties": line(),
+            },
+        ),
+    )
+
+
+def recipe() -> Schema:
+    memory_id = line(64, pattern=f"^{config.MEMORY_ID.pattern}$")
+    share: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+    weight: Schema = {"type": "number", "minimum": 0, "maximum": 1000}
+    question = closed(
+        ["question"],
+        question=line(2000),
+        answer=line(2000),
+        record=line(),
+        heldOut={"const": True},
+    )
+    training = closed(
+        ["alpha", "answers", "batch", "rank", "rate", "retain", "steps"],
+        alpha=integer(1, limits.LORA_RANK),
+        answers=weight,
+        batch=integer(1, 4096),
+        rank=integer(1, limits.LORA_RANK),
+        rate=share,
+        retain=weight,
+        steps=integer(1, 100_000),
+    )
+    fields = closed(
+        [
+            *("asOf", "budgetTokens", "memory", "method", "parent"),
+            *("prompt", "render", "seed", "source", "threads"),
+        ],
+        "How a build was made: everything that was chosen. `training` belongs to `distil`, and only there.",
+        asOf={"type": "string", "pattern": SECOND},
+        base=identity("mip1-base"),
+        budgetTokens=integer(1, limits.KV_TOKENS),
+        confidence=share,
+        memory=memory_id,
+        method=choice(*recipes.METHODS),
+        parent=digest(),
+        prompt={
+            "type": "string",
+            "maxLength": 4000,
+            "description": "Holds {question} once, or is `chat`; printable, with newlines and tabs.",
+        },
+        questions=several(question, recipes.QUESTIONS, minItems=1),
+        render=choice(*recipes.RENDERINGS),
+        seed=integer(0, 2**31 - 1),
+        source=memory_id,
+        threads=integer(1, 4096),
+        training=training,
+        unrelated=digest(),
+    )
+    distils = {"properties": {"method": {"const": recipes.DISTIL}}}
+    taught = {"required": ["training"]}
+    return {**fields, "if": distils, "then": taught, "else": {"not": taught}}
+
+
+def evaluation() -> Schema:
+    count = integer(0, recipes.QUESTIONS)
+    number: Schema = {"type": "number", "minimum": 0, "maximum": 1e15}
+    return closed(
+        ["asked", "without", "with"],
+        "No count is larger than `asked`.",
+        asked=count,
+        without=count,
+        source=count,
+        heldOut=count,
+        perplexity=closed(["with", "without"], without=number, **{"with": number}),
+        **{"with": count},
     )
 
 

@@ -15,6 +15,7 @@ from memcube.transfer import Outcome, Progress, Silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 _LEAST_BYTES = 256 * 1024
 
@@ -81,3 +82,31 @@ def _name(blob: Descriptor) -> str:
     """A short name of a blob that no terminal minds."""
     title = blob.annotations.get(media_types.TITLE, "") or blob.digest.hex[:12]
     return "".join(char for char in title if char.isprintable())[-40:]
+
+
+Watch = Callable[[str, int, int], None]
+"""Hears what is being done, how many parts of it are, and of how many."""
+
+
+@contextmanager
+def steps_for(mode: Mode) -> Iterator[Watch]:
+    """A bar for each kind of work a person at a terminal waits for, nothing for anybody else."""
+    if mode.quiet or mode.as_json or not sys.stderr.isatty():
+        yield _unwatched
+        return
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+    with RichProgress(console=Console(stderr=True), transient=True) as rich:
+        tasks: dict[str, TaskID] = {}
+
+        def watch(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = rich.add_task(what, total=total)
+            rich.update(tasks[what], completed=done)
+
+        yield watch
+
+
+def _unwatched(what: str, done: int, total: int) -> None:
+    """Nobody looks."""

@@ -15,7 +15,7 @@ import click
 from memcube.cli.answer import Mode
 
 if TYPE_CHECKING:
-    from memcube.cli.bars import Pause
+    from memcube.cli.bars import Pause, Watch
     from memcube.client import Client
     from memcube.context import Trust
     from memcube.trust import SigningKey
@@ -55,6 +55,16 @@ def open_client(*, offline: bool = False) -> Iterator[Client]:
         keys = KeyStore.of(settings, ask=_asking(pause), tell=_tell_of_new_key)
         with Client(settings, progress=progress, keys=keys) as client:
             yield client
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Bars for long work of this machine, where a person watches."""
+    from memcube.cli.bars import steps_for
+
+    mode = click.get_current_context().find_object(Mode) or Mode()
+    with steps_for(mode) as watch:
+        yield watch
 
 
 def _asking(pause: Pause) -> Callable[[str], str] | None:

@@ -2,6 +2,7 @@
 
     <root>/blobs/ partial/ marks/    see `blobs`
     <root>/refs/                     see `refs`
+    <root>/builds/                   refs of builds, which stay as long as their cube is named
     <root>/uploads/                  upload sessions that a later process can resume
     <root>/lock                      shared by those who use the store, exclusive for pruning
 
@@ -54,6 +55,7 @@ class Store:
         self.blobs = Blobs(root, strict=strict)
         self.uploads = Uploads(root / "uploads")
         self._refs = Refs(root / "refs")
+        self._builds = Refs(root / "builds")
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -120,9 +122,35 @@ class Store:
         Raises:
             ReadOnlyError, StorageError: the store cannot be written.
         """
+        gone = [*ref.digests, *(one for build in self.builds(ref.digest) for one in build.related)]
+        self._forget_builds()
         needed = needed_by(self._roots(), self._manifest)
-        for digest in needed_by(ref.digests, self._manifest) - needed:
+        for digest in needed_by(gone, self._manifest) - needed:
             self.blobs.make_old(digest)
+
+    def put_build(
+        self,
+        reference: Reference,
+        cube: Digest,
+        *,
+        kept: bool = False,
+        related: tuple[Digest, ...] = (),
+    ) -> Ref:
+        """Keep the build that `reference` names by its digest, as long as a ref names its `cube`.
+
+        `kept` says that this user made it; `related` are manifests that attest to it.
+
+        Raises:
+            DiskFullError, ReadOnlyError, StorageError: it was not kept.
+        """
+        assert reference.digest
+        ref = Ref(reference, cube, datetime.now(UTC), kept, (reference.digest, *related))
+        self._builds.put(ref)
+        return ref
+
+    def builds(self, cube: Digest) -> list[Ref]:
+        """The refs of builds of `cube`: `digest` is the cube's, `related` the build's and what attests to it."""
+        return [ref for ref in self._builds if ref.digest == cube]
 
     def locations(self, host: str) -> dict[Digest, str]:
         """Repositories of `host` that are known to hold a blob, from the refs: for mounting."""
@@ -174,7 +202,7 @@ class Store:
             now = datetime.now(UTC)
             looks = dict(self.blobs)
             stale = stale_refs(
-                self._refs,
+                self._with_builds(),
                 {digest: look.st_size for digest, look in looks.items()},
                 self._manifest,
                 used_before=now - older_than if older_than is not None else None,
@@ -183,6 +211,7 @@ class Store:
             gone = needed_by((one for ref in stale for one in ref.digests), self._manifest)
             for ref in stale:
                 self._refs.remove(ref.reference)
+            self._forget_builds()
             freed, removed = self._remove_unneeded(looks, (now - young).timestamp(), gone)
             freed += self._remove_leftovers((now - _LEFTOVER).timestamp())
         return Pruned(tuple(stale), tuple(removed), freed)
@@ -201,7 +230,21 @@ class Store:
         return sum(looks[digest].st_size for digest in removed), removed
 
     def _roots(self) -> list[Digest]:
-        return [digest for ref in self._refs for digest in ref.digests]
+        return [digest for ref in self._with_builds() for digest in ref.digests]
+
+    def _with_builds(self) -> list[Ref]:
+        """Every ref, with the builds of its cube among what is kept together with it."""
+        made: dict[Digest, tuple[Digest, ...]] = {}
+        for build in self._builds:
+            made[build.digest] = made.get(build.digest, ()) + build.related
+        return [replace(ref, related=ref.related + made.get(ref.digest, ())) for ref in self._refs]
+
+    def _forget_builds(self) -> None:
+        """Forget builds of cubes that no ref names any more."""
+        named = {ref.digest for ref in self._refs}
+        for build in list(self._builds):
+            if build.digest not in named:
+                self._builds.remove(build.reference)
 
     def _remove_leftovers(self, before_s: float) -> int:
         """Downloads and upload sessions that nobody went on with for a week."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from memcube_protocol import media_types, oci
-from memcube_protocol.build import Build
+from memcube_protocol.build import Build, Made
 from memcube_protocol.config import Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DigestMismatchError, InvalidManifestError, MemcubeError
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.recipe import Evaluation, Recipe, Training
 
 CUBE = Descriptor.of(media_types.OCI_MANIFEST, b"the cube's manifest")
 FILES = tuple(
@@ -90,7 +92,48 @@ def test_a_malformed_config_is_refused(raw) -> None:
         Build.read(manifest_of(raw), raw)
 
 
-def test_a_plaintext_memory_needs_no_build() -> None:
+def test_a_plaintext_memory_without_a_recipe_is_no_build() -> None:
     memory = Memory("notes", "plaintext", (), records=0)
-    with pytest.raises(InvalidManifestError, match="fits every model"):
+    with pytest.raises(InvalidManifestError, match="no recipe"):
         Build.write(CUBE, memory, ())
+
+
+RECIPE = Recipe(
+    method="distil",
+    parent=CUBE.digest,
+    source="plaintext",
+    memory="lora",
+    as_of=datetime(2026, 11, 27, tzinfo=UTC),
+    training=Training(),
+)
+MADE = Made(RECIPE, Evaluation(8, 1, 8, 8, 0, (3.5, 3.6)), {"torch": "2.13.0", "device": "cpu"})
+
+
+def test_how_a_build_was_made_is_part_of_it() -> None:
+    build = Build.write(CUBE, MEMORY, FILES, MADE)
+    assert Build.read(build.manifest, build.config) == build
+    assert build.made == MADE
+    assert build.digest != Build.write(CUBE, MEMORY, FILES).digest
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        replace(RECIPE, parent=Digest.of(b"another cube")),
+        replace(RECIPE, memory="other"),
+        replace(RECIPE, method="encode", training=None),
+    ],
+    ids=["another cube", "another id", "another kind"],
+)
+def test_a_recipe_of_something_else_is_refused(recipe) -> None:
+    with pytest.raises(InvalidManifestError, match="recipe"):
+        Build.write(CUBE, MEMORY, FILES, Made(recipe))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"torch": ""}, {"a\nb": "1"}, {"torch": "2\u202e"}, {str(n): "1" for n in range(33)}],
+)
+def test_an_environment_that_does_not_show_as_it_reads_is_refused(environment) -> None:
+    with pytest.raises(MemcubeError):
+        Build.write(CUBE, MEMORY, FILES, Made(RECIPE, None, environment))

@@ -46,12 +46,22 @@ def pull(
     """Fetch the cube REFERENCE into the local store and verify it.
 
     Only bytes that are not there yet are fetched. The publisher is remembered at the first pull;
-    another one later, or a missing signature, stops the pull.
+    another one later, or a missing signature, stops the pull. With --for, builds for that model come
+    along, if the publisher signed them.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client(offline=offline) as client:
-        verified = client.pull(reference, filters=filters_of(filters, model), trust=trust)
-    return Answer(value_of(verified), "\n".join(lines_of(verified)), str(verified.cube.digest))
+        wanted = filters_of(filters, model)
+        verified = client.pull(reference, filters=wanted, trust=trust)
+        builds = client.builds(verified, filters=wanted) if model else ()
+    made = [
+        {"digest": str(one.build.digest), "memory": one.build.memory.id, "own": one.is_own}
+        for one in builds
+    ]
+    lines = lines_of(verified)
+    lines[-1:-1] = [f"Build: {one.build.memory.id} ({one.build.memory.kind})" for one in builds]
+    value = {**value_of(verified), "builds": made}
+    return Answer(value, "\n".join(lines), str(verified.cube.digest))
 
 
 def value_of(verified: Verified) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from memcube.cli.options import open_client, trust_of, trust_options
 from memcube.cli.words import bytes_text
 
 if TYPE_CHECKING:
+    from memcube.context import Trust
     from memcube.publish import Published
 
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     "memcube push notes alice/notes:1.0.0 --public",
     "memcube push alice/notes:1.0.0 registry.example/alice/notes",
     "memcube push my-cube hf://alice/notes",
+    "memcube push alice/notes:1.0.0 --builds",
 )
 @click.argument("source")
 @click.argument("reference", required=False)
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Make it public although its governance says confidential or personal.",
 )
+@click.option(
+    "--builds", is_flag=True, help="Publish what `memcube build` made of this published cube here."
+)
 @trust_options
 def push(
     source: str,
@@ -49,6 +54,7 @@ def push(
     no_scan: bool,
     allow_findings: bool,
     yes: bool,
+    builds: bool,
     trust_mode: str,
     accept_publisher: str | None,
     accept_origin: str | None,
@@ -59,11 +65,16 @@ def push(
     Its name and version come from memcube.toml, or from REFERENCE. The release is signed, and the
     tags are set last: the full version, then 1.4, 1 and latest where no newer version has them.
     Pushing the same again changes nothing; an interrupted push goes on where it stopped. A CI job
-    that its owner trusts needs no login (memcube publisher).
+    that its owner trusts needs no login (memcube publisher). With --builds, SOURCE is a published
+    cube, and what goes out are the KV caches, adapters and records that were built of it here.
     """
     from memcube.vetting import Vetting
 
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
+    if builds:
+        if reference:
+            raise click.UsageError("--builds takes one reference: that of the published cube")
+        return _push_builds(source, key, trust)
     with open_client() as client:
         published = client.push(
             source,
@@ -90,6 +101,29 @@ def push(
         "job": published.job.to_json() if published.job else None,
     }
     return Answer(value, "\n".join(lines_of(published)), str(cube.digest))
+
+
+def _push_builds(reference: str, key: str | None, trust: Trust) -> Answer:
+    with open_client() as client:
+        pushed = client.push_builds(reference, key=key, trust=trust)
+    value = {
+        "reference": reference,
+        "builds": [
+            {
+                "digest": str(one.build.digest),
+                "memory": one.build.memory.to_json(),
+                "referrer": str(one.referrer),
+                "sentBytes": one.sent_bytes,
+            }
+            for one in pushed
+        ],
+    }
+    lines = [
+        f"Published {one.build.memory.id} ({one.build.memory.kind}) of {reference}: "
+        f"{bytes_text(one.sent_bytes)} sent\nDigest: {one.build.digest}"
+        for one in pushed
+    ]
+    return Answer(value, "\n".join(lines), "\n".join(str(one.build.digest) for one in pushed))
 
 
 def lines_of(published: Published) -> list[str]:

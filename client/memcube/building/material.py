@@ -1,0 +1,94 @@
+"""What a recipe takes out of a cube: the records that may be shown, as far as the budget of tokens goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from memcube_protocol.errors import NotFoundError
+from memcube_protocol.recipe import PLAIN
+from memcube_protocol.records import Record
+from memcube_protocol.text import terms
+
+from memcube.memories.plaintext_context import neutralise, render
+from memcube.mounting.sources import may_be_shown
+
+_END: Final = "\n\n"
+_FOUND: Final = 3
+_NO_LIMIT: Final = 1 << 40
+
+CountTokens = Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Records to make a memory of, in order of their ids. `is_whole` says that none was left out for room."""
+
+    records: tuple[Record, ...]
+    rendering: str
+    is_whole: bool = True
+
+    @property
+    def text(self) -> str:
+        """All of them as one text, which ends with an empty line."""
+        return rendered(self.records, self.rendering)
+
+    def text_of(self, record_id: str | None) -> str:
+        """The text of one record; of all of them where no record is named, or none of this id is here."""
+        found = tuple(record for record in self.records if record.id == record_id)
+        return rendered(found or self.records, self.rendering)
+
+
+def gather(
+    records: Iterable[Record],
+    *,
+    at: datetime,
+    budget_tokens: int,
+    rendering: str,
+    count_tokens: CountTokens,
+) -> Material:
+    """The first of `records` that may be shown `at` this time and that fit into the budget together.
+
+    Reading ends with the first that does not fit, so that a huge cube costs no more than its beginning.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    chosen: list[Record] = []
+    left, hidden = budget_tokens, 0
+    for record in records:
+        if not may_be_shown(record, at):
+            hidden += 1
+            continue
+        left -= count_tokens(rendered((record,), rendering))
+        if left < 0:
+            return Material(_some(chosen, hidden, budget_tokens), rendering, is_whole=False)
+        chosen.append(record)
+    return Material(_some(chosen, hidden, budget_tokens), rendering)
+
+
+def closest(records: Iterable[Record], question: str) -> tuple[Record, ...]:
+    """The few of `records` that share most words with `question`: what a search would put before it."""
+    asked = set(terms(question))
+    shared = [(len(asked & set(terms(record.text))), record) for record in records]
+    found = sorted(shared, key=lambda one: (-one[0], one[1].id))
+    return tuple(record for count, record in found[:_FOUND] if count)
+
+
+def rendered(records: Iterable[Record], rendering: str) -> str:
+    """`records` as text that ends with an empty line."""
+    if rendering == PLAIN:
+        return "\n".join(neutralise(record.text) for record in records) + _END
+    return render(records, _NO_LIMIT) + _END
+
+
+def _some(records: list[Record], hidden: int, budget_tokens: int) -> tuple[Record, ...]:
+    if records:
+        return tuple(records)
+    why = f"; {hidden} are archived, expired or not valid now" if hidden else ""
+    raise NotFoundError(
+        f"no record fits into {budget_tokens} tokens{why}",
+        hint="raise --budget-tokens, or check status and validity of the records",
+    )

@@ -1,0 +1,261 @@
+"""Builds of a real small model: what they recall, what they damage, and that a recipe repeats them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memcube.building.asking import Asker
+from memcube.building.extraction import confidence
+from memcube.building.holding import held_builds
+from memcube.demo import model as demo
+from memcube.dumper import MemDumper
+from memcube.memories.model_identity import live_identity
+from memcube.memories.plaintext import records_of
+from memcube_protocol.errors import (
+    ConflictError,
+    IncompatibleError,
+    InvalidRequestError,
+    LimitExceededError,
+    NotFoundError,
+    UselessBuildError,
+)
+from memcube_protocol.recipe import Question, Recipe
+from support.building import NAMES, TRAINING, Bench
+
+pytest.importorskip("peft")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
+    pytest.mark.timeout(300),
+]
+
+
+@pytest.fixture(scope="module")
+def adapter(bench: Bench) -> Any:
+    return bench.build("parametric")
+
+
+def workshop(bench: Bench) -> list[Path]:
+    return list((bench.client.context.settings.home / "building").iterdir())
+
+
+def test_records_become_a_cache_that_recalls_them(bench: Bench) -> None:
+    before = live_identity(bench.model)
+    built = bench.build("activation")
+    found = built.made.evaluation
+    assert found
+    assert found.without <= 2
+    assert found.with_memory == found.asked == 8
+    assert found.perplexity
+    assert built.build.memory.id == "notes-kv"
+    assert built.build.memory.compatibility["baseIdentity"] == str(before)
+    assert live_identity(bench.model) == before
+    assert not workshop(bench)
+
+
+def test_records_become_an_adapter_that_recalls_them_and_damages_little(
+    bench: Bench, adapter: Any
+) -> None:
+    found = adapter.made.evaluation
+    assert found.source == 8
+    assert found.without <= 2
+    assert found.with_memory == 8
+    before, after = found.perplexity
+    assert after < 1.25 * before
+    assert all(tensor.requires_grad for tensor in bench.model.parameters())
+    assert not any("lora" in name for name, _ in bench.model.named_parameters())
+
+
+def test_without_holding_it_to_unrelated_text_the_damage_is_found_and_refused(bench: Bench) -> None:
+    careless = replace(TRAINING, retain=0.0)
+    with pytest.raises(UselessBuildError, match="perplexity of unrelated text goes from") as caught:
+        bench.build("parametric", training=careless, memory="careless")
+    assert "--accept" in (caught.value.hint or "")
+
+
+def test_the_same_recipe_gives_the_same_digest(bench: Bench, adapter: Any) -> None:
+    recipe = Recipe.parse(json.dumps(adapter.made.recipe.to_json()).encode())
+    assert bench.make(recipe).build.digest == adapter.build.digest
+
+
+def test_a_cache_is_made_under_the_cubes_own_adapter(bench: Bench) -> None:
+    built = bench.make(bench.wanted("activation"), "alice/both", accept=True)
+    assert len(built.build.memory.compatibility["adapters"]) == 1
+    found = built.made.evaluation
+    assert found
+    assert found.without >= 4
+    assert found.with_memory == 8
+    assert not any("lora" in name for name, _ in bench.model.named_parameters())
+
+
+def test_an_adapter_becomes_records_of_what_it_answers(bench: Bench) -> None:
+    built = bench.build("plaintext", "alice/both", source="taught", confidence=0.3)
+    records = list(records_of(built.build.manifest, bench.client.context.store))
+    told = {record.text for record in records}
+    right = [
+        name
+        for name in NAMES[4:]
+        if f"Question: What is the user's {name} ?\nAnswer: {bench.profile[name]}" in told
+    ]
+    assert len(right) >= 3
+    assert all(0.3 <= (record.confidence or 0) <= 1 for record in records)
+    assert {record.source.method for record in records if record.source} == {"ask"}
+    found = built.made.evaluation
+    assert found
+    assert found.source
+    assert found.with_memory > found.without
+    assert found.perplexity is None
+
+
+def test_an_adapter_asks_its_own_questions_where_none_are_given(bench: Bench) -> None:
+    wanted = bench.wanted("plaintext", source="taught", questions=(), confidence=0.3)
+    built = bench.make(wanted, "alice/both", accept=True, ask=6)
+    assert any("asked itself" in note for note in built.notes)
+    assert built.made.recipe.questions
+    assert built.build.memory.records
+
+
+def test_a_cache_becomes_the_text_that_it_was_made_from(bench: Bench, tmp_path: Path) -> None:
+    dumper = MemDumper(tmp_path / "cube", name="alice/cache", version="1.0.0")
+    text = f"{demo.facts(bench.profile, NAMES[:2])}\n\n{demo.facts(bench.profile, NAMES[2:4])}"
+    dumper.add_kv(bench.model, bench.tokenizer, memory_id="kv", text=text)
+    bench.client.pack(dumper.folder)
+    wanted = bench.wanted("plaintext")
+    built = bench.client.build("alice/cache", wanted)
+    records = list(records_of(built.build.manifest, bench.client.context.store))
+    assert [record.text for record in records] == text.split("\n\n")
+    assert built.made.evaluation is None
+    judged = bench.make(wanted, "alice/cache").made.evaluation
+    assert judged
+    assert judged.with_memory > judged.without
+
+
+def test_a_cache_without_its_text_is_read_back_from_its_tokens(
+    bench: Bench, tmp_path: Path
+) -> None:
+    dumper = MemDumper(tmp_path / "cube", name="alice/opaque", version="1.0.0")
+    text = demo.facts(bench.profile, NAMES[:2])
+    dumper.add_kv(bench.model, bench.tokenizer, memory_id="kv", text=text, keep_text=False)
+    bench.client.pack(dumper.folder)
+    with pytest.raises(NotFoundError, match="carries no source text"):
+        bench.client.build("alice/opaque", bench.wanted("plaintext"))
+    built = bench.build("plaintext", "alice/opaque")
+    (record,) = records_of(built.build.manifest, bench.client.context.store)
+    assert record.text == text
+
+
+def test_the_model_asks_questions_that_the_records_answer(bench: Bench) -> None:
+    wanted = bench.wanted("activation", questions=(), memory="asked")
+    built = bench.make(wanted, accept=True, ask=4)
+    assert built.made.recipe.questions
+    for one in built.made.recipe.questions:
+        assert one.record in NAMES
+        assert one.answer == bench.profile[one.record]
+
+
+def test_what_was_held_out_is_asked_and_not_taught(bench: Bench) -> None:
+    questions = [
+        replace(one, held_out=one.record == "city") for one in bench.wanted("parametric").questions
+    ]
+    built = bench.make(
+        bench.wanted("parametric", questions=tuple(questions), memory="held-out"), accept=True
+    )
+    assert built.made.evaluation
+    assert built.made.evaluation.held_out == 1
+
+
+def test_only_the_beginning_of_a_cube_goes_into_a_small_budget(bench: Bench) -> None:
+    built = bench.make(bench.wanted("activation", budget_tokens=14, memory="short"), accept=True)
+    assert any("the first 2 of 8 records fit into 14 tokens" in note for note in built.notes)
+    assert built.build.memory.shape["tokens"] <= 14
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "error"),
+    [
+        ("activation", {"budget_tokens": 3}, NotFoundError),
+        ("activation", {"budget_tokens": 500}, LimitExceededError),
+        ("activation", {"source": "other"}, NotFoundError),
+        ("plaintext", {}, NotFoundError),
+        ("parametric", {"questions": (Question("What is it ?"),)}, UselessBuildError),
+        ("parametric", {"training": replace(TRAINING, rate=1.0, retain=1000.0)}, UselessBuildError),
+    ],
+    ids=["no room", "more than it reads", "no such memory", "nothing to ask", "no answers", "wild"],
+)
+def test_what_cannot_be_built_is_refused_with_words(
+    bench: Bench, kind: str, changes: dict[str, Any], error: type[Exception]
+) -> None:
+    held = held_builds(bench.client.context, bench.client.open("alice/notes").cube.digest)
+    before = live_identity(bench.model)
+    with pytest.raises(error) as caught:
+        bench.build(kind, memory="refused", **changes)
+    assert caught.value.hint  # type: ignore[attr-defined]
+    assert live_identity(bench.model) == before
+    assert not workshop(bench)
+    assert held == held_builds(bench.client.context, bench.client.open("alice/notes").cube.digest)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(bench: Bench) -> None:
+    import torch
+
+    weight = bench.model.lm_head.weight
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.fill_(float("nan"))
+        with pytest.raises(UselessBuildError, match="diverged in step 1 of 20"):
+            bench.build("parametric", memory="nan")
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
+def test_ctrl_c_leaves_nothing_half_made(bench: Bench) -> None:
+    digest = bench.client.open("alice/notes").cube.digest
+    held, before = held_builds(bench.client.context, digest), live_identity(bench.model)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "teaching" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.make(bench.wanted("parametric", memory="half"), watch=interrupt)
+    assert live_identity(bench.model) == before
+    assert not any("lora" in name for name, _ in bench.model.named_parameters())
+    assert not workshop(bench)
+    assert held_builds(bench.client.context, digest) == held
+
+
+def test_a_recipe_of_another_cube_model_or_text_is_refused(
+    bench: Bench, adapter: Any, tmp_path: Path
+) -> None:
+    recipe = adapter.made.recipe
+    dumper = MemDumper(tmp_path / "cube", name="alice/other", version="1.0.0")
+    dumper.add_records(["Something else."])
+    bench.client.pack(dumper.folder)
+    with pytest.raises(ConflictError, match="is for the cube"):
+        bench.make(recipe, "alice/other")
+    with pytest.raises(IncompatibleError, match="is for the model"):
+        bench.client.build(
+            "alice/notes", recipe, model=demo.make_model(9), tokenizer=bench.tokenizer
+        )
+    with pytest.raises(ConflictError, match="another unrelated text"):
+        bench.client.build("alice/notes", recipe, model=bench.model, tokenizer=bench.tokenizer)
+    with pytest.raises(InvalidRequestError, match="a model is needed"):
+        bench.client.build("alice/notes", bench.wanted("activation"))
+
+
+def test_confidence_is_the_mean_probability_of_the_answers_tokens(bench: Bench) -> None:
+    import torch
+
+    asker = Asker(bench.model, bench.tokenizer, "Question: {question}\nAnswer:")
+    one = Question("What is the user's city ?")
+    ids = asker.question_ids(one.question, begins=True)
+    with torch.inference_mode():
+        chances = bench.model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+    city = bench.profile["city"]
+    expected = float(chances[asker.answer_ids(city)[0]])
+    assert confidence(asker, one, city) == pytest.approx(expected, abs=1e-3)
