@@ -446,7 +446,7 @@ class Client:
         from memcube.building.builder import Order, build
         from memcube.building.planning import Wanted, plan_of
 
-        verified = consume.open_cube(self.context, _reference(reference), trust=trust)
+        verified = consume.open_layerless(self.context, _reference(reference), trust=trust)
         if isinstance(plan, Wanted):
             plan = plan_of(verified, plan, model, tokenizer, now=self.context.now())
         return build(self.context, verified, plan, model, tokenizer, order or Order())

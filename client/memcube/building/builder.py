@@ -18,12 +18,15 @@ from typing import Any, Final
 
 from memcube_protocol.build import Build, Made
 from memcube_protocol.config import PARAMETRIC, PLAINTEXT
+from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import ConflictError, IncompatibleError, NotFoundError
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.recipe import ASK, DISTIL, ENCODE, SOURCE_TEXT, Evaluation, Question, Recipe
 from memcube_protocol.records import Record, write_record
 from memcube_protocol.reference import Reference
+from memcube_protocol.selection import bases_of
 
+from memcube import consume, rules
 from memcube.building import distillation, evaluation, extraction, questions, unrelated
 from memcube.building.asking import NOTHING, Asker, Prefix, steady
 from memcube.building.holding import keep
@@ -42,8 +45,10 @@ from memcube.memories.plaintext import records_of
 from memcube.packing.contents import Contents
 from memcube.packing.layout import Layout
 from memcube.packing.scan import scan
+from memcube.profiles import Profile
 from memcube.store.files import make_folder, storage_errors
 
+_TRAINING: Final = "training"
 _WORKSHOP: Final = "building"
 _RECORDS: Final = "plaintext/records.jsonl"
 
@@ -83,6 +88,7 @@ def build(
 
     Raises:
         ConflictError: the recipe is for another cube, or was judged by another text.
+        RuleRefusedError: the cube's own rules forbid it; an adapter is made by training.
         IncompatibleError: it is for another model.
         UselessBuildError: the result recalls nothing or does damage, and `order` does not accept that.
         NotFoundError: the cube's memory was not pulled, or has nothing to make it from.
@@ -91,6 +97,8 @@ def build(
     """
     _require_own(verified, recipe)
     base = _require_base(model, recipe)
+    _require_allowed(context, verified, recipe)
+    verified = consume.fetch(context, verified, tuple(_needed(verified, recipe)))
     with _workshop(context) as folder, steady(recipe.seed, recipe.threads):
         bench = _Bench(context, verified, recipe, model, tokenizer, order, folder, base)
         with bench.undo:
@@ -116,6 +124,20 @@ def _require_base(model: Any, recipe: Recipe) -> BaseIdentity | None:
             hint="give that model's checkpoint: --for FOLDER",
         )
     return base
+
+
+def _require_allowed(context: Context, verified: Verified, recipe: Recipe) -> None:
+    """A model reads what the cube says, or is trained on it: both are uses that its rules may forbid."""
+    uses = context.settings.uses | ({_TRAINING} if recipe.method == DISTIL else set())
+    rules.require_mount(context, verified, profile=Profile("build", (), uses=uses))
+
+
+def _needed(verified: Verified, recipe: Recipe) -> Iterator[CubeFile]:
+    """The files that are read: those of the source, and of adapters of the cube for this model."""
+    for memory in verified.cube.config.memories:
+        under = recipe.method == ENCODE and memory.kind == PARAMETRIC
+        if memory.id == recipe.source or (under and str(recipe.base) in bases_of(memory)):
+            yield from verified.cube.files_of(memory.id)
 
 
 @contextmanager
@@ -298,12 +320,12 @@ class _Bench:
         """Mount the cube's own adapters that fit this model; their ids."""
         mounted = []
         for memory in self.verified.cube.config.memories:
-            if memory.kind != PARAMETRIC:
+            if memory.kind != PARAMETRIC or str(self.base) not in bases_of(memory):
                 continue
             try:
                 folder = memory_folder(self.context, self.verified, memory.id)
                 adapter = mount_lora(folder, self.model, base_identity=self.base)
-            except (IncompatibleError, NotFoundError) as error:
+            except IncompatibleError as error:
                 self.notes.append(f"made without the adapter {memory.id}: {error}")
                 continue
             self.undo.callback(adapter.unmount)

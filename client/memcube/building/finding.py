@@ -69,7 +69,8 @@ def chosen_builds(
         chosen += [one for one in held if one.build.memory.kind == PLAINTEXT][:1]
     if base is not None and any(one.build.memory.kind != PLAINTEXT for one in held):
         chosen += _for_model(held, own, str(base()))
-    return tuple(chosen)
+    names = {memory.id for memory in own}
+    return tuple(one for one in chosen if one.build.memory.id not in names)
 
 
 def _for_model(held: Sequence[HeldBuild], own: Sequence[Memory], base: str) -> list[HeldBuild]:

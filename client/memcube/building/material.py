@@ -13,8 +13,9 @@ from memcube_protocol.records import Record
 from memcube_protocol.text import terms
 
 from memcube.memories.plaintext_context import neutralise, render
-from memcube.mounting.sources import may_be_shown
+from memcube.memories.plaintext_filters import Filters, allows
 
+_ANY: Final = Filters()
 _END: Final = "\n\n"
 _FOUND: Final = 3
 _NO_LIMIT: Final = 1 << 40
@@ -59,7 +60,7 @@ def gather(
     chosen: list[Record] = []
     left, hidden = budget_tokens, 0
     for record in records:
-        if not may_be_shown(record, at):
+        if not allows(_ANY, record, at):
             hidden += 1
             continue
         left -= count_tokens(rendered((record,), rendering))

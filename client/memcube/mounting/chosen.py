@@ -13,6 +13,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError
 from memcube_protocol.selection import Selection
 
+from memcube.building.holding import HeldBuild
 from memcube.consume import Verified
 from memcube.context import EVERYTHING
 
@@ -27,12 +28,13 @@ class Chosen:
     """A verified cube to mount, those of its memories that `selection` wants.
 
     `priority` from 1 to 100 is its share of what is found; without one the word in its governance
-    decides: low is 1, normal 2, high 3.
+    decides: low is 1, normal 2, high 3. `builds` are made from it, of which the store holds some.
     """
 
     verified: Verified
     priority: int | None = None
     selection: Selection = EVERYTHING
+    builds: tuple[HeldBuild, ...] = ()
 
     def __post_init__(self) -> None:
         if self.priority is not None and not 1 <= self.priority <= MOST_PRIORITY:
@@ -51,11 +53,23 @@ class Chosen:
         return self.priority or PRIORITIES[self.verified.cube.config.governance.priority]
 
     def memories(self) -> tuple[Memory, ...]:
-        """The memories that are wanted."""
-        return self.selection.memories_of(self.verified.cube.config)
+        """The memories that are wanted: the cube's own, then those of its builds."""
+        own = self.selection.memories_of(self.verified.cube.config)
+        built = tuple(one.build.memory for one in self.builds)
+        return own + tuple(memory for memory in built if self.selection.wants(memory))
+
+    def memory(self, memory_id: str) -> Memory:
+        """The wanted memory of this id."""
+        return next(memory for memory in self.memories() if memory.id == memory_id)
+
+    def build_of(self, memory: Memory) -> HeldBuild | None:
+        """The build that `memory` is of; None where it is the cube's own."""
+        return next((one for one in self.builds if one.build.memory is memory), None)
 
     def files_of(self, memory: Memory) -> tuple[CubeFile, ...]:
         """The files of `memory` that a mount reads: of records, no attachments."""
+        if built := self.build_of(memory):
+            return built.build.files
         files = self.verified.cube.files_of(memory.id)
         if memory.kind != PLAINTEXT:
             return files

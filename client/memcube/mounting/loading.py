@@ -70,9 +70,7 @@ class MemLoader:
             for choice in plan.choices:
                 if choice.offer.kind == kind:
                     chosen = at[choice.offer.cube]
-                    memory = chosen.verified.cube.config.memory(choice.offer.memory)
-                    assert memory is not None
-                    self._do(choice, chosen, memory)
+                    self._do(choice, chosen, chosen.memory(choice.offer.memory))
             self._require_a_fit(kind)
 
     def mount_adapters(self) -> None:
@@ -191,14 +189,15 @@ class MemLoader:
         return self.cache
 
     def _look_up_records(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
-        """The records of the cube: all shards are of its one plaintext memory."""
+        """The records of the cube, or of a build: all shards are of its one plaintext memory."""
         assert memory.kind == PLAINTEXT
         from memcube.memories.plaintext import records_of, vector_files
 
-        cube, store = chosen.verified.cube, self.context.store
-        records = partial(records_of, cube.manifest, store)
-        vectors = vector_files(cube.manifest, store)
-        return Step.MOUNTED, self._look_up(chosen, cube.digest, records, vectors=vectors)
+        built, store = chosen.build_of(memory), self.context.store
+        holder = built.build if built else chosen.verified.cube
+        records = partial(records_of, holder.manifest, store)
+        vectors = vector_files(holder.manifest, store)
+        return Step.MOUNTED, self._look_up(chosen, holder.digest, records, vectors=vectors)
 
     def _look_up_text(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         text = source_text(self.context, chosen, memory)
@@ -240,6 +239,8 @@ class MemLoader:
         return self.context.settings.home / BUILDS / digest.hex / mark[:32]
 
     def _folder(self, chosen: Chosen, memory: Memory) -> Path:
+        if built := chosen.build_of(memory):
+            return built.folder(self.context)
         return memory_folder(self.context, chosen.verified, memory.id)
 
     def _note(self, chosen: Chosen, memory: Memory, step: Step, why: str) -> None:

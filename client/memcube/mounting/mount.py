@@ -52,6 +52,7 @@ def mount(
             rules.require_mount(
                 context, chosen.verified, profile=wishes.profile, leaves_to=wishes.leaves_to
             )
+        loader.cubes = _with_builds(loader)
         plan = _planned(loader, Planning(context, model, tokenizer, wishes))
         if overlay is None and all(choice.act is Act.LEAVE for choice in plan.choices):
             loader.follow(plan)  # it may know a better reason
@@ -87,6 +88,7 @@ def plan_mount(
     """
     planning = Planning(context, model, tokenizer, wishes)
     loader = MemLoader(context, cubes, model, tokenizer, wishes)
+    loader.cubes = _with_builds(loader)
     return planning.plan(loader.cubes, _identity(loader, planning))
 
 
@@ -100,6 +102,17 @@ def _planned(loader: MemLoader, planning: Planning) -> Plan:
     for chosen, files in wanted.items():
         consume.fetch(loader.context, chosen.verified, tuple(files))
     return planning.plan(loader.cubes, identity)
+
+
+def _with_builds(loader: MemLoader) -> tuple[Chosen, ...]:
+    """The cubes with those builds of the store that help this model; see `building.finding`."""
+    from memcube.building.finding import chosen_builds
+
+    base = None if loader.model is None else lambda: loader.identity
+    return tuple(
+        replace(chosen, builds=chosen_builds(loader.context, chosen.verified, base))
+        for chosen in loader.cubes
+    )
 
 
 def _identity(loader: MemLoader, planning: Planning) -> Any:
