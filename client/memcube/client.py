@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     from memcube import accounts, copying, holdings
     from memcube.building.builder import Built, Order
-    from memcube.building.holding import HeldBuild
     from memcube.building.planning import Wanted
-    from memcube.building.publishing import PushedBuild
     from memcube.mirroring import Mirror, Report
     from memcube.mounting import Chosen, MountedMemory, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
@@ -444,28 +442,9 @@ class Client:
     ) -> Built:
         """Make a memory of a cube for `model` from another one; see `building.builder.build`."""
         from memcube.building.builder import Order, build
-        from memcube.building.planning import Wanted, plan_of
 
         verified = consume.open_layerless(self.context, _reference(reference), trust=trust)
-        if isinstance(plan, Wanted):
-            plan = plan_of(verified, plan, model, tokenizer, now=self.context.now())
         return build(self.context, verified, plan, model, tokenizer, order or Order())
-
-    def builds(self, verified: Verified, *, filters: Filters = ()) -> tuple[HeldBuild, ...]:
-        """The builds of a verified cube that the local store holds, that may be used and are wanted."""
-        from memcube.building.finding import trusted_builds
-
-        selection = Selection.parse(filters)
-        found = trusted_builds(self.context, verified)
-        return tuple(one for one in found if selection.wants(one.build.memory))
-
-    def push_builds(
-        self, reference: Name, *, key: str | None = None, trust: Trust = NORMAL_TRUST
-    ) -> tuple[PushedBuild, ...]:
-        """Publish the builds of a published cube that were made here; see `building.publishing`."""
-        from memcube.building.publishing import push_builds
-
-        return push_builds(self.context, _reference(reference), key=key, trust=trust)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -31,7 +31,7 @@ from memcube.building import distillation, evaluation, extraction, questions, un
 from memcube.building.asking import NOTHING, Asker, Prefix, steady
 from memcube.building.holding import keep
 from memcube.building.material import Material, closest, gather, rendered
-from memcube.building.planning import ASKED, Watch, unwatched
+from memcube.building.planning import ASKED, Wanted, Watch, plan_of, unwatched
 from memcube.consume import Verified
 from memcube.context import Context
 from memcube.holdings import memory_folder
@@ -82,9 +82,14 @@ class Order:
 
 
 def build(
-    context: Context, verified: Verified, recipe: Recipe, model: Any, tokenizer: Any, order: Order
+    context: Context,
+    verified: Verified,
+    plan: Recipe | Wanted,
+    model: Any,
+    tokenizer: Any,
+    order: Order,
 ) -> Built:
-    """Make what `recipe` says of the cube `verified`, judge it, and keep it in the local store.
+    """Make what a recipe says of the cube `verified`, or what is wanted; judge it, keep it in the store.
 
     Raises:
         ConflictError: the recipe is for another cube, or was judged by another text.
@@ -95,6 +100,9 @@ def build(
         MissingDependencyError: an optional package is not installed.
         StorageError, IntegrityError: the store cannot be written, or a file in it is damaged.
     """
+    recipe = plan
+    if isinstance(recipe, Wanted):
+        recipe = plan_of(verified, recipe, model, tokenizer, now=context.now())
     _require_own(verified, recipe)
     base = _require_base(model, recipe)
     _require_allowed(context, verified, recipe)

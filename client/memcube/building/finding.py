@@ -26,7 +26,7 @@ from memcube_protocol.selection import Selection, bases_of
 from memcube.building.holding import HeldBuild, held_builds, keep
 from memcube.building.statements import is_stated, speakers
 from memcube.consume import Verified, attestations_of
-from memcube.context import Context
+from memcube.context import EVERYTHING, Context
 from memcube.remote.interface import Remote
 from memcube.transfer import pull_blobs
 from memcube.trust import Attestation
@@ -43,11 +43,18 @@ class Offer:
     attestations: tuple[Attestation, ...]
 
 
-def trusted_builds(context: Context, verified: Verified) -> tuple[HeldBuild, ...]:
-    """The builds of `verified` in the store that may be used: made here, or stated by its publisher."""
-    held = held_builds(context, verified.cube.digest)
+def trusted_builds(
+    context: Context, verified: Verified, selection: Selection = EVERYTHING
+) -> tuple[HeldBuild, ...]:
+    """The builds of `verified` in the store that may be used, of those that are wanted.
+
+    They were made here, or its publisher states that they were made of it.
+    """
     return tuple(
-        one for one in held if one.is_own or _stated(verified, one.build, one.attestations)
+        one
+        for one in held_builds(context, verified.cube.digest)
+        if selection.wants(one.build.memory)
+        and (one.is_own or _stated(verified, one.build, one.attestations))
     )
 
 

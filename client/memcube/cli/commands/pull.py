@@ -19,6 +19,8 @@ from memcube.cli.options import (
 from memcube.cli.words import bytes_text, count_text
 
 if TYPE_CHECKING:
+    from memcube.building.holding import HeldBuild
+    from memcube.client import Client
     from memcube.consume import Verified
 
 
@@ -53,7 +55,7 @@ def pull(
     with open_client(offline=offline) as client:
         wanted = filters_of(filters, model)
         verified = client.pull(reference, filters=wanted, trust=trust)
-        builds = client.builds(verified, filters=wanted) if model else ()
+        builds = _builds(client, verified, wanted) if model else ()
     made = [
         {"digest": str(one.build.digest), "memory": one.build.memory.id, "own": one.is_own}
         for one in builds
@@ -62,6 +64,14 @@ def pull(
     lines[-1:-1] = [f"Build: {one.build.memory.id} ({one.build.memory.kind})" for one in builds]
     value = {**value_of(verified), "builds": made}
     return Answer(value, "\n".join(lines), str(verified.cube.digest))
+
+
+def _builds(client: Client, verified: Verified, filters: tuple[str, ...]) -> tuple[HeldBuild, ...]:
+    from memcube_protocol.selection import Selection
+
+    from memcube.building.finding import trusted_builds
+
+    return trusted_builds(client.context, verified, Selection.parse(filters))
 
 
 def value_of(verified: Verified) -> dict[str, Any]:

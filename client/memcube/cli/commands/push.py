@@ -104,8 +104,12 @@ def push(
 
 
 def _push_builds(reference: str, key: str | None, trust: Trust) -> Answer:
+    from memcube_protocol.reference import Reference
+
+    from memcube.building.publishing import push_builds
+
     with open_client() as client:
-        pushed = client.push_builds(reference, key=key, trust=trust)
+        pushed = push_builds(client.context, Reference.parse(reference), key=key, trust=trust)
     value = {
         "reference": reference,
         "builds": [
