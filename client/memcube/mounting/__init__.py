@@ -11,7 +11,7 @@ the records, which fit every model. Each kind goes through the cubes in the orde
 from __future__ import annotations
 
 from memcube.mounting.chosen import PRIORITIES, Chosen
-from memcube.mounting.forgotten import Forgotten
+from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hit
 from memcube.mounting.loading import MemLoader
 from memcube.mounting.mount import mount, plan_mount
@@ -25,7 +25,7 @@ __all__ = [
     "PRIORITIES",
     "Act",
     "Chosen",
-    "Forgotten",
+    "ForgottenRecord",
     "Hit",
     "MemLoader",
     "MountStep",

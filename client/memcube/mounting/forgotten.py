@@ -9,7 +9,7 @@ from memcube_protocol.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class ForgottenRecord:
     """The record that was removed from the folder.
 
     `still_in` are cubes of this name in the local store that hold it, packed here or published:

@@ -16,7 +16,7 @@ from memcube_protocol.records import Record
 from memcube.consume import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.mounting.baseline import uninterrupted
-from memcube.mounting.forgotten import Forgotten
+from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hit, Hits, Ranking, fuse
 from memcube.mounting.sources import Findable, Overlay
 from memcube.mounting.steps import MountStep
@@ -227,7 +227,7 @@ class MountedMemory:
         """
         return self._overlay().remember(text, **fields)
 
-    def forget(self, record_id: str) -> Forgotten:
+    def forget(self, record_id: str) -> ForgottenRecord:
         """Let a record never be shown again; says where copies of it are left.
 
         Raises:

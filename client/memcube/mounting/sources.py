@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
 
-from memcube.mounting.forgotten import Forgotten
+from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hit, Ranking, fuse
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Overlay(RecordSource, Protocol):
         """
         ...
 
-    def forget(self, record_id: str) -> Forgotten:
+    def forget(self, record_id: str) -> ForgottenRecord:
         """Let the record of this id never be shown again; says where copies of it are left.
 
         Raises:

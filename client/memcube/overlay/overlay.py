@@ -18,7 +18,7 @@ from memcube_protocol.text import query_weights
 from memcube_protocol.vectors import indexed_text
 
 from memcube.memories.plaintext_filters import Filters, allows
-from memcube.mounting.forgotten import Forgotten
+from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hit
 from memcube.overlay.copies import copies_of
 from memcube.overlay.segments import Segments, make_durable
@@ -30,8 +30,8 @@ from memcube.store import Store, files
 
 TEXT_BYTES: Final = 64 * limits.KIB
 """One memory; what is longer is a document, and belongs into a cube that is built from it."""
-RECORDS: Final = 100_000
-"""Records of one overlay: they are kept in memory."""
+RECORDS: Final = 20_000
+"""Records of one overlay: they are kept in memory, and read at every start."""
 
 SYSTEM: Final = "memcube"
 METHOD: Final = "remembered"
@@ -117,7 +117,7 @@ class Overlay:
 
         Raises:
             InvalidRecordError: a field breaks its rule; nothing is written.
-            LimitExceededError: more than 64 KiB, or 100 000 records already.
+            LimitExceededError: more than 64 KiB, or 20 000 records already.
             ConflictError: other processes kept the folder busy for half a minute.
             DiskFullError, ReadOnlyError, StorageError: it is not kept.
         """
@@ -150,7 +150,7 @@ class Overlay:
             self._look()
         return record
 
-    def forget(self, record_id: str) -> Forgotten:
+    def forget(self, record_id: str) -> ForgottenRecord:
         """Remove the record; what is said of copies is exact for the cubes in the local store.
 
         Raises:
@@ -163,8 +163,8 @@ class Overlay:
             self._segments.remove(record_id)
             self._look()
         if self._store is None:
-            return Forgotten(record)
-        return Forgotten(record, copies_of(self._store, self.name, record_id))
+            return ForgottenRecord(record)
+        return ForgottenRecord(record, copies_of(self._store, self.name, record_id))
 
     def read(self, record_id: str) -> Record:
         """The record called `record_id`.

@@ -6,9 +6,10 @@ both can be ranked together.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from memcube_protocol import text
@@ -50,18 +51,22 @@ class TermIndex:
             if not holders:
                 del self._holders[term]
 
-    def ranked(self, weights: Mapping[str, float]) -> list[tuple[str, float]]:
-        """Names with any of the weighted terms, best first."""
-        scores: defaultdict[str, float] = defaultdict(float)
-        average = max(self._total / max(len(self), 1), 1.0)
+    def ranked(self, weights: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+        """Names with any of the weighted terms, best first; who wants the first few pays for few."""
+        scores: dict[str, float] = {}
+        lengths, known = self._lengths, scores.get
+        slope = _K1 * _B / max(self._total / max(len(self), 1), 1.0)
         for term, weight in weights.items():
             holders = self._holders.get(term, {})
-            rarity = self._rarity(len(holders))
+            most = weight * self._rarity(len(holders)) * (_K1 + 1)
             for name, count in holders.items():
-                damping = _K1 * (1 - _B + _B * self._lengths[name] / average)
-                scores[name] += weight * rarity * count * (_K1 + 1) / (count + damping)
-        order = sorted(scores, key=lambda name: (-scores[name], name))
-        return [(name, scores[name]) for name in order]
+                damping = _K1 * (1 - _B) + slope * lengths[name]
+                scores[name] = known(name, 0.0) + most * count / (count + damping)
+        order = [(-score, name) for name, score in scores.items()]
+        heapq.heapify(order)
+        while order:
+            score, name = heapq.heappop(order)
+            yield name, -score
 
     def _rarity(self, holders: int) -> float:
         return math.log(1 + (len(self) - holders + 0.5) / (holders + 0.5))

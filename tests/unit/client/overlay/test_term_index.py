@@ -28,7 +28,10 @@ def test_an_index_after_changes_ranks_as_one_that_was_made_anew(
         anew.add(name, content)
     assert len(index) == len(left)
     for terms in (["cat"], ["cat", "dog"], ["owl", "温度"], ["absent"]):
-        assert index.ranked(dict.fromkeys(terms, 1.0)) == anew.ranked(dict.fromkeys(terms, 1.0))
+        weights = dict.fromkeys(terms, 1.0)
+        ranked = list(index.ranked(weights))
+        assert ranked == list(anew.ranked(weights))
+        assert ranked == sorted(ranked, key=lambda one: (-one[1], one[0]))
 
 
 def test_a_term_counts_as_much_as_is_asked() -> None:
