@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import mmap
-import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,59 +20,18 @@ from memcube_protocol.identity import BaseIdentity, TensorIdentity
 from memcube_protocol.tensors import parse_header
 
 from memcube.memories.reading import require_file
+from memcube.store.checks import FileChecks
 
 _INDEX: Final = "model.safetensors.index.json"
 _PARALLEL_BYTES: Final = 1 << 22
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS shard (
-    path TEXT PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, tensors TEXT NOT NULL
-)"""
+_TENSORS: Final = "tensors"
+"""The kind of finding that lists the tensors of a file with their hashes."""
 
 
-class IdentityCache:
-    """Remembers the tensors of checkpoint files by real path, inode, size and mtime (nanoseconds).
-
-    One SQLite file, safe for several processes. A file that was changed in place within one tick
-    of the clock and kept its size would be missed: strict policy hashes anew, without a cache.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def get(self, shard: Path) -> list[TensorIdentity] | None:
-        """The tensors of `shard`, if it is as it was when they were put here."""
-        with closing(self._open()) as database:
-            row = database.execute(
-                "SELECT tensors FROM shard WHERE path = ? AND inode = ? AND size = ?"
-                " AND mtime_ns = ?",
-                _stamp(shard),
-            ).fetchone()
-        if row is None:
-            return None
-        return [
-            TensorIdentity(name, dtype, tuple(shape), bytes.fromhex(digest))
-            for name, dtype, shape, digest in json.loads(row[0])
-        ]
-
-    def put(self, shard: Path, tensors: list[TensorIdentity], stamp: tuple[Any, ...]) -> None:
-        """Remember the `tensors` of `shard`, hashed while it had `stamp`; a changed one is left out."""
-        if _stamp(shard) != stamp:
-            return
-        rows = [(part.name, part.dtype, part.shape, part.blake3.hex()) for part in tensors]
-        with closing(self._open()) as database, database:
-            database.execute(
-                "INSERT OR REPLACE INTO shard VALUES (?, ?, ?, ?, ?)", (*stamp, json.dumps(rows))
-            )
-
-    def _open(self) -> sqlite3.Connection:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self._file, timeout=30)
-        database.execute(_SCHEMA)
-        return database
-
-
-def checkpoint_identity(folder: Path, *, cache: IdentityCache | None = None) -> BaseIdentity:
+def checkpoint_identity(folder: Path, *, checks: FileChecks | None = None) -> BaseIdentity:
     """Identity of the checkpoint in `folder`: one or many safetensors files.
+
+    With `checks`, files that were hashed before and have not changed are not read again.
 
     Raises:
         NotFoundError: the folder holds no safetensors, or its index names a file that is missing.
@@ -82,14 +39,14 @@ def checkpoint_identity(folder: Path, *, cache: IdentityCache | None = None) -> 
     """
     parts: list[TensorIdentity] = []
     for shard in _shards(folder):
-        parts += _shard_tensors(shard, cache)
+        parts += _shard_tensors(shard, checks)
     return BaseIdentity.of(parts)
 
 
 def live_identity(model: Any) -> BaseIdentity:
     """Identity of a loaded `model` by a full hash of its tensors; active adapters do not count.
 
-    Nothing is remembered, as weights can change in place without a trace: pass the result on.
+    Nothing is remembered here; see `known_identity.known_identity`.
     """
     return BaseIdentity.of(
         tensor_identity(name, tensor) for name, tensor in base_tensors(model).items()
@@ -111,7 +68,20 @@ def file_tensors(file: Path) -> list[TensorIdentity]:
         mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
         memoryview(data) as view,
     ):
-        return list(_hashed(view))
+        return list(hashed_tensors(view))
+
+
+def write_tensors(parts: Iterable[TensorIdentity]) -> str:
+    """`parts` as JSON text, for `read_tensors`."""
+    return json.dumps([(part.name, part.dtype, part.shape, part.blake3.hex()) for part in parts])
+
+
+def read_tensors(text: str) -> list[TensorIdentity]:
+    """The tensors that `write_tensors` wrote."""
+    return [
+        TensorIdentity(name, dtype, tuple(shape), bytes.fromhex(digest))
+        for name, dtype, shape, digest in json.loads(text)
+    ]
 
 
 def tensor_identity(name: str, tensor: Any) -> TensorIdentity:
@@ -175,7 +145,7 @@ def base_tensors(model: Any) -> dict[str, Any]:
     from transformers.core_model_loading import revert_weight_conversion
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    state = _without_adapters(base, base.state_dict())
+    state = base_state(base)
     for name in getattr(base, "_keys_to_ignore_on_save", None) or ():
         state.pop(name, None)
     for tied, source in (getattr(base, "all_tied_weights_keys", None) or {}).items():
@@ -183,6 +153,24 @@ def base_tensors(model: Any) -> dict[str, Any]:
             del state[tied]
     reverted: dict[str, Any] = revert_weight_conversion(base, state)
     return reverted
+
+
+def base_state(base: Any) -> dict[str, Any]:
+    """The state of a model without a peft wrapper, as if no adapter were on it."""
+    state = base.state_dict()
+    wrapped = {path for path, _ in tuner_layers(base)}
+    if not wrapped:
+        return dict(state)
+    kept = {}
+    for name, tensor in state.items():
+        path = next((path for path in _holders(name) if path in wrapped), None)
+        if path is None:
+            kept[name] = tensor
+            continue
+        holder, _, rest = name.removeprefix(f"{path}.").partition(".")
+        if holder in ("base_layer", "original_module"):
+            kept[f"{path}.{rest}"] = tensor
+    return kept
 
 
 def tuner_layers(model: Any) -> Iterator[tuple[str, Any]]:
@@ -198,20 +186,12 @@ def tuner_layers(model: Any) -> Iterator[tuple[str, Any]]:
             yield path, module
 
 
-def _without_adapters(base: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    wrapped = {path for path, _ in tuner_layers(base)}
-    if not wrapped:
-        return dict(state)
-    kept = {}
-    for name, tensor in state.items():
-        path = next((path for path in wrapped if name.startswith(f"{path}.")), None)
-        if path is None:
-            kept[name] = tensor
-            continue
-        holder, _, rest = name.removeprefix(f"{path}.").partition(".")
-        if holder in ("base_layer", "original_module"):
-            kept[f"{path}.{rest}"] = tensor
-    return kept
+def _holders(name: str) -> Iterator[str]:
+    """The paths of the modules that the tensor `name` lies in, the outermost first."""
+    end = name.find(".")
+    while end >= 0:
+        yield name[:end]
+        end = name.find(".", end + 1)
 
 
 def _same_memory(one: Any, other: Any) -> bool:
@@ -234,23 +214,20 @@ def _shards(folder: Path) -> list[Path]:
     return shards
 
 
-def _shard_tensors(shard: Path, cache: IdentityCache | None) -> list[TensorIdentity]:
-    if cache and (known := cache.get(shard)):
-        return known
-    stamp = _stamp(shard)
-    tensors = file_tensors(shard)
-    if cache:
-        cache.put(shard, tensors, stamp)
-    return tensors
+def _shard_tensors(shard: Path, checks: FileChecks | None) -> list[TensorIdentity]:
+    if checks is None:
+        return file_tensors(shard)
+    return read_tensors(
+        checks.remembered(_TENSORS, shard, lambda: write_tensors(file_tensors(shard)))
+    )
 
 
-def _stamp(shard: Path) -> tuple[str, int, int, int]:
-    real = shard.resolve()
-    found = real.stat()
-    return str(real), found.st_ino, found.st_size, found.st_mtime_ns
+def hashed_tensors(view: memoryview) -> Iterator[TensorIdentity]:
+    """Every tensor of the safetensors file that `view` holds, hashed.
 
-
-def _hashed(view: memoryview) -> Iterator[TensorIdentity]:
+    Raises:
+        InvalidTensorsError: the file is damaged or hostile.
+    """
     header = parse_header(view)
     for tensor in header.tensors:
         start, stop = header.range_of(tensor)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Self
 
-from memcube_protocol.errors import ConflictError, UnsupportedError
+from memcube_protocol.errors import ConflictError, NotFoundError, UnsupportedError
+from memcube_protocol.parametric import PEFT_PREFIX, Adapter
+
+from memcube.memories.parametric_slots import (
+    Slot,
+    SlotPool,
+    forget,
+    is_linear,
+    is_linear_layer,
+    is_plain,
+    ranks_of,
+)
 
 _ATTRIBUTE: Final = "_memcube_adapter_stack"
 _ABSENT: Final = object()
@@ -15,7 +26,7 @@ _PEFT_ASKS_OLD_NAME: Final = "`is_gradient_checkpointing` is deprecated"
 
 
 class AdapterStack:
-    """Mounts adapters on a model and takes them off in any order.
+    """Mounts adapters on a model, switches between them and takes them off in any order.
 
     What was there before the first mount is remembered by reference: modules, gradient and
     training flags, active adapters. When the last one goes, all of it is put back.
@@ -27,7 +38,13 @@ class AdapterStack:
         self._given = model is not self._base
         self._peft: Any = model if self._given else None
         self._active: list[str] = list(model.active_adapters) if self._given else []
-        self._names: list[str] = []
+        self._saves_modules = self._given and any(
+            getattr(config, "modules_to_save", None) for config in model.peft_config.values()
+        )
+        self._pool = SlotPool.of(self._base)
+        self._adapters: dict[str, Adapter] = {}
+        self._slots: dict[str, Slot] = {}
+        self._gates: dict[str, float] = {}
         if not self._given and "peft_config" in vars(self._base):
             raise UnsupportedError(
                 "this model carries adapters that were put on it without a PeftModel",
@@ -40,46 +57,159 @@ class AdapterStack:
         stack: Any = vars(base_of(model)).get(_ATTRIBUTE)
         return stack if isinstance(stack, cls) else cls(model)
 
-    def mount(
-        self, name: str, config: Any, state: Mapping[str, Any], *, widen: bool = False
-    ) -> None:
-        """Put the adapter `name` with the tensors of `state` on the model, and make it active.
+    @property
+    def gates(self) -> dict[str, float]:
+        """The mounted adapters that take part in a forward pass, each with the factor on its effect."""
+        return dict(self._gates)
 
-        `widen` holds it in float32 where the model's own type could not hold every value; then the
-        tensors are copied, as peft's way without a copy narrows them to the model's type.
+    def mount(
+        self,
+        name: str,
+        adapter: Adapter,
+        state: Mapping[str, Any],
+        config: Callable[[], Any],
+        *,
+        widen: bool = False,
+    ) -> bool:
+        """Put `adapter` with the tensors of `state` on the model, and make it active; True if in a slot.
+
+        `config` gives peft's own, where peft has to build what no kept slot fits. `widen` says that
+        the model's own type could not hold every value: narrower ones become float32.
 
         Raises:
             ConflictError: it is mounted already.
         """
-        from peft import set_peft_model_state_dict
-
-        if name in self._names:
+        if name in self._adapters:
             raise ConflictError("this adapter is mounted already", hint="unmount it first")
-        vars(self._base)[_ATTRIBUTE] = self
-        self._names.append(name)
         try:
-            self._add(name, config, widen=widen)
-            set_peft_model_state_dict(
-                self._peft, dict(state), adapter_name=name, low_cpu_mem_usage=not widen
-            )
+            vars(self._base)[_ATTRIBUTE] = self
+            self._adapters[name] = adapter
+            in_slot = self._fill(name, adapter, state, widen=widen)
+            if not in_slot:
+                self._build(name, adapter, state, config, widen=widen)
+            self._gates[name] = 1.0
             self._activate()
         except BaseException:
             self.unmount(name)
             raise
+        return in_slot
 
     def unmount(self, name: str) -> None:
         """Take the adapter `name` off; the last one leaves the model as it was before the first."""
-        self._names.remove(name)
-        if self._names or self._given:
+        try:
+            self._take_off(name)
+        except KeyboardInterrupt:
+            self._take_off(name)  # each step can be done twice; half a model is no use to anybody
+            raise
+
+    def _take_off(self, name: str) -> None:
+        self._gates.pop(name, None)
+        slot = self._slots.get(name)
+        last = not self._adapters.keys() - {name}
+        if slot:
+            slot.empty(name, self._tuned(slot.parts))
+            self._pool.keep_slot(slot)
+            del self._slots[name]
+        elif self._given or not last:
             self._delete(name)
-        if self._names:
+        if self._peft:
+            self._peft.peft_config.pop(name, None)
+        self._adapters.pop(name, None)
+        if last:
+            self._restore()
+        else:
             self._activate()
-            return
-        self._before.restore()
-        if self._given and self._active:
-            self._peft.base_model.set_adapter(self._active, inference_mode=True)
-            self._before.restore_flags()
-        vars(self._base).pop(_ATTRIBUTE, None)
+
+    def switch(self, gates: Mapping[str, float]) -> None:
+        """Let exactly these mounted adapters take part, each with this factor on its effect.
+
+        Adapters that the user had put on the model before stay as they are.
+
+        Raises:
+            NotFoundError: one of them is not mounted.
+            UnsupportedError: a factor on an adapter that is more than two factors a module.
+        """
+        for name, gate in gates.items():
+            if name not in self._adapters:
+                raise NotFoundError(f"no adapter {name} is mounted", hint="mount it first")
+            config = self._adapters[name].config
+            if gate != 1.0 and (config.dora or config.modules_to_save):
+                raise UnsupportedError(
+                    "an adapter with DoRA or modules of its own has no effect that can be scaled",
+                    hint="use it whole, or not at all",
+                )
+        before = self._gates
+        try:
+            self._set_gates(dict(gates))
+        except BaseException:
+            self._set_gates(before)
+            raise
+
+    def _set_gates(self, gates: dict[str, float]) -> None:
+        changed = {name for name, gate in gates.items() if self._gates.get(name) != gate}
+        self._gates = gates
+        for name in changed:
+            for module in self._adapters[name].modules:
+                self._live(module.path).set_scale(name, gates[name])
+        self._activate()
+
+    def _fill(self, name: str, adapter: Adapter, state: Mapping[str, Any], *, widen: bool) -> bool:
+        """Put the adapter into a kept slot, if there is one that fits it and the model."""
+        if self._given or not is_plain(adapter, state):
+            return False
+        layers = self._linear_layers(adapter)
+        if layers is None:
+            return False
+        slot = self._pool.take_slot(ranks_of(adapter)) or self._twin(adapter)
+        if slot is None:
+            return False
+        self._slots[name] = slot
+        for path, layer in layers.items():
+            self._place(path, layer)
+        slot.fill(adapter, name, layers, _placed(state, layers, widen=widen))
+        if self._before.was_training:
+            self._base.eval()
+        return True
+
+    def _twin(self, adapter: Adapter) -> Slot | None:
+        """A new slot like one in use, if one of the mounted adapters has the same ranks."""
+        ranks = ranks_of(adapter)
+        for slot in self._slots.values():
+            if slot.ranks == ranks:
+                return slot.another()
+        return None
+
+    def _linear_layers(self, adapter: Adapter) -> dict[str, Any] | None:
+        """The layer of peft for each module of `adapter`, in place or kept; None if one is missing or other."""
+        layers = {}
+        for module in adapter.modules:
+            live = self._live(module.path)
+            layer = self._pool.layer(module.path, live) if is_linear(live) else live
+            if layer is None or (layer is live and not is_linear_layer(layer)):
+                return None
+            layers[module.path] = layer
+        return layers
+
+    def _build(
+        self,
+        name: str,
+        adapter: Adapter,
+        state: Mapping[str, Any],
+        config: Callable[[], Any],
+        *,
+        widen: bool,
+    ) -> None:
+        """Let peft put the adapter on; what it builds for a plain one is kept as a slot later."""
+        from peft import set_peft_model_state_dict
+
+        self._add(name, config(), widen=widen)
+        set_peft_model_state_dict(
+            self._peft, dict(state), adapter_name=name, low_cpu_mem_usage=not widen
+        )
+        self._peft.base_model.set_adapter([*self._active, *self._gates, name], inference_mode=True)
+        layers = self._linear_layers(adapter)
+        if not self._given and layers is not None and is_plain(adapter, state):
+            self._slots[name] = Slot.of(adapter, name, layers)
 
     def _add(self, name: str, config: Any, *, widen: bool) -> None:
         from peft import PeftModel
@@ -101,14 +231,56 @@ class AdapterStack:
         self._peft.eval()
 
     def _activate(self) -> None:
-        self._peft.base_model.set_adapter([*self._active, *self._names], inference_mode=True)
+        """Make the user's own adapters and those with a gate active, in the order of their mounting."""
+        mine = [name for name in self._adapters if name in self._gates]
+        names = [*self._active, *mine]
+        if self._saves_modules or any(a.config.modules_to_save for a in self._adapters.values()):
+            self._peft.base_model.set_adapter(names, inference_mode=True)
+            return
+        # peft's own way looks at every parameter to freeze it; ours are frozen from the start.
+        for layer in self._tuned(self._before.modules):
+            layer._active_adapter = names
+        if self._peft:
+            self._peft.base_model.active_adapter = names
 
     def _delete(self, name: str) -> None:
-        if name in self._peft.peft_config:
-            others = [*self._active, *(other for other in self._names if other != name)]
+        if self._peft and name in self._peft.peft_config:
+            others = [*self._active, *(other for other in self._adapters if other != name)]
             if others:
                 self._peft.base_model.set_adapter(others, inference_mode=True)
             self._peft.delete_adapter(name)
+        for layer in self._tuned(self._before.modules):
+            forget(layer, name)
+
+    def _restore(self) -> None:
+        if not self._given:
+            for path in self._before.modules:
+                layer = self._live(path)
+                if _is_tuned(layer) and is_linear_layer(layer):
+                    self._pool.keep_layer(path, layer)
+        self._before.restore()
+        if self._given and self._active:
+            self._peft.base_model.set_adapter(self._active, inference_mode=True)
+            self._before.restore_flags()
+        self._pool.let_go()
+        vars(self._base).pop(_ATTRIBUTE, None)
+
+    def _tuned(self, paths: Iterable[str]) -> Iterator[Any]:
+        """What peft has put around the modules at `paths`, where it has."""
+        return filter(_is_tuned, map(self._live, paths))
+
+    def _live(self, path: str) -> Any:
+        """What stands at `path` now: the module itself, or what was put around it."""
+        parent, _, name = path.rpartition(".")
+        return self._before.modules[parent]._modules[name] if path else self._base
+
+    def _place(self, path: str, layer: Any) -> None:
+        """Put peft's `layer` around the module at `path`, if it is not there yet."""
+        live = self._live(path)
+        if live is not layer:
+            layer.base_layer = live
+            parent, _, name = path.rpartition(".")
+            setattr(self._before.modules[parent], name, layer)
 
 
 class _Snapshot:
@@ -116,18 +288,20 @@ class _Snapshot:
 
     def __init__(self, base: Any, model: Any) -> None:
         self._base = base
-        self._modules = dict(base.named_modules())
-        self._training = [(module, module.training) for module in model.modules()]
+        self.modules: dict[str, Any] = dict(base.named_modules())
+        modules = self.modules.values() if model is base else model.modules()
+        self._training = [(module, module.training) for module in modules]
+        self.was_training = any(training for _, training in self._training)
         self._gradients = [(tensor, tensor.requires_grad) for tensor in base.parameters()]
         self._peft_config = vars(base).get("peft_config", _ABSENT)
         self._parallelism = getattr(base.config, "pretraining_tp", _ABSENT)
 
     def restore(self) -> None:
         """Put every module back where it was, the outermost first, then the flags."""
-        for path, module in self._modules.items():
+        for path, module in self.modules.items():
             parent_path, _, name = path.rpartition(".")
-            if path and getattr(self._modules[parent_path], name) is not module:
-                setattr(self._modules[parent_path], name, module)
+            if path and getattr(self.modules[parent_path], name) is not module:
+                setattr(self.modules[parent_path], name, module)
         if self._peft_config is _ABSENT:
             vars(self._base).pop("peft_config", None)
         if self._parallelism is not _ABSENT:
@@ -145,3 +319,21 @@ class _Snapshot:
 def base_of(model: Any) -> Any:
     """The model without peft's wrapper, if it has one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _placed(state: Mapping[str, Any], layers: Mapping[str, Any], *, widen: bool) -> dict[str, Any]:
+    """The tensors of `state` without peft's prefix, each on its module's device."""
+    import torch
+
+    placed = {}
+    for key, tensor in state.items():
+        name = key.removeprefix(PEFT_PREFIX)
+        weight = layers[name.rpartition(".lora_")[0]].base_layer.weight
+        narrow = widen and tensor.dtype in (torch.bfloat16, torch.float16)
+        placed[name] = tensor.to(weight.device, torch.float32 if narrow else tensor.dtype)
+    return placed
+
+
+def _is_tuned(layer: Any) -> bool:
+    """Whether `layer` is one that peft has put around a module."""
+    return "lora_A" in layer._modules

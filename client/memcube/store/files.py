@@ -147,13 +147,19 @@ def read_own_file(path: Path, limit: int, *, folder: bool = True) -> bytes | Non
         StorageError: another user owns it, or everybody may write it; as `read_file`.
     """
     if folder:
-        _require_ours(path.parent)
-    _require_ours(path)
+        require_ours(path.parent)
+    require_ours(path)
     return read_file(path, limit)
 
 
-def _require_ours(path: Path) -> None:
-    """Root may own it too; and to root it does not matter in whose home it works."""
+def require_ours(path: Path) -> None:
+    """Refuse a file that decides what is believed, and that others can change; an absent one is fine.
+
+    Root may own it too; and to root it does not matter in whose home it works.
+
+    Raises:
+        StorageError: another user owns it, or everybody may write it.
+    """
     with storage_errors(f"{path} cannot be read"):
         try:
             looks = path.lstat()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from memcube.memories import activation_key
 from memcube.memories.model_identity import (
-    IdentityCache,
     checkpoint_identity,
     file_tensors,
     live_identity,
 )
+from memcube.store.checks import FileChecks
 from memcube_protocol.errors import InvalidTensorsError, NotFoundError, UnsupportedError
 from support.models import FAMILIES, model_of, tokenizer_of
 
@@ -118,17 +118,17 @@ def test_scales_that_differ_by_module_are_hashed() -> None:
 
 def test_a_remembered_shard_is_not_read_again_until_it_changes(tmp_path, monkeypatch) -> None:
     folder = save(model_of(), tmp_path / "model")
-    cache = IdentityCache(tmp_path / "cache" / "identities.sqlite")
-    identity = checkpoint_identity(folder, cache=cache)
+    checks = FileChecks(tmp_path / "home" / "checks.sqlite")
+    identity = checkpoint_identity(folder, checks=checks)
     read = []
     monkeypatch.setattr(
         "memcube.memories.model_identity.file_tensors", lambda f: read.append(f) or file_tensors(f)
     )
-    assert checkpoint_identity(folder, cache=cache) == identity
-    assert checkpoint_identity(Path(os.path.relpath(folder)), cache=cache) == identity
+    assert checkpoint_identity(folder, checks=checks) == identity
+    assert checkpoint_identity(Path(os.path.relpath(folder)), checks=checks) == identity
     assert read == []
     save(model_of(seed=1), folder)
-    assert checkpoint_identity(folder, cache=cache) != identity
+    assert checkpoint_identity(folder, checks=checks) != identity
     assert len(read) == 1
 
 

@@ -1,0 +1,215 @@
+"""Mounting a LoRA adapter on a model after every check (MIP 1.0 section 6, docs/spec/parametric.md).
+
+What peft gets is not the folder's own config but one written from what was checked: full module
+paths, no regular expressions, no initialisation that touches the base. After a mount through peft the
+live adapter's identity must equal the file's, so that no tensor was left out, added or cast; a slot
+holds the file's tensors themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from memcube_protocol import parametric
+from memcube_protocol.errors import ConflictError, IncompatibleError
+from memcube_protocol.identity import BaseIdentity, TensorIdentity
+from memcube_protocol.parametric import Adapter, Base, Level, Verdict
+
+from memcube.memories.activation_key import adapter_tensors, weight_quantisation
+from memcube.memories.known_identity import known_identity
+from memcube.memories.model_identity import dtype_name, tensor_identity, torch_dtypes
+from memcube.memories.parametric_files import AdapterFiles
+from memcube.memories.parametric_stack import AdapterStack
+from memcube.store.checks import FileChecks
+
+
+def mount_lora(
+    folder: Path,
+    model: Any,
+    *,
+    base_identity: BaseIdentity | None = None,
+    base: Base | None = None,
+    allow_unverified_base: bool = False,
+    checks: FileChecks | None = None,
+) -> MountedLora:
+    """The adapter in `folder`, active on `model` beside what was active before.
+
+    `base` says which model is loaded where the caller knows better than its config; the model is
+    hashed only if the adapter names an identity, none is given and none is known. With `checks`, a
+    file that was looked through before and has not changed is not read again.
+
+    Raises:
+        IncompatibleError: the base is unknown and not allowed, or peft took the adapter otherwise
+            than it is.
+        InvalidTensorsError: damaged, not finite, or of other modules and shapes than the model's.
+        ConflictError: the same adapter is mounted already.
+        IntegrityError: somebody writes into the file.
+        NotFoundError, ForbiddenMediaTypeError, UnsupportedError, InvalidConfigError: see `AdapterFiles`.
+    """
+    files = AdapterFiles.open(folder)
+    adapter = files.adapter
+    verdict = parametric.judge(adapter.base, _loaded_base(model, adapter, base, base_identity))
+    if verdict.level is Level.UNKNOWN and not allow_unverified_base:
+        raise IncompatibleError(
+            f"it is not known that this adapter belongs to this model: {verdict.why}",
+            hint="load the adapter's own base, or allow it with --allow-unverified-base",
+        )
+    parametric.require_fit(adapter, module_shapes(model))
+    name = f"memcube_{files.identity(checks).root.hex()[:16]}"
+    tensors = files.tensors()
+    mounted = MountedLora(adapter, verdict, name, tensors, AdapterStack.of(model), files)
+    mounted.mount(model)
+    return mounted
+
+
+class MountedLora:
+    """A LoRA memory on a model; `verdict` says how sure it is that its base is right.
+
+    `tensors` are those of its file under their own names, or those that were computed for it.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        verdict: Verdict,
+        name: str,
+        tensors: Mapping[str, Any],
+        stack: AdapterStack,
+        files: AdapterFiles | None = None,
+    ) -> None:
+        self.adapter = adapter
+        self.verdict = verdict
+        self.name = name
+        self.tensors = tensors
+        self.stack = stack
+        self._files = files
+        self._is_mounted = False
+
+    def mount(self, model: Any) -> None:
+        """Put it on `model`; see `mount_lora`.
+
+        Raises:
+            ConflictError: the same adapter is mounted already.
+            IncompatibleError: peft took the adapter otherwise than it is.
+        """
+        widen = any(tensor.dtype != model.dtype for tensor in self.tensors.values())
+
+        def config() -> Any:
+            return _peft_config(self.adapter, model)
+
+        in_slot = self.stack.mount(self.name, self.adapter, self.tensors, config, widen=widen)
+        self._is_mounted = True
+        try:
+            if not in_slot and not _is_held(self.tensors, adapter_tensors(model, self.name)):
+                raise IncompatibleError(
+                    "peft did not take this adapter as it is: tensors were left out, added or narrowed",
+                    hint="check its target modules and dtype against the model's",
+                )
+        except BaseException:
+            self.unmount()
+            raise
+
+    def require_usable(self) -> None:
+        """Refuse what is unmounted, or whose file was written into meanwhile.
+
+        Raises:
+            ConflictError: it is unmounted.
+            IntegrityError: somebody writes into its file.
+        """
+        if not self._is_mounted:
+            raise ConflictError("this adapter is unmounted", hint="mount the memory again")
+        if self._files:
+            self._files.require_unchanged()
+
+    def unmount(self) -> None:
+        """Take the adapter off: weights, state_dict keys and module classes are as before."""
+        mounted, self._is_mounted = self._is_mounted, False
+        if mounted:
+            self.stack.unmount(self.name)
+            self.tensors, self._files = {}, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.unmount()
+
+
+def module_shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """[out, in] of every module of the base of `model` that an adapter can change, by full path."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    shapes: dict[str, tuple[int, int]] = {}
+    for path, module in base.named_modules():
+        own = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+        if hasattr(own, "in_features") and hasattr(own, "out_features"):
+            shapes[path] = (own.out_features, own.in_features)
+        elif hasattr(own, "num_embeddings") and hasattr(own, "embedding_dim"):
+            shapes[path] = (own.embedding_dim, own.num_embeddings)
+        elif hasattr(own, "nf") and hasattr(own, "weight"):
+            shapes[path] = (own.nf, own.weight.shape[0])
+    return shapes
+
+
+def model_form(model: Any) -> str:
+    """How the weights of `model` are held: their dtype, or their quantisation."""
+    quantisation = weight_quantisation(model.config)
+    return dtype_name(model.dtype) if quantisation == "none" else quantisation
+
+
+def _loaded_base(
+    model: Any, adapter: Adapter, base: Base | None, identity: BaseIdentity | None
+) -> Base:
+    if base is None:
+        config = model.config
+        name = getattr(config, "_name_or_path", None) or None
+        base = Base(name, getattr(config, "_commit_hash", None))
+    known = identity or base.identity
+    if known is None and adapter.base.identity:
+        known = known_identity(model)
+    return Base(base.model, base.revision, known, base.form or model_form(model), base.origin)
+
+
+def _is_held(state: Mapping[str, Any], live: Iterable[TensorIdentity]) -> bool:
+    """Whether the `live` tensors are those of `state`, all of them, to the bit or widened."""
+    import torch
+
+    wanted = {name.removeprefix(parametric.PEFT_PREFIX): tensor for name, tensor in state.items()}
+    for part in live:
+        tensor, dtype = wanted.pop(part.name, None), torch_dtypes()[part.dtype]
+        if tensor is None or torch.promote_types(tensor.dtype, dtype) != dtype:
+            return False
+        if tensor_identity(part.name, tensor.to(dtype)) != part:
+            return False
+    return not wanted
+
+
+def _peft_config(adapter: Adapter, model: Any) -> Any:
+    """A LoraConfig that names exactly the modules that were checked."""
+    from peft import LoraConfig
+
+    config = adapter.config
+    alpha: Any = config.alpha
+    escaped = {module.path: f"^{re.escape(module.path)}" for module in adapter.modules}
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=alpha,
+        target_modules=list(escaped),
+        rank_pattern={escaped[module.path]: module.rank for module in adapter.modules},
+        alpha_pattern={escaped[path]: config.alpha_of(path) for path in escaped},
+        use_rslora=config.rank_stabilised,
+        use_dora=config.dora,
+        modules_to_save=list(config.modules_to_save) or None,
+        fan_in_fan_out=bool(config.raw.get("fan_in_fan_out", False)),
+        init_lora_weights=False,
+        inference_mode=True,
+        base_model_name_or_path=getattr(model.config, "_name_or_path", None),
+    )
