@@ -19,6 +19,7 @@ from memcube.consume import Verified, find_packed, find_ref, found_in_store
 from memcube.context import Context
 from memcube.packing.unpack import unpack_files
 from memcube.store import Pruned, Ref
+from memcube.store.checks import CHECKS_FILE, FileChecks
 from memcube.store.files import PIECE_BYTES, open_file
 
 FOLDERS = "folders"
@@ -124,7 +125,8 @@ def prune(context: Context, *, older_than_days: float | None, max_bytes: int | N
 def memory_folder(context: Context, verified: Verified, memory_id: str) -> Path:
     """A plain folder with the files of one memory, checked now: PEFT and vLLM load an adapter from it.
 
-    The same call gives the same folder again; one that was changed is written anew.
+    The same call gives the same folder again; one that was changed is written anew. Files that were
+    checked before and have not changed since are not read again.
 
     Raises:
         NotFoundError: the cube has no such memory, or the store lacks a file of it.
@@ -146,7 +148,9 @@ def files_folder(
     parents = {file.path.rpartition("/")[0] for file in files}
     below = f"{parents.pop()}/" if len(parents) == 1 else ""
     folder = context.settings.home / FOLDERS / owner.hex / memory_id
-    if not _is_intact(folder, files, below):
+    checks = FileChecks(context.settings.home / CHECKS_FILE)
+    checks.require_ours()
+    if not _is_intact(folder, files, below, checks):
         shutil.rmtree(folder, ignore_errors=True)
         unpack_files(files, context.store, folder, below=below)
     if kind == PARAMETRIC:
@@ -165,26 +169,30 @@ def _require_adapter(folder: Path) -> None:
         raise
 
 
-def _is_intact(folder: Path, files: tuple[CubeFile, ...], below: str) -> bool:
+def _is_intact(folder: Path, files: tuple[CubeFile, ...], below: str, checks: FileChecks) -> bool:
     names = {file.path.removeprefix(below) for file in files}
     present = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()
     }
     if folder.is_symlink() or names != present:
         return False
-    return all(_holds(folder / file.path.removeprefix(below), file) for file in files)
+    return all(_holds(folder / file.path.removeprefix(below), file, checks) for file in files)
 
 
-def _holds(path: Path, file: CubeFile) -> bool:
+def _holds(path: Path, file: CubeFile, checks: FileChecks) -> bool:
+    def verified_digest() -> str:
+        pieces = iter(lambda: stream.read(PIECE_BYTES), b"")
+        for _ in stream_verified(pieces, Expected(file.digest, file.size)):
+            pass
+        return str(file.digest)
+
     try:
         descriptor = open_file(path)
         with open(descriptor, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
-            pieces = iter(lambda: stream.read(PIECE_BYTES), b"")
-            for _ in stream_verified(pieces, Expected(file.digest, file.size)):
-                pass
+            known = checks.remembered(file.digest.algorithm, descriptor, verified_digest)
     except (OSError, MemcubeError):
         return False
-    return True
+    return known == str(file.digest)
 
 
 def _held(context: Context, ref: Ref) -> Held:

@@ -241,7 +241,10 @@ def check(config: bytes, header: Header) -> Adapter:
 
 
 def require_fit(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse an adapter for modules that the model lacks or has in another shape.
+    """Refuse an adapter for modules that the model lacks or has in another shape, or of a senseless rank.
+
+    A rank above both sides of its module adds nothing but bytes; without this bound a small model
+    could be given an adapter of any size.
 
     `shapes` holds [out, in] for every linear or embedding module of the model, by full path.
 
@@ -258,6 +261,8 @@ def require_fit(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> None
                 f"{module.path} is {actual[0]} x {actual[1]} in the model, "
                 f"{module.outputs} x {module.inputs} in the adapter"
             )
+        elif module.rank > max(actual):
+            problems.append(f"{module.path} is {actual[0]} x {actual[1]}, its rank {module.rank}")
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise rejected(Rejection.UNEXPECTED, "; ".join(problems[:8]) + more)

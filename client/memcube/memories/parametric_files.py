@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import weakref
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from memcube_protocol import limits, parametric, tensors
 from memcube_protocol.errors import ForbiddenMediaTypeError, IntegrityError
 from memcube_protocol.identity import AdapterIdentity
 from memcube_protocol.parametric import Adapter
-from memcube_protocol.tensors import Header, Rejection
+from memcube_protocol.tensors import Rejection
 
 from memcube.memories.model_identity import hashed_tensors, torch_dtypes
 from memcube.memories.reading import read_small, require_file
@@ -39,10 +40,9 @@ _REMEMBERED_HEADER_BYTES: Final = 1024 * 1024
 class AdapterFiles:
     """An adapter on disk. Use `open`; the mapping lives as long as a tensor of it is in use."""
 
-    def __init__(self, file: Path, mapped: mmap.mmap, stamp: Stamp, adapter: Adapter) -> None:
-        self._file = file
-        self._mapped = mapped
-        self._stamp = stamp
+    def __init__(self, opened: _Opened, adapter: Adapter) -> None:
+        self._opened = opened
+        self._stamp = opened.stamp
         self._identity: AdapterIdentity | None = None
         self.adapter = adapter
 
@@ -62,13 +62,11 @@ class AdapterFiles:
                 hint="save the adapter with safe_serialization=True",
             )
         raw_config = read_small(config, limits.CONFIG_BYTES)
-        mapped, stamp = _map(file)
-        start = bytes(mapped[: tensors.LENGTH_BYTES])
-        start += mapped[
-            tensors.LENGTH_BYTES : tensors.LENGTH_BYTES + tensors.header_length(start, len(mapped))
-        ]
-        check = _check if len(start) > _REMEMBERED_HEADER_BYTES else _check_once
-        return cls(file, mapped, stamp, check(raw_config, start, len(mapped)))
+        opened = _Opened(file)
+        size_bytes, first = opened.stamp.size_bytes, opened.mapped[: tensors.LENGTH_BYTES]
+        header = opened.mapped[: tensors.LENGTH_BYTES + tensors.header_length(first, size_bytes)]
+        check = _check if len(header) > _REMEMBERED_HEADER_BYTES else _check_once
+        return cls(opened, check(raw_config, header, size_bytes))
 
     def identity(self, checks: FileChecks | None = None) -> AdapterIdentity:
         """The adapter's identity, once every value is known to be finite.
@@ -82,19 +80,20 @@ class AdapterFiles:
         known = checks.get(_FINITE, self._stamp) if checks else None
         if known is not None:
             self._identity = AdapterIdentity.parse(known)
-        else:
-            _require_finite(self.adapter.header, self.tensors())
-            self._identity = self._hashed()
-            self.require_unchanged()
-            if checks:
-                checks.put(_FINITE, self._stamp, str(self._identity))
+            return self._identity
+        require_finite(self.tensors())
+        self._identity = self._hashed()
+        if not self._opened.look().is_of(self._stamp):
+            raise self._opened.changed()
+        if checks:
+            checks.put(_FINITE, self._stamp, str(self._identity))
         return self._identity
 
     def tensors(self) -> dict[str, Any]:
         """The tensors under their own names, mapped: their bytes are read where they are used."""
         import torch
 
-        raw, header = torch.frombuffer(self._mapped, dtype=torch.uint8), self.adapter.header
+        raw, header = torch.frombuffer(self._opened.mapped, dtype=torch.uint8), self.adapter.header
         flat: dict[str, Any] = {}
         state = {}
         for tensor in header.tensors:
@@ -118,41 +117,47 @@ class AdapterFiles:
         Raises:
             IntegrityError: it was written into.
         """
-        try:
-            now = Stamp.of(self._file)
-        except OSError:
-            return
-        same_file = (now.device, now.inode) == (self._stamp.device, self._stamp.inode)
-        if not same_file or now.is_of(self._stamp):
+        now = self._opened.look()
+        if now.is_of(self._stamp):
             return
         # A link or another mode changes the times as well: the bytes decide. A file that became
         # shorter must not be touched, as reading behind its end kills the process.
         if now.size_bytes != self._stamp.size_bytes or self._hashed() != self._identity:
-            raise IntegrityError(
-                f"{self._file.parent.name}/{self._file.name} was written into while it was in use",
-                hint="unmount it, and pull the cube again",
-            )
+            raise self._opened.changed()
         self._stamp = now
 
     def _hashed(self) -> AdapterIdentity:
-        with memoryview(self._mapped) as view:
+        with memoryview(self._opened.mapped) as view:
             return parametric.adapter_identity(hashed_tensors(view))
 
 
-def _map(file: Path) -> tuple[mmap.mmap, Stamp]:
-    """The content of `file`, a private copy of whatever would be written; and what the file looks like.
+class _Opened:
+    """A file, mapped as a private copy of whatever would be written to it, and how it looked then.
 
     A stamp is waited for that any later change makes another.
     """
-    require_file(file)
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        stamp = Stamp.settled(descriptor)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not stamp.size_bytes:
-            tensors.header_length(b"", 0)
-        return mmap.mmap(descriptor, stamp.size_bytes, access=mmap.ACCESS_COPY), stamp
-    finally:
-        os.close(descriptor)
+
+    def __init__(self, file: Path) -> None:
+        require_file(file)
+        self._name = f"{file.parent.name}/{file.name}"
+        self._descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        weakref.finalize(self, os.close, self._descriptor)
+        self.stamp = Stamp.settled(self._descriptor)
+        is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        if not is_file or not self.stamp.size_bytes:
+            raise tensors.rejected(Rejection.TRUNCATED, f"{self._name} is empty, or no file")
+        self.mapped = mmap.mmap(self._descriptor, self.stamp.size_bytes, access=mmap.ACCESS_COPY)
+
+    def look(self) -> Stamp:
+        """How the file looks now, also if another one has taken its name."""
+        return Stamp.of(self._descriptor)
+
+    def changed(self) -> IntegrityError:
+        """The error that says that the file was changed."""
+        return IntegrityError(
+            f"{self._name} was written into while it was in use",
+            hint="unmount it, and pull the cube again",
+        )
 
 
 def _check(config: bytes, header: bytes, file_bytes: int) -> Adapter:
@@ -165,14 +170,14 @@ def _check_once(config: bytes, header: bytes, file_bytes: int) -> Adapter:
     return _check(config, header, file_bytes)
 
 
-def _require_finite(header: Header, state: Mapping[str, Any]) -> None:
+def require_finite(state: Mapping[str, Any]) -> None:
+    """Refuse NaN and infinity in the tensors of `state`.
+
+    Raises:
+        InvalidTensorsError: names the first tensor that holds some.
+    """
     import torch
 
-    for tensor in header.tensors:
-        if not tensor.size_bytes:
-            continue
-        low, high = torch.aminmax(state[tensor.name])
-        if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise tensors.rejected(
-                Rejection.NOT_FINITE, f"{tensor.name[:200]!r} holds NaN or infinity"
-            )
+    for name, tensor in state.items():
+        if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
+            raise tensors.rejected(Rejection.NOT_FINITE, f"{name[:200]!r} holds NaN or infinity")

@@ -62,8 +62,12 @@ def mount_lora(
     name = f"memcube_{files.identity(checks).root.hex()[:16]}"
     tensors = files.tensors()
     mounted = MountedLora(adapter, verdict, name, tensors, AdapterStack.of(model), files)
-    mounted.mount(model)
-    return mounted
+    try:
+        mounted.mount()
+        return mounted
+    except BaseException:
+        mounted.unmount()
+        raise
 
 
 class MountedLora:
@@ -89,21 +93,28 @@ class MountedLora:
         self._files = files
         self._is_mounted = False
 
-    def mount(self, model: Any) -> None:
-        """Put it on `model`; see `mount_lora`.
+    @property
+    def is_file(self) -> bool:
+        """Whether its tensors are those of a file."""
+        return self._files is not None
+
+    def mount(self) -> None:
+        """Put it on the model of its stack; see `mount_lora`.
 
         Raises:
             ConflictError: the same adapter is mounted already.
             IncompatibleError: peft took the adapter otherwise than it is.
         """
+        model = self.stack.model
         widen = any(tensor.dtype != model.dtype for tensor in self.tensors.values())
 
         def config() -> Any:
             return _peft_config(self.adapter, model)
 
-        in_slot = self.stack.mount(self.name, self.adapter, self.tensors, config, widen=widen)
+        self.stack.require_free(self.name)
         self._is_mounted = True
         try:
+            in_slot = self.stack.mount(self.name, self.adapter, self.tensors, config, widen=widen)
             if not in_slot and not _is_held(self.tensors, adapter_tensors(model, self.name)):
                 raise IncompatibleError(
                     "peft did not take this adapter as it is: tensors were left out, added or narrowed",
@@ -127,9 +138,9 @@ class MountedLora:
 
     def unmount(self) -> None:
         """Take the adapter off: weights, state_dict keys and module classes are as before."""
-        mounted, self._is_mounted = self._is_mounted, False
-        if mounted:
+        if self._is_mounted:
             self.stack.unmount(self.name)
+            self._is_mounted = False
             self.tensors, self._files = {}, None
 
     def __enter__(self) -> Self:

@@ -1,8 +1,8 @@
 """Slots: what peft builds for one adapter, kept after the adapter is gone, to be filled again.
 
-Building it takes peft a few hundred milliseconds; pointing a slot at other tensors takes a few. A slot
-fits every adapter with the same rank in the same modules. Nothing in a pool refers to the model or
-holds a tensor, so both are freed when their user lets them go.
+Building it takes peft a few hundred milliseconds; pointing a slot at other tensors takes a few. What
+peft builds for a module serves every later adapter of that module, whatever its rank, scale and type.
+Nothing in a pool refers to the model or holds a tensor, so both are freed when their user lets them go.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from memcube_protocol.parametric import Adapter
+from memcube_protocol.parametric import PEFT_PREFIX, Adapter
 
-Ranks = tuple[tuple[str, int], ...]
-"""The rank of each module that an adapter changes, by full path: what has to be equal."""
-
-_FREE_SLOTS: Final = 16
+_FREE_PARTS: Final = 16
 _HALVES: Final = ("lora_A", "lora_B")
 
 
@@ -25,17 +22,16 @@ _HALVES: Final = ("lora_A", "lora_B")
 class Slot:
     """What peft keeps of one adapter in each layer, by module path and then by attribute of the layer."""
 
-    ranks: Ranks
     parts: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, adapter: Adapter, name: str, layers: Mapping[str, Any]) -> Self:
+    def of(cls, name: str, layers: Mapping[str, Any]) -> Self:
         """The slot that the adapter called `name` fills now; it stays in the `layers`."""
         parts = {}
         for path, layer in layers.items():
             held = ((attribute, getattr(layer, attribute)) for attribute in _attributes(layer))
             parts[path] = {key: values[name] for key, values in held if name in values}
-        return cls(ranks_of(adapter), parts)
+        return cls(parts)
 
     def fill(
         self, adapter: Adapter, name: str, layers: Mapping[str, Any], state: Mapping[str, Any]
@@ -44,14 +40,16 @@ class Slot:
         from torch.nn import Parameter
 
         config = adapter.config
-        for path, layer in layers.items():
-            part = self.parts[path]
-            for half in _HALVES:
-                tensor = state[f"{path}.{half}.weight"]
-                part[half].weight = Parameter(tensor, requires_grad=False)
+        for module in adapter.modules:
+            layer, part = layers[module.path], self.parts[module.path]
+            down, up = (part[half] for half in _HALVES)
+            down.out_features = up.in_features = module.rank
+            down.weight = Parameter(state[f"{module.path}.lora_A.weight"], requires_grad=False)
+            up.weight = Parameter(state[f"{module.path}.lora_B.weight"], requires_grad=False)
             for attribute, value in part.items():
                 getattr(layer, attribute)[name] = value
-            layer.lora_alpha[name] = config.alpha_of(path)
+            layer.r[name] = module.rank
+            layer.lora_alpha[name] = config.alpha_of(module.path)
             layer.use_rslora[name] = config.rank_stabilised
             layer.set_scale(name, 1.0)
 
@@ -63,22 +61,15 @@ class Slot:
             for half in _HALVES:
                 part[half].weight = None
 
-    def another(self) -> Self:
-        """An empty slot like this one, which may be in use."""
-        parts = {
-            path: {key: _without_tensors(value) for key, value in part.items()}
-            for path, part in self.parts.items()
-        }
-        return type(self)(self.ranks, parts)
-
 
 class SlotPool:
-    """The empty slots of one model, and peft's layers for its modules, taken off the model."""
+    """Empty slots of one model, module by module, and peft's layers for its modules, taken off the model."""
 
     _pools: Final[weakref.WeakKeyDictionary[Any, SlotPool]] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
-        self._slots: list[Slot] = []
+        self._patterns: dict[str, Mapping[str, Any]] = {}
+        self._free: dict[str, list[Mapping[str, Any]]] = {}
         self._layers: dict[str, Any] = {}
 
     @classmethod
@@ -86,18 +77,27 @@ class SlotPool:
         """The pool of the model `base`; it lives as long as the model."""
         return cls._pools.setdefault(base, cls())
 
-    def take_slot(self, ranks: Ranks) -> Slot | None:
-        """An empty slot for adapters of these `ranks`, if one was kept."""
-        for slot in self._slots:
-            if slot.ranks == ranks:
-                self._slots.remove(slot)
-                return slot
-        return None
+    def learn(self, slot: Slot) -> None:
+        """Remember how peft built `slot`, which is in use."""
+        for path, part in slot.parts.items():
+            self._patterns.setdefault(path, _without_tensors(part))
+
+    def slot(self, paths: Iterable[str]) -> Slot | None:
+        """An empty slot for the modules at `paths`; None if peft has not built for one of them yet."""
+        parts = {}
+        for path in paths:
+            free, pattern = self._free.get(path), self._patterns.get(path)
+            if pattern is None:
+                return None
+            parts[path] = free.pop() if free else _without_tensors(pattern)
+        return Slot(parts)
 
     def keep_slot(self, slot: Slot) -> None:
-        """Keep an empty slot; the oldest of many goes."""
-        self._slots.append(slot)
-        del self._slots[:-_FREE_SLOTS]
+        """Keep an empty slot, up to a bound."""
+        for path, part in slot.parts.items():
+            free = self._free.setdefault(path, [])
+            if len(free) < _FREE_PARTS and all(part is not other for other in free):
+                free.append(part)
 
     def layer(self, path: str, module: Any) -> Any | None:
         """The kept layer that fits `module` at `path`, around nothing yet; None if there is none."""
@@ -125,17 +125,16 @@ def forget(layer: Any, name: str) -> None:
             del held[name]
 
 
-def ranks_of(adapter: Adapter) -> Ranks:
-    """What decides which slots fit `adapter`."""
-    return tuple((module.path, module.rank) for module in adapter.modules)
-
-
 def is_plain(adapter: Adapter, state: Mapping[str, Any]) -> bool:
-    """Whether `adapter` is nothing but two factors for each module; the tensors are without prefix."""
+    """Whether `adapter` with the tensors of `state` is nothing but two factors for each linear module."""
+    import torch
+
     factors = {
         f"{module.path}.lora_{half}.weight" for module in adapter.modules for half in ("A", "B")
     }
-    return not adapter.config.dora and factors == state.keys()
+    names = {name.removeprefix(PEFT_PREFIX) for name in state}
+    doubles = any(tensor.dtype == torch.float64 for tensor in state.values())
+    return not adapter.config.dora and not doubles and factors == names
 
 
 def is_linear(module: Any) -> bool:
@@ -160,8 +159,13 @@ def _attributes(layer: Any) -> tuple[str, ...]:
     return tuple(name for name in names if hasattr(getattr(layer, name), "keys"))
 
 
-def _without_tensors(value: Any) -> Any:
-    """A copy of a module of a slot that shares nothing with it; other values as they are."""
+def _without_tensors(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a slot like `part`, sharing no module with it."""
+    return {key: _twin(value) for key, value in part.items()}
+
+
+def _twin(value: Any) -> Any:
+    """A copy of a module without its weight; other values as they are."""
     from torch.nn import Module
 
     if not isinstance(value, Module):

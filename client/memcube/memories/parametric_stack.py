@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Self
 
-from memcube_protocol.errors import ConflictError, NotFoundError, UnsupportedError
+from memcube_protocol.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from memcube_protocol.parametric import PEFT_PREFIX, Adapter
 
 from memcube.memories.parametric_slots import (
@@ -16,7 +17,6 @@ from memcube.memories.parametric_slots import (
     is_linear,
     is_linear_layer,
     is_plain,
-    ranks_of,
 )
 
 _ATTRIBUTE: Final = "_memcube_adapter_stack"
@@ -33,6 +33,7 @@ class AdapterStack:
     """
 
     def __init__(self, model: Any) -> None:
+        self.model = model
         self._base: Any = base_of(model)
         self._before = _Snapshot(self._base, model)
         self._given = model is not self._base
@@ -43,6 +44,7 @@ class AdapterStack:
         )
         self._pool = SlotPool.of(self._base)
         self._adapters: dict[str, Adapter] = {}
+        self._configs: dict[str, Callable[[], Any]] = {}
         self._slots: dict[str, Slot] = {}
         self._gates: dict[str, float] = {}
         if not self._given and "peft_config" in vars(self._base):
@@ -62,6 +64,15 @@ class AdapterStack:
         """The mounted adapters that take part in a forward pass, each with the factor on its effect."""
         return dict(self._gates)
 
+    def require_free(self, name: str) -> None:
+        """Refuse the `name` of an adapter that is mounted.
+
+        Raises:
+            ConflictError: it is.
+        """
+        if name in self._adapters:
+            raise ConflictError("this adapter is mounted already", hint="unmount it first")
+
     def mount(
         self,
         name: str,
@@ -79,14 +90,13 @@ class AdapterStack:
         Raises:
             ConflictError: it is mounted already.
         """
-        if name in self._adapters:
-            raise ConflictError("this adapter is mounted already", hint="unmount it first")
+        self.require_free(name)
         try:
             vars(self._base)[_ATTRIBUTE] = self
-            self._adapters[name] = adapter
+            self._adapters[name], self._configs[name] = adapter, config
             in_slot = self._fill(name, adapter, state, widen=widen)
             if not in_slot:
-                self._build(name, adapter, state, config, widen=widen)
+                self._build(name, adapter, state, widen=widen)
             self._gates[name] = 1.0
             self._activate()
         except BaseException:
@@ -95,7 +105,7 @@ class AdapterStack:
         return in_slot
 
     def unmount(self, name: str) -> None:
-        """Take the adapter `name` off; the last one leaves the model as it was before the first."""
+        """Take the adapter `name` off, if it is on; the last one leaves the model as it was before the first."""
         try:
             self._take_off(name)
         except KeyboardInterrupt:
@@ -114,7 +124,10 @@ class AdapterStack:
             self._delete(name)
         if self._peft:
             self._peft.peft_config.pop(name, None)
+        elif not self._given:  # peft was interrupted
+            vars(self._base).pop("peft_config", None)
         self._adapters.pop(name, None)
+        self._configs.pop(name, None)
         if last:
             self._restore()
         else:
@@ -127,11 +140,14 @@ class AdapterStack:
 
         Raises:
             NotFoundError: one of them is not mounted.
+            InvalidError: a factor is not finite.
             UnsupportedError: a factor on an adapter that is more than two factors a module.
         """
         for name, gate in gates.items():
             if name not in self._adapters:
                 raise NotFoundError(f"no adapter {name} is mounted", hint="mount it first")
+            if not math.isfinite(gate):
+                raise InvalidError(f"{gate} is no factor", hint="use a finite number")
             config = self._adapters[name].config
             if gate != 1.0 and (config.dora or config.modules_to_save):
                 raise UnsupportedError(
@@ -160,7 +176,7 @@ class AdapterStack:
         layers = self._linear_layers(adapter)
         if layers is None:
             return False
-        slot = self._pool.take_slot(ranks_of(adapter)) or self._twin(adapter)
+        slot = self._pool.slot(layers)
         if slot is None:
             return False
         self._slots[name] = slot
@@ -170,14 +186,6 @@ class AdapterStack:
         if self._before.was_training:
             self._base.eval()
         return True
-
-    def _twin(self, adapter: Adapter) -> Slot | None:
-        """A new slot like one in use, if one of the mounted adapters has the same ranks."""
-        ranks = ranks_of(adapter)
-        for slot in self._slots.values():
-            if slot.ranks == ranks:
-                return slot.another()
-        return None
 
     def _linear_layers(self, adapter: Adapter) -> dict[str, Any] | None:
         """The layer of peft for each module of `adapter`, in place or kept; None if one is missing or other."""
@@ -190,44 +198,33 @@ class AdapterStack:
             layers[module.path] = layer
         return layers
 
-    def _build(
-        self,
-        name: str,
-        adapter: Adapter,
-        state: Mapping[str, Any],
-        config: Callable[[], Any],
-        *,
-        widen: bool,
-    ) -> None:
+    def _build(self, name: str, adapter: Adapter, state: Mapping[str, Any], *, widen: bool) -> None:
         """Let peft put the adapter on; what it builds for a plain one is kept as a slot later."""
         from peft import set_peft_model_state_dict
 
-        self._add(name, config(), widen=widen)
+        self._add(name, widen=widen)
         set_peft_model_state_dict(
             self._peft, dict(state), adapter_name=name, low_cpu_mem_usage=not widen
         )
         self._peft.base_model.set_adapter([*self._active, *self._gates, name], inference_mode=True)
         layers = self._linear_layers(adapter)
         if not self._given and layers is not None and is_plain(adapter, state):
-            self._slots[name] = Slot.of(adapter, name, layers)
+            self._slots[name] = Slot.of(name, layers)
+            self._pool.learn(self._slots[name])
 
-    def _add(self, name: str, config: Any, *, widen: bool) -> None:
+    def _add(self, name: str, *, widen: bool) -> None:
         from peft import PeftModel
 
+        config = self._configs[name]()
+        options = {"low_cpu_mem_usage": not widen, "autocast_adapter_dtype": widen}
         if self._peft is None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", _PEFT_ASKS_OLD_NAME, FutureWarning)
-                self._peft = PeftModel(
-                    self._base,
-                    config,
-                    adapter_name=name,
-                    autocast_adapter_dtype=widen,
-                    low_cpu_mem_usage=not widen,
-                )
+                self._peft = PeftModel(self._base, config, adapter_name=name, **options)
         else:
-            self._peft.add_adapter(
-                name, config, low_cpu_mem_usage=not widen, autocast_adapter_dtype=widen
-            )
+            for other in self._slots.keys() - self._peft.peft_config.keys():
+                self._peft.peft_config[other] = self._configs[other]()
+            self._peft.add_adapter(name, config, **options)
         self._peft.eval()
 
     def _activate(self) -> None:
@@ -256,7 +253,7 @@ class AdapterStack:
         if not self._given:
             for path in self._before.modules:
                 layer = self._live(path)
-                if _is_tuned(layer) and is_linear_layer(layer):
+                if _is_tuned(layer) and is_linear_layer(layer) and not layer.lora_A:
                     self._pool.keep_layer(path, layer)
         self._before.restore()
         if self._given and self._active:

@@ -86,7 +86,7 @@ class FileChecks:
         Raises:
             StorageError: others can write the findings, so that they cannot be believed.
         """
-        self._require_ours()
+        self.require_ours()
         if not stamp.is_settled or not self._file.is_file():
             return None
         try:
@@ -126,7 +126,7 @@ class FileChecks:
         if not stamp.is_settled:
             return
         files.make_folder(self._file.parent)
-        self._require_ours()
+        self.require_ours()
         try:
             with closing(self._open()) as database, database:
                 database.execute(
@@ -151,7 +151,12 @@ class FileChecks:
             with suppress(OSError):
                 self._file.unlink()
 
-    def _require_ours(self) -> None:
+    def require_ours(self) -> None:
+        """Refuse findings that others can write.
+
+        Raises:
+            StorageError: another user owns them or their folder, or everybody may write there.
+        """
         files.require_ours(self._file.parent)
         files.require_ours(self._file)
 

@@ -22,13 +22,13 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.parametric import Base, Level, adapter_identity
+from support.adapters import adapted, footprint, logits
 from support.models import model_of
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
-IDS = [[1, 2, 3, 4]]
 KINDS: dict[str, dict[str, Any]] = {
     "all linear": {},
     "dora": {"use_dora": True},
@@ -41,32 +41,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "embedding": {"target_modules": ["embed_tokens", "v_proj"]},
     "one layer": {"target_modules": ["q_proj"], "layers_to_transform": [1]},
 }
-
-
-def adapted(dtype: str = "float32", seed: int = 1, **options: Any) -> Any:
-    """A PeftModel whose adapter changes the answers."""
-    values = {"target_modules": "all-linear", "r": 4, "init_lora_weights": False, **options}
-    config, model = peft.LoraConfig(**values), model_of(dtype=dtype)
-    torch.manual_seed(seed)
-    return peft.get_peft_model(model, config, autocast_adapter_dtype=False).eval()
-
-
-def logits(model: Any) -> Any:
-    with torch.inference_mode():
-        return model(input_ids=torch.tensor(IDS)).logits
-
-
-def footprint(model: Any) -> tuple[Any, ...]:
-    """Everything that mounting could leave behind."""
-    return (
-        live_identity(model),
-        list(model.state_dict()),
-        [(path, type(module), id(module)) for path, module in model.named_modules()],
-        [(tensor.data_ptr(), tensor.requires_grad) for tensor in model.parameters()],
-        [module.training for module in model.modules()],
-        set(vars(model)),
-        model.config.to_json_string(),
-    )
 
 
 @pytest.fixture(scope="module")
