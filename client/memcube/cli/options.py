@@ -131,8 +131,11 @@ def filters_of(filters: tuple[str, ...], model: str | None) -> tuple[str, ...]:
         return filters
     if Path(model).is_dir():
         from memcube.memories.model_identity import checkpoint_identity
+        from memcube.settings import Settings
+        from memcube.store.checks import CHECKS_FILE, FileChecks
 
-        model = str(checkpoint_identity(Path(model)))
+        checks = FileChecks(Settings.load().home / CHECKS_FILE)
+        model = str(checkpoint_identity(Path(model), checks=checks))
     return (*filters, f"model={model}")
 
 

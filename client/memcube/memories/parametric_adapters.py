@@ -45,18 +45,23 @@ class Adapters:
         self._mounted: dict[str, MountedLora] = {}
         self._descriptions: dict[str, str] = {}
 
-    def add(self, name: str, mounted: MountedLora, description: str = "") -> None:
-        """Take `mounted` in under `name`; `description` is what `route` finds it by.
+    def add(self, name: str, mounted: MountedLora, description: str = "", *, cube: str = "") -> str:
+        """Take `mounted` in under `name`, and give the name back; `route` finds it by `description`.
+
+        Where another has the name, `cube#name` takes its place.
 
         Raises:
-            ConflictError: another adapter has this name.
+            ConflictError: another adapter has this name as well.
         """
+        if name in self._mounted and cube:
+            name = f"{cube}#{name}"
         if name in self._mounted:
             raise ConflictError(
                 f"an adapter {name!r} is mounted already", hint="give it another name"
             )
         self._mounted[name] = mounted
         self._descriptions[name] = description
+        return name
 
     def list(self) -> tuple[AdapterState, ...]:
         """The adapters in the order of their mounting."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
 
     from memcube.memories.activation import MountedKv
+    from memcube.memories.parametric_adapters import Adapters
     from memcube.memories.plaintext_build import Records
 
 INDEXES: Final = "indexes"
@@ -51,6 +52,7 @@ class MemLoader:
         self.model = model
         self.tokenizer = tokenizer
         self.wishes = wishes
+        self.adapters: Adapters | None = None
         self.cache: MountedKv | None = None
         self.prefixes: list[tuple[str, str]] = []
         self.sources: dict[str, dict[Digest, CubeRecords]] = {}
@@ -97,6 +99,7 @@ class MemLoader:
             steps=tuple(self.steps),
             model=self.model,
             tokenizer=self.tokenizer,
+            adapters=self.adapters,
             cache=self.cache,
             prefixes=tuple(self.prefixes),
             overlay=overlay,
@@ -107,9 +110,9 @@ class MemLoader:
     def identity(self) -> BaseIdentity:
         """That of the model's base, computed once."""
         if self._identity is None:
-            from memcube.memories.model_identity import live_identity
+            from memcube.memories.known_identity import known_identity
 
-            self._identity = live_identity(self.model)
+            self._identity = known_identity(self.model)
         return self._identity
 
     def _records_of(self, chosen: Chosen) -> Findable | None:
@@ -135,14 +138,23 @@ class MemLoader:
 
     def _load_adapter(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         from memcube.memories.parametric import mount_lora
+        from memcube.memories.parametric_adapters import Adapters
+        from memcube.memories.parametric_routing import description_of
+        from memcube.store.checks import CHECKS_FILE, FileChecks
 
+        if self.adapters is None:
+            self.adapters = Adapters()
+            self.undo.callback(self.adapters.close)
         mounted = mount_lora(
             self._folder(chosen, memory),
             self.model,
             base_identity=self.identity,
             allow_unverified_base=self.wishes.allow_unverified_base,
+            checks=FileChecks(self.context.settings.home / CHECKS_FILE),
         )
         self.undo.callback(mounted.unmount)
+        about = description_of(chosen.verified.cube.config, memory)
+        self.adapters.add(memory.id, mounted, about, cube=chosen.name)
         return Step.MOUNTED, f"{mounted.verdict.level}: {mounted.verdict.why}"
 
     def _load_cache(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:

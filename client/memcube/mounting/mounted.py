@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
     from memcube.memories.activation import MountedKv
+    from memcube.memories.parametric_adapters import Adapters
     from memcube.memories.plaintext import Filters
 
 ANSWER_TOKENS: Final = 128
@@ -65,6 +66,7 @@ class Parts:
     steps: tuple[MountStep, ...]
     model: Any
     tokenizer: Any
+    adapters: Adapters | None
     cache: MountedKv | None
     prefixes: tuple[tuple[str, str], ...]
     overlay: Overlay | None
@@ -103,6 +105,13 @@ class MountedMemory:
         """Whether there is a model to ask."""
         parts = self._open()
         return parts.model is not None and parts.tokenizer is not None
+
+    @property
+    def adapters(self) -> Adapters:
+        """The mounted LoRA adapters, to list, switch, combine and route; none without a model."""
+        from memcube.memories.parametric_adapters import Adapters
+
+        return self._open().adapters or Adapters()
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:

@@ -5,7 +5,9 @@
 
 A finding belongs to device, inode, size, time of modification and time of change in nanoseconds: a
 program can set the one time back, but not the other. A file is only believed to be unchanged from a
-stamp on that is older than a tick of the file system's clock, so that a later change shows.
+stamp on that is older than a tick of the file system's clock, so that a later change shows; and no
+longer than the machine runs, so that damage by a crash is found (as `marks` has it for the store's
+blobs, of which each digest has one file).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from memcube.store import files
+from memcube.store.marks import boot_id
 
 CHECKS_FILE: Final = "checks.sqlite"
 """Where the findings lie below the client's home."""
@@ -29,7 +32,7 @@ _FINDINGS: Final = 4096
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS finding (
     kind TEXT, device TEXT, inode TEXT, size INTEGER, modified_ns INTEGER, changed_ns INTEGER,
-    value TEXT NOT NULL, PRIMARY KEY (kind, device, inode)
+    boot TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, device, inode)
 )"""
 
 
@@ -93,7 +96,7 @@ class FileChecks:
             with closing(self._open()) as database:
                 row = database.execute(
                     "SELECT value FROM finding WHERE kind = ? AND device = ? AND inode = ?"
-                    " AND size = ? AND modified_ns = ? AND changed_ns = ?",
+                    " AND size = ? AND modified_ns = ? AND changed_ns = ? AND boot = ?",
                     (kind, *_columns(stamp)),
                 ).fetchone()
         except sqlite3.Error as error:
@@ -130,7 +133,7 @@ class FileChecks:
         try:
             with closing(self._open()) as database, database:
                 database.execute(
-                    "INSERT OR REPLACE INTO finding VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO finding VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (kind, *_columns(stamp), value),
                 )
                 database.execute(
@@ -163,4 +166,4 @@ class FileChecks:
 
 def _columns(stamp: Stamp) -> tuple[str | int, ...]:
     """Device and inode as text: both have 64 bits without a sign, which SQLite's integers lack."""
-    return str(stamp.device), str(stamp.inode), *stamp[2:5]
+    return str(stamp.device), str(stamp.inode), *stamp[2:5], boot_id()

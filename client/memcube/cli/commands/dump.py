@@ -56,7 +56,10 @@ def dump(
     from memcube.dumper import MemDumper
     from memcube.memories.checkpoint import load_checkpoint
     from memcube.memories.model_identity import checkpoint_identity
+    from memcube.settings import Settings
+    from memcube.store.checks import CHECKS_FILE, FileChecks
 
+    checks = FileChecks(Settings.load().home / CHECKS_FILE)
     dumper = MemDumper(folder)
     if text:
         assert model
@@ -69,7 +72,7 @@ def dump(
         path = dumper.add_lora(
             adapter,
             memory_id=memory,
-            base_identity=checkpoint_identity(model) if model else None,
+            base_identity=checkpoint_identity(model, checks=checks) if model else None,
             inputs={given.name: given for given in inputs},
         )
     kind = "KV cache" if text else "adapter"

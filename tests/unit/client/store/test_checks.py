@@ -80,6 +80,16 @@ def test_a_file_that_was_changed_is_looked_at_again(change, checks, file) -> Non
     assert find.times == 2
 
 
+def test_a_file_is_looked_at_again_after_the_machine_was_started_anew(
+    checks, file, monkeypatch
+) -> None:
+    find = Counted(file)
+    checks.remembered("text", file, find)
+    monkeypatch.setattr("memcube.store.checks.boot_id", lambda: "another")
+    assert checks.remembered("text", file, find) == "content"
+    assert find.times == 2
+
+
 def test_a_change_within_one_tick_of_the_clock_shows(checks, file) -> None:
     for number in range(6):
         written_in_place(file)
