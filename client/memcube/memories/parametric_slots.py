@@ -46,12 +46,14 @@ class Slot:
             down.out_features = up.in_features = module.rank
             down.weight = Parameter(state[f"{module.path}.lora_A.weight"], requires_grad=False)
             up.weight = Parameter(state[f"{module.path}.lora_B.weight"], requires_grad=False)
+            own = {
+                "r": module.rank,
+                "lora_alpha": config.alpha_of(module.path),
+                "scaling": config.scale_of(module.path),
+                "use_rslora": config.rank_stabilised,
+            }
             for attribute, value in part.items():
-                getattr(layer, attribute)[name] = value
-            layer.r[name] = module.rank
-            layer.lora_alpha[name] = config.alpha_of(module.path)
-            layer.use_rslora[name] = config.rank_stabilised
-            layer.set_scale(name, 1.0)
+                getattr(layer, attribute)[name] = own.get(attribute, value)
 
     def empty(self, name: str, layers: Iterable[Any]) -> None:
         """Take the adapter called `name` out of the `layers`, and let its tensors go."""
@@ -170,7 +172,8 @@ def _twin(value: Any) -> Any:
 
     if not isinstance(value, Module):
         return value
-    twin = type(value).__new__(type(value))
+    kind: Any = type(value)
+    twin = kind.__new__(kind)
     vars(twin).update(
         {key: item.copy() if isinstance(item, dict) else item for key, item in vars(value).items()}
     )

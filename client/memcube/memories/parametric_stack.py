@@ -165,8 +165,10 @@ class AdapterStack:
         changed = {name for name, gate in gates.items() if self._gates.get(name) != gate}
         self._gates = gates
         for name in changed:
-            for module in self._adapters[name].modules:
-                self._live(module.path).set_scale(name, gates[name])
+            adapter = self._adapters[name]
+            for module in adapter.modules:
+                scale = adapter.config.scale_of(module.path)
+                self._live(module.path).scaling[name] = gates[name] * scale
         self._activate()
 
     def _fill(self, name: str, adapter: Adapter, state: Mapping[str, Any], *, widen: bool) -> bool:

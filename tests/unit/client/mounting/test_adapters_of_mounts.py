@@ -1,0 +1,71 @@
+"""The adapters of mounted cubes: named by memory, described by their cubes, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from memcube.client import Client
+from memcube.dumper import MemDumper
+from memcube.memories import parametric_files
+from memcube.settings import Settings
+from support.adapters import adapted, footprint, logits
+from support.models import model_of, tokenizer_of
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+
+CUBES = {
+    "alice/law": ("Contracts, leases and claims", 1),
+    "bob/heart": ("Arrhythmia and its drugs", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory) -> Iterator[Client]:
+    home = tmp_path_factory.mktemp("home")
+    with Client(Settings.load({"MEMCUBE_HOME": str(home), "MEMCUBE_KEYRING": "0"})) as client:
+        for name, (summary, seed) in CUBES.items():
+            dumper = MemDumper(home / "cubes" / name, name=name, version="1.0.0")
+            dumper.add_lora(adapted(seed=seed), memory_id="expert")
+            toml = dumper.folder / "memcube.toml"
+            toml.write_text(f'{toml.read_text()}summary = "{summary}"\n')
+            client.pack(dumper.folder)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return model_of()
+
+
+def test_experts_of_several_cubes_take_the_questions_that_are_theirs(client, model) -> None:
+    before = footprint(model)
+    with client.mount(list(CUBES), model=model, tokenizer=tokenizer_of()) as memory:
+        first, second = (state.name for state in memory.adapters.list())
+        assert first == "expert"
+        assert second.endswith("bob/heart:1.0.0#expert")
+        for question, seed, name in (("two leases", 1, first), ("drugs", 2, second)):
+            (choice,) = memory.adapters.route(question)
+            assert choice.name == name
+            assert torch.equal(logits(model), logits(adapted(seed=seed)))
+        memory.adapters.combine({first: 0.5, second: 0.5})
+    assert footprint(model) == before
+
+
+def test_a_second_mount_reads_no_adapter_through(client, model, monkeypatch) -> None:
+    client.mount("alice/law", model=model, tokenizer=tokenizer_of()).close()
+    monkeypatch.setattr(parametric_files, "require_finite", None)
+    with client.mount("alice/law", model=model, tokenizer=tokenizer_of()) as memory:
+        assert memory.adapters.list()[0].level == "exact"
+        assert torch.equal(logits(model), logits(adapted(seed=1)))
+
+
+def test_without_a_model_there_are_no_adapters_to_speak_of(client, tmp_path) -> None:
+    dumper = MemDumper(tmp_path / "cube", name="alice/notes", version="1.0.0")
+    dumper.add_records(["The ferry leaves at nine."])
+    client.pack(dumper.folder)
+    with client.mount("alice/notes") as memory:
+        assert memory.adapters.list() == ()
