@@ -95,9 +95,9 @@ class AdapterFiles:
 
         raw, header = torch.frombuffer(self._opened.mapped, dtype=torch.uint8), self.adapter.header
         flat: dict[str, Any] = {}
-        state = {}
+        state, dtypes = {}, torch_dtypes()
         for tensor in header.tensors:
-            width, dtype = tensors.DTYPE_BYTES[tensor.dtype], torch_dtypes()[tensor.dtype]
+            width, dtype = tensors.DTYPE_BYTES[tensor.dtype], dtypes[tensor.dtype]
             start, stop = header.range_of(tensor)
             if start % width:
                 part = raw[start:stop].clone().view(dtype)

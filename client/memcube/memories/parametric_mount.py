@@ -106,7 +106,7 @@ class MountedLora:
             IncompatibleError: peft took the adapter otherwise than it is.
         """
         model = self.stack.model
-        widen = any(tensor.dtype != model.dtype for tensor in self.tensors.values())
+        widen = {tensor.dtype for tensor in self.tensors.values()} != {model.dtype}
 
         def config() -> Any:
             return _peft_config(self.adapter, model)
@@ -158,16 +158,21 @@ class MountedLora:
 def module_shapes(model: Any) -> dict[str, tuple[int, int]]:
     """[out, in] of every module of the base of `model` that an adapter can change, by full path."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    shapes: dict[str, tuple[int, int]] = {}
-    for path, module in base.named_modules():
-        own = module.get_base_layer() if hasattr(module, "get_base_layer") else module
-        if hasattr(own, "in_features") and hasattr(own, "out_features"):
-            shapes[path] = (own.out_features, own.in_features)
-        elif hasattr(own, "num_embeddings") and hasattr(own, "embedding_dim"):
-            shapes[path] = (own.embedding_dim, own.num_embeddings)
-        elif hasattr(own, "nf") and hasattr(own, "weight"):
-            shapes[path] = (own.nf, own.weight.shape[0])
-    return shapes
+    shapes = {path: _shape(module) for path, module in base.named_modules()}
+    return {path: shape for path, shape in shapes.items() if shape}
+
+
+def _shape(module: Any) -> tuple[int, int] | None:
+    own = module.get_base_layer() if hasattr(type(module), "get_base_layer") else module
+    if not own._parameters and not own._buffers:
+        return None  # a container; asking torch for what it lacks is slow
+    if hasattr(own, "in_features") and hasattr(own, "out_features"):
+        return own.out_features, own.in_features
+    if hasattr(own, "num_embeddings") and hasattr(own, "embedding_dim"):
+        return own.embedding_dim, own.num_embeddings
+    if hasattr(own, "nf") and hasattr(own, "weight"):
+        return own.nf, own.weight.shape[0]
+    return None
 
 
 def model_form(model: Any) -> str:

@@ -42,10 +42,12 @@ class Slot:
         config = adapter.config
         for module in adapter.modules:
             layer, part = layers[module.path], self.parts[module.path]
-            down, up = (part[half] for half in _HALVES)
-            down.out_features = up.in_features = module.rank
-            down.weight = Parameter(state[f"{module.path}.lora_A.weight"], requires_grad=False)
-            up.weight = Parameter(state[f"{module.path}.lora_B.weight"], requires_grad=False)
+            for half in _HALVES:
+                tensor = state[f"{module.path}.{half}.weight"]
+                # What `part[half].weight = …` comes to, at a tenth of its time.
+                part[half]._parameters["weight"] = Parameter(tensor, requires_grad=False)
+            if part["lora_A"].out_features != module.rank:
+                part["lora_A"].out_features = part["lora_B"].in_features = module.rank
             own = {
                 "r": module.rank,
                 "lora_alpha": config.alpha_of(module.path),
@@ -61,7 +63,7 @@ class Slot:
             forget(layer, name)
         for part in self.parts.values():
             for half in _HALVES:
-                part[half].weight = None
+                part[half]._parameters["weight"] = None
 
 
 class SlotPool:
@@ -115,7 +117,7 @@ class SlotPool:
     def let_go(self) -> None:
         """Forget the modules that the kept layers were around: they are the model's."""
         for layer in self._layers.values():
-            layer.base_layer = None
+            layer._modules["base_layer"] = None
             layer._active_adapter = []
 
 
@@ -145,7 +147,8 @@ def is_linear(module: Any) -> bool:
 
     if type(module) is not torch.nn.Linear:
         return False
-    return type(module.weight) is torch.nn.Parameter and not module.weight.is_meta
+    weight = module._parameters["weight"]
+    return type(weight) is torch.nn.Parameter and not weight.is_meta
 
 
 def is_linear_layer(layer: Any) -> bool:
@@ -178,5 +181,5 @@ def _twin(value: Any) -> Any:
         {key: item.copy() if isinstance(item, dict) else item for key, item in vars(value).items()}
     )
     if "weight" in twin._parameters:
-        twin.weight = None
+        twin._parameters["weight"] = None
     return twin

@@ -217,6 +217,7 @@ class AdapterStack:
     def _add(self, name: str, *, widen: bool) -> None:
         from peft import PeftModel
 
+        self._before.note_flags()
         config = self._configs[name]()
         options = {"low_cpu_mem_usage": not widen, "autocast_adapter_dtype": widen}
         if self._peft is None:
@@ -277,9 +278,9 @@ class AdapterStack:
         """Put peft's `layer` around the module at `path`, if it is not there yet."""
         live = self._live(path)
         if live is not layer:
-            layer.base_layer = live
             parent, _, name = path.rpartition(".")
-            setattr(self._before.modules[parent], name, layer)
+            layer._modules["base_layer"] = live
+            self._before.modules[parent]._modules[name] = layer
 
 
 class _Snapshot:
@@ -291,15 +292,21 @@ class _Snapshot:
         modules = self.modules.values() if model is base else model.modules()
         self._training = [(module, module.training) for module in modules]
         self.was_training = any(training for _, training in self._training)
-        self._gradients = [(tensor, tensor.requires_grad) for tensor in base.parameters()]
+        self._trainable: list[Any] = []
         self._peft_config = vars(base).get("peft_config", _ABSENT)
         self._parallelism = getattr(base.config, "pretraining_tp", _ABSENT)
+
+    def note_flags(self) -> None:
+        """Remember what is trainable, before peft freezes it."""
+        self._trainable = self._trainable or [
+            tensor for tensor in self._base.parameters() if tensor.requires_grad
+        ]
 
     def restore(self) -> None:
         """Put every module back where it was, the outermost first, then the flags."""
         for path, module in self.modules.items():
             parent_path, _, name = path.rpartition(".")
-            if path and getattr(self.modules[parent_path], name) is not module:
+            if path and self.modules[parent_path]._modules[name] is not module:
                 setattr(self.modules[parent_path], name, module)
         if self._peft_config is _ABSENT:
             vars(self._base).pop("peft_config", None)
@@ -308,11 +315,12 @@ class _Snapshot:
         self.restore_flags()
 
     def restore_flags(self) -> None:
-        """Training mode of every module and gradients of every parameter, as they were."""
+        """Training mode of every module, and what was trainable, as they were."""
         for module, training in self._training:
-            module.training = training
-        for tensor, gradient in self._gradients:
-            tensor.requires_grad_(gradient)
+            if module.training != training:
+                module.training = training
+        for tensor in self._trainable:
+            tensor.requires_grad_(True)
 
 
 def base_of(model: Any) -> Any:
@@ -327,9 +335,11 @@ def _placed(state: Mapping[str, Any], layers: Mapping[str, Any], *, widen: bool)
     placed = {}
     for key, tensor in state.items():
         name = key.removeprefix(PEFT_PREFIX)
-        weight = layers[name.rpartition(".lora_")[0]].base_layer.weight
+        device = layers[name.rpartition(".lora_")[0]].base_layer.weight.device
         narrow = widen and tensor.dtype in (torch.bfloat16, torch.float16)
-        placed[name] = tensor.to(weight.device, torch.float32 if narrow else tensor.dtype)
+        if narrow or tensor.device != device:
+            tensor = tensor.to(device, torch.float32 if narrow else tensor.dtype)  # noqa: PLW2901
+        placed[name] = tensor
     return placed
 
 
