@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
@@ -19,7 +20,7 @@ from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hit, Hits, Ranking, fuse
 from memcube.mounting.sources import Findable, Overlay
-from memcube.mounting.steps import MountStep
+from memcube.mounting.steps import MountStep, Step
 from memcube.trust import location_of
 from memcube.usage import Usage, Use
 
@@ -35,6 +36,7 @@ OVERLAY_PRIORITY: Final = 2
 """What the user's own memories weigh beside those of cubes: as much as a cube of normal priority."""
 
 _CONTEXT_HITS: Final = 50
+_WHOLE: Final = frozenset({Step.MOUNTED, Step.REBUILT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,13 @@ class MountedMemory:
         self._usage = usage or Usage(None)
         self._ceiling = ceiling
         self._locations = {cube.name: location_of(cube.verified.reference) for cube in self.cubes}
+        texts = {memory for memory, _ in parts.prefixes}
+        self._always = [
+            Use.of_memory(self._locations[step.cube], step.memory)
+            for step in self.steps
+            if step.kind != PLAINTEXT
+            and (step.step in _WHOLE or (step.step is Step.TEXT and step.memory in texts))
+        ]
         for cube in self.cubes:
             self._usage.mounted(self._locations[cube.name], str(cube.verified.cube.digest))
 
@@ -192,7 +201,7 @@ class MountedMemory:
             cubes=[hit.cube for hit in hits] if several else None,
             told=told.append,
         )
-        self._usage.answered(self._used(hits[position] for position in told))
+        self._usage.answered(self._always + self._used(hits[position] for position in told))
         return text
 
     def generate(
@@ -219,6 +228,8 @@ class MountedMemory:
 
         parts = self._open()
         found = self.context(question) if context is None else context
+        if context is not None:
+            self._usage.answered(self._always)
         return generate(
             parts.model,
             parts.tokenizer,

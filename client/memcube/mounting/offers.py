@@ -20,6 +20,8 @@ from memcube.mounting.planning import Circumstances, Misfit, Offer, Plan, plan
 from memcube.profiles import Profile
 from memcube.rules import mount_rulings
 from memcube.speeds import Speeds
+from memcube.trust import location_of
+from memcube.usage import Usage
 
 if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
@@ -115,8 +117,18 @@ class Planning:
 
     def _offers(self, cubes: Sequence[Chosen]) -> Iterator[tuple[Memory, Offer]]:
         for chosen in cubes:
-            for memory in chosen.memories():
-                yield memory, self._offer(chosen, memory)
+            answers = self._answers(chosen)
+            # Of the KV caches of one cube, the one in use stays the prefix.
+            for memory in sorted(chosen.memories(), key=lambda one: -answers.get(one.id, 0)):
+                offer = self._offer(chosen, memory)
+                yield memory, replace(offer, answers=answers.get(memory.id, 0))
+
+    def _answers(self, chosen: Chosen) -> dict[str, int]:
+        """How many answers were given here with each KV cache of the cube."""
+        caches = [memory.id for memory in chosen.memories() if memory.kind == ACTIVATION]
+        location = location_of(chosen.verified.reference)
+        used = Usage.of(self._context.settings).memories(location, caches) if caches else {}
+        return {memory: use.answers for memory, use in used.items()}
 
     def _offer(self, chosen: Chosen, memory: Memory) -> Offer:
         store, files = self._context.store, chosen.files_of(memory)

@@ -60,7 +60,7 @@ class Offer:
     send. `warm_share` of what is here lies in the page cache. `tokens` is the length of a KV cache,
     `records` the number of records. `has_text` says whether a KV cache carries its source text: None
     where that is not known before its manifest is here. `forbidden` is why the cube's own rules forbid
-    that it is mounted.
+    that it is mounted. `answers` is how many were given with it on this machine.
     """
 
     cube: str
@@ -75,6 +75,7 @@ class Offer:
     has_text: bool | None = None
     misfit: Misfit | None = None
     forbidden: str | None = None
+    answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class _Planner:
             return self._prefilled(offer, f"it does not fit ({offer.misfit.why})")
         load_s, loading = self._loading(offer)
         prefill_s = self._prefill_s(offer)
-        told = f"{loading}; {self._compared(offer, load_s, prefill_s)}"
+        told = f"{loading}; {self._compared(offer, load_s, prefill_s)}{_used(offer)}"
         if not offer.has_text or prefill_s is None or load_s is None:
             return Planned(offer, Act.LOAD, told, offer.absent_bytes, load_s)
         if load_s - prefill_s > SAVING_S:
@@ -257,6 +258,10 @@ def _timed(size_bytes: int, where: str, rate: Rate | None) -> str:
 def _refused(offer: Offer) -> Planned:
     assert offer.misfit is not None
     return Planned(offer, Act.LEAVE, offer.misfit.why)
+
+
+def _used(offer: Offer) -> str:
+    return f"; used for {count_text(offer.answers, 'answer')} here" if offer.answers else ""
 
 
 def _unknown_text(offer: Offer) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 
+MEMORY: Final = "memory "
 HALF_LIFE_DAYS: Final = 30.0
 """After so many days without use a memory counts half."""
 
@@ -18,6 +19,11 @@ class Use:
     cube: str
     record: str
     score: float = 0.0
+
+    @classmethod
+    def of_memory(cls, cube: str, memory: str) -> Self:
+        """The use of a whole KV or LoRA memory. No record is called so: their ids hold no space."""
+        return cls(cube, f"{MEMORY}{memory}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Final, Self
 from memcube_protocol.errors import StorageError
 
 from memcube.settings import Settings
-from memcube.usage.indicators import CubeUse, RecordUse, Use
+from memcube.usage.indicators import MEMORY, CubeUse, RecordUse, Use
 from memcube.usage.sidecar import Portion, Sidecar
 
 PORTION: Final = 64
@@ -81,6 +81,11 @@ class Usage:
         except StorageError:
             return {}
         return {use.record: use for use in found}
+
+    def memories(self, cube: str, ids: Iterable[str]) -> Mapping[str, RecordUse]:
+        """How those KV and LoRA memories of `ids` are used that ever were; for planners."""
+        found = self.records(cube, [Use.of_memory(cube, one).record for one in ids])
+        return {use.record.removeprefix(MEMORY): use for use in found.values()}
 
     def flush(self) -> None:
         """Write what was gathered, if that can be done at once."""

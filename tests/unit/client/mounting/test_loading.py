@@ -221,3 +221,21 @@ def test_only_what_fits_a_checkpoint_is_chosen(
     filters = filters_of((), str(tmp_path / "checkpoint"))
     chosen = {file.memory for file in client.open("alice/notes", filters=filters).files}
     assert chosen == {"plaintext", "own"}
+
+
+def test_the_cache_that_answers_were_given_with_stays_the_prefix(
+    client: Client, dumper: MemDumper, model: Any, tokenizer: Any
+) -> None:
+    for memory_id, seed in (("alpha", 40), ("beta", 50)):
+        dumper.add_kv(model, tokenizer, memory_id=memory_id, text=text_of(seed))
+    client.pack(dumper.folder)
+    wanted = {"model": model, "tokenizer": tokenizer}
+    with client.mount("alice/notes", filters=["memory=beta"], **wanted) as memory:
+        memory.generate(QUESTION, context="", max_new_tokens=1)
+    with client.mount("alice/notes", **wanted) as memory:
+        steps = {step.memory: step.step for step in memory.steps}
+        assert (steps["beta"], steps["alpha"]) == (Step.MOUNTED, Step.TEXT)
+    choices = {
+        choice.offer.memory: choice for choice in client.plan("alice/notes", **wanted).choices
+    }
+    assert choices["beta"].why.endswith("used for 1 answer here")
