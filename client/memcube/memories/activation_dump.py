@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol import activation, limits, paths
 from memcube_protocol.activation import KvManifest, LayerShape, Source
@@ -17,10 +17,22 @@ from memcube_protocol.errors import ConflictError, UnsupportedError
 from memcube_protocol.identity import BaseIdentity
 
 from memcube.memories import making
-from memcube.memories.activation import FOLDER, GIVEN, ids_of, no_kv, require_attention
-from memcube.memories.activation_key import model_key, special_tokens
-from memcube.memories.kv_storage import stored
+from memcube.memories.activation import FOLDER
+from memcube.memories.activation_key import model_key
+from memcube.memories.kv_capture import attention_layers, captured, no_kv
+from memcube.memories.kv_chat import Message
+from memcube.memories.kv_prompt import Prompt, prompt_of
+from memcube.memories.kv_room import room_errors
+from memcube.memories.kv_storage import require_finite, stored
 from memcube.memories.model_identity import dtype_name, live_identity, tensor_bytes
+
+if TYPE_CHECKING:
+    from memcube.memories.kv_layers import LayerView
+
+PREFILL: Final = "prefill"
+"""The keys and values were computed by one forward pass over all tokens."""
+LIVE: Final = "live"
+"""They were taken from a cache in use, which grew as it did."""
 
 
 def dump_kv(
@@ -29,6 +41,9 @@ def dump_kv(
     *,
     text: str | None = None,
     token_ids: Sequence[int] | None = None,
+    messages: Sequence[Message] | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    cache: Any = None,
     folder: Path,
     memory_id: str,
     base_identity: BaseIdentity | None = None,
@@ -37,7 +52,11 @@ def dump_kv(
     keep_text: bool = True,
     storage: str = NONE,
 ) -> Path:
-    """The folder `activation/<memory_id>` below `folder`, written with the KV cache of a text or of ids.
+    """The folder `activation/<memory_id>` below `folder`, written with the KV cache of a prompt.
+
+    The prompt is one of `text`, `token_ids`, and `messages`: a chat, in the template of the tokenizer, with
+    the `tools` that it offers. `cache` is a live cache of transformers that has seen exactly this prompt;
+    nothing is computed then, and that the ids are those it has seen is the caller's word.
 
     The adapters that are active on `model` become part of the key; `cube_adapters` are the ids of
     the cube's LoRA memories behind them, for people. `base_identity` spares hashing the model.
@@ -46,27 +65,39 @@ def dump_kv(
 
     Raises:
         ConflictError: the memory exists already.
-        UnsupportedError: a layer of the model keeps something else than keys and values, or there
-            is no such storage.
-        InvalidConfigError: neither text nor ids, or both, or no tokens.
+        UnsupportedError: a layer of the model or of the cache keeps something else than a key and a value of
+            every token, the tokenizer has no chat template, or there is no such storage.
+        InvalidConfigError: no prompt or several, no tokens, or a cache that has seen another number of them.
+        InvalidTensorsError: the model computes NaN or infinity.
+        LimitExceededError: there is no room to compute it.
     """
     _require_storage(storage)
-    ids = ids_of(tokenizer, text, token_ids, add_special_tokens)
-    raw_ids = activation.encode_tokens(ids)
-    policy = GIVEN if text is None else special_tokens(tokenizer, added=add_special_tokens)
-    base = base_identity or live_identity(model)
+    prompt = prompt_of(
+        tokenizer,
+        text=text,
+        token_ids=token_ids,
+        messages=messages,
+        tools=tools,
+        add_special_tokens=add_special_tokens,
+    )
+    raw_ids = activation.encode_tokens(prompt.ids)
     key = model_key(
-        model, tokenizer, base=base, tokens=raw_ids, special_tokens=policy, storage=storage
+        model,
+        tokenizer,
+        base=base_identity or live_identity(model),
+        tokens=raw_ids,
+        special_tokens=prompt.policy,
+        storage=storage,
     )
     target = _new_folder(folder, memory_id)
-    require_attention(model)
-    cache = prefill(model, ids)
+    views = _views(model, prompt, cache)
+    how = {**prompt.information, "from": PREFILL if cache is None else LIVE}
+    described = _described(model, prompt, how, keep_text=keep_text, cube_adapters=cube_adapters)
     partial = target.with_name(f".{memory_id}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        manifest = _write(partial, cache, key, ids, memory_id)
-        manifest = _described(manifest, model, text if keep_text else None, text, cube_adapters)
+        manifest = replace(_write(partial, views, key, prompt.ids, memory_id), **described)
         (partial / activation.TOKENS_FILE).write_bytes(raw_ids)
         (partial / activation.MANIFEST_FILE).write_bytes(manifest.to_bytes())
         partial.rename(target)
@@ -76,7 +107,11 @@ def dump_kv(
 
 
 def prefill(model: Any, ids: Sequence[int]) -> Any:
-    """The cache after one forward pass over `ids`, every token of every layer kept."""
+    """The cache after one forward pass over `ids`, every token of every layer kept.
+
+    Raises:
+        LimitExceededError: there is no room for it.
+    """
     import torch
     from transformers import DynamicCache
 
@@ -84,7 +119,7 @@ def prefill(model: Any, ids: Sequence[int]) -> Any:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), room_errors():
             model(
                 input_ids=torch.tensor([list(ids)], device=model.device),
                 past_key_values=cache,
@@ -94,6 +129,16 @@ def prefill(model: Any, ids: Sequence[int]) -> Any:
     finally:
         model.train(training)
     return cache
+
+
+def _views(model: Any, prompt: Prompt, cache: Any) -> tuple[LayerView, ...]:
+    """Keys and values of every layer: those in `cache`, or computed."""
+    wanted = attention_layers(model)
+    held = prefill(model, prompt.ids) if cache is None else cache
+    views = captured(held, len(prompt.ids))
+    if len(views) != wanted:
+        raise no_kv(held)
+    return views
 
 
 def _new_folder(folder: Path, memory_id: str) -> Path:
@@ -107,35 +152,33 @@ def _new_folder(folder: Path, memory_id: str) -> Path:
 
 
 def _write(
-    folder: Path, cache: Any, key: CompatibilityKey, ids: Sequence[int], memory_id: str
+    folder: Path,
+    views: Sequence[LayerView],
+    key: CompatibilityKey,
+    ids: Sequence[int],
+    memory_id: str,
 ) -> KvManifest:
-    """The manifest of `cache`, whose tensors are written to `kv.safetensors` layer by layer."""
-    layers = tuple(_layer_shape(layer, len(ids)) for layer in cache.layers)
-    if not layers:
-        raise no_kv(cache)
-    _require_dtype(cache, key.kv_dtype)
+    """The manifest of `views`, whose tensors are written to `kv.safetensors` layer by layer."""
+    _require_dtype(views, key.kv_dtype)
+    layers = tuple(
+        LayerShape(view.keys.shape[1], view.keys.shape[3], view.values.shape[3]) for view in views
+    )
     header = activation.kv_header(layers, len(ids), key.kv_dtype, key.kv_quantisation)
     blocks: dict[str, Blocks] = {}
     with (folder / activation.KV_FILE).open("xb") as file:
         file.write(header)
-        for name, tensor in _stored(cache, key.kv_quantisation):
+        for name, tensor in _stored(views, key.kv_quantisation):
             content = tensor_bytes(tensor)
+            require_finite(content, name, dtype_name(tensor.dtype))
             row = content.nbytes // len(ids)
             blocks[name] = Blocks.of(content, row * limits.KV_BLOCK_TOKENS, file.tell())
             file.write(content)
     return KvManifest(memory_id, key, layers, activation.token_chain(ids), blocks)
 
 
-def _layer_shape(layer: Any, tokens: int) -> LayerShape:
-    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
-    if keys is None or values is None or keys.dim() != 4 or keys.shape[-2] != tokens:
-        raise no_kv(layer)
-    return LayerShape(keys.shape[1], keys.shape[3], values.shape[3])
-
-
-def _require_dtype(cache: Any, wanted: str) -> None:
+def _require_dtype(views: Sequence[LayerView], wanted: str) -> None:
     """Refuse a cache of another element type than the model's: the key could not tell how it was made."""
-    held = {dtype_name(t.dtype) for layer in cache.layers for t in (layer.keys, layer.values)}
+    held = {dtype_name(tensor.dtype) for view in views for tensor in (view.keys, view.values)}
     if held != {wanted}:
         raise UnsupportedError(
             f"this model keeps {', '.join(sorted(held))} where its weights are {wanted}",
@@ -150,20 +193,22 @@ def _require_storage(storage: str) -> None:
         )
 
 
-def _stored(cache: Any, storage: str) -> Iterator[tuple[str, Any]]:
+def _stored(views: Sequence[LayerView], storage: str) -> Iterator[tuple[str, Any]]:
     """The tensors of the file, token-major."""
-    for position, layer in enumerate(cache.layers):
-        for part, tensor in (("k", layer.keys), ("v", layer.values)):
+    for position, view in enumerate(views):
+        for part, tensor in (("k", view.keys), ("v", view.values)):
             yield from stored(f"l{position}.{part}", tensor[0].transpose(0, 1), storage)
 
 
 def _described(
-    manifest: KvManifest,
     model: Any,
-    kept_text: str | None,
-    text: str | None,
+    prompt: Prompt,
+    how: Mapping[str, Any],
+    *,
+    keep_text: bool,
     cube_adapters: Sequence[str],
-) -> KvManifest:
+) -> dict[str, Any]:
+    """What a manifest says of where the cache came from: its `source` and its `information`."""
     import torch
     import transformers
 
@@ -173,6 +218,8 @@ def _described(
         "device": model.device.type,
         "libraries": {"torch": torch.__version__, "transformers": transformers.__version__},
         "adapterMemories": list(cube_adapters),
+        **how,
     }
-    digest = Digest.of(text.encode()) if text is not None else None
-    return replace(manifest, source=Source(kept_text, digest), information=information)
+    digest = Digest.of(prompt.text.encode()) if prompt.text is not None else None
+    source = Source(prompt.text if keep_text else None, digest)
+    return {"source": source, "information": information}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from memcube_protocol.tensors import Rejection, rejected
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 ROOM_TOKENS: Final = 256
@@ -107,6 +108,19 @@ class MemoryWindowLayer(_Arriving, DynamicSlidingWindowLayer):  # pyright: ignor
         self.cumulative_length = tokens
         self._arrival = visible
 
+    def update(
+        self, key_states: Any, value_states: Any, *args: Any, **more: Any
+    ) -> tuple[Any, Any]:
+        """Take new tokens, as transformers' own layer does.
+
+        Raises:
+            InvalidTensorsError: the memory has other heads or widths than the model.
+        """
+        if self.is_initialized:
+            _require_like(self.keys, key_states)
+            _require_like(self.values, value_states)
+        return super().update(key_states, value_states, *args, **more)
+
 
 def memory_layer(like: Any, arrival: Arrival, sample: Any, tokens: int) -> Any:
     """What takes the place of the empty cache layer `like`; `sample` has element type and device."""
@@ -116,7 +130,12 @@ def memory_layer(like: Any, arrival: Arrival, sample: Any, tokens: int) -> Any:
 
 
 def _appended(held: Any, new: Any, room: Any) -> tuple[Any, Any]:
-    """`held` followed by `new`, and the buffer that they lie in: `room`, where it holds `held` and more."""
+    """`held` followed by `new`, and the buffer that they lie in: `room`, where it holds `held` and more.
+
+    Raises:
+        InvalidTensorsError: they differ in heads or width.
+    """
+    _require_like(held, new)
     if new.requires_grad or held.dim() != new.dim():
         return torch.cat([held, new], dim=-2), None
     before, after = held.shape[-2], held.shape[-2] + new.shape[-2]
@@ -126,6 +145,20 @@ def _appended(held: Any, new: Any, room: Any) -> tuple[Any, Any]:
         room[:, :, :before] = held
     room[:, :, before:after] = new
     return room[:, :, :after], room
+
+
+def _require_like(held: Any, new: Any) -> None:
+    """Refuse to put `new` behind `held` where torch would repeat one to the shape of the other.
+
+    Raises:
+        InvalidTensorsError: they differ in heads or width: the memory is not one of this model.
+    """
+    if held.dim() == new.dim() and (held.shape[1], held.shape[-1]) != (new.shape[1], new.shape[-1]):
+        raise rejected(
+            Rejection.UNEXPECTED,
+            f"{held.shape[1]} heads of width {held.shape[-1]} where the model has {new.shape[1]} of "
+            f"{new.shape[-1]}",
+        )
 
 
 def _begins(room: Any, held: Any) -> bool:

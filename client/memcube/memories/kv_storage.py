@@ -10,6 +10,20 @@ from memcube_protocol.compatibility import INT8
 from memcube_protocol.tensors import Rejection, rejected
 
 _LARGEST: Final = 127
+_LARGEST_VALUE: Final = {"F16": 65504.0, "BF16": 3.3895e38, "F32": 3.4028e38}
+_SLACK: Final = 1.0001
+"""A scale is rounded: times 127 it may be a little more than the largest value."""
+_EXPONENTS: Final = {
+    "F8_E4M3": ("u1", 0x7F, 0x7F),
+    "F8_E5M2": ("u1", 0x7F, 0x7C),
+    "F16": ("<u2", 0x7FFF, 0x7C00),
+    "BF16": ("<u2", 0x7FFF, 0x7F80),
+    "F32": ("<u4", 0x7FFF_FFFF, 0x7F80_0000),
+    "F64": ("<u8", 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
+}
+"""Per element type: its bits as a number, all bits but the sign, the smallest that is no finite value."""
+_PORTION: Final = 1 << 16
+"""Numbers looked at together: they stay in the processor's cache."""
 
 
 def stored(name: str, tensor: Any, quantisation: str) -> Iterator[tuple[str, Any]]:
@@ -44,13 +58,33 @@ def dequantise(numbers: Any, scales: Any, dtype: Any, *, out: Any = None) -> Any
     return torch.mul(numbers, scales.unsqueeze(-1), out=target)
 
 
-def require_scales(scales: Any) -> None:
-    """Refuse scales (a NumPy array) that no writer makes.
+def require_scales(scales: Any, dtype: str) -> None:
+    """Refuse scales (a NumPy array) that no writer of values of type `dtype` makes.
 
     Raises:
-        InvalidTensorsError: one is negative or not finite.
+        InvalidTensorsError: one is negative, not finite, or leads to values beyond the type's.
     """
     import numpy as np
 
-    if not (np.isfinite(scales).all() and (scales >= 0).all()):
-        raise rejected(Rejection.UNEXPECTED, "a scale of the cache is negative or not finite")
+    largest = _LARGEST_VALUE.get(dtype, _LARGEST_VALUE["F32"]) / _LARGEST * _SLACK
+    if not (np.isfinite(scales).all() and (scales >= 0).all() and (scales <= largest).all()):
+        raise rejected(
+            Rejection.UNEXPECTED, "a scale of the cache is negative, too large or not finite"
+        )
+
+
+def require_finite(content: memoryview, name: str, dtype: str) -> None:
+    """Refuse NaN and infinity in `content`, elements of type `dtype` of the tensor `name`.
+
+    Raises:
+        InvalidTensorsError: there is one.
+    """
+    import numpy as np
+
+    if dtype not in _EXPONENTS:
+        return
+    kind, mask, limit = _EXPONENTS[dtype]
+    numbers = np.frombuffer(content, kind)
+    for at in range(0, len(numbers), _PORTION):
+        if (numbers[at : at + _PORTION] & numbers.dtype.type(mask)).max() >= limit:
+            raise rejected(Rejection.NOT_FINITE, f"{name} of the cache holds NaN or infinity")

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import cycle
@@ -26,10 +26,11 @@ import numpy as np
 from memcube_protocol import limits
 from memcube_protocol.activation import SCALE_DTYPE, KvManifest, kv_tensors, scale_of
 from memcube_protocol.compatibility import INT8
-from memcube_protocol.errors import ConflictError, LimitExceededError, SizeMismatchError
+from memcube_protocol.errors import ConflictError, SizeMismatchError
 
 from memcube.memories.kv_layers import LayerView
-from memcube.memories.kv_storage import dequantise, require_scales
+from memcube.memories.kv_room import is_full, no_room, room_errors
+from memcube.memories.kv_storage import dequantise, require_finite, require_scales
 from memcube.memories.model_identity import torch_dtypes
 
 STAGE_BYTES: Final = 64 * limits.MIB
@@ -90,7 +91,7 @@ class HeldKv:
         pieces = (
             piece for stage in _stages(manifest, manifest.key.token_count) for piece in stage.pieces
         )
-        with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_READERS) as pool:
+        with path.open("rb", buffering=0) as file, _readers() as pool:
             reader = _Reader(manifest, file.fileno(), path.name, verify)
             parts = [(piece, piece.start - first) for piece in pieces]
             reads = [pool.submit(reader, piece, into[at : at + piece.size]) for piece, at in parts]
@@ -113,11 +114,16 @@ class _Reader:
     verify: bool
 
     @cached_property
+    def dtypes(self) -> Mapping[str, str]:
+        """The element type of every tensor."""
+        return {name: dtype for name, dtype, _ in self.manifest.tensors()}
+
+    @cached_property
     def scales(self) -> frozenset[str]:
         """The tensors that are scales."""
         if self.manifest.key.kv_quantisation != INT8:
             return frozenset()
-        return frozenset(n for n, dtype, _ in self.manifest.tensors() if dtype == SCALE_DTYPE)
+        return frozenset(name for name, dtype in self.dtypes.items() if dtype == SCALE_DTYPE)
 
     def __call__(self, piece: _Piece, into: memoryview) -> None:
         done = 0
@@ -130,8 +136,9 @@ class _Reader:
             done += count
         if self.verify:
             self.manifest.blocks[piece.tensor].verify(into, piece.start)
+            require_finite(into, piece.tensor, self.dtypes[piece.tensor])
         if piece.tensor in self.scales:
-            require_scales(np.frombuffer(into, "<f4"))
+            require_scales(np.frombuffer(into, "<f4"), self.manifest.key.kv_dtype)
 
 
 class StreamedLayers:
@@ -212,7 +219,7 @@ class StreamedLayers:
         size = max(stage.size for stage in stages)
         buffers = [_Buffer(self._copies, size) for _ in range(min(BUFFERS, len(stages)))]
         waiting: deque[tuple[_Stage, _Buffer, list[Future[None]]]] = deque()
-        with path.open("rb", buffering=0) as file, ThreadPoolExecutor(_READERS) as pool:
+        with path.open("rb", buffering=0) as file, _readers() as pool:
             reader = _Reader(self._manifest, file.fileno(), path.name, self._verify)
             for stage, buffer in zip(stages, cycle(buffers), strict=False):
                 self._require_open()
@@ -341,12 +348,10 @@ def _allocated(manifest: KvManifest, tokens: int, device: Any) -> dict[str, Any]
     rows = min(-(-tokens // limits.KV_BLOCK_TOKENS) * limits.KV_BLOCK_TOKENS, key.token_count)
     shapes = {name: shape for name, _, shape in kv_tensors(manifest.layers, rows, key.kv_dtype)}
     dtype = torch_dtypes()[key.kv_dtype]
-    try:
+    with room_errors():
         return {
             name: torch.empty(shape, dtype=dtype, device=device) for name, shape in shapes.items()
         }
-    except torch.OutOfMemoryError:
-        raise _full() from None
 
 
 def _covered(manifest: KvManifest, name: str, tokens: int) -> int:
@@ -379,6 +384,16 @@ def _pieces(manifest: KvManifest, name: str, tokens: int) -> Iterator[_Piece]:
         yield _Piece(name, blocks.start + at, min(step, size - at), at)
 
 
+@contextmanager
+def _readers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that read; what they have not begun when something fails they leave."""
+    pool = ThreadPoolExecutor(_READERS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _has_cuda() -> bool:
     import torch
 
@@ -386,16 +401,7 @@ def _has_cuda() -> bool:
 
 
 def _told(error: BaseException) -> BaseException:
-    import torch
-
-    return _full() if isinstance(error, torch.OutOfMemoryError) else error
-
-
-def _full() -> LimitExceededError:
-    return LimitExceededError(
-        "the device has no room for the keys and values of this memory",
-        hint="mount a shorter prefix, or free memory of the device",
-    )
+    return no_room() if is_full(error) else error
 
 
 def _unmounted() -> ConflictError:

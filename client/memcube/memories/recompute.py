@@ -19,14 +19,11 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.identity import BaseIdentity
 
-from memcube.memories.activation import (
-    asked_key,
-    ids_of_text,
-    open_kv,
-    require_attention,
-    views,
-)
+from memcube.memories.activation import asked_key
 from memcube.memories.activation_dump import prefill
+from memcube.memories.kv_capture import attention_layers
+from memcube.memories.kv_files import open_kv, views
+from memcube.memories.kv_prompt import ids_of_text
 from memcube.memories.model_identity import live_identity
 
 ROUNDING: Final = {"F32": 1e-3, "F16": 2e-2, "BF16": 1e-1}
@@ -75,7 +72,7 @@ def recompute(
         UnsupportedError: the model has layers that keep no keys and values.
     """
     manifest, ids, storage = open_kv(folder)
-    require_attention(model)
+    attention_layers(model)
     wanted = _ids(manifest, tokenizer, text)
     base = base_identity or live_identity(model)
     key = asked_key(manifest, wanted, model, tokenizer, base)

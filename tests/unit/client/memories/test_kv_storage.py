@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memcube.memories.activation import mount_kv, open_kv
+from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv
+from memcube.memories.kv_files import open_kv
 from memcube.memories.kv_storage import dequantise, quantise
 from memcube.memories.recompute import recompute, tolerance_of
 from memcube_protocol.activation import KvManifest

@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from memcube.memories import kv_streaming  # noqa: E402
-from memcube.memories.activation import MountedKv, mount_kv, open_kv  # noqa: E402
+from memcube.memories.activation import MountedKv, mount_kv  # noqa: E402
 from memcube.memories.activation_dump import dump_kv  # noqa: E402
+from memcube.memories.kv_files import open_kv  # noqa: E402
 from memcube.memories.kv_streaming import HeldKv, StreamedLayers  # noqa: E402
 from memcube_protocol.errors import (  # noqa: E402
     ConflictError,

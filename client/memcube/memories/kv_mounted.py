@@ -1,0 +1,131 @@
+"""What every prompt starts with: token ids, and fresh caches that hold their keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from memcube_protocol.errors import ConflictError
+
+from memcube.memories.activation_key import active_adapter_names
+from memcube.memories.kv_files import Stamp
+
+if TYPE_CHECKING:
+    from memcube.memories.kv_layers import LayerView
+
+
+class Exactness(StrEnum):
+    """How close answers behind a prefix are to those behind its tokens computed anew."""
+
+    EXACT = "exact"
+    EIGHT_BITS = "lossy: stored in eight bits"
+    APPROXIMATE = "approximate: its memories were computed apart and do not see each other"
+
+
+class Layers(Protocol):
+    """The layers of a KV memory on the model's device."""
+
+    def view(self, position: int) -> LayerView:
+        """Layer `position`, ready for what is computed from now on."""
+        ...
+
+    def close(self) -> None:
+        """Let go of them."""
+        ...
+
+
+class MappedLayers:
+    """Layers that are there: views of a mapped file, decoded from it, or computed.
+
+    `stamp` is what the file looked like when it was checked, where they are views of one.
+    """
+
+    def __init__(self, views: Sequence[LayerView], stamp: Stamp | None = None) -> None:
+        self._views = tuple(views)
+        self._stamp = stamp
+
+    def view(self, position: int) -> LayerView:
+        """See `Layers.view`.
+
+        Raises:
+            DigestMismatchError: the file was changed since.
+        """
+        if self._stamp is not None:
+            self._stamp.require_unchanged()
+        return self._views[position]
+
+    def close(self) -> None:
+        """See `Layers.close`."""
+        self._views = ()
+
+
+class Prefix:
+    """The token ids that every prompt of `model` starts with, and fresh caches behind them.
+
+    A context manager that lets go of the tensors at its end.
+    """
+
+    def __init__(
+        self, model: Any, token_ids: Sequence[int], layers: Layers, exactness: Exactness
+    ) -> None:
+        self.token_ids = tuple(token_ids)
+        self.exactness = exactness
+        self.model = model
+        self.adapters = active_adapter_names(model)
+        self._layers: Layers | None = layers
+
+    @property
+    def layers(self) -> Layers:
+        """The layers in use.
+
+        Raises:
+            ConflictError: the memory was unmounted, or the active adapters have changed since.
+        """
+        if self._layers is None:
+            raise ConflictError("this memory was unmounted", hint="mount it again")
+        if active_adapter_names(self.model) != self.adapters:
+            raise ConflictError(
+                "other adapters are active than when this memory was mounted",
+                hint="unmount KV memories before the LoRA memory that they rest on",
+            )
+        return self._layers
+
+    def new_cache(self) -> Any:
+        """A cache for one question: it shares the tensors and starts behind the memory.
+
+        Raises:
+            ConflictError: the memory was unmounted, or the active adapters have changed since.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        from memcube.memories.kv_layers import memory_layer
+
+        layers, count = self.layers, len(self.token_ids)
+        cache = DynamicCache(config=self.model.config)
+        sample = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
+        cache.layers = [
+            memory_layer(layer, partial(layers.view, position), sample, count)
+            for position, layer in enumerate(cache.layers)
+        ]
+        return cache
+
+    def unmount(self) -> None:
+        """Let go of the tensors; caches in use keep what they have of them."""
+        layers, self._layers = self._layers, None
+        if layers is not None:
+            layers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.unmount()
