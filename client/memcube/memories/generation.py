@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memcube.memories.activation import MountedKv
+from memcube.memories.kv_mounted import Prefix
 
 
 def question_ids(tokenizer: Any, question: str, *, behind_memory: bool) -> list[int]:
@@ -18,7 +18,7 @@ def generate(
     tokenizer: Any,
     question: str,
     *,
-    memory: MountedKv | None = None,
+    memory: Prefix | None = None,
     max_new_tokens: int = 64,
     **options: Any,
 ) -> str:

@@ -155,6 +155,10 @@ def read_range(
     limits.require_at_most("range", end - first, limits.SAFETENSORS_HEADER_BYTES)
     with registry.open_blob(name, blob.digest, start=first, stop=end) as response:
         whole = response.status == 200
+        if whole:
+            limits.require_at_most(
+                "blob without ranges", blob.size, limits.SAFETENSORS_HEADER_BYTES
+            )
         content = response.content(blob.size if whole else end - first)
     content = content[first:end] if whole else content
     blocks.verify(content, first)
