@@ -11,8 +11,7 @@ list can be wrong after a crash, and a longer prefix fetches only what it adds.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +25,7 @@ from memcube_protocol.errors import (
     InvalidTensorsError,
     NetworkError,
     NotFoundError,
+    SizeMismatchError,
     UnsafeRedirectError,
     UnsupportedError,
 )
@@ -35,7 +35,7 @@ from memcube.holdings import FOLDERS, memory_folder
 from memcube.memories.kv_files import PARTIAL_FILE
 from memcube.remote.interface import Content
 from memcube.store import Store
-from memcube.store.files import make_folder, open_file, replace_file, storage_errors
+from memcube.store.files import make_folder, open_file, replace_file, storage_errors, write_all
 from memcube.transfer import pull_blobs, read_range
 from memcube.transfer.workers import Stop, run
 
@@ -125,11 +125,11 @@ def fetch_into(
             hint="ask for fewer tokens",
         )
     kv = files[media_types.KV]
-    with _holes(folder / PARTIAL_FILE, kv.size) as (descriptor, is_new):
-        source = _Source(remote, name, kv.descriptor(), descriptor)
-        moved = source.take_header(manifest)
-        parts = list(_missing(manifest, descriptor, tokens, is_new=is_new))
-        moved += sum(run(source, parts, parallel))
+    partial = folder / PARTIAL_FILE
+    is_new = _make_holes(partial, kv.size)
+    source = _Source(remote, name, kv.descriptor(), partial)
+    moved = source.take_header(manifest)
+    moved += sum(run(source, _missing(manifest, partial, tokens, is_new=is_new), parallel))
     return FetchedPrefix(folder, tokens, report.moved_bytes + moved)
 
 
@@ -149,12 +149,15 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the bytes of one blob come from, and the open file that they go to."""
+    """Where the bytes of one blob come from, and the file that they go to.
+
+    Threads that were asked to end may still write: each write opens the file by itself.
+    """
 
     remote: Content
     name: str
     blob: Descriptor
-    descriptor: int
+    path: Path
 
     def __call__(self, part: _Part, stop: Stop) -> int:
         """Fetch `part`, check it and write it, however often the connection breaks; the bytes that came."""
@@ -187,7 +190,7 @@ class _Source:
         size = min(blocks.start for blocks in manifest.blocks.values())
         limits.require_at_most("safetensors header", size, limits.SAFETENSORS_HEADER_BYTES)
         try:
-            self._require_header(manifest, os.pread(self.descriptor, size, 0))
+            self._require_header(manifest, _read(self.path, 0, size))
         except InvalidTensorsError:
             content = self._begin(size)
             self._require_header(manifest, content)
@@ -207,11 +210,12 @@ class _Source:
         activation.check_header(manifest, tensors.parse_header(content, self.blob.size))
 
     def _write(self, content: bytes, start: int) -> None:
-        with storage_errors(f"{PARTIAL_FILE} cannot be written"):
-            view = memoryview(content)
-            while view:
-                written = os.pwrite(self.descriptor, view, start)
-                view, start = view[written:], start + written
+        with (
+            storage_errors(f"{self.path} cannot be written"),
+            os.fdopen(open_file(self.path, os.O_RDWR), "r+b", buffering=0) as file,
+        ):
+            file.seek(start)
+            write_all(file.fileno(), content)
 
 
 def _kv_files(verified: Verified, memory_id: str) -> dict[str, CubeFile]:
@@ -232,49 +236,48 @@ def _placed(file: CubeFile, store: Store, path: Path) -> bytes:
     return content
 
 
-@contextmanager
-def _holes(path: Path, size: int) -> Iterator[tuple[int, bool]]:
-    """The file at `path`, of `size` bytes, most of them holes; and whether it is new."""
-    with storage_errors(f"{path} cannot be written"):
-        descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
-    try:
-        with storage_errors(f"{path} cannot be written"):
-            is_new = os.fstat(descriptor).st_size != size
-            if is_new:
-                os.ftruncate(descriptor, 0)
-                os.ftruncate(descriptor, size)
-        yield descriptor, is_new
-    finally:
-        os.close(descriptor)
+def _make_holes(path: Path, size: int) -> bool:
+    """Let the file at `path` have `size` bytes, holes where it has none; whether there was nothing of it."""
+    with (
+        storage_errors(f"{path} cannot be written"),
+        os.fdopen(open_file(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0) as file,
+    ):
+        held = os.fstat(file.fileno()).st_size
+        if held != size:
+            file.truncate(size)
+        return not held
 
 
-def _missing(
-    manifest: KvManifest, descriptor: int, tokens: int, *, is_new: bool
-) -> Iterator[_Part]:
-    """The blocks for the first `tokens` tokens that are not here, or not right, in portions."""
+def _read(path: Path, start: int, stop: int) -> bytes:
+    with (
+        storage_errors(f"{path} cannot be read"),
+        os.fdopen(open_file(path), "rb", buffering=0) as file,
+    ):
+        return os.pread(file.fileno(), stop - start, start)
+
+
+def _missing(manifest: KvManifest, path: Path, tokens: int, *, is_new: bool) -> list[_Part]:
+    """The blocks for the first `tokens` tokens that are not at `path`, or not right, in portions."""
+    parts: list[_Part] = []
     for blocks in manifest.blocks.values():
-        part: _Part | None = None
         for start, stop in _block_spans(blocks, tokens):
-            if not is_new and _is_here(blocks, descriptor, start, stop):
+            if not is_new and _is_here(blocks, path, start, stop):
                 continue
-            if part and part.stop == start and part.size + stop - start <= _PORTION_BYTES:
-                part = _Part(blocks, part.start, stop)
-                continue
-            if part:
-                yield part
-            part = _Part(blocks, start, stop)
-        if part:
-            yield part
+            last = parts[-1] if parts else None
+            joins = last is not None and (last.blocks, last.stop) == (blocks, start)
+            if last and joins and stop - last.start <= _PORTION_BYTES:
+                parts[-1] = _Part(blocks, last.start, stop)
+            else:
+                parts.append(_Part(blocks, start, stop))
+    return parts
 
 
-def _is_here(blocks: Blocks, descriptor: int, start: int, stop: int) -> bool:
-    with storage_errors(f"{PARTIAL_FILE} cannot be read"):
-        content = os.pread(descriptor, stop - start, start)
+def _is_here(blocks: Blocks, path: Path, start: int, stop: int) -> bool:
     try:
-        blocks.verify(content, start)
-    except DigestMismatchError:
+        blocks.verify(_read(path, start, stop), start)
+    except (DigestMismatchError, SizeMismatchError):
         return False
-    return len(content) == stop - start
+    return True
 
 
 def _span(blocks: Blocks, tokens: int) -> tuple[int, int]:
