@@ -23,7 +23,6 @@ from memcube_protocol.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from memcube_protocol.identity import BaseIdentity
 from support.models import model_of, text_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
@@ -94,70 +93,11 @@ def test_the_manifest_describes_what_was_dumped(memory, model) -> None:
     assert manifest.information["libraries"]["torch"] == torch.__version__
 
 
-def changed_key(folder: Path, target: Path, **changes: Any) -> Path:
-    """A copy of a memory whose key says something else."""
-    target.mkdir()
-    manifest = KvManifest.parse((folder / "manifest.json").read_bytes())
-    other = replace(manifest, key=replace(manifest.key, **changes))
-    (target / "manifest.json").write_bytes(other.to_bytes())
-    for name in ("tokens.u32", "kv.safetensors"):
-        (target / name).symlink_to(folder / name)
-    return target
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("base", BaseIdentity(bytes(32))),
-        ("compute_dtype", "BF16"),
-        ("weight_quantisation", "sha256:00"),
-        ("architecture", Digest.of(b"")),
-        ("rope", "{}"),
-        ("tokenizer", Digest.of(b"")),
-        ("special_tokens", "added:7"),
-        ("position_offset", 5),
-        ("post_rope", False),
-    ],
-)
-def test_every_field_that_differs_refuses_the_mount(
-    field, value, memory, model, tokenizer, tmp_path
-) -> None:
-    folder = changed_key(memory, tmp_path / "kv", **{field: value})
-    with pytest.raises(IncompatibleError, match=f"{field} is ") as refusal:
-        mount_kv(folder, model, tokenizer)
-    assert refusal.value.hint
-
-
-OTHER_MODELS = {
-    "base": {"seed": 1},
-    "compute_dtype": {"dtype": "bfloat16"},
-    "architecture": {"num_attention_heads": 2},
-    "rope": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
-}
-
-
-@pytest.mark.parametrize("field", OTHER_MODELS)
-def test_a_model_that_differs_is_refused_by_the_name_of_the_field(field, memory, tokenizer) -> None:
-    with pytest.raises(IncompatibleError, match=f"{field} is "):
-        mount_kv(memory, model_of(**OTHER_MODELS[field]), tokenizer)
-
-
-def test_another_window_is_another_architecture(tokenizer, tmp_path) -> None:
-    folder = dump_kv(model_of("mistral"), tokenizer, text=TEXT, folder=tmp_path, memory_id="kv")
-    with pytest.raises(IncompatibleError, match="architecture is "):
-        mount_kv(folder, model_of("mistral", sliding_window=16), tokenizer)
-
-
 def test_all_differences_are_listed_at_once(memory) -> None:
     with pytest.raises(IncompatibleError) as refusal:
         mount_kv(memory, model_of(dtype="bfloat16", seed=1), tokenizer_of(words=60))
     for field in ("base", "compute_dtype", "kv_dtype", "tokenizer", "tokens"):
         assert f"{field} is " in str(refusal.value)
-
-
-def test_another_tokenizer_is_refused(memory, model) -> None:
-    with pytest.raises(IncompatibleError, match=r"tokenizer is .* special_tokens is"):
-        mount_kv(memory, model, tokenizer_of(bos=True))
 
 
 def test_tokens_that_the_text_does_not_give_are_refused(model, tokenizer, tmp_path) -> None:
