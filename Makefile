@@ -5,7 +5,7 @@ READY := .venv/.ready
 PAGES := $(wildcard ../shared/data/tldr/pages.jsonl.gz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check fix bench gpu chaos defences mutate docs schemas constraints clean
+.PHONY: help demo serve test check fix bench gpu firsttoken chaos defences mutate docs schemas constraints clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ GPU_OUT ?= tests/bench/results/gpu.json
 
 gpu: ## measure KV memories on a CUDA device; needs blake3 and rfc8785 beside torch and transformers
 	$(GPU_PYTHON) tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B --out $(GPU_OUT)
+
+firsttoken: $(READY) ## measure KV memories on this machine's CPU: a quarter of an hour
+	$(BIN)/python tests/bench/time_to_first_token.py --device cpu --shape 0.6B
 
 defences: $(READY) ## take each defence of the threat model away, and see its tests fail
 	nice -n 19 $(BIN)/python -m tests.defences

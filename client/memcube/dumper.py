@@ -1,8 +1,9 @@
-"""MemDumper: writes memories into a cube folder, from texts, from a live model, from a PeftModel.
+"""MemDumper: writes memories into a cube folder: from texts, chats, a live model, a PeftModel.
 
 dumper = MemDumper("my-cube", name="alice/notes")
 dumper.add_records(["Ada is vegetarian."])
 dumper.add_kv(model, tokenizer, memory_id="handbook", text=handbook)
+dumper.add_kv(model, tokenizer, memory_id="monday", messages=chat)
 dumper.add_lora(peft_model, memory_id="style")
 memcube.push("my-cube")
 """
@@ -70,7 +71,10 @@ class MemDumper:
         return path
 
     def add_kv(self, model: Any, tokenizer: Any, *, memory_id: str, **options: Any) -> Path:
-        """Add the KV cache of a text or of token ids; see `memories.activation.dump_kv`."""
+        """Add the KV cache of a text, a chat, token ids, or a live cache of one of them.
+
+        See `memories.activation_dump.dump_kv`.
+        """
         from memcube.memories.activation_dump import dump_kv
 
         return dump_kv(model, tokenizer, folder=self.folder, memory_id=memory_id, **options)

@@ -1,10 +1,14 @@
 """Time to the first token with and without a KV memory, loading included: one JSON of every figure.
 
-    python tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B --out gpu.json
-    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B --out cpu.json
+    python tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B
+    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B
+    python tests/bench/time_to_first_token.py --document tests/bench/results/gpu.json
+
+The first two measure, keep every figure in tests/bench/results (or --out), and put the table into
+docs/benchmarks.md; the last one only writes the table of figures that another machine made.
 
 Models have the shape of Qwen3 and random weights made on the device: speed does not depend on their
-values. A memory of 6064 tokens is dumped once for each storage, and mounted whole or as a prefix.
+values. A memory of 6064 tokens is computed once, dumped in each storage, and mounted whole or as a prefix.
 *Direct* computes context and question; every other way mounts the context and computes the question:
 
     resident   the memory was on the device before the clock began
@@ -27,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,16 +42,22 @@ sys.path[:0] = [str(ROOT / name) for name in ("protocol", "client", "tests")]
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from memcube.memories.activation import MountedKv, mount_kv  # noqa: E402
-from memcube.memories.activation_dump import dump_kv  # noqa: E402
+from memcube.memories.activation_dump import dump_kv, prefill  # noqa: E402
 from memcube.memories.kv_files import open_kv  # noqa: E402
 from memcube.memories.kv_streaming import HeldKv, StreamedLayers  # noqa: E402
 from memcube_protocol.identity import BaseIdentity  # noqa: E402
+from support.measuring import RESULTS, quote  # noqa: E402
 from support.models import tokenizer_of  # noqa: E402
 
 CONTEXTS = (583, 2773, 6064)
 QUERIES = (167, 303, 953)
 STORAGES = {"bf16": "none", "int8": "int8-token"}
-PUBLISHED = {(583, 167): (0.29, 0.08), (2773, 167): (0.95, 0.10), (6064, 167): (2.04, 0.12)}
+PUBLISHED = {
+    (583, 167): (0.29, 0.08, 0.713),
+    (2773, 167): (0.95, 0.10, 0.897),
+    (6064, 167): (2.04, 0.12, 0.942),
+}
+"""Seconds direct and with a memory, and the cut as it is printed there."""
 SHAPES = {
     "0.6B": (28, 1024, 16, 8, 3072, True),
     "8B": (36, 4096, 32, 8, 12288, False),
@@ -89,11 +100,13 @@ class Bench:
         made = torch.Generator().manual_seed(1)
         self.ids = torch.randint(1, 64, (max(CONTEXTS) + max(QUERIES),), generator=made)
         context = self.ids[: max(CONTEXTS)].tolist()
+        live = prefill(self.model, context)
         self.memories = {
             name: dump_kv(
                 self.model,
                 self.tokenizer,
                 token_ids=context,
+                cache=live,
                 folder=folder,
                 memory_id=name,
                 base_identity=IDENTITY,
@@ -101,6 +114,14 @@ class Bench:
             )
             for name, storage in STORAGES.items()
         }
+        self.require_equal(live)
+
+    def require_equal(self, live: Any) -> None:
+        """The mounted cache is the live one, to the bit."""
+        with self.mount("bf16", max(CONTEXTS), check=True) as memory:
+            for one, other in zip(live.layers, memory.new_cache().layers, strict=True):
+                assert torch.equal(one.keys, other.keys)
+                assert torch.equal(one.values, other.values)
 
     def question(self, context: int, query: int) -> Any:
         return self.ids[context : context + query][None].to(self.device)
@@ -199,20 +220,6 @@ def host_to_device(device: str) -> float:
     return source.numel() / median(taken[1:])
 
 
-def require_equal(bench: Bench) -> None:
-    """The streamed cache is the live one, to the bit."""
-    from memcube.memories.activation_dump import prefill
-
-    live = prefill(bench.model, bench.ids[: CONTEXTS[0]].tolist())
-    whole = prefill(bench.model, bench.ids[: max(CONTEXTS)].tolist())
-    memory = bench.mount("bf16", max(CONTEXTS), check=True)
-    for one, other in zip(whole.layers, memory.new_cache().layers, strict=True):
-        assert torch.equal(one.keys, other.keys)
-        assert torch.equal(one.values, other.values)
-    assert live.get_seq_length() == CONTEXTS[0]
-    memory.unmount()
-
-
 def loading(bench: Bench, bandwidth: float) -> Iterator[dict[str, Any]]:
     """How fast whole memories arrive, as a share of the bandwidth."""
     for storage in STORAGES:
@@ -282,56 +289,89 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
+COLUMNS = ("shape", "context / question", "storage", "direct", "resident", "held", "cached", "checked", "disk", "cut, cached", "published", "of the bound")  # fmt: skip
+
+
 def table(report: dict[str, Any]) -> str:
-    """The figures in Markdown: milliseconds, and the cut against direct computation."""
-    lines = [
-        "| shape | context / question | storage | direct | resident | held | cached | checked | disk | cut, cached | of the bound |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+    """The figures in Markdown, columns that are empty left out: milliseconds, and the cut against direct."""
+    rows = [
+        line(shape, row, storage)
+        for shape, found in report["shapes"].items()
+        for row in found["cells"]
+        for storage in STORAGES
     ]
-    for shape, found in report["shapes"].items():
-        for row in found["cells"]:
-            for storage in STORAGES:
-                ways = row[storage]
-                times = [
-                    row["direct"],
-                    *map(ways.get, ("resident", "held", "cached", "checked", "disk")),
-                ]
-                shown = ["" if each is None else f"{each * 1e3:.0f}" for each in times]
-                cut = f"{100 * (1 - ways['cached'] / row['direct']):.1f} %"
-                bound = f"{ways['cached'] / ways['bound']:.2f}" if "bound" in ways else ""
-                cells = [shape, f"{row['context']} / {row['query']}", storage, *shown, cut, bound]
-                lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    kept = [at for at in range(len(COLUMNS)) if any(row[at] for row in rows)]
+    lines = [f"| {' | '.join(row[at] for at in kept)} |" for row in (COLUMNS, *rows)]
+    lines.insert(1, "|" + "---|" * len(kept))
+    return "\n".join(lines) + "".join(arrivals(report))
 
 
-def main() -> None:
-    """Measure, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--shape", choices=SHAPES, action="append", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--runs", type=int, default=7)
-    given = parser.parse_args()
+def line(shape: str, row: dict[str, Any], storage: str) -> list[str]:
+    """One row of the table."""
+    ways, published = row[storage], PUBLISHED.get((row["context"], row["query"]))
+    times = [row["direct"], *map(ways.get, ("resident", "held", "cached", "checked", "disk"))]
+    shown = ["" if each is None else f"{each * 1e3:.0f}" for each in times]
+    cut = f"{100 * (1 - ways['cached'] / row['direct']):.1f} %"
+    theirs = f"{100 * published[2]:.1f} %" if published else ""
+    bound = f"{ways['cached'] / ways['bound']:.2f}" if "bound" in ways else ""
+    return [shape, f"{row['context']} / {row['query']}", storage, *shown, cut, theirs, bound]
+
+
+def arrivals(report: dict[str, Any]) -> Iterator[str]:
+    """How fast whole memories arrived, where that was measured."""
+    found = [(shape, each) for shape, rows in report["shapes"].items() for each in rows["loading"]]
+    if not found:
+        return
+    yield "\n\nHow fast a whole memory arrives:\n\n"
+    yield "| shape | storage | from | MiB | ms | of the bandwidth |\n|---|---|---|---|---|---|"
+    for shape, each in found:
+        size, taken = each["bytes"] // MIB, each["seconds"] * 1e3
+        told = (shape, each["storage"], each["from"], str(size), f"{taken:.1f}", f"{100 * each['share']:.0f} %")  # fmt: skip
+        yield f"\n| {' | '.join(told)} |"
+
+
+def measured(given: argparse.Namespace) -> dict[str, Any]:
+    """Every figure, written to `given.out` as they come."""
     report: dict[str, Any] = {"machine": machine(given.device), "shapes": {}}
     bandwidth = host_to_device(given.device) if given.device == "cuda" else None
     report["host to device, bytes a second"] = bandwidth
     torch.set_num_threads(os.cpu_count() or 1)  # the tests' models ask for one
+    runs = given.runs or (7 if given.device == "cuda" else 3)
     for shape in given.shape:
-        with a_bench(shape, given.device, given.scratch, given.runs) as bench:
+        with a_bench(shape, given.device, given.scratch, runs) as bench:
             torch.set_num_threads(os.cpu_count() or 1)
-            require_equal(bench)
             found: dict[str, Any] = {"loading": [], "cells": []}
             report["shapes"][shape] = found
             if bandwidth is not None:
                 found["loading"] = list(loading(bench, bandwidth))
                 print(json.dumps(found["loading"]), flush=True)
-            for context in CONTEXTS:
-                for query in QUERIES:
-                    found["cells"].append(row := cell(bench, context, query, bandwidth))
-                    print(shape, json.dumps(row), flush=True)
-                    given.out.write_text(json.dumps(report, indent=1) + "\n")
+            for context, query in product(CONTEXTS, QUERIES):
+                found["cells"].append(row := cell(bench, context, query, bandwidth))
+                print(shape, json.dumps(row), flush=True)
+                given.out.write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def main() -> None:
+    """Measure, write the JSON, and put the table into the document."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--shape", choices=SHAPES, action="append", default=[])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--document", type=Path, metavar="JSON", help="only write its table")
+    given = parser.parse_args()
+    name = "gpu" if given.device == "cuda" else "first_token_cpu"
+    given.out = given.out or RESULTS / f"{name}.json"
+    if given.document:
+        report = json.loads(given.document.read_text())
+        name = given.document.stem
+    else:
+        report = measured(given)
     print(table(report))
+    if report["shapes"] and (given.document or given.out.parent == RESULTS):
+        quote(name, table(report))
 
 
 if __name__ == "__main__":

@@ -150,10 +150,10 @@ def report(name: str, title: str, columns: Sequence[str], rows: Iterable[Sequenc
     RESULTS.mkdir(exist_ok=True)
     document = {"title": title, "columns": list(columns), "rows": shown, "machine": machine()}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
-    _quote(name, f"{title}.\n\n{table}")
+    quote(name, f"{title}.\n\n{table}")
 
 
-def _quote(name: str, text: str) -> None:
+def quote(name: str, text: str) -> None:
     """Put `text` between the marks of `name` in docs/benchmarks.md."""
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     document = DOCUMENT.read_text(encoding="utf-8")
