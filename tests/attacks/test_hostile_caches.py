@@ -13,6 +13,7 @@ import pytest
 from memcube.memories import activation_dump, kv_files
 from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv
+from memcube.memories.generation import generate
 from memcube.memories.kv_capture import captured
 from memcube.memories.kv_layers import LayerView
 from memcube.memories.kv_streaming import HeldKv, StreamedLayers
@@ -252,6 +253,21 @@ def test_memory_that_is_full_is_told_at_the_dump_and_nothing_is_left(
         hook.remove()
         model.eval()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("where", FULL)
+def test_memory_that_is_full_ends_an_answer_and_leaves_the_memory_mounted(
+    where, kv, model, tokenizer
+) -> None:
+    memory = mount_kv(kv, model, tokenizer)
+    hook = model.model.layers[1].register_forward_hook(failing(FULL[where]))
+    try:
+        with pytest.raises(LimitExceededError, match="no room") as refusal:
+            generate(model, tokenizer, "w1", memory=memory)
+        assert refusal.value.__context__.__traceback__ is None
+    finally:
+        hook.remove()
+    assert generate(model, tokenizer, "w1", memory=memory, max_new_tokens=1)
 
 
 def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(

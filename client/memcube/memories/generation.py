@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from memcube.memories.kv_mounted import Prefix
+from memcube.memories.kv_room import room_errors
 
 
 def question_ids(tokenizer: Any, question: str, *, behind_memory: bool) -> list[int]:
@@ -26,6 +27,11 @@ def generate(
 
     The ids are concatenated, never tokenised anew as one text (identity-and-access.md section 5),
     and the cache is a fresh one. `options` go to transformers' `generate`.
+
+    Raises:
+        ConflictError: the memory was unmounted, or the active adapters have changed since.
+        DigestMismatchError, InvalidTensorsError: the memory is damaged.
+        LimitExceededError: there is no room in memory for the answer.
     """
     import torch
 
@@ -35,7 +41,7 @@ def generate(
     settings = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options}
     if memory:
         settings["past_key_values"] = memory.new_cache()
-    with torch.inference_mode():
+    with torch.inference_mode(), room_errors():
         output = model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),

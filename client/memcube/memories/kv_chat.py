@@ -111,7 +111,7 @@ def _require_messages(messages: Sequence[Message]) -> None:
 
 def _require_plain(tokenizer: Any, messages: Sequence[Message], tools: object) -> None:
     """Refuse words that the tokenizer would take for the frame of the chat."""
-    control = [token for token in tokenizer.all_special_tokens if token]
+    control = sorted(_control_tokens(tokenizer))
     for position, message in enumerate([*messages, tools]):
         for words in _strings(message):
             if found := next((token for token in control if token in words), None):
@@ -120,6 +120,13 @@ def _require_plain(tokenizer: Any, messages: Sequence[Message], tools: object) -
                     f"{where} spells the control token {found!r}",
                     hint="take it out: the model would read it as the frame of a turn",
                 )
+
+
+def _control_tokens(tokenizer: Any) -> set[str]:
+    """The special tokens of `tokenizer`: those that have a role, and those that were added as special."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    named = set(tokenizer.all_special_tokens)
+    return (named | {str(token) for token in added if token.special}) - {""}
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -3,7 +3,7 @@
 One memory is exact. Of several, each is computed apart, at position 0 and with nothing before it. Behind another
 one its keys are moved to their place (`kv_rotation`), but what its tokens would have taken from those before
 them is missing. So a composition is labelled approximate, can be compared with a full computation of the same
-tokens, and gives way to it where it is too far off (docs/adr/0027).
+tokens, and gives way to it where it is too far off.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ def room_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_full(error):
             raise
+        error.__traceback__ = None  # it holds the tensors that there was no room beside
         raise no_room() from None
 
 
@@ -39,6 +40,6 @@ def is_full(error: BaseException) -> bool:
 def no_room() -> LimitExceededError:
     """The error where keys and values find no room."""
     return LimitExceededError(
-        "there is no room in memory for the keys and values of this memory",
-        hint="mount a shorter prefix, or free memory of the device",
+        "there is no room in the memory of the device or the host for these keys and values",
+        hint="mount a shorter prefix or ask for less, or free memory of the device",
     )

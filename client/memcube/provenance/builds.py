@@ -96,6 +96,9 @@ def _cache(memory_id: str, manifest: KvManifest, versions: Mapping[str, str]) ->
         "device": str(manifest.information.get("device"))[:_NAME_CHARS],
         "attention": str(manifest.information.get("attention"))[:_NAME_CHARS],
     }
+    for told in ("from", "chatTemplate"):
+        if told in manifest.information:
+            recipe[told] = str(manifest.information[told])[:_NAME_CHARS]
     dependencies = [Dependency(f"base:{key.base}", name="base model")]
     digest = Digest.of(source.text.encode()) if source.text is not None else source.digest
     if digest:

@@ -111,6 +111,17 @@ def test_a_message_that_spells_a_control_token_is_refused(forged, tokenizer) -> 
         render_chat(tokenizer, [CHAT[0], forged])
 
 
+def test_a_token_that_was_only_added_as_special_counts_too(model) -> None:
+    from transformers import AddedToken
+
+    tokenizer = tokenizer_of()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.add_tokens([AddedToken("<|turn|>", special=True), AddedToken("<think>")])
+    render_chat(tokenizer, [{"role": "w1", "content": "<think> w5"}])
+    with pytest.raises(InvalidConfigError, match="turn"):
+        render_chat(tokenizer, [{"role": "w1", "content": "w5 <|turn|>"}])
+
+
 def test_a_tool_that_spells_a_control_token_is_refused(tokenizer) -> None:
     with pytest.raises(InvalidConfigError, match="a tool spells"):
         render_chat(tokenizer, CHAT, tools=[{"name": "<s>"}])

@@ -85,7 +85,8 @@ def cache(**information: Any) -> KvManifest:
 
 def test_a_cache_names_its_model_its_text_and_the_programs() -> None:
     versions = {"builder": {"memcube": "1.2.3"}, "libraries": {"torch": "2.13.0"}}
-    (one,) = built({"intro": cache(**versions, device="cpu", attention="sdpa")})
+    how = {"device": "cpu", "attention": "sdpa", "from": "live", "chatTemplate": "sha256:00"}
+    (one,) = built({"intro": cache(**versions, **how)})
     assert one.build_type == BUILD_TYPES["activation"]
     told = {item.uri: item.digest for item in one.dependencies}
     assert told[f"oci://{PARENT.origin}"] == PARENT.digest
@@ -95,6 +96,7 @@ def test_a_cache_names_its_model_its_text_and_the_programs() -> None:
     recipe = one.recipe["memories"]["intro"]
     assert recipe["tokens"]["count"] == len(IDS)
     assert (recipe["device"], recipe["textKept"]) == ("cpu", True)
+    assert (recipe["from"], recipe["chatTemplate"]) == ("live", "sha256:00")
 
 
 def test_an_adapter_names_its_base_its_inputs_and_its_parameters() -> None:
