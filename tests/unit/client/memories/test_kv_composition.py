@@ -201,6 +201,27 @@ def test_a_model_whose_keys_move_otherwise_is_found_by_trying(memories, model, m
         compose_kv(memories)
 
 
+def other_family(config: str, **changes: Any) -> Any:
+    from support.models import SHAPE
+
+    shape = {name: value for name, value in SHAPE.items() if name != "head_dim"}
+    made = getattr(transformers, config)(**{**shape, "num_hidden_layers": 1, **changes})
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(made).eval()
+
+
+def test_heads_that_are_rotated_in_part_move_in_part() -> None:
+    require_same_keys(other_family("StableLmConfig", partial_rotary_factor=0.5), 33)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"), [("GlmConfig", {"head_dim": 16}), ("CohereConfig", {})]
+)
+def test_models_that_rotate_neighbours_instead_of_halves_are_refused(config, changes) -> None:
+    with pytest.raises(UnsupportedError, match="differ by"):
+        require_movable(other_family(config, **changes), [1, 2, 3, 4], 33)
+
+
 def test_a_model_without_rotary_embedding_is_refused() -> None:
     config = transformers.GPT2Config(
         vocab_size=80, n_embd=32, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None
