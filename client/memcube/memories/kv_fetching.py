@@ -33,7 +33,7 @@ from memcube_protocol.oci import Descriptor
 
 from memcube.holdings import FOLDERS, memory_folder
 from memcube.memories.kv_files import PARTIAL_FILE
-from memcube.remote.interface import Content
+from memcube.remote.interface import Remote
 from memcube.store import Store
 from memcube.store.files import make_folder, open_file, replace_file, storage_errors, write_all
 from memcube.transfer import pull_blobs, read_range
@@ -98,7 +98,7 @@ def fetch_prefix(
 
 
 def fetch_into(
-    remote: Content,
+    remote: Remote,
     name: str,
     files: Mapping[str, CubeFile],
     store: Store,
@@ -154,7 +154,7 @@ class _Source:
     Threads that were asked to end may still write: each write opens the file by itself.
     """
 
-    remote: Content
+    remote: Remote
     name: str
     blob: Descriptor
     path: Path
