@@ -95,6 +95,11 @@ def test_a_cube_that_is_named_twice_is_mounted_once(client: Client) -> None:
         assert [cube.name for cube in memory.cubes] == [TEAM]
 
 
+def test_a_cube_is_mounted_as_it_was_pulled(client: Client) -> None:
+    with client.mount(client.open("acme/team")) as memory:
+        assert memory.read("call").record.text == "Ada is on call this week."
+
+
 def test_nothing_is_remembered_without_an_overlay(memory: MountedMemory) -> None:
     with pytest.raises(ConflictError):
         memory.remember("Carol is on call.")
