@@ -96,11 +96,12 @@ def _planned(loader: MemLoader, planning: Planning) -> Plan:
     """The plan, made again once the manifests of KV caches are here that it may hang on."""
     identity = _identity(loader, planning)
     drafted = planning.plan(loader.cubes, identity)
-    wanted = planning.manifests(loader.cubes, drafted)
-    if not wanted:
+    wanted = [(chosen, planning.manifests(chosen, drafted)) for chosen in loader.cubes]
+    if not any(files for _, files in wanted):
         return drafted
-    for chosen, files in wanted.items():
-        consume.fetch(loader.context, chosen.verified, tuple(files))
+    for chosen, files in wanted:
+        if files:
+            consume.fetch(loader.context, chosen.verified, files)
     return planning.plan(loader.cubes, identity)
 
 

@@ -85,15 +85,15 @@ class Planning:
         kinds = {memory.kind for chosen in cubes for memory in chosen.memories()}
         return self._model is not None and bool(kinds & {ACTIVATION, PARAMETRIC})
 
-    def manifests(self, cubes: Sequence[Chosen], drafted: Plan) -> dict[Chosen, list[CubeFile]]:
+    def manifests(self, chosen: Chosen, drafted: Plan) -> tuple[CubeFile, ...]:
         """The manifests of KV caches that may be used, without which it is not known what they carry."""
-        wanted: dict[Chosen, list[CubeFile]] = {}
-        for chosen in cubes:
-            for memory in chosen.memories():
-                choice = drafted.of(chosen.name, memory.id)
-                if memory.kind == ACTIVATION and choice and self._may_use(choice.offer):
-                    wanted.setdefault(chosen, []).append(_manifest(chosen, memory))
-        return wanted
+        return tuple(
+            _manifest(chosen, memory)
+            for memory in chosen.memories()
+            if memory.kind == ACTIVATION
+            and (choice := drafted.of(chosen.name, memory.id))
+            and self._may_use(choice.offer)
+        )
 
     def _may_use(self, offer: Offer) -> bool:
         return offer.has_text is None and (offer.misfit is None or self._wishes.rebuild)

@@ -180,10 +180,10 @@ class _Planner:
 
     def _cache(self, offer: Offer) -> Planned:
         """A KV cache and a model: load it, prefill its text, or look that up."""
-        if self.prefix is not None:
-            return self._second(offer)
         if offer.misfit and not (self.at.rebuild and offer.has_text):
             return _refused(offer)
+        if self.prefix is not None:
+            return self._second(offer)
         self.prefix = offer
         if offer.misfit:
             return self._prefilled(offer, f"it does not fit ({offer.misfit.why})")

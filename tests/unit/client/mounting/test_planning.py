@@ -92,8 +92,10 @@ def test_no_other_way_saves_more_than_is_worth_a_verified_memory(
 def test_one_prefix_is_exact_and_of_a_second_cache_the_text_is_looked_up() -> None:
     second = replace(CACHE, memory="second")
     blind = replace(CACHE, memory="blind", has_text=False)
-    chosen = plan([CACHE, second, blind], circumstances()).choices
-    assert [choice.act for choice in chosen] == [Act.LOAD, Act.RETRIEVE, Act.LEAVE]
+    other = replace(CACHE, memory="other", misfit=Misfit("base is another"))
+    chosen = plan([CACHE, second, blind, other], circumstances()).choices
+    assert [choice.act for choice in chosen] == [Act.LOAD, Act.RETRIEVE, Act.LEAVE, Act.LEAVE]
+    assert chosen[3].why == "base is another"
     assert "one prefix is exact, and kv of a/b is it" in chosen[1].why
 
 
