@@ -1,4 +1,4 @@
-"""Opening the desk: the cubes mounted, their own rules asked, and the overlay beside them."""
+"""Opening the desk: the cubes mounted as their own rules allow, and the overlay beside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from memcube.client import Client
 from memcube.context import NORMAL_TRUST, Trust
 from memcube.mcp.desk import Desk
 from memcube.overlay import Overlay
-from memcube.rules import require_mount
 
 ELSEWHERE: Final = ("the machine of the agent's model",)
 """Where content goes that an agent reads, as far as anybody here knows."""
@@ -20,13 +19,14 @@ ELSEWHERE: Final = ("the machine of the agent's model",)
 @contextmanager
 def open_desk(
     client: Client,
-    references: Sequence[str],
+    references: Sequence[str] = (),
     *,
+    profile: str | None = None,
     overlay: Path | None = None,
     trust: Trust = NORMAL_TRUST,
     model_is_here: bool = False,
 ) -> Iterator[Desk]:
-    """The desk over the cubes `references` and the folder `overlay`.
+    """The desk over the cubes `references`, or those of a mount profile, and the folder `overlay`.
 
     `model_is_here`: the agent's model runs on this machine, so that nothing leaves it.
 
@@ -35,8 +35,8 @@ def open_desk(
         MemcubeError: whatever mounting raises.
     """
     own = Overlay.open(overlay, store=client.context.store) if overlay else None
-    with client.mount(references, overlay=own, trust=trust) as memory:
-        for cube in memory.cubes:
-            leaves_to = () if model_is_here else ELSEWHERE
-            require_mount(client.context, cube.verified, leaves_to=leaves_to)
+    leaves_to = () if model_is_here else ELSEWHERE
+    with client.mount(
+        references, profile=profile, overlay=own, trust=trust, leaves_to=leaves_to
+    ) as memory:
         yield Desk(memory, own)

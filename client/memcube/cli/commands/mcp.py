@@ -14,6 +14,7 @@ from memcube.cli.command import command
 from memcube.cli.options import offline_option, open_client, trust_of, trust_options
 
 if TYPE_CHECKING:
+    from memcube.mcp.clients import Installation
     from memcube.mcp.guard import Entrance
 
 _CLIENTS: Final = ("claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "gemini-cli")
@@ -46,6 +47,9 @@ _overlay_option = click.option(
 )
 
 
+_profile_option = click.option(
+    "--profile", metavar="NAME", help="Mount the cubes of this profile of config.toml instead."
+)
 _model_option = click.option(
     "--model-is-here",
     is_flag=True,
@@ -59,6 +63,7 @@ _model_option = click.option(
     "memcube mcp serve alice/notes --http --port 7080 --token-file ~/.memcube-mcp-token",
 )
 @click.argument("references", nargs=-1)
+@_profile_option
 @_overlay_option
 @click.option("--http", is_flag=True, help="Serve over HTTP instead of stdin and stdout.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -90,6 +95,7 @@ _model_option = click.option(
 @trust_options
 def serve(
     references: tuple[str, ...],
+    profile: str | None,
     overlay: Path | None,
     http: bool,
     host: str,
@@ -114,7 +120,7 @@ def serve(
     require_sdk()
     from memcube.mcp.opening import open_desk
 
-    _require_something(references, overlay)
+    _require_something(references, profile, overlay)
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
 
     def entrance(bound: int) -> Entrance:
@@ -127,7 +133,12 @@ def serve(
     with (
         open_client(offline=offline) as client,
         open_desk(
-            client, references, overlay=overlay, trust=trust, model_is_here=model_is_here
+            client,
+            references,
+            profile=profile,
+            overlay=overlay,
+            trust=trust,
+            model_is_here=model_is_here,
         ) as desk,
     ):
         if http:
@@ -142,6 +153,7 @@ def serve(
     "memcube mcp install alice/notes --client cursor --client vscode --print",
 )
 @click.argument("references", nargs=-1)
+@_profile_option
 @_overlay_option
 @click.option(
     "--client",
@@ -163,6 +175,7 @@ def serve(
 @offline_option
 def install(
     references: tuple[str, ...],
+    profile: str | None,
     overlay: Path | None,
     clients: tuple[str, ...],
     name: str,
@@ -176,40 +189,30 @@ def install(
     Everything else in the files stays as it is, and a copy of each is kept beside it. Tokens are not
     written: log in first, with `memcube login`.
     """
-    from memcube_protocol.reference import Reference
-
     from memcube.mcp.clients import CLIENTS, installation
 
-    _require_something(references, overlay)
-    for reference in references:
-        Reference.parse(reference)
-    arguments = [*references, *(["--overlay", str(overlay.absolute())] if overlay else [])]
+    _require_something(references, profile, overlay)
+    _require_meant(references, profile)
+    arguments = [*references, *(["--profile", profile] if profile else [])]
+    arguments += ["--overlay", str(overlay.absolute())] if overlay else []
     arguments += ["--model-is-here"] * model_is_here + ["--offline"] * offline
-    environment = {key: os.environ[key] for key in _PASSED_ON if os.environ.get(key)}
     planned = [
-        (
+        installation(
             CLIENTS[client],
-            installation(
-                CLIENTS[client],
-                name,
-                arguments,
-                home=Path.home(),
-                project=project,
-                environment=environment,
-            ),
+            name,
+            arguments,
+            home=Path.home(),
+            project=project,
+            environment={key: os.environ[key] for key in _PASSED_ON if os.environ.get(key)},
         )
         for client in clients
     ]
-    lines: list[str] = []
-    for kind, one in planned:
-        if only_print:
-            lines += [f"{one.path}:", one.content.decode()]
-        elif backup := one.write():
-            lines.append(f"Wrote {one.path} ({kind.title}); as it was: {backup}")
-        else:
-            lines.append(f"Wrote {one.path} ({kind.title})")
-    lines += [] if only_print else ["", "Restart the client to let it see the memories."]
-    paths = [str(one.path) for _, one in planned]
+    if only_print:
+        lines = [line for one in planned for line in (f"{one.path}:", one.content.decode())]
+    else:
+        lines = [_written(one) for one in planned]
+        lines += ["", "Restart the client to let it see the memories."]
+    paths = [str(one.path) for one in planned]
     return Answer({"name": name, "written": not only_print, "files": paths}, "\n".join(lines))
 
 
@@ -217,11 +220,35 @@ mcp.add_command(serve)
 mcp.add_command(install)
 
 
-def _require_something(references: tuple[str, ...], overlay: Path | None) -> None:
-    if not references and overlay is None:
+def _require_something(
+    references: tuple[str, ...], profile: str | None, overlay: Path | None
+) -> None:
+    if not references and profile is None and overlay is None:
         raise click.UsageError(
-            "name a cube, or a folder with --overlay", click.get_current_context()
+            "name a cube, a --profile, or a folder with --overlay", click.get_current_context()
         )
+
+
+def _require_meant(references: tuple[str, ...], profile: str | None) -> None:
+    """Refuse a reference or a profile that no start could mount.
+
+    Raises:
+        InvalidReferenceError, InvalidDigestError: not a reference.
+        NotFoundError: no such profile.
+    """
+    from memcube_protocol.reference import Reference
+
+    from memcube.settings import Settings
+
+    for reference in references:
+        Reference.parse(reference)
+    if profile is not None:
+        Settings.load().profile(profile)
+
+
+def _written(installed: Installation) -> str:
+    backup = installed.write()
+    return f"Wrote {installed.path}" + (f"; as it was: {backup}" if backup else "")
 
 
 def _token(path: Path | None) -> str | None:

@@ -121,6 +121,17 @@ def test_the_command_line_writes_what_it_shows(
     assert entry["env"]["MEMCUBE_HOME"] == str(home / "memcube")
 
 
+def test_what_no_start_could_mount_is_not_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setenv("MEMCUBE_HOME", str(home / "memcube"))
+    for words in (["not a reference"], ["--profile", "absent"]):
+        assert run(["mcp", "install", *words, "--client", "cursor"]) != 0
+    assert not (home / CURSOR.path).exists()
+    assert "absent" in capsys.readouterr().err
+
+
 def test_a_call_without_a_cube_or_an_overlay_says_what_is_missing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
