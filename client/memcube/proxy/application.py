@@ -146,9 +146,11 @@ class Proxy:
         headers = self._upstream.headers(asked.headers, keep_key=self._callers.key is None)
         if asked.method == "POST":
             headers["content-type"] = "application/json"
-        url = f"{self._upstream.url}/{asked.place}"
         request = self._client.build_request(
-            asked.method, url, headers=headers, content=body if asked.method == "POST" else None
+            asked.method,
+            f"{self._upstream.url}/{asked.place}",
+            headers=[(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+            content=body if asked.method == "POST" else None,
         )
         response = await self._client.send(request, stream=True)
         try:

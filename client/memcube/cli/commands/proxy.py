@@ -99,14 +99,15 @@ def _secret(variable: str | None) -> str | None:
     """The value of an environment variable that somebody names, where one is named.
 
     Raises:
-        InvalidSettingError: it is not set.
+        InvalidSettingError: it is not set, or holds what no header may.
     """
     if variable is None:
         return None
     value = os.environ.get(variable, "").strip()
-    if not value:
+    if not value or not value.isascii() or not value.isprintable():
         raise InvalidSettingError(
-            f"the variable {variable[:80]} is not set", hint="put the key into it, not its name"
+            f"the variable {variable[:80]} holds no key: it is empty, or not visible ASCII",
+            hint="put the key into it, and its name behind the option",
         )
     return value
 

@@ -243,6 +243,13 @@ def test_cookies_and_headers_of_the_caller_stay_here(engine: Engine, proxied: Pr
         assert not {"cookie", "x-private", "x-forwarded-for"} & set(received.headers)
 
 
+def test_headers_pass_byte_by_byte(engine: Engine, proxied: Proxied) -> None:
+    assert post(proxied, user_agent="gr\u00fcn", openai_organization="org")[0] == 200
+    assert engine.last.headers["user-agent"] == "gr\u00fcn"
+    assert engine.last.headers["openai-organization"] == "org"
+    assert engine.last.headers["content-type"] == "application/json"
+
+
 def test_an_upstream_key_takes_the_place_of_the_callers_and_is_never_told(
     engine: Engine, addition: Addition
 ) -> None:
