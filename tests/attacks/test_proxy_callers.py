@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from memcube.proxy.rendering import Addition
+from memcube.proxy.addition import Addition
 from memcube.proxy.upstream import Upstream
 from support.engine import WAIT_S, Engine, running_engine
 from support.proxied import Proxied, running_proxy

@@ -11,14 +11,13 @@ from statistics import median, quantiles
 
 from memcube.client import Client
 from memcube.dumper import MemDumper
-from memcube.proxy.mounting import mounted
-from memcube.proxy.rendering import Addition
+from memcube.proxy.addition import Addition
 from memcube.proxy.upstream import Upstream
 from memcube.settings import Settings
 from support.engine import running_engine
 from support.kv import kv_folder
 from support.measuring import report
-from support.proxied import running_proxy
+from support.proxied import mounted_addition, running_proxy
 
 ROUNDS = 200
 RECORDS = (100, 10_000)
@@ -69,7 +68,7 @@ def test_what_the_proxy_adds(tmp_path: Path) -> None:
             dumper.add_records(f"Copy number {one} of archive {one % 97}." for one in range(count))
             kv_folder(dumper.folder, "x" * PREFIX_CHARS)
             client.pack(dumper.folder)
-            addition = undo.enter_context(mounted(client, [f"alice/c{count}"], 1024))
+            addition = undo.enter_context(mounted_addition(client, f"alice/c{count}"))
             proxied = undo.enter_context(running_proxy(upstream, addition))
             rows.append(
                 row(f"proxy, {count} records, a text of {PREFIX_CHARS} characters", proxied.url)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import Person, fresh
 from memcube.dumper import MemDumper
-from memcube.proxy.mounting import mounted
 from memcube_protocol import media_types
 from memcube_protocol.errors import EXIT_INTERRUPTED, EXIT_USAGE, RuleRefusedError
 from support.engine import running_engine
 from support.kv import kv_folder
 from support.machine import Machine, client_on
+from support.proxied import mounted_addition
 from support.servers import START_TIMEOUT_S, command, first_line, stop_process
 
 pytest.importorskip("qdrant_edge")
@@ -75,7 +75,7 @@ def test_a_cube_that_must_stay_here_leaves_for_no_engine_elsewhere(
     draft.write_text(draft.read_text() + '\n[governance]\nprocessing = "local"\n')
     Machine(tmp_path / "ada", ada.server.url, ada.token).ok("push", dumper.folder, "--public")
     with client_on(tmp_path / "bob", bob) as client:
-        with mounted(client, [name], 500, leaves_to=("127.0.0.1:8000",)) as addition:
+        with mounted_addition(client, name, leaves_to=("127.0.0.1:8000",)) as addition:
             assert "The handbook." in addition.prefix
             assert "Tartu" in addition.look_up("Where is the third copy?")
         verified = client.open(name, filters=["kind=plaintext"])
@@ -83,7 +83,7 @@ def test_a_cube_that_must_stay_here_leaves_for_no_engine_elsewhere(
         assert not client.context.store.has(tensors.digest), "a text needs no tensors"
         with (
             pytest.raises(RuleRefusedError, match=r"engine\.example"),
-            mounted(client, [name], 500, leaves_to=("engine.example",)),
+            mounted_addition(client, name, leaves_to=("engine.example",)),
         ):
             pass
 

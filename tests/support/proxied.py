@@ -6,9 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from memcube.client import Client
+from memcube.proxy.addition import Addition
 from memcube.proxy.callers import Callers
-from memcube.proxy.rendering import Addition
+from memcube.proxy.mounting import PREFIX_TOKENS, addition_of, mount_budget
 from memcube.proxy.serving import Plan, ProxyServer
 from memcube.proxy.upstream import Upstream
 
@@ -23,6 +26,14 @@ class Proxied:
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2].partition("/")[0])
+
+
+@contextmanager
+def mounted_addition(client: Client, *references: str, **asked: Any) -> Iterator[Addition]:
+    """What the cubes at `references` add, mounted as the command does."""
+    budget_tokens = mount_budget(PREFIX_TOKENS)
+    with client.mount(references, budget_tokens=budget_tokens, **asked) as memory:
+        yield addition_of(memory)
 
 
 @contextmanager

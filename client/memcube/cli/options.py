@@ -94,6 +94,23 @@ def _tell_of_new_key(made: SigningKey) -> None:
     )
 
 
+def role_options(function: Function) -> Function:
+    """`--profile` and `--overlay`: whose cubes, and where the user's own memories are."""
+    for option in (
+        click.option(
+            "--overlay",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="FOLDER",
+            help="Mount the memories in this cube folder of your own as well.",
+        ),
+        click.option(
+            "--profile", metavar="NAME", help="Mount the cubes of this profile in config.toml."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def offline_option(function: Function) -> Function:
     """`--offline`: use the local store only."""
     option = click.option("--offline", is_flag=True, help="Use the local store only.")

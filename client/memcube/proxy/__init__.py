@@ -3,5 +3,5 @@
     caller ── request ──▶ callers ──▶ forms (adds the memory) ──▶ upstream ──▶ engine
            ◀───────────────── bytes, as they come ──────────────────┘
 
-`forms` and `rendering` are pure; `application` joins the parts, `serving` runs them.
+`forms` and `callers` are pure; `application` joins the parts, `serving` runs them.
 """

@@ -25,9 +25,9 @@ from memcube_protocol.errors import (
     outcome_of,
 )
 
+from memcube.proxy.addition import Addition
 from memcube.proxy.callers import Callers
 from memcube.proxy.forms import FORMS, Json
-from memcube.proxy.rendering import Addition
 from memcube.proxy.upstream import Upstream, answer_headers
 
 Message = MutableMapping[str, Any]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from memcube_protocol.errors import InvalidRequestError
 
-from memcube.proxy.rendering import Addition
+from memcube.proxy.addition import Addition
 
 Json = dict[str, Any]
 Form = Callable[[Json, Addition], Json]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from memcube_protocol.errors import ConflictError, MissingDependencyError
 
+from memcube.proxy.addition import Addition
 from memcube.proxy.callers import Callers
-from memcube.proxy.rendering import Addition
 from memcube.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ProxyServer:
     """
 
     def __init__(self, plan: Plan, port: int, tell: Tell) -> None:
-        _require_packages()
+        require_packages()
         self._plan = plan
         self._tell = tell
         host = plan.callers.host
@@ -119,7 +119,12 @@ class ProxyServer:
         self._socket.close()
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Refuse early, before anything is mounted.
+
+    Raises:
+        MissingDependencyError: httpx2 or uvicorn is not installed.
+    """
     try:
         import httpx2  # noqa: F401
         import uvicorn  # noqa: F401

@@ -13,7 +13,13 @@ from memcube_protocol.errors import MemcubeError
 
 from memcube.cli.answer import Answer, Mode, print_problem, sanitised
 from memcube.cli.command import command
-from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+from memcube.cli.options import (
+    offline_option,
+    open_client,
+    role_options,
+    trust_of,
+    trust_options,
+)
 from memcube.cli.words import table_text
 
 if TYPE_CHECKING:
@@ -33,15 +39,14 @@ Ctrl-C stops an answer."""
     "memcube chat alice/notes --model ./Qwen3-0.6B",
     'echo "Which backups are there?" | memcube chat alice/notes --model ./Qwen3-0.6B',
 )
-@click.argument("references", nargs=-1, required=True, metavar="REFERENCE…")
+@click.argument("references", nargs=-1, metavar="[REFERENCE…]")
+@role_options
 @click.option("--model", required=True, metavar="FOLDER", help="The model in this folder.")
 @click.option(
     "--budget",
     "budget_tokens",
-    default=1024,
-    show_default=True,
     type=click.IntRange(1),
-    help="Tokens of records for each question.",
+    help="Tokens of records for each question. Default: the profile's, or 1024.",
 )
 @click.option(
     "--max-new-tokens",
@@ -65,8 +70,10 @@ Ctrl-C stops an answer."""
 @trust_options
 def chat(
     references: tuple[str, ...],
+    profile: str | None,
+    overlay: Path | None,
     model: str,
-    budget_tokens: int,
+    budget_tokens: int | None,
     max_new_tokens: int,
     temperature: float | None,
     allow_unverified_base: bool,
@@ -77,7 +84,7 @@ def chat(
     accept_origin: str | None,
     accept_rollback: bool,
 ) -> Answer:
-    """Talk with a model that has the memories of the cubes: adapters, KV cache and records.
+    """Talk with a model that has the memories of cubes, or of a profile's: adapters, KV cache and records.
 
     On a terminal /help lists what can be said besides. From a pipe each line is a question; the
     answers go to the output one after the other, and with --json in one object at the end.
@@ -91,6 +98,8 @@ def chat(
     with open_client(offline=offline) as client:
         memory = client.mount(
             references,
+            profile=profile,
+            overlay=overlay,
             model=loaded,
             tokenizer=tokenizer,
             budget_tokens=budget_tokens,

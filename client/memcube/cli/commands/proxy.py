@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from pathlib import Path
 
 import click
 from memcube_protocol.errors import InvalidSettingError
 
 from memcube.cli.answer import Answer, sanitised
 from memcube.cli.command import command
-from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+from memcube.cli.options import (
+    offline_option,
+    open_client,
+    role_options,
+    trust_of,
+    trust_options,
+)
+from memcube.cli.words import table_text
 
 
 @command(
@@ -20,19 +27,24 @@ from memcube.cli.options import offline_option, open_client, trust_of, trust_opt
     "memcube proxy --upstream https://api.example/v1 --mount alice/notes --mount acme/cardiology:1.4",
 )
 @click.option("--upstream", required=True, metavar="URL", help="The engine's API: https://…/v1.")
-@click.option(
-    "--mount", "references", multiple=True, required=True, metavar="REF", help="A cube; repeatable."
-)
+@click.option("--mount", "references", multiple=True, metavar="REF", help="A cube; repeatable.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", default=7071, show_default=True, type=click.IntRange(0, 65535), help="0: any free."
 )
+@role_options
 @click.option(
     "--budget",
-    default=1024,
-    show_default=True,
     type=click.IntRange(1),
-    help="Tokens of records for each request.",
+    help="Tokens of records for each request. Default: the profile's, or 1024.",
+)
+@click.option(
+    "--prefix-budget",
+    "prefix_tokens",
+    default=8192,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Tokens of source texts at the beginning of every prompt.",
 )
 @click.option(
     "--timeout",
@@ -55,9 +67,12 @@ from memcube.cli.options import offline_option, open_client, trust_of, trust_opt
 def proxy(
     upstream: str,
     references: tuple[str, ...],
+    profile: str | None,
+    overlay: Path | None,
     host: str,
     port: int,
-    budget: int,
+    budget: int | None,
+    prefix_tokens: int,
     timeout_s: float,
     upstream_key_env: str | None,
     caller_key_env: str | None,
@@ -74,24 +89,32 @@ def proxy(
     through. Answers are streamed as they come. Stop it with Ctrl-C.
     """
     from memcube.proxy.callers import Callers
-    from memcube.proxy.mounting import mounted
-    from memcube.proxy.serving import Plan, ProxyServer
+    from memcube.proxy.mounting import RECORDS_TOKENS, addition_of, mount_budget
+    from memcube.proxy.serving import Plan, ProxyServer, require_packages
     from memcube.proxy.upstream import Upstream
 
+    require_packages()
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
-    callers = Callers(host, _secret(caller_key_env))
-    key = _secret(upstream_key_env)
-    with ExitStack() as mounts:
-        with open_client(offline=offline) as client:
-            settings = client.context.settings
-            engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
-            addition = mounts.enter_context(
-                mounted(client, references, budget, leaves_to=(engine.host,), trust=trust)
-            )
-        # The client's progress bars are gone by now.
-        with ProxyServer(Plan(engine, addition, callers), port, _tell) as server:
-            print(f"Listening on {server.url}, asking {engine.url}", flush=True)
-            server.run()
+    callers, key = Callers(host, _secret(caller_key_env)), _secret(upstream_key_env)
+    with open_client(offline=offline) as client:
+        settings = client.context.settings
+        engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
+        role = settings.profile(profile) if profile else None
+        memory = client.mount(
+            references,
+            profile=profile,
+            overlay=overlay,
+            budget_tokens=mount_budget(prefix_tokens),
+            trust=trust,
+            leaves_to=(engine.host,),
+        )
+    # The client's progress bars are gone by now.
+    records_tokens = budget or (role and role.budget_tokens) or RECORDS_TOKENS
+    plan = Plan(engine, addition_of(memory, records_tokens), callers)
+    with memory, ProxyServer(plan, port, _tell) as server:
+        _tell(table_text([(str(s.step), s.kind, s.memory, s.cube, s.why) for s in memory.steps]))
+        print(f"Listening on {server.url}, asking {engine.url}", flush=True)
+        server.run()
     return Answer({}, "")
 
 

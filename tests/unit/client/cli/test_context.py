@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from memcube.dumper import MemDumper
 from memcube_protocol.errors import EXIT_LIMIT, EXIT_NOT_FOUND
+from support.kv import kv_folder
 from support.machine import Machine
 
 pytest.importorskip("qdrant_edge")
-NAME = "alice/backups"
+NAME, HANDBOOK = "alice/backups", "alice/handbook"
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     dumper.add_records(["The third copy lies in Tartu.", "The cat eats at nine."])
     machine = Machine(folder / "home", "http://127.0.0.1:9")
     machine.ok("pack", dumper.folder)
+    handbook = MemDumper(folder / "handbook", name=HANDBOOK, version="1.0.0")
+    kv_folder(handbook.folder, "Copies are kept for a year.")
+    machine.ok("pack", handbook.folder)
     return machine
 
 
@@ -46,5 +51,28 @@ def test_where_nothing_answers_nothing_is_printed(machine: Machine) -> None:
 def test_a_budget_bounds_the_text_and_json_holds_it(machine: Machine) -> None:
     answer = json.loads(machine.ok("context", NAME, "copy", "--json"))
     assert "Tartu" in answer["context"]
-    assert (answer["references"], answer["budgetTokens"]) == ([NAME], 1024)
+    assert answer["budgetTokens"] == 1024
+    assert [NAME in reference for reference in answer["references"]] == [True]
     assert machine.ok("context", NAME, "copy", "--budget", "1") == ""
+
+
+def test_texts_of_kv_memories_come_before_the_records_of_several_cubes(machine: Machine) -> None:
+    text = machine.ok("context", NAME, HANDBOOK, "copy")
+    assert text.index("kept for a year") < text.index("Tartu")
+
+
+def test_own_memories_and_the_cubes_of_a_profile_are_looked_through(
+    machine: Machine, tmp_path: Path
+) -> None:
+    from memcube.overlay import Overlay
+
+    Overlay.open(tmp_path / "notes").remember("My own copy lies at home.")
+    config = machine.home / "config.toml"
+    config.write_text(f'[profile.work]\ncubes = ["{NAME}"]\n')
+    try:
+        words = ("--profile", "work", "--overlay", tmp_path / "notes")
+        text = machine.ok("context", "copy", *words)
+    finally:
+        config.unlink()
+    assert "at home" in text
+    assert "Tartu" in text
