@@ -17,6 +17,7 @@ from support.servers import clean_environment, command, first_line, stop_process
 mcp = pytest.importorskip("mcp")
 pytest.importorskip("qdrant_edge")
 START_S = 60
+PAGE = "https://app.example"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,17 @@ def token_file(home: Path) -> Path:
 def url(home: Path, environment: dict[str, str], token_file: Path) -> Iterator[str]:
     words = ["mcp", "serve", "acme/handbook", "--overlay", str(home / "http-notes")]
     process = subprocess.Popen(
-        [command("memcube"), *words, "--http", "--port", "0", "--token-file", str(token_file)],
+        [
+            command("memcube"),
+            *words,
+            "--http",
+            "--port",
+            "0",
+            "--token-file",
+            str(token_file),
+            "--allow-origin",
+            PAGE,
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -122,5 +133,24 @@ def test_others_are_turned_away(
     try:
         connection.request("POST", place.path, body=b"", headers=sent | headers)
         assert connection.getresponse().status == status
+    finally:
+        connection.close()
+
+
+def test_an_allowed_page_may_ask_and_read_the_answer(url: str) -> None:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=START_S)
+    asks = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,mcp-protocol-version",
+    }
+    try:
+        connection.request("OPTIONS", place.path, headers=asks)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"OK")
+        assert answer.getheader("Access-Control-Allow-Origin") == PAGE
+        assert "authorization" in (answer.getheader("Access-Control-Allow-Headers") or "")
+        assert answer.getheader("Access-Control-Allow-Credentials") is None
     finally:
         connection.close()

@@ -8,6 +8,7 @@ that was allowed, and with a token `Authorization` must hold it.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,6 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN_CHARS: Final = 32
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -30,7 +32,7 @@ class Entrance:
     """Under which names, from which pages, and with which token the server may be asked.
 
     Raises:
-        InvalidSettingError: the token is short, or holds what no header may.
+        InvalidSettingError: the token is short, or holds what no header may; or an origin is none.
     """
 
     hosts: frozenset[str]
@@ -48,6 +50,11 @@ class Entrance:
             raise InvalidSettingError(
                 f"the token is not {TOKEN_CHARS} or more visible ASCII characters",
                 hint="let --token-file make one: name a file that is not there yet",
+            )
+        if wrong := [origin for origin in self.origins if not _ORIGIN.fullmatch(origin)]:
+            raise InvalidSettingError(
+                f"{wrong[0][:100]!r} is not the origin of a page",
+                hint="write each as https://app.example, without a path; there is no * for all",
             )
 
     @classmethod
@@ -78,8 +85,13 @@ class Entrance:
             token,
         )
 
-    def refuses(self, headers: list[tuple[bytes, bytes]]) -> tuple[int, str] | None:
-        """The status and reason that a request with `headers` is refused with; None lets it in."""
+    def refuses(
+        self, headers: list[tuple[bytes, bytes]], method: str = "POST"
+    ) -> tuple[int, str] | None:
+        """The status and reason that a request with `headers` is refused with; None lets it in.
+
+        Browsers ask with OPTIONS what a page may send, and never show a token there.
+        """
         values: dict[str, list[str]] = {}
         for name, value in headers:
             values.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -88,7 +100,10 @@ class Entrance:
             return 421, "this server is not called that: see --allow-host"
         if not set(values.get("origin", [])) <= self.origins:
             return 403, "requests of pages from there are not allowed: see --allow-origin"
-        if self.token is not None and not self._is_shown(values.get("authorization", [])):
+        is_preflight = method == "OPTIONS" and "access-control-request-method" in values
+        if is_preflight or self.token is None:
+            return None
+        if not self._is_shown(values.get("authorization", [])):
             return 401, "a bearer token is needed"
         return None
 
@@ -109,11 +124,13 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection, or start and stop with the server."""
-        refused = self._entrance.refuses(scope["headers"]) if scope["type"] == "http" else None
-        if refused is None and scope["type"] in ("http", "lifespan"):
-            await self._app(scope, receive, send)
-        elif refused is not None:
+        refused = None
+        if scope["type"] == "http":
+            refused = self._entrance.refuses(scope["headers"], scope["method"])
+        if refused is not None:
             await _refuse(send, *refused)
+        elif scope["type"] in ("http", "lifespan"):
+            await self._app(scope, receive, send)
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:

@@ -63,6 +63,7 @@ async def _stdio(desk: Desk) -> None:
 def application(desk: Desk, entrance: Entrance) -> Guard:
     """The ASGI application behind its guard; its lifespan must be run."""
     from mcp.server.transport_security import TransportSecuritySettings
+    from starlette.middleware.cors import CORSMiddleware
 
     from memcube.mcp.server import server_of
 
@@ -75,7 +76,15 @@ def application(desk: Desk, entrance: Entrance) -> Guard:
         # Names and pages are the guard's, which knows what the user allowed.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    return Guard(app, entrance)
+    # Preflights end here, so that no request without a token comes further.
+    pages = CORSMiddleware(
+        app,
+        allow_origins=sorted(entrance.origins),
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=("mcp-session-id",),
+    )
+    return Guard(pages, entrance)
 
 
 def serve_http(

@@ -74,6 +74,12 @@ def test_a_weak_token_is_refused(token: str) -> None:
         entrance(token=token)
 
 
+@pytest.mark.parametrize("origin", ["*", "null", "https://*", "app.example", "https://a.b/c", ""])
+def test_what_is_no_origin_of_a_page_is_refused(origin: str) -> None:
+    with pytest.raises(InvalidSettingError, match="not the origin"):
+        entrance(origins=(origin,))
+
+
 def test_other_machines_are_let_in_with_a_token_only() -> None:
     with pytest.raises(InvalidSettingError, match="other machines"):
         Entrance.of("0.0.0.0", 7080)
@@ -107,11 +113,26 @@ def test_what_is_refused_never_reaches_the_application() -> None:
         raise AssertionError("reached")
 
     guard = Guard(application, entrance(token=TOKEN))
-    start, body = answered(guard, {"type": "http", "headers": [HOST]})
+    start, body = answered(guard, {"type": "http", "method": "POST", "headers": [HOST]})
     assert start["status"] == 401
     assert (b"www-authenticate", b"Bearer") in start["headers"]
     assert TOKEN.encode() not in body["body"]
     assert answered(guard, {"type": "websocket", "headers": [HOST]}) == []
+
+
+def test_a_preflight_shows_no_token_and_comes_from_an_allowed_page_only() -> None:
+    guarded = entrance(token=TOKEN, origins=("https://app.example",))
+    asks = (b"access-control-request-method", b"POST")
+    page, other = (b"origin", b"https://app.example"), (b"origin", b"https://evil.example")
+    assert guarded.refuses([HOST, page, asks], "OPTIONS") is None
+    for headers, method, status in (
+        ([HOST, other, asks], "OPTIONS", 403),
+        ([HOST, page], "OPTIONS", 401),
+        ([HOST, page, asks], "POST", 401),
+    ):
+        refused = guarded.refuses(headers, method)
+        assert refused is not None
+        assert refused[0] == status
 
 
 def test_what_is_allowed_reaches_it() -> None:
@@ -121,6 +142,6 @@ def test_what_is_allowed_reaches_it() -> None:
         reached.append(scope["type"])
 
     guard = Guard(application, entrance())  # type: ignore[arg-type]
-    for scope in ({"type": "http", "headers": [HOST]}, {"type": "lifespan"}):
+    for scope in ({"type": "http", "method": "POST", "headers": [HOST]}, {"type": "lifespan"}):
         answered(guard, scope)
     assert reached == ["http", "lifespan"]
