@@ -271,7 +271,7 @@ class MountedMemory:
             parts, self._parts = self._parts, None
             if parts is not None:
                 parts.undo.close()
-                self._usage.flush()
+                self._usage.close()
 
     def __enter__(self) -> Self:
         return self

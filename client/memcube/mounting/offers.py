@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -127,7 +128,8 @@ class Planning:
         """How many answers were given here with each KV cache of the cube."""
         caches = [memory.id for memory in chosen.memories() if memory.kind == ACTIVATION]
         location = location_of(chosen.verified.reference)
-        used = Usage.of(self._context.settings).memories(location, caches) if caches else {}
+        with closing(Usage.of(self._context.settings)) as usage:
+            used = usage.memories(location, caches) if caches else {}
         return {memory: use.answers for memory, use in used.items()}
 
     def _offer(self, chosen: Chosen, memory: Memory) -> Offer:

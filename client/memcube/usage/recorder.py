@@ -20,13 +20,13 @@ from memcube.settings import Settings
 from memcube.usage.indicators import MEMORY, CubeUse, RecordUse, Use
 from memcube.usage.sidecar import Portion, Sidecar
 
-PORTION: Final = 64
+PORTION: Final = 1024
 """So many events are written together at the latest."""
 
-PAUSE_S: Final = 2.0
+PAUSE_S: Final = 1.0
 """An event that comes so long after the last portion is written at once."""
 
-PENDING: Final = 4096
+PENDING: Final = 8192
 _PASSING: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _FULL: Final = "SQLITE_FULL"
 _DAMAGED: Final = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
@@ -101,6 +101,12 @@ class Usage:
             self._written_s = time.monotonic()
         finally:
             self._writing.release()
+
+    def close(self) -> None:
+        """Write what was gathered, and let go of the file."""
+        self.flush()
+        if self._sidecar is not None:
+            self._sidecar.close()
 
     def _tell(self, add: Callable[[Portion], None]) -> None:
         if self._sidecar is None:

@@ -6,10 +6,10 @@ later. What is written is whole: a process that is killed loses its last portion
 
 from __future__ import annotations
 
-import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,13 @@ from memcube_protocol import limits
 from memcube_protocol.errors import StorageError
 
 from memcube.settings import Settings
-from memcube.store.files import make_folder, open_file, storage_errors
 from memcube.usage import tables
 from memcube.usage.indicators import Answered, CubeUse, RecordUse, Use, Version
+from memcube.usage.shared_file import SharedFile
 
 FOLDER: Final = "usage"
 FILE_NAME: Final = "usage.db"
 FILE_BYTES: Final = 64 * limits.MIB
-_PAGE_BYTES: Final = 4096
 _KEPT_SHARE: Final = 0.9
 _BOUNDED_EVERY: Final = 32
 _WAIT_S: Final = 0.05
@@ -59,6 +58,7 @@ class Sidecar:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
+        self._file = SharedFile(self.path, FILE_BYTES)
         self._writes = 0
 
     @classmethod
@@ -73,10 +73,8 @@ class Sidecar:
             sqlite3.Error: the file is locked, damaged, full or read-only; nothing was added.
             StorageError: it cannot be made, or is no regular file.
         """
-        make_folder(self.path.parent)
-        with storage_errors(f"{self.path} cannot be opened"):
-            os.close(open_file(self.path, os.O_RDWR | os.O_CREAT))
-        with closing(self._connect(_WAIT_S)) as db, _transaction(db):
+        self._file.make()
+        with self._file.transaction(wait_s=_WAIT_S, writes=True) as db:
             if not _is_made(db):
                 for statement in (*tables.SCHEMA.split(";"), tables.SET_FORMAT):
                     db.execute(statement)
@@ -91,7 +89,7 @@ class Sidecar:
         Raises:
             sqlite3.Error: it cannot be changed.
         """
-        with closing(self._connect(_WAIT_S)) as db, _transaction(db):
+        with self._file.transaction(wait_s=_WAIT_S, writes=True) as db:
             _bound(db, 0.5, full=True)
 
     def cubes(self) -> tuple[CubeUse, ...]:
@@ -163,18 +161,18 @@ class Sidecar:
         if cube is None:
             self.remove()
             return True
-        with _as_storage_error(self.path), closing(self._connect(_ASK_WAIT_S)) as db:
-            if not _is_made(db):
-                return False
-            with _transaction(db):
-                before = db.total_changes
-                for statement in tables.FORGET_CUBE:
-                    db.execute(statement, (cube,))
-                db.execute(tables.FORGET_EMPTY_ANSWERS)
-                changed = db.total_changes > before
-            db.execute("VACUUM")  # what is forgotten does not stay in free pages
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with _as_storage_error(self.path):
+            with self._file.transaction(wait_s=_ASK_WAIT_S, writes=True) as db:
+                changed = _is_made(db) and _forget(db, cube)
+            if changed:
+                with self._file.opened(wait_s=_ASK_WAIT_S) as db:
+                    db.execute("VACUUM")  # what is forgotten does not stay in free pages
+                    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return changed
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
     def remove(self) -> None:
         """Take the file away: it is damaged, or nobody wants it.
@@ -182,20 +180,7 @@ class Sidecar:
         Raises:
             StorageError: it cannot be removed.
         """
-        with storage_errors(f"{self.path} cannot be removed"):
-            for suffix in ("", "-wal", "-shm"):
-                self.path.with_name(f"{self.path.name}{suffix}").unlink(missing_ok=True)
-
-    def _connect(self, wait_s: float) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=wait_s, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")  # indicators do not wait for the disk
-            db.execute(f"PRAGMA max_page_count = {FILE_BYTES // _PAGE_BYTES}")
-        except BaseException:
-            db.close()
-            raise
-        return db
+        self._file.remove()
 
     @contextmanager
     def _reading(self) -> Iterator[_Ask]:
@@ -203,26 +188,52 @@ class Sidecar:
         if not self.path.exists():
             yield lambda _query, _values: []
             return
-        with _as_storage_error(self.path), closing(self._connect(_ASK_WAIT_S)) as db:
-            db.execute("BEGIN")
+        with (
+            _as_storage_error(self.path),
+            self._file.transaction(wait_s=_ASK_WAIT_S, writes=False) as db,
+        ):
             is_made = _is_made(db)
             yield lambda query, values: db.execute(query, values).fetchall() if is_made else []
 
 
 def _add(db: sqlite3.Connection, portion: Portion) -> None:
+    cubes: dict[str, _Counts] = defaultdict(_Counts)
     for cube, digest, at in portion.mounts:
-        db.execute(tables.ADD_CUBE, (cube, 1, 0, 0, at))
+        cubes[cube].add(at, mounts=1)
         db.execute(tables.ADD_VERSION, (cube, digest, at))
     for use, at in portion.accesses:
-        db.execute(tables.ADD_CUBE, (use.cube, 0, 1, 0, at))
+        cubes[use.cube].add(at, accesses=1)
         db.execute(tables.ADD_RECORD, (use.cube, use.record, 1, 0, use.score, at))
     for at, used in portion.answers:
         number = db.execute(tables.ADD_ANSWER, (at,)).lastrowid
-        for cube in dict.fromkeys(use.cube for use in used):
-            db.execute(tables.ADD_CUBE, (cube, 0, 0, 1, at))
+        for cube in {use.cube for use in used}:
+            cubes[cube].add(at, answers=1)
         for use in used:
             db.execute(tables.ADD_RECORD, (use.cube, use.record, 0, 1, use.score, at))
             db.execute(tables.ADD_USED, (number, use.cube, use.record, use.score))
+    rows = ((cube, *counts.counted, counts.last) for cube, counts in cubes.items())
+    db.executemany(tables.ADD_CUBE, rows)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What a portion adds to one cube: mounts, accesses and answers; and when the last of them was."""
+
+    counted: tuple[int, int, int] = (0, 0, 0)
+    last: int = 0
+
+    def add(self, at: int, *, mounts: int = 0, accesses: int = 0, answers: int = 0) -> None:
+        before = self.counted
+        self.counted = before[0] + mounts, before[1] + accesses, before[2] + answers
+        self.last = max(self.last, at)
+
+
+def _forget(db: sqlite3.Connection, cube: str) -> bool:
+    before = db.total_changes
+    for statement in tables.FORGET_CUBE:
+        db.execute(statement, (cube,))
+    db.execute(tables.FORGET_EMPTY_ANSWERS)
+    return db.total_changes > before
 
 
 def _bound(db: sqlite3.Connection, kept: float, *, full: bool = False) -> None:
@@ -244,18 +255,6 @@ def _is_made(db: sqlite3.Connection) -> bool:
     if version not in (0, tables.FORMAT):
         raise sqlite3.DatabaseError(f"its format is {version}, and not {tables.FORMAT}")
     return bool(version)
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if db.in_transaction:  # a full file ends it by itself
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 @contextmanager

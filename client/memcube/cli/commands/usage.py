@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +45,13 @@ def usage(reference: str | None, limit: int, with_answers: bool, forget: bool) -
     from memcube.usage import Sidecar
 
     settings = Settings.load()
-    sidecar = Sidecar.of(settings)
-    if reference is None:
-        return _forgotten("all cubes", sidecar.forget()) if forget else _all(settings, sidecar)
-    name = _name(settings, sidecar, reference)
-    if forget:
-        return _forgotten(name, sidecar.forget(name))
-    return _one(sidecar, name, limit, with_answers)
+    with closing(Sidecar.of(settings)) as sidecar:
+        if reference is None:
+            return _forgotten("all cubes", sidecar.forget()) if forget else _all(settings, sidecar)
+        name = _name(settings, sidecar, reference)
+        if forget:
+            return _forgotten(name, sidecar.forget(name))
+        return _one(sidecar, name, limit, with_answers)
 
 
 def _name(settings: Settings, sidecar: Sidecar, reference: str) -> str:

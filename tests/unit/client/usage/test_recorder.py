@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ ATLAS = "registry.example/acme/atlas"
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Sidecar:
-    return Sidecar(tmp_path / "usage")
+def kept(tmp_path: Path) -> Iterator[Sidecar]:
+    with closing(Sidecar(tmp_path / "usage")) as kept:
+        yield kept
 
 
 def accesses(kept: Sidecar) -> int:
@@ -28,8 +31,7 @@ def test_the_first_event_is_written_at_once_and_a_burst_in_portions(kept: Sideca
     usage = Usage(kept)
     usage.mounted(ATLAS, "sha256:one")
     assert kept.cube(ATLAS)
-    for _ in range(recorder.PORTION - 1):
-        usage.found([Use(ATLAS, "a", 1.0)])
+    usage.found([Use(ATLAS, "a", 1.0)] * (recorder.PORTION - 1))
     usage.answered([Use(ATLAS, "a", 1.0)])
     usage.answered([])  # no record was used, so nothing is told
     usage.flush()

@@ -6,7 +6,8 @@ import os
 import signal
 import sqlite3
 import stat
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,15 +18,25 @@ from memcube_protocol.errors import StorageError
 
 ATLAS = "registry.example/acme/atlas"
 NOTES = "registry.example/alice/notes"
+Opened = Callable[[Path], Sidecar]
 NOON = int(datetime(2026, 11, 27, 12, tzinfo=UTC).timestamp())
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[Path], Sidecar]]:
+    """Opens indicators, and lets go of them at the end."""
+    with ExitStack() as held:
+        yield lambda folder: held.enter_context(closing(Sidecar(folder)))
 
 
 def accesses(cube: str, *ids: str, at: int = NOON, score: float = 1.0) -> Portion:
     return Portion(accesses=[(Use(cube, one, score), at) for one in ids])
 
 
-def test_accesses_answers_scores_and_times_are_counted_by_record(tmp_path: Path) -> None:
-    kept = Sidecar(tmp_path)
+def test_accesses_answers_scores_and_times_are_counted_by_record(
+    opened: Opened, tmp_path: Path
+) -> None:
+    kept = opened(tmp_path)
     kept.write(accesses(ATLAS, "a", "b", score=4.0))
     kept.write(accesses(ATLAS, "a", at=NOON + 60, score=8.0))
     kept.write(Portion(answers=[(NOON + 90, (Use(ATLAS, "b", 4.0), Use(NOTES, "n", 2.0)))]))
@@ -41,8 +52,10 @@ def test_accesses_answers_scores_and_times_are_counted_by_record(tmp_path: Path)
     assert [cube.cube for cube in kept.cubes()] == [ATLAS, NOTES]
 
 
-def test_an_answer_names_every_record_that_it_used_also_of_other_cubes(tmp_path: Path) -> None:
-    kept = Sidecar(tmp_path)
+def test_an_answer_names_every_record_that_it_used_also_of_other_cubes(
+    opened: Opened, tmp_path: Path
+) -> None:
+    kept = opened(tmp_path)
     both = (Use(ATLAS, "a", 2.0), Use(NOTES, "n", 1.0))
     kept.write(Portion(answers=[(NOON, both), (NOON + 5, (Use(NOTES, "m", 1.0),))]))
     (answer,) = kept.answers(ATLAS)
@@ -51,8 +64,10 @@ def test_an_answer_names_every_record_that_it_used_also_of_other_cubes(tmp_path:
     assert len(kept.answers(NOTES, limit=1)) == 1
 
 
-def test_the_chain_of_versions_is_kept_in_the_order_of_their_first_mount(tmp_path: Path) -> None:
-    kept = Sidecar(tmp_path)
+def test_the_chain_of_versions_is_kept_in_the_order_of_their_first_mount(
+    opened: Opened, tmp_path: Path
+) -> None:
+    kept = opened(tmp_path)
     kept.write(Portion(mounts=[(ATLAS, "sha256:one", NOON), (ATLAS, "sha256:two", NOON + 9)]))
     kept.write(Portion(mounts=[(ATLAS, "sha256:one", NOON + 20)]))
     assert [(one.digest, one.mounts) for one in kept.versions(ATLAS)] == [
@@ -61,8 +76,8 @@ def test_the_chain_of_versions_is_kept_in_the_order_of_their_first_mount(tmp_pat
     ]
 
 
-def test_a_score_follows_the_last_uses(tmp_path: Path) -> None:
-    kept = Sidecar(tmp_path)
+def test_a_score_follows_the_last_uses(opened: Opened, tmp_path: Path) -> None:
+    kept = opened(tmp_path)
     kept.write(accesses(ATLAS, *["a"] * 500, score=1.0))
     kept.write(accesses(ATLAS, *["a"] * 60, score=9.0))
     (use,) = kept.records(ATLAS)
@@ -78,18 +93,18 @@ def test_what_is_unused_fades_and_what_is_used_more_counts_more() -> None:
     assert once.strength(now - timedelta(days=1)) == 1.0  # by a clock that was set back
 
 
-def test_nothing_is_there_before_something_is_written(tmp_path: Path) -> None:
-    kept = Sidecar(tmp_path / "usage")
+def test_nothing_is_there_before_something_is_written(opened: Opened, tmp_path: Path) -> None:
+    kept = opened(tmp_path / "usage")
     assert kept.cubes() == kept.records(ATLAS) == kept.answers(ATLAS) == kept.versions(ATLAS) == ()
     assert not kept.forget()
     assert not kept.forget(ATLAS)
     assert not (tmp_path / "usage").exists()
 
 
-def test_its_files_are_private(tmp_path: Path) -> None:
+def test_its_files_are_private(opened: Opened, tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        kept = Sidecar(tmp_path / "usage")
+        kept = opened(tmp_path / "usage")
         kept.write(accesses(ATLAS, "a"))
         with sqlite3.connect(kept.path) as db:  # open: what SQLite keeps beside the file is there
             db.execute("SELECT * FROM record").fetchall()
@@ -114,12 +129,12 @@ def test_no_link_is_followed(tmp_path: Path, name: str) -> None:
 
 
 def test_the_longest_unused_goes_where_there_is_too_much(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounds = [bound._replace(most=50) for bound in tables.BOUNDS]
     monkeypatch.setattr(tables, "BOUNDS", tuple(bounds))
     monkeypatch.setattr(sidecar, "_BOUNDED_EVERY", 1)
-    kept = Sidecar(tmp_path)
+    kept = opened(tmp_path)
     for start in range(0, 200, 20):
         ids = [f"r{number:03}" for number in range(start, start + 20)]
         kept.write(accesses(ATLAS, *ids, at=NOON + start))
@@ -131,10 +146,10 @@ def test_the_longest_unused_goes_where_there_is_too_much(
 
 
 def test_a_full_file_makes_room_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sidecar, "FILE_BYTES", 64 * 4096)
-    kept = Sidecar(tmp_path)
+    kept = opened(tmp_path)
     errors = []
     for number in range(60):
         ids = [f"{number:03}-{one:03}-{'x' * 100}" for one in range(100)]
@@ -148,8 +163,8 @@ def test_a_full_file_makes_room_and_goes_on(
     assert any(use.record.startswith("05") for use in kept.records(ATLAS))
 
 
-def test_what_is_forgotten_stands_nowhere_in_the_file(tmp_path: Path) -> None:
-    kept = Sidecar(tmp_path)
+def test_what_is_forgotten_stands_nowhere_in_the_file(opened: Opened, tmp_path: Path) -> None:
+    kept = opened(tmp_path)
     kept.write(accesses(ATLAS, "secret-habit"))
     kept.write(accesses(NOTES, "harmless"))
     kept.write(Portion(answers=[(NOON, (Use(ATLAS, "secret-habit"), Use(NOTES, "harmless")))]))
@@ -163,8 +178,10 @@ def test_what_is_forgotten_stands_nowhere_in_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_of_another_format_is_neither_read_nor_changed(tmp_path: Path) -> None:
-    kept = Sidecar(tmp_path)
+def test_a_file_of_another_format_is_neither_read_nor_changed(
+    opened: Opened, tmp_path: Path
+) -> None:
+    kept = opened(tmp_path)
     kept.write(accesses(ATLAS, "a"))
     with sqlite3.connect(kept.path) as db:
         db.execute("PRAGMA user_version = 7")
@@ -176,7 +193,7 @@ def test_a_file_of_another_format_is_neither_read_nor_changed(tmp_path: Path) ->
         kept.write(accesses(ATLAS, "b"))
 
 
-def test_a_writer_that_is_killed_leaves_whole_portions(tmp_path: Path) -> None:
+def test_a_writer_that_is_killed_leaves_whole_portions(opened: Opened, tmp_path: Path) -> None:
     """Each portion counts a record and an answer; death at any moment leaves as many of both."""
     ready, told = os.pipe()
     child = os.fork()
@@ -201,8 +218,8 @@ def test_a_writer_that_is_killed_leaves_whole_portions(tmp_path: Path) -> None:
     Sidecar(tmp_path).write(accesses(ATLAS, "after"))
 
 
-def test_several_processes_count_together(tmp_path: Path) -> None:
-    kept, children = Sidecar(tmp_path), []
+def test_several_processes_count_together(opened: Opened, tmp_path: Path) -> None:
+    kept, children = opened(tmp_path), []
     for _ in range(3):
         child = os.fork()
         if child == 0:
@@ -220,3 +237,32 @@ def test_several_processes_count_together(tmp_path: Path) -> None:
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
     (use,) = kept.records(ATLAS)
     assert use.accesses == 60
+
+
+def test_a_file_that_another_process_took_away_is_begun_anew(
+    opened: Opened, tmp_path: Path
+) -> None:
+    kept = opened(tmp_path)
+    kept.write(accesses(ATLAS, "a"))
+    opened(tmp_path).forget()
+    assert kept.cubes() == ()
+    kept.write(accesses(ATLAS, "b"))
+    assert [use.record for use in opened(tmp_path).records(ATLAS)] == ["b"]
+
+
+def test_a_forked_process_uses_a_connection_of_its_own(opened: Opened, tmp_path: Path) -> None:
+    kept = opened(tmp_path)
+    kept.write(accesses(ATLAS, "a"))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            kept.write(accesses(ATLAS, "a"))
+            kept.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    kept.write(accesses(ATLAS, "a"))
+    (use,) = kept.records(ATLAS)
+    assert use.accesses == 3
