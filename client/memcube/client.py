@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 from memcube_protocol.cube import Cube
-from memcube_protocol.errors import InvalidRequestError, NotFoundError
+from memcube_protocol.errors import NotFoundError
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
 from memcube import consume
 from memcube.consume import Verified
-from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Context, Trust
-from memcube.profiles import Profile
+from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.settings import Settings
 from memcube.store import Pruned
 from memcube.trust import KeyStore, Verdict, judge_cube
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from memcube.building.builder import Built, Order
     from memcube.building.planning import Wanted
     from memcube.mirroring import Mirror, Report
-    from memcube.mounting import Chosen, MountedMemory, Overlay, Plan
+    from memcube.mounting import Asked, MountedMemory, Names, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
     from memcube.packing.pack import Packed
     from memcube.publish import Published
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
 
 Name = Reference | str
 Filters = Iterable[str]
-Mountable: TypeAlias = Name | Verified
-Names: TypeAlias = "Mountable | Iterable[Mountable] | Mapping[Name, int | None]"
-"""One cube by its reference or as it was pulled, several, or several with their priorities."""
 OverlayPlace: TypeAlias = "Overlay | Path | str"
 """An overlay, or the folder of one."""
 Place: TypeAlias = "Name | LayoutPlace"
@@ -308,95 +304,49 @@ class Client:
         self,
         references: Names = (),
         *,
-        profile: str | None = None,
         model: Any = None,
         tokenizer: Any = None,
         overlay: OverlayPlace | None = None,
-        budget_tokens: int | None = None,
-        filters: Filters = (),
-        trust: Trust = NORMAL_TRUST,
-        allow_unverified_base: bool = False,
-        rebuild: bool = False,
-        leaves_to: Iterable[str] = (),
+        **asked: Unpack[Asked],
     ) -> MountedMemory:
         """Make the memories of one cube or several usable by `model`; see `mounting.mount`.
 
         A mapping gives each reference its priority, from 1 to 100; otherwise the publisher's word
         decides, and among equals the order. `overlay` is where `remember` writes: a cube folder of
-        the user's own, made where it is absent.
-
-        A `profile` of config.toml stands for the cubes of a role, with their priorities and filters,
-        its budget, its ceiling of sensitivity and its uses; `filters` and `budget_tokens` go before
-        what it says. `leaves_to` names the hosts that get what is found.
+        the user's own, made where it is absent. What else may be asked: `mounting.Asked`.
 
         Raises:
             RuleRefusedError: a cube's own rules forbid it.
-            NotFoundError: there is no such profile, or nothing that could be mounted.
+            NotFoundError: there is no such cube or profile, or nothing that could be mounted.
             InvalidRequestError: cubes are named besides a profile, or neither.
         """
         from memcube import mounting
 
-        role = self._role(references, profile, overlay)
+        cubes, wishes = mounting.choose(self.context, references, **asked)
         return mounting.mount(
             self.context,
-            self._chosen(references, role, filters, trust),
+            cubes,
             model=model,
             tokenizer=tokenizer,
             overlay=self._overlay(overlay),
-            wishes=mounting.Wishes(
-                _budget(budget_tokens, role),
-                allow_unverified_base,
-                rebuild,
-                role,
-                tuple(leaves_to),
-            ),
+            wishes=wishes,
         )
 
     def plan(
         self,
         references: Names = (),
         *,
-        profile: str | None = None,
         model: Any = None,
         tokenizer: Any = None,
-        budget_tokens: int | None = None,
-        filters: Filters = (),
-        trust: Trust = NORMAL_TRUST,
-        allow_unverified_base: bool = False,
-        rebuild: bool = False,
-        leaves_to: Iterable[str] = (),
+        **asked: Unpack[Asked],
     ) -> Plan:
         """What `mount` would do with each memory and why, with bytes and seconds; no layer is fetched."""
         from memcube import mounting
 
-        role = self._role(references, profile, None)
+        cubes, wishes = mounting.choose(self.context, references, **asked)
         return mounting.plan_mount(
-            self.context,
-            self._chosen(references, role, filters, trust),
-            model=model,
-            tokenizer=tokenizer,
-            wishes=mounting.Wishes(
-                _budget(budget_tokens, role),
-                allow_unverified_base,
-                rebuild,
-                role,
-                tuple(leaves_to),
-            ),
+            self.context, cubes, model=model, tokenizer=tokenizer, wishes=wishes
         )
-
-    def _role(
-        self, references: Names, profile: str | None, overlay: OverlayPlace | None
-    ) -> Profile | None:
-        """The profile to mount; None: `references` say what."""
-        named = isinstance(references, Reference | str | Verified) or bool(references)
-        if named and profile is not None:
-            raise InvalidRequestError(
-                f"cubes are named, and the profile {profile[:80]!r}",
-                hint="mount one or the other: a role's memories stay by themselves",
-            )
-        if not named and profile is None and overlay is None:
-            raise InvalidRequestError("nothing is named to mount", hint="name a cube or a profile")
-        return None if profile is None else self.context.settings.profile(profile)
 
     def _overlay(self, place: OverlayPlace | None) -> Overlay | None:
         if not isinstance(place, Path | str):
@@ -404,31 +354,6 @@ class Client:
         from memcube.overlay import Overlay
 
         return Overlay.open(place, store=self.context.store)
-
-    def _chosen(
-        self, references: Names, role: Profile | None, filters: Filters, trust: Trust
-    ) -> list[Chosen]:
-        from memcube.mounting import Chosen
-
-        filters = tuple(filters)
-        selection = Selection.parse(filters)
-        if role is not None:
-            chosen = ((one, Selection.parse(filters or one.filters)) for one in role.cubes)
-            return [
-                Chosen(self._mountable(one.reference, wanted, trust), one.priority, wanted)
-                for one, wanted in chosen
-            ]
-        return [
-            Chosen(self._mountable(name, selection, trust), priority, selection)
-            for name, priority in _prioritised(references)
-        ]
-
-    def _mountable(self, name: Mountable, selection: Selection, trust: Trust) -> Verified:
-        if isinstance(name, Verified):
-            name = name.reference.with_digest(name.cube.digest)
-        verified = consume.open_layerless(self.context, _reference(name), trust=trust)
-        _require_kinds(selection, verified.cube)
-        return verified
 
     def build(
         self,
@@ -460,30 +385,6 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _require_kinds(selection: Selection, cube: Cube) -> None:
-    """Refuse to mount a kind of which the cube has nothing."""
-    present = {memory.kind for memory in cube.config.memories}
-    if selection.kinds and not selection.kinds & present:
-        raise NotFoundError(
-            f"the cube has no {' or '.join(sorted(selection.kinds))} memory",
-            hint=f"it has: {', '.join(sorted(present)) or 'none'}",
-        )
-
-
-def _budget(budget_tokens: int | None, role: Profile | None) -> int:
-    """What is asked for, else what the role has, else the usual."""
-    return budget_tokens or (role and role.budget_tokens) or CONTEXT_TOKENS
-
-
-def _prioritised(references: Names) -> list[tuple[Mountable, int | None]]:
-    """Each reference with its priority, if it has one."""
-    if isinstance(references, Mapping):
-        return list(references.items())
-    if isinstance(references, Reference | str | Verified):
-        return [(references, None)]
-    return [(name, None) for name in references]
 
 
 def _reference(reference: Name) -> Reference:

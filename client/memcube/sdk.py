@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from memcube_protocol.reference import Reference
 
-from memcube.client import Client, Name, Names, OverlayPlace
+from memcube.client import Client, Name, OverlayPlace
 from memcube.context import NORMAL_TRUST, Trust
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from memcube.consume import Found, Verified
     from memcube.copying import Copied
     from memcube.holdings import Held
-    from memcube.mounting import MountedMemory, Plan
+    from memcube.mounting import Asked, MountedMemory, Names, Plan
     from memcube.packing.pack import Packed
     from memcube.publish import Published
     from memcube.store import Pruned
@@ -136,58 +136,19 @@ def cp(source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> Copied:
 def mount(
     references: Names = (),
     *,
-    profile: str | None = None,
     model: Any = None,
     tokenizer: Any = None,
     overlay: OverlayPlace | None = None,
-    budget_tokens: int | None = None,
-    filters: Iterable[str] = (),
-    trust: Trust = NORMAL_TRUST,
-    allow_unverified_base: bool = False,
-    rebuild: bool = False,
-    leaves_to: Iterable[str] = (),
+    **asked: Unpack[Asked],
 ) -> MountedMemory:
     """See `Client.mount`."""
     with Client() as client:
-        return client.mount(
-            references,
-            profile=profile,
-            model=model,
-            tokenizer=tokenizer,
-            overlay=overlay,
-            budget_tokens=budget_tokens,
-            filters=filters,
-            trust=trust,
-            allow_unverified_base=allow_unverified_base,
-            rebuild=rebuild,
-            leaves_to=leaves_to,
-        )
+        return client.mount(references, model=model, tokenizer=tokenizer, overlay=overlay, **asked)
 
 
 def plan(
-    references: Names = (),
-    *,
-    profile: str | None = None,
-    model: Any = None,
-    tokenizer: Any = None,
-    budget_tokens: int | None = None,
-    filters: Iterable[str] = (),
-    trust: Trust = NORMAL_TRUST,
-    allow_unverified_base: bool = False,
-    rebuild: bool = False,
-    leaves_to: Iterable[str] = (),
+    references: Names = (), *, model: Any = None, tokenizer: Any = None, **asked: Unpack[Asked]
 ) -> Plan:
     """See `Client.plan`."""
     with Client() as client:
-        return client.plan(
-            references,
-            profile=profile,
-            model=model,
-            tokenizer=tokenizer,
-            budget_tokens=budget_tokens,
-            filters=filters,
-            trust=trust,
-            allow_unverified_base=allow_unverified_base,
-            rebuild=rebuild,
-            leaves_to=leaves_to,
-        )
+        return client.plan(references, model=model, tokenizer=tokenizer, **asked)

@@ -68,7 +68,7 @@ def test_without_a_model_only_records_and_manifests_come(reader: Client, name: s
     with reader.mount(name) as memory:
         assert "Hiiumaa" in memory.context("When does the ferry leave?")
         assert text_of(30) in memory.prefix_text
-        assert [step.step for step in memory.steps] == [Step.TEXT, Step.TEXT, Step.MOUNTED]
+        assert [step.step for step in memory.steps] == [Step.PREFIX, Step.PREFIX, Step.MOUNTED]
     came = held(reader, name)
     assert not {path for path in came if path.endswith((".safetensors", ".u32"))}
     assert {path for path in came if path.endswith("manifest.json")} == {

@@ -10,6 +10,7 @@ the records, which fit every model. Each kind goes through the cubes in the orde
 
 from __future__ import annotations
 
+from memcube.mounting.choosing import Asked, Names, choose
 from memcube.mounting.chosen import PRIORITIES, Chosen
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hit
@@ -24,6 +25,7 @@ from memcube.mounting.steps import MountStep, Step
 __all__ = [
     "PRIORITIES",
     "Act",
+    "Asked",
     "Chosen",
     "ForgottenRecord",
     "Hit",
@@ -31,12 +33,14 @@ __all__ = [
     "MountStep",
     "MountedCube",
     "MountedMemory",
+    "Names",
     "Overlay",
     "Plan",
     "Planned",
     "RecordSource",
     "Step",
     "Wishes",
+    "choose",
     "mount",
     "plan_mount",
 ]

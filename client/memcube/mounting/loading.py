@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +17,8 @@ from memcube.context import Context
 from memcube.holdings import memory_folder
 from memcube.mounting.chosen import Chosen, in_order
 from memcube.mounting.mounted import MountedCube, Parts
-from memcube.mounting.offers import NO_WISHES, Wishes, source_text
-from memcube.mounting.passages import passages_of
+from memcube.mounting.offers import NO_WISHES, Wishes, manifest_of
+from memcube.mounting.passages import passages_of, prefix_text
 from memcube.mounting.planning import Act, Offer, Plan, Planned
 from memcube.mounting.sources import CubeRecords, Findable, Joined, Overlay
 from memcube.mounting.steps import MountStep, Step
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
 
     from memcube.memories.activation import MountedKv
+    from memcube.memories.kv_mounted import Prefix
     from memcube.memories.parametric_adapters import Adapters
     from memcube.memories.plaintext_build import Records
 
 INDEXES: Final = "indexes"
 BUILDS: Final = "builds"
+BARE: Final = "bare"
+"""The special-token policy of a text that is tokenised as it stands (docs/spec/activation.md)."""
 
 
 class MemLoader:
@@ -53,7 +57,7 @@ class MemLoader:
         self.tokenizer = tokenizer
         self.wishes = wishes
         self.adapters: Adapters | None = None
-        self.cache: MountedKv | None = None
+        self.caches: list[tuple[Prefix, str | None]] = []
         self.prefixes: list[tuple[str, str]] = []
         self.sources: dict[str, dict[Digest, CubeRecords]] = {}
         self.steps: list[MountStep] = []
@@ -74,6 +78,8 @@ class MemLoader:
                     chosen = at[choice.offer.cube]
                     self._do(choice, chosen, chosen.memory(choice.offer.memory))
             self._require_a_fit(kind)
+            if kind == ACTIVATION and len(self.caches) > 1:
+                self._compose()
 
     def mount_adapters(self) -> None:
         """Mount every LoRA that fits, and nothing else.
@@ -100,8 +106,8 @@ class MemLoader:
             model=self.model,
             tokenizer=self.tokenizer,
             adapters=self.adapters,
-            cache=self.cache,
-            prefixes=tuple(self.prefixes),
+            cache=self.caches[0][0] if self.caches else None,
+            prefix_text=(self.caches[0][1] or "") if self.caches else prefix_text(self.prefixes),
             overlay=overlay,
             undo=self.undo,
         )
@@ -129,14 +135,14 @@ class MemLoader:
                 self._refuse(memory, IncompatibleError(misfit.why, hint=misfit.hint))
             return
         try:
-            step, why = act(self, chosen, memory)
+            step, why = act(self, choice, chosen, memory)
         except IncompatibleError as error:
             self._note(chosen, memory, Step.REFUSED, str(error))
             self._refuse(memory, error)
         else:
             self._note(chosen, memory, step, f"{why}; {choice.why}" if choice.why else why)
 
-    def _load_adapter(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+    def _load_adapter(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         from memcube.memories.parametric import mount_lora
         from memcube.memories.parametric_adapters import Adapters
         from memcube.memories.parametric_routing import description_of
@@ -157,27 +163,45 @@ class MemLoader:
         self.adapters.add(memory.id, mounted, about, cube=chosen.name)
         return Step.MOUNTED, f"{mounted.verdict.level}: {mounted.verdict.why}"
 
-    def _load_cache(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+    def _load_cache(self, choice: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         from memcube.findings import opacity_of
+        from memcube.memories.kv_mounted import Exactness
 
-        folder = self._folder(chosen, memory)
         try:
-            cache = self._mount_cache(folder)
+            cache = self._mount_cache(self._folder(chosen, memory))
         except IncompatibleError:
-            if not self.wishes.rebuild or source_text(self.context, chosen, memory) is None:
+            text = manifest_of(self.context, chosen, memory).source.text
+            if not self.wishes.rebuild or text is None or self.caches:
                 raise
-            return self._prefill(chosen, memory)
+            return self._prefill(replace(choice, keep=True), chosen, memory)
+        exactness = Exactness.APPROXIMATE if len(self.caches) > 1 else cache.exactness
         label = opacity_of(chosen.verified, memory.id, cache.manifest.source.text)
         count = len(cache.token_ids)
-        return Step.MOUNTED, f"{count} tokens, every field of the key equal; {label}"
+        return Step.MOUNTED, f"{count} tokens, every field of the key equal, {exactness}; {label}"
 
-    def _prefill(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+    def _prefill(self, choice: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         """The text of a KV cache: read by the model now, or put before every prompt where there is none."""
-        text = source_text(self.context, chosen, memory)
+        manifest = manifest_of(self.context, chosen, memory)
+        text = manifest.source.text
         assert text is not None
         if self.model is None:
             self.prefixes.append((memory.id, text))
-            return Step.TEXT, "a prefix of text"
+            return Step.PREFIX, "as text"
+        bare = manifest.key.special_tokens == BARE
+        if choice.keep:
+            cache = self._mount_cache(self._kept_cache(chosen, memory, text, bare=bare))
+            return Step.REBUILT, f"{len(cache.token_ids)} tokens read anew, kept on disk"
+        from memcube.memories.kv_composition import prefill_kv
+        from memcube.memories.kv_prompt import prompt_of
+
+        ids = prompt_of(self.tokenizer, text=text, add_special_tokens=not bare).ids
+        prefix = prefill_kv(self.model, ids)
+        self.undo.callback(prefix.unmount)
+        self.caches.append((prefix, text))
+        return Step.REBUILT, f"{len(ids)} tokens read anew, kept in memory"
+
+    def _kept_cache(self, chosen: Chosen, memory: Memory, text: str, *, bare: bool) -> Path:
+        """The folder of a cache of `text` for the model as it is now, made where it is absent."""
         from memcube.memories.activation_dump import dump_kv
 
         place = self._build_place(chosen, memory)
@@ -190,17 +214,31 @@ class MemLoader:
                 folder=place,
                 memory_id=memory.id,
                 base_identity=self.identity,
+                add_special_tokens=not bare,
             )
-        return Step.REBUILT, f"{len(self._mount_cache(folder).token_ids)} tokens read anew"
+        return folder
 
     def _mount_cache(self, folder: Path) -> MountedKv:
         from memcube.memories.activation import mount_kv
 
-        self.cache = mount_kv(folder, self.model, self.tokenizer, base_identity=self.identity)
-        self.undo.callback(self.cache.unmount)
-        return self.cache
+        cache = mount_kv(folder, self.model, self.tokenizer, base_identity=self.identity)
+        self.undo.callback(cache.unmount)
+        self.caches.append((cache, cache.manifest.source.text))
+        return cache
 
-    def _look_up_records(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+    def _compose(self) -> None:
+        """Put the mounted caches behind each other, as one."""
+        from memcube.memories.kv_composition import compose_kv
+
+        composed = compose_kv([cache for cache, _ in self.caches])
+        self.undo.callback(composed.unmount)
+        for cache, _ in self.caches:
+            cache.unmount()
+        texts = [text for _, text in self.caches if text is not None]
+        whole = "".join(texts) if len(texts) == len(self.caches) else None
+        self.caches = [(composed, whole)]
+
+    def _look_up_records(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         """The records of the cube, or of a build: all shards are of its one plaintext memory."""
         assert memory.kind == PLAINTEXT
         from memcube.memories.plaintext import records_of, vector_files
@@ -211,8 +249,8 @@ class MemLoader:
         vectors = vector_files(holder.manifest, store)
         return Step.MOUNTED, self._look_up(chosen, holder.digest, records, vectors=vectors)
 
-    def _look_up_text(self, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
-        text = source_text(self.context, chosen, memory)
+    def _look_up_text(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
+        text = manifest_of(self.context, chosen, memory).source.text
         assert text is not None
         key = Digest.of(f"{memory.id}\n{text}".encode())
         return Step.TEXT, self._look_up(chosen, key, partial(passages_of, text, memory.id))
@@ -232,7 +270,7 @@ class MemLoader:
 
     def _require_a_fit(self, kind: str) -> None:
         refusals = self._refusals.get(kind)
-        done = (Step.MOUNTED, Step.REBUILT, Step.TEXT)
+        done = {*Step} - {Step.REFUSED, Step.SKIPPED}
         if refusals and not any(step.kind == kind and step.step in done for step in self.steps):
             raise refusals[0]
 
@@ -243,9 +281,9 @@ class MemLoader:
         """Where caches of this memory for the model as it is now are kept."""
         import hashlib
 
-        from memcube.memories.activation_key import active_adapter_names
+        from memcube.memories.activation_key import active_adapters
 
-        adapters = ",".join(active_adapter_names(self.model))
+        adapters = ",".join(map(str, active_adapters(self.model)))
         mark = hashlib.sha256(f"{self.identity} {adapters} {memory.id}".encode()).hexdigest()
         digest = chosen.verified.cube.digest
         return self.context.settings.home / BUILDS / digest.hex / mark[:32]
@@ -259,7 +297,7 @@ class MemLoader:
         self.steps.append(MountStep(memory.id, memory.kind, step, why, chosen.name))
 
 
-_Doing = Callable[[MemLoader, Chosen, Memory], tuple[Step, str]]
+_Doing = Callable[[MemLoader, Planned, Chosen, Memory], tuple[Step, str]]
 _ACTS: Final[dict[tuple[str, Act], _Doing]] = {
     (PARAMETRIC, Act.LOAD): MemLoader._load_adapter,
     (ACTIVATION, Act.LOAD): MemLoader._load_cache,

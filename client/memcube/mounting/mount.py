@@ -8,7 +8,7 @@ from typing import Any
 
 from memcube_protocol import media_types
 from memcube_protocol.cube import CubeFile
-from memcube_protocol.errors import NotFoundError
+from memcube_protocol.errors import InvalidRequestError, NotFoundError
 
 from memcube import consume, rules
 from memcube.context import Context
@@ -37,12 +37,15 @@ def mount(
     what the plan wants is fetched. `overlay` is closed with the memory.
 
     Raises:
+        InvalidRequestError: there is no cube and no overlay.
         RuleRefusedError: the rules of a cube forbid it.
         IncompatibleError: no LoRA, or no KV cache, of the cubes fits the model; names every reason.
         NotFoundError: there is nothing in the cubes that could be mounted.
         MissingDependencyError: an optional package is not installed.
         IntegrityError, InvalidTensorsError: a file is damaged or hostile.
     """
+    if overlay is None:
+        _require_some(cubes)
     loader = MemLoader(context, cubes, model, tokenizer, wishes)
     before = None if model is None else Baseline(model)
     if overlay is not None:
@@ -84,8 +87,10 @@ def plan_mount(
     """What `mount` would do, without fetching a layer or touching the model's modules.
 
     Raises:
+        InvalidRequestError: there is no cube.
         IntegrityError: the local store is damaged.
     """
+    _require_some(cubes)
     planning = Planning(context, model, tokenizer, wishes)
     loader = MemLoader(context, cubes, model, tokenizer, wishes)
     loader.cubes = _with_builds(loader)
@@ -143,6 +148,11 @@ def _wanted(chosen: Chosen, plan: Plan) -> tuple[CubeFile, ...]:
         ]
     cards = [file for file in chosen.verified.cube.files if file.media_type == media_types.CARD]
     return tuple(cards + files) if files else ()
+
+
+def _require_some(cubes: Sequence[Chosen]) -> None:
+    if not cubes:
+        raise InvalidRequestError("nothing is named to mount", hint="name a cube or a profile")
 
 
 def _nothing_of(cubes: Sequence[Chosen]) -> NotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from memcube.usage import Usage, Use
 if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
-    from memcube.memories.activation import MountedKv
+    from memcube.memories.kv_mounted import Prefix
     from memcube.memories.parametric_adapters import Adapters
     from memcube.memories.plaintext import Filters
 
@@ -36,7 +35,7 @@ OVERLAY_PRIORITY: Final = 2
 """What the user's own memories weigh beside those of cubes: as much as a cube of normal priority."""
 
 _CONTEXT_HITS: Final = 50
-_WHOLE: Final = frozenset({Step.MOUNTED, Step.REBUILT})
+_WHOLE: Final = frozenset({Step.MOUNTED, Step.REBUILT, Step.PREFIX})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,8 @@ class Parts:
     model: Any
     tokenizer: Any
     adapters: Adapters | None
-    cache: MountedKv | None
-    prefixes: tuple[tuple[str, str], ...]
+    cache: Prefix | None
+    prefix_text: str
     overlay: Overlay | None
     undo: ExitStack
 
@@ -92,19 +91,16 @@ class MountedMemory:
         ceiling: str = SENSITIVITIES[-1],
     ) -> None:
         self._parts: Parts | None = parts
-        self._prefix = _prefix_text(parts.prefixes)
         self.cubes = parts.cubes
         self.steps: Sequence[MountStep] = parts.steps
         self.budget_tokens = budget_tokens
         self._usage = usage or Usage(None)
         self._ceiling = ceiling
         self._locations = {cube.name: location_of(cube.verified.reference) for cube in self.cubes}
-        texts = {memory for memory, _ in parts.prefixes}
         self._always = [
             Use.of_memory(self._locations[step.cube], step.memory)
             for step in self.steps
-            if step.kind != PLAINTEXT
-            and (step.step in _WHOLE or (step.step is Step.TEXT and step.memory in texts))
+            if step.kind != PLAINTEXT and step.step in _WHOLE
         ]
         for cube in self.cubes:
             self._usage.mounted(self._locations[cube.name], str(cube.verified.cube.digest))
@@ -135,8 +131,7 @@ class MountedMemory:
         With a KV cache, what that was made from, if it carries it. Without a model, the texts that the
         plan put there, between delimiters that they cannot close. Else empty.
         """
-        cache = self._open().cache
-        return (cache.manifest.source.text or "") if cache else self._prefix
+        return self._open().prefix_text
 
     def search(self, query: str, limit: int = 10, filters: Filters | None = None) -> list[Hit]:
         """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`."""
@@ -349,17 +344,11 @@ class MountedMemory:
         return len(self._open().tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _prefix_tokens(self) -> int:
+        """What a prefix takes of the budget where it is text, not a cache."""
         from memcube.memories.plaintext_context import estimate_tokens
 
-        count = estimate_tokens if self._open().tokenizer is None else self._count_tokens
-        return count(self._prefix) if self._prefix else 0
-
-
-def _prefix_text(prefixes: Sequence[tuple[str, str]]) -> str:
-    """Texts by the ids of their memories, as data: between delimiters that they cannot close."""
-    if not prefixes:
-        return ""
-    from memcube.memories.plaintext_context import render
-
-    records = [Record(id=memory, text=text, type="context") for memory, text in prefixes]
-    return render(records, sys.maxsize)
+        parts = self._open()
+        if parts.cache or not parts.prefix_text:
+            return 0
+        count = estimate_tokens if parts.tokenizer is None else self._count_tokens
+        return count(parts.prefix_text)

@@ -36,7 +36,8 @@ class Wishes:
 
     `budget_tokens` bounds the text for one prompt, over all cubes. `allow_unverified_base` mounts an
     adapter that does not say which base it was trained on; `rebuild` computes a KV cache anew from
-    its source text where it does not fit the model and carries it. `profile` is the role that the
+    its source text where it does not fit the model and carries it. `compose` mounts several KV caches
+    behind each other, which is approximate. `profile` is the role that the
     user mounts in; `leaves_to` names the hosts that get what is found, such as that of a model
     behind an API. Both are told to the cubes' own rules.
     """
@@ -46,6 +47,7 @@ class Wishes:
     rebuild: bool = False
     profile: Profile | None = None
     leaves_to: tuple[str, ...] = ()
+    compose: bool = False
 
 
 NO_WISHES: Final = Wishes()
@@ -78,7 +80,9 @@ class Planning:
         speeds = self._speeds(offers, looks)
         prefill = speeds.prefills.get(looks.mark) if looks else None
         has_model, wishes = self._model is not None, self._wishes
-        at = Circumstances(speeds, has_model, prefill, wishes.rebuild, wishes.budget_tokens)
+        at = Circumstances(
+            speeds, has_model, prefill, wishes.rebuild, wishes.budget_tokens, wishes.compose
+        )
         return plan(offers, at)
 
     def needs_identity(self, cubes: Sequence[Chosen]) -> bool:
@@ -117,12 +121,15 @@ class Planning:
         return Looks.of(self._model, self._tokenizer, identity)
 
     def _offers(self, cubes: Sequence[Chosen]) -> Iterator[tuple[Memory, Offer]]:
+        usage = Usage.of(self._context.settings)
         for chosen in cubes:
             answers = self._answers(chosen)
+            use = usage.cube(location_of(chosen.verified.reference))
+            mounts = use.mounts if use else 0
             # Of the KV caches of one cube, the one in use stays the prefix.
             for memory in sorted(chosen.memories(), key=lambda one: -answers.get(one.id, 0)):
                 offer = self._offer(chosen, memory)
-                yield memory, replace(offer, answers=answers.get(memory.id, 0))
+                yield memory, replace(offer, answers=answers.get(memory.id, 0), mounts=mounts)
 
     def _answers(self, chosen: Chosen) -> dict[str, int]:
         """How many answers were given here with each KV cache of the cube."""
@@ -159,7 +166,7 @@ class Planning:
 
     def _has_text(self, chosen: Chosen, memory: Memory) -> bool | None:
         try:
-            return source_text(self._context, chosen, memory) is not None
+            return manifest_of(self._context, chosen, memory).source.text is not None
         except NotFoundError:
             return None
 
@@ -197,15 +204,14 @@ class Planning:
         return speeds
 
 
-def source_text(context: Context, chosen: Chosen, memory: Memory) -> str | None:
-    """The text that the KV cache `memory` was made from, where it carries it.
+def manifest_of(context: Context, chosen: Chosen, memory: Memory) -> KvManifest:
+    """What the KV cache `memory` says of itself, its source text with it where it carries one.
 
     Raises:
         NotFoundError: its manifest is not in the store.
         IntegrityError, InvalidConfigError: it is damaged.
     """
-    raw = read_verified(context.store, _manifest(chosen, memory).digest)
-    return KvManifest.parse(raw).source.text
+    return KvManifest.parse(read_verified(context.store, _manifest(chosen, memory).digest))
 
 
 def _manifest(chosen: Chosen, memory: Memory) -> CubeFile:

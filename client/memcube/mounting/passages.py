@@ -1,9 +1,10 @@
-"""The source text of a KV cache as records, where it is looked up instead of mounted."""
+"""The source text of a KV cache where it serves instead of the cache: looked up, or before every prompt."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from memcube_protocol.records import Record
@@ -20,6 +21,16 @@ def passages_of(text: str, memory_id: str) -> Iterator[Record]:
     """
     for number, passage in enumerate(_packed(_pieces(text)), 1):
         yield Record(id=f"{memory_id}.{number}", text=passage, type="context")
+
+
+def prefix_text(texts: Sequence[tuple[str, str]]) -> str:
+    """`texts` by the ids of their memories, as data: between delimiters that they cannot close."""
+    if not texts:
+        return ""
+    from memcube.memories.plaintext_context import render
+
+    records = [Record(id=memory, text=text, type="context") for memory, text in texts]
+    return render(records, sys.maxsize)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -60,7 +60,8 @@ class Offer:
     send. `warm_share` of what is here lies in the page cache. `tokens` is the length of a KV cache,
     `records` the number of records. `has_text` says whether a KV cache carries its source text: None
     where that is not known before its manifest is here. `forbidden` is why the cube's own rules forbid
-    that it is mounted. `answers` is how many were given with it on this machine.
+    that it is mounted. `answers` is how many were given with it on this machine, `mounts` how often its
+    cube was mounted here before.
     """
 
     cube: str
@@ -76,6 +77,7 @@ class Offer:
     misfit: Misfit | None = None
     forbidden: str | None = None
     answers: int = 0
+    mounts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +89,22 @@ class Circumstances:
     prefill: Prefill | None = None
     rebuild: bool = False
     budget_tokens: int = CONTEXT_TOKENS
+    compose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What is done with one memory and why; `seconds` is None where a figure is lacking."""
+    """What is done with one memory and why; `seconds` is None where a figure is lacking.
+
+    `keep` is whether a text that is read anew is kept as a cache on disk, for the mounts after this.
+    """
 
     offer: Offer
     act: Act
     why: str
     fetch_bytes: int = 0
     seconds: float | None = 0.0
+    keep: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The stable JSON of this choice."""
@@ -190,14 +197,26 @@ class _Planner:
         load_s, loading = self._loading(offer)
         prefill_s = self._prefill_s(offer)
         told = f"{loading}; {self._compared(offer, load_s, prefill_s)}{_used(offer)}"
-        if not offer.has_text or prefill_s is None or load_s is None:
+        each_s = self._each_s(offer, load_s)
+        if not offer.has_text or prefill_s is None or each_s is None:
             return Planned(offer, Act.LOAD, told, offer.absent_bytes, load_s)
-        if load_s - prefill_s > SAVING_S:
+        if each_s - prefill_s > SAVING_S:
             return self._prefilled(offer, f"loading {told}")
         return Planned(offer, Act.LOAD, told, offer.absent_bytes, load_s)
 
+    def _each_s(self, offer: Offer, load_s: float | None) -> float | None:
+        """What loading costs each time: what is fetched once serves as many mounts as there were so far."""
+        network = self.at.speeds.networks.get(offer.host)
+        if load_s is None or not network or offer.mounts < 2:
+            return load_s
+        fetch_s = network.seconds(offer.absent_bytes)
+        return load_s - fetch_s + fetch_s / offer.mounts
+
     def _second(self, offer: Offer) -> Planned:
         assert self.prefix is not None
+        if self.at.compose and not offer.misfit:
+            behind = f"behind {self.prefix.memory} of {self.prefix.cube}, which is approximate"
+            return self._fetched(offer, Act.LOAD, behind)
         why = f"one prefix is exact, and {self.prefix.memory} of {self.prefix.cube} is it"
         if not offer.has_text:
             return Planned(offer, Act.LEAVE, f"{why}{_unknown_text(offer)}")
@@ -209,7 +228,9 @@ class _Planner:
             "takes a time not measured yet" if seconds is None else f"takes {seconds_text(seconds)}"
         )
         told = f"reading its {count_text(offer.tokens, 'token')} anew {took}: {why}"
-        return Planned(offer, Act.PREFILL, told, 0, seconds)
+        cold = self.at.speeds.cold
+        keep = not (seconds and cold) or seconds - cold.seconds(offer.size_bytes) > SAVING_S
+        return Planned(offer, Act.PREFILL, told, 0, seconds, keep)
 
     def _fetched(self, offer: Offer, act: Act, what: str) -> Planned:
         seconds, told = self._loading(offer)
@@ -244,8 +265,10 @@ class _Planner:
         )
         if offer.has_text is False:
             return f"{reading}, but it carries no text; {pays}"
+        often = offer.mounts > 1 and offer.absent_bytes
+        shared = f"; fetched once, where it was mounted {offer.mounts} times" if often else ""
         close = load_s is not None and 0 < load_s - prefill_s <= SAVING_S
-        return f"{reading}; {pays}{', and little is lost' if close else ''}{_unknown_text(offer)}"
+        return f"{reading}; {pays}{', and little is lost' if close else ''}{shared}{_unknown_text(offer)}"
 
 
 def _timed(size_bytes: int, where: str, rate: Rate | None) -> str:

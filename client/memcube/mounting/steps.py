@@ -7,10 +7,15 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """What became of one memory. Of a KV cache that is used as `text` its source text serves instead."""
+    """What became of one memory.
+
+    Of a KV cache the source text may serve instead: `rebuilt`, read by the model now; `prefix`, before
+    every prompt; `text`, looked up.
+    """
 
     MOUNTED = "mounted"
     REBUILT = "rebuilt"
+    PREFIX = "prefix"
     TEXT = "text"
     REFUSED = "refused"
     SKIPPED = "skipped"

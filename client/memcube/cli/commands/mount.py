@@ -59,6 +59,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Only say what would be mounted, what not, and why, with bytes and seconds.",
 )
+@click.option(
+    "--compose",
+    is_flag=True,
+    help="Mount several KV caches behind each other: approximate, they do not see each other.",
+)
 @click.option("--rebuild", is_flag=True, help="Compute a KV cache that does not fit anew.")
 @click.option(
     "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only kind=… or memory=ID."
@@ -75,6 +80,7 @@ def mount(
     max_new_tokens: int,
     allow_unverified_base: bool,
     dry_run: bool,
+    compose: bool,
     rebuild: bool,
     filters: tuple[str, ...],
     offline: bool,
@@ -98,6 +104,7 @@ def mount(
         "filters": filters,
         "trust": trust,
         "allow_unverified_base": allow_unverified_base,
+        "compose": compose,
         "rebuild": rebuild,
     }
     cubes = prioritised(references, priorities)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from memcube.client import Client
 from memcube.dumper import MemDumper, record_of
 from memcube.mounting import Step
 from memcube.settings import Settings
+from memcube.speeds import Rate, Speeds
 from memcube_protocol.errors import (
     IncompatibleError,
     InvalidConfigError,
@@ -159,6 +161,50 @@ def test_a_cache_is_rebuilt_from_its_text_where_that_is_asked_for(
         with client.mount("alice/notes", model=other, tokenizer=tokenizer, rebuild=True) as memory:
             assert len(memory.prefix_ids) == 12
             assert Step.REBUILT in [step.step for step in memory.steps]
+
+
+@pytest.mark.parametrize("slow_disk", [True, False])
+def test_a_text_is_read_anew_where_that_is_faster_than_the_disk(
+    client: Client, dumper: MemDumper, model: Any, tokenizer: Any, slow_disk: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    text = text_of(20)
+    dumper.add_kv(model, tokenizer, memory_id="handbook", text=text)
+    client.pack(dumper.folder)
+    now = datetime.now(UTC)
+    rate = Rate.at(1.0 if slow_disk else 1e12, now)
+    client.context.speeds.keep(Speeds(rate, rate))
+    filters = ["kind=activation"]
+    with client.mount("alice/notes", model=model, tokenizer=tokenizer, filters=filters) as memory:
+        wanted = Step.REBUILT if slow_disk else Step.MOUNTED
+        assert [step.step for step in memory.steps] == [wanted]
+        assert memory.prefix_text == text
+        assert list(memory.prefix_ids) == tokenizer(text)["input_ids"]
+        question = tokenizer(QUESTION)["input_ids"]
+        actual = logits(model, question, memory.new_cache())
+        assert torch.allclose(actual, logits(model, [*memory.prefix_ids, *question]), atol=1e-4)
+        told = memory.steps[0].why
+    assert ("kept in memory" in told and "anew takes" in told) is slow_disk
+    assert not (client.context.settings.home / "builds").exists()
+
+
+def test_two_caches_are_composed_only_if_that_is_wished_and_say_so(
+    client: Client, dumper: MemDumper, model: Any, tokenizer: Any
+) -> None:
+    dumper.add_kv(model, tokenizer, memory_id="a", text=text_of(8))
+    dumper.add_kv(model, tokenizer, memory_id="b", text=text_of(9, start=5))
+    client.pack(dumper.folder)
+    filters = ["kind=activation"]
+    asked: Any = {"model": model, "tokenizer": tokenizer, "filters": filters}
+    with client.mount("alice/notes", **asked) as memory:
+        assert len(memory.prefix_ids) == 8
+    with client.mount("alice/notes", **asked, compose=True) as memory:
+        assert len(memory.prefix_ids) == 17
+        assert memory.prefix_text == text_of(8) + text_of(9, start=5)
+        assert [step.step for step in memory.steps] == [Step.MOUNTED, Step.MOUNTED]
+        assert "exact" in memory.steps[0].why
+        assert "approximate" in memory.steps[1].why
+        assert memory.generate(QUESTION, context="", max_new_tokens=2)
 
 
 def test_an_adapter_of_another_base_is_refused(

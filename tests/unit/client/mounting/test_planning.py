@@ -52,6 +52,32 @@ def test_a_cache_behind_a_slow_network_is_read_anew_by_a_fast_model() -> None:
     assert "loading pays above 3.7 GiB/s" in choice.why
 
 
+def test_what_is_fetched_once_serves_the_mounts_to_come() -> None:
+    far = replace(CACHE, absent_bytes=CACHE.size_bytes)
+    at = circumstances(
+        1e-3, speeds=speeds(network=100 * MIB)
+    )  # fetched in 6.8 s, read anew in 6.1 s
+    assert plan([far], at).choices[0].act is Act.PREFILL
+    (choice,) = plan([replace(far, mounts=8)], at).choices
+    assert choice.act is Act.LOAD
+    assert "fetched once, where it was mounted 8 times" in choice.why
+
+
+def test_a_text_that_is_read_anew_is_kept_where_the_disk_is_faster_next_time() -> None:
+    other = replace(CACHE, misfit=Misfit("base is another"))
+    for per_token_s, kept in ((1e-2, True), (1e-5, False), (None, True)):
+        (choice,) = plan([other], circumstances(per_token_s, rebuild=True)).choices
+        assert (choice.act, choice.keep) == (Act.PREFILL, kept)
+
+
+def test_caches_are_composed_only_if_that_is_wished() -> None:
+    second = replace(CACHE, memory="second")
+    other = replace(CACHE, memory="other", misfit=Misfit("base is another"))
+    chosen = plan([CACHE, second, other], circumstances(compose=True)).choices
+    assert [choice.act for choice in chosen] == [Act.LOAD, Act.LOAD, Act.LEAVE]
+    assert "behind kv of a/b, which is approximate" in chosen[1].why
+
+
 def test_a_cache_without_its_text_can_only_be_loaded() -> None:
     far = replace(CACHE, absent_bytes=CACHE.size_bytes, has_text=False)
     at = circumstances(3e-5, speeds=speeds(network=10 * MIB))
