@@ -16,7 +16,6 @@ from memcube.context import Context
 from memcube_protocol import canonical_json
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import EXIT_RULE, EXIT_TRUST, RuleRefusedError
-from memcube_protocol.reference import Reference
 from support.machine import Machine
 from support.quirky import QuirkyRegistry, quirky
 
@@ -342,7 +341,13 @@ def test_a_reference_with_a_digest_or_the_release_itself_is_asked_alike(
     digest = holder.json("inspect", atlas.name)["digest"]
     for source in (f"{atlas.name}@{digest}", atlas.name):
         holder.fails(EXIT_RULE, "cp", source, "bob/atlas")
-    with holder.client() as client:
-        assert Reference.parse(atlas.name).name == atlas.name
-        with pytest.raises(RuleRefusedError):
-            client.cp(f"{atlas.name}:1.0.0", "bob/atlas")
+    with holder.client() as client, pytest.raises(RuleRefusedError):
+        client.cp(f"{atlas.name}:1.0.0", "bob/atlas")
+
+
+def test_the_rules_of_a_cube_are_shown_before_anybody_breaks_them(
+    holder: Machine, atlas: Cube, publish: Callable[..., Cube]
+) -> None:
+    assert "redistribution = forbidden" in holder.ok("inspect", atlas.name)
+    free = publish('licence = "CC0-1.0"')
+    assert "Rules       none" in holder.ok("inspect", free.name)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 from memcube_protocol.config import Memory
 from memcube_protocol.cube import Cube
+from memcube_protocol.governance import Governance
+from memcube_protocol.rules import Act, Asked, rulings
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -44,12 +47,20 @@ def _text(cube: Cube, attestations: int) -> str:
         ("Summary", config.summary or "-"),
         ("Created", config.created_at.isoformat()),
         ("Licence", config.governance.licence),
+        ("Rules", _rules(config.governance)),
         ("Size", f"{count_text(len(cube.files), 'file')}, {bytes_text(cube.size)}"),
         ("Signatures", str(attestations)),
         ("Digest", str(cube.digest)),
     ]
     memories = [(f"  {memory.id}", _what(memory), memory.title or "") for memory in config.memories]
     return table_text(rows) + "\nMemories\n" + (table_text(memories) if memories else "  none")
+
+
+def _rules(governance: Governance) -> str:
+    """What the cube asks of who holds it, at any act."""
+    now = datetime.now(UTC)
+    said = {one.rule: one.value for act in Act for one in rulings(governance, Asked(act, now))}
+    return "; ".join(f"{rule} = {value}" for rule, value in said.items()) or "none"
 
 
 def _what(memory: Memory) -> str:
