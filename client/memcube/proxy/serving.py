@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from memcube_protocol.errors import ConflictError, MissingDependencyError
+from memcube_protocol.errors import MissingDependencyError
 
+from memcube.listening import address_of, listen_at
 from memcube.proxy.addition import Addition
 from memcube.proxy.callers import Callers
 from memcube.proxy.upstream import Upstream
@@ -48,23 +48,14 @@ class ProxyServer:
         require_packages()
         self._plan = plan
         self._tell = tell
-        host = plan.callers.host
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family)
-        except OSError as error:
-            raise ConflictError(
-                f"nothing can listen on {host} port {port}: {error.strerror or error}",
-                hint="choose another one with --port; 0 takes any free one",
-            ) from None
+        self._socket = listen_at(plan.callers.host, port)
         self._server: uvicorn.Server | None = None
         self._stopped = False
 
     @property
     def url(self) -> str:
         """What a client of the OpenAI API takes as its base URL."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+        return f"{address_of(self._socket)}/v1"
 
     def run(self) -> None:
         """Answer until `stop`, or until a signal ends the process's main thread."""
