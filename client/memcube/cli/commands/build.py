@@ -36,7 +36,11 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 )
 @click.argument("reference")
 @click.option("--for", "model", type=_FOLDER, metavar="FOLDER", help="The model's checkpoint.")
-@click.option("--kind", type=click.Choice(["activation", "parametric", "plaintext"]))
+@click.option(
+    "--kind",
+    type=click.Choice(["activation", "parametric", "plaintext"]),
+    help="What to make: a KV cache, a LoRA, or records.",
+)
 @click.option("--from", "source", metavar="ID", help="Make it of this memory of the cube.")
 @click.option("--memory", metavar="ID", help="What the new memory is called.")
 @click.option("--questions", type=_FILE, metavar="FILE", help="Questions with answers, JSON Lines.")
@@ -49,7 +53,13 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--rate", type=click.FloatRange(0, 1), help="Learning rate at the beginning.")
 @click.option("--rank", type=click.IntRange(1), help="Rank of the adapter.")
 @click.option("--confidence", type=click.FloatRange(0, 1), help="Least, to keep an answer.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="What chance is drawn from.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads to compute with.")
 @click.option("--as-of", type=_MOMENT, metavar="TIME", help="Records valid then. Default: now.")
 @click.option("--recipe", type=_FILE, metavar="FILE", help="Do exactly what this recipe says.")
