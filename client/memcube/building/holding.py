@@ -73,21 +73,6 @@ def held_builds(context: Context, cube: Digest) -> tuple[HeldBuild, ...]:
     return tuple(sorted(whole, key=lambda one: (not one.is_own, str(one.build.digest))))
 
 
-def find_held(context: Context, digest: Digest) -> HeldBuild:
-    """The build `digest`, whichever cube it is of.
-
-    Raises:
-        NotFoundError: the store does not hold it.
-    """
-    for ref in context.store.refs():
-        for one in held_builds(context, ref.digest):
-            if one.build.digest == digest:
-                return one
-    raise NotFoundError(
-        f"the local store holds no build {digest}", hint="memcube build --list REF shows them"
-    )
-
-
 def read_build(blobs: BlobReader, digest: Digest) -> Build:
     """The build whose manifest is `digest`.
 
