@@ -1,7 +1,7 @@
 """What this machine was measured to do: bytes a second from disk and registries, seconds to prefill.
 
 Kept in `speeds.json` of the user's home, written by mounts and pulls, read by the planner of mounts
-(docs/adr/0027). Nothing in it leaves the machine; a file that is lost or damaged is measured anew.
+(docs/adr/0033). Nothing in it leaves the machine; a file that is lost or damaged is measured anew.
 """
 
 from __future__ import annotations
