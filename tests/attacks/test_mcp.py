@@ -151,10 +151,13 @@ def test_answers_are_bounded_whatever_the_records_hold(
         assert len(json.dumps(ask(desk, "search", query="ferry"))) < 2000
 
 
-def test_a_rebound_name_and_a_foreign_page_are_refused() -> None:
+def test_a_rebound_name_is_refused_though_a_browser_takes_it_for_the_pages_own() -> None:
     entrance = Entrance.of("127.0.0.1", 7080)
-    rebound = [(b"host", b"evil.example:7080"), (b"origin", b"http://evil.example:7080")]
-    assert entrance.refuses(rebound) is not None
+    assert entrance.refuses([(b"host", b"evil.example:7080")], "GET") is not None
+
+
+def test_a_foreign_page_is_refused() -> None:
+    entrance = Entrance.of("127.0.0.1", 7080)
     page = [(b"host", b"127.0.0.1:7080"), (b"origin", b"https://evil.example")]
     assert entrance.refuses(page) is not None
 

@@ -32,6 +32,8 @@ TEXT_BYTES: Final = 64 * limits.KIB
 """One memory; what is longer is a document, and belongs into a cube that is built from it."""
 RECORDS: Final = 20_000
 """Records of one overlay: they are kept in memory, and read at every start."""
+BYTES: Final = 64 * limits.MIB
+"""What their files hold together, before the last record."""
 
 SYSTEM: Final = "memcube"
 METHOD: Final = "remembered"
@@ -117,7 +119,7 @@ class Overlay:
 
         Raises:
             InvalidRecordError: a field breaks its rule; nothing is written.
-            LimitExceededError: more than 64 KiB, or 20 000 records already.
+            LimitExceededError: more than 64 KiB, or 20 000 records or 64 MiB already.
             ConflictError: other processes kept the folder busy for half a minute.
             DiskFullError, ReadOnlyError, StorageError: it is not kept.
         """
@@ -143,9 +145,7 @@ class Overlay:
             known = self._records.get(self._said.get(_fingerprint(record), ""))
             if known is not None and allows(Filters(), known, now):
                 return known
-            limits.require_at_most(
-                str(self.folder), len(self._records) + 1, RECORDS, unit="records"
-            )
+            self._require_room()
             self._segments.append(record)
             self._look()
         return record
@@ -212,6 +212,10 @@ class Overlay:
 
     def close(self) -> None:
         """Nothing to do: no file stays open between two calls."""
+
+    def _require_room(self) -> None:
+        limits.require_at_most(str(self.folder), self._segments.size_bytes, BYTES)
+        limits.require_at_most(str(self.folder), len(self._records) + 1, RECORDS, unit="records")
 
     def _find(self, record_id: str) -> Record:
         if record_id not in self._records:

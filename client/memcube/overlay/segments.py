@@ -51,9 +51,10 @@ Signature = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One file as it was read: its status (None: look again), its hash, the record in each line."""
+    """One file as it was read: its status (None: look again), size, hash, the record in each line."""
 
     signature: Signature | None
+    size_bytes: int
     digest: bytes
     records: Mapping[bytes, Record]
 
@@ -73,6 +74,11 @@ class Segments:
         self._folder = root / FOLDER
         self._segments: dict[str, Segment] = {}
         self._places: dict[str, str] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """What the files held at the last look."""
+        return sum(segment.size_bytes for segment in self._segments.values())
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -215,7 +221,7 @@ class Segments:
             records = known.records
         else:
             records = _parsed(content, name, known.records if known else {})
-        return Segment(signature if is_settled else None, digest, records)
+        return Segment(signature if is_settled else None, len(content), digest, records)
 
     def _open_segment(self, more_bytes: int) -> str:
         """Name of the file that takes `more_bytes` more."""

@@ -93,10 +93,13 @@ class TestRemember:
     def test_refuses_more_records_than_memory_is_meant_for(
         self, overlay: Overlay, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("memcube.overlay.overlay.RECORDS", 1)
         overlay.remember("one")
-        with pytest.raises(LimitExceededError):
-            overlay.remember("two")
+        for limit, value in (("RECORDS", 1), ("BYTES", 100)):
+            with monkeypatch.context() as lowered:
+                lowered.setattr(f"memcube.overlay.overlay.{limit}", value)
+                with pytest.raises(LimitExceededError):
+                    overlay.remember("two")
+        overlay.remember("two")
 
     def test_keeps_what_a_person_wrote_without_a_last_newline(self, overlay: Overlay) -> None:
         overlay.remember("by the agent")
