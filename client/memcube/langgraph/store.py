@@ -160,19 +160,10 @@ class MemcubeStore(BaseStore):
         require_own(op.namespace)
         fields = fields_of(op, old.created_at if old else datetime.now(UTC))
         text = text_of(op.value, op.index)
-        kept = overlay.remember(text, **fields)
+        kept = overlay.remember(text, replaces=old.record.id if old else None, **fields)
         if dict(kept.extensions) != fields["extensions"]:
             # The same words of the same subject are known: what else the value says has changed.
-            overlay.forget(kept.id)
-            kept = overlay.remember(text, **fields)
-        if old is not None and old.record.id != kept.id:
-            self._forget_if_there(overlay, old)
-
-    def _forget_if_there(self, overlay: Overlay, old: Entry) -> None:
-        try:
-            overlay.forget(old.record.id)
-        except NotFoundError:
-            return
+            overlay.remember(text, replaces=kept.id, **fields)
 
     def _writable(self) -> Overlay:
         if self._overlay is None:

@@ -104,17 +104,22 @@ class Desk:
         answer: dict[str, Any] = {"results": [_result(hit) for hit in shown]}
         return answer | ({"next": shown[-1].record.id} if len(page) > len(shown) else {})
 
-    def remember(self, agent: str | None, text: str, **fields: Any) -> dict[str, Any]:
-        """Keep `text`, in the name of `agent`; says what it is cited as.
+    def remember(
+        self, agent: str | None, text: str, replaces: str | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """Keep `text`, in the name of `agent` and in the place of `replaces`; says what it is cited as.
 
         Raises:
             ConflictError: nothing can be written here.
+            NotFoundError: `replaces` is no record of the overlay.
             FindingsError: it holds a secret, by the rules of `memcube scan`.
             InvalidRecordError, LimitExceededError, StorageError: it was not kept.
         """
         own = self._writable()
         _require_no_secret(text)
-        return _result(Hit(own.remember(text, agent=agent, **fields), 1.0, own.name))
+        old = own.read(self._own_id(own, replaces)).id if replaces else None
+        record = own.remember(text, agent=agent, replaces=old, **fields)
+        return _result(Hit(record, 1.0, own.name))
 
     def forget(self, citation: str) -> dict[str, Any]:
         """Remove a record of the overlay; says what is left elsewhere.
@@ -123,13 +128,8 @@ class Desk:
             ConflictError: nothing can be written here.
             NotFoundError: the overlay has no such record.
         """
-        own, named = self._writable(), Citation.parse(citation, self.names)
-        if named.cube not in (None, own.name):
-            raise NotFoundError(
-                f"{one_line(citation)} is of a cube that does not change",
-                hint=f"only records of {own.name} can be forgotten",
-            )
-        forgotten = own.forget(named.record_id)
+        own = self._writable()
+        forgotten = own.forget(self._own_id(own, citation))
         return {
             "forgotten": forgotten.record.id,
             "stillIn": [str(reference) for reference in forgotten.still_in],
@@ -163,6 +163,16 @@ class Desk:
                 hint="serve with --overlay FOLDER",
             )
         return self.overlay
+
+    def _own_id(self, own: Overlay, citation: str) -> str:
+        """The id in the overlay that `citation` means."""
+        named = Citation.parse(citation, self.names)
+        if named.cube not in (None, own.name):
+            raise NotFoundError(
+                f"{one_line(citation)} is of a cube that does not change",
+                hint=f"only records of {own.name} can be replaced or forgotten",
+            )
+        return named.record_id
 
     def _require_mounted(self, cube: str) -> None:
         if cube not in self.names:

@@ -116,6 +116,7 @@ _REMEMBERED: Final = _object(
     valid_from=_TIME,
     valid_to=_TIME,
     conversation=_text(NAME_CHARS, "The conversation that it was learned in."),
+    replaces=_text(CITATION_CHARS, "The id of a remembered record that is no longer true."),
 )
 
 TOOLS: Final = (
@@ -186,6 +187,7 @@ TOOLS: Final = (
         lambda held, agent, given: held.remember(agent, **given),
         gives=_RESULT,
         writes=True,
+        destroys=True,  # with `replaces`
     ),
     Tool(
         "forget",

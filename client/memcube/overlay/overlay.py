@@ -109,13 +109,14 @@ class Overlay:
         agent: str | None = None,
         conversation: str | None = None,
         uri: str | None = None,
+        replaces: str | None = None,
         **fields: Any,
     ) -> Record:
         """The record of `text`, on the disk when this returns.
 
-        What is known already, of the same type and subject, is not written twice. `agent` wins over
-        that of the overlay; `fields` are further ones of `Record`, such as
-        subject or valid_to; None leaves one out.
+        What is known already, of the same type and subject, is not written twice. The record called
+        `replaces`, if it is there, goes in the same step. `agent` wins over that of the overlay;
+        `fields` are further ones of `Record`, such as subject or valid_to; None leaves one out.
 
         Raises:
             InvalidRecordError: a field breaks its rule; nothing is written.
@@ -143,10 +144,13 @@ class Overlay:
         with self._lock, self._segments.changing():
             self._look()
             known = self._records.get(self._said.get(_fingerprint(record), ""))
-            if known is not None and allows(Filters(), known, now):
+            if replaces in self._records:
+                self._segments.replace(replaces, record)
+            elif known is not None and allows(Filters(), known, now):
                 return known
-            self._require_room()
-            self._segments.append(record)
+            else:
+                self._require_room()
+                self._segments.append(record)
             self._look()
         return record
 

@@ -148,23 +148,34 @@ class Segments:
         gap = b"" if content.endswith(b"\n") or not content else b"\n"
         files.replace_file(path, b"".join((content, gap, line)))
 
+    def replace(self, record_id: str, record: Record) -> None:
+        """Write `record` in the place of `record_id`: a crash leaves the one or the other.
+
+        Raises:
+            KeyError: the last look saw no record of this id.
+            InvalidRecordError, LimitExceededError, StorageError: as `append`; nothing changed.
+        """
+        self._rewrite(record_id, [_line(record)[:-1]])
+
     def remove(self, record_id: str) -> None:
         """Take the line of `record_id` out of its file; an empty file goes.
 
         Raises:
-            KeyError: the last look saw no such record.
+            KeyError: the last look saw no record of this id.
             DiskFullError, ReadOnlyError, StorageError: nothing changed.
         """
+        self._rewrite(record_id, [])
+
+    def _rewrite(self, record_id: str, by: list[bytes]) -> None:
+        """Put the lines `by` in the place of the one of `record_id`."""
         name = self._places[record_id]
         path, known = self._folder / name, self._segments[name].records
-        lines = (files.read_file(path, FILE_BYTES) or b"").split(b"\n")
-        left = [
-            line
-            for line in lines
-            if line.strip() and ((found := known.get(line)) is None or found.id != record_id)
-        ]
-        if left:
-            files.replace_file(path, b"\n".join([*left, b""]))
+        lines: list[bytes] = []
+        for line in (files.read_file(path, FILE_BYTES) or b"").split(b"\n"):
+            is_it = line in known and known[line].id == record_id
+            lines += by if is_it else [line] if line.strip() else []
+        if lines:
+            files.replace_file(path, b"\n".join([*lines, b""]))
             return
         with files.storage_errors(f"{path} cannot be removed"):
             path.unlink()

@@ -11,7 +11,13 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+from memcube.cli.options import (
+    offline_option,
+    open_client,
+    role_options,
+    trust_of,
+    trust_options,
+)
 
 if TYPE_CHECKING:
     from memcube.mcp.clients import Installation
@@ -39,17 +45,6 @@ def mcp() -> None:
     """
 
 
-_overlay_option = click.option(
-    "--overlay",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Let agents remember and forget in this cube folder; without it they only read.",
-)
-
-
-_profile_option = click.option(
-    "--profile", metavar="NAME", help="Mount the cubes of this profile of config.toml instead."
-)
 _model_option = click.option(
     "--model-is-here",
     is_flag=True,
@@ -63,8 +58,7 @@ _model_option = click.option(
     "memcube mcp serve alice/notes --http --port 7080 --token-file ~/.memcube-mcp-token",
 )
 @click.argument("references", nargs=-1)
-@_profile_option
-@_overlay_option
+@role_options
 @click.option("--http", is_flag=True, help="Serve over HTTP instead of stdin and stdout.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -112,8 +106,9 @@ def serve(
 ) -> None:
     """Mount the cubes REFERENCES and answer an MCP client.
 
-    Tools: search, fetch, read, context, cite, list; with --overlay also remember and forget. Over HTTP
-    the path is /mcp; other machines are let in with a token only, and TLS is a proxy's.
+    Tools: search, fetch, read, context, cite, list; with --overlay also remember and forget, which
+    change that folder and nothing else. Over HTTP the path is /mcp; other machines are let in with a
+    token only, and TLS is a proxy's.
     """
     from memcube.mcp.transport import require_sdk, serve_http, serve_stdio
 
@@ -153,8 +148,7 @@ def serve(
     "memcube mcp install alice/notes --client cursor --client vscode --print",
 )
 @click.argument("references", nargs=-1)
-@_profile_option
-@_overlay_option
+@role_options
 @click.option(
     "--client",
     "clients",

@@ -112,11 +112,21 @@ def test_what_is_remembered_is_found_read_and_forgotten(desk: Desk) -> None:
     assert kept["id"] not in ids(desk.search("ferry"))
 
 
-def test_records_of_a_cube_are_not_forgotten(desk: Desk) -> None:
-    with pytest.raises(NotFoundError, match="does not change"):
-        desk.forget(FERRY)
-    with pytest.raises(NotFoundError):
-        desk.forget("ferry")
+def test_what_is_no_longer_true_is_replaced(desk: Desk) -> None:
+    old = desk.remember(None, "Ada takes the ferry at ten.")
+    new = desk.remember(None, "Ada takes the ferry at noon.", replaces=old["id"])
+    own = ids(desk.list_records("own"))
+    assert own == [new["id"]]
+    desk.forget(new["id"])
+
+
+def test_records_of_a_cube_are_neither_replaced_nor_forgotten(desk: Desk) -> None:
+    for name, why in ((FERRY, "does not change"), ("ferry", "no record")):
+        with pytest.raises(NotFoundError, match=why):
+            desk.forget(name)
+        with pytest.raises(NotFoundError, match=why):
+            desk.remember(None, "The ferry never leaves.", replaces=name)
+    assert ids(desk.list_records("own")) == []
 
 
 def test_nothing_is_written_without_an_overlay(desk: Desk) -> None:

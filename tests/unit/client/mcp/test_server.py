@@ -50,7 +50,7 @@ def test_the_tools_are_described_with_what_they_do(say: Callable[[Talk], Any]) -
     assert [tool.name for tool in tools] == [*READING, "remember", "forget"]
     for tool in tools:
         assert tool.annotations.read_only_hint == (tool.name in READING)
-        assert tool.annotations.destructive_hint == (tool.name == "forget")
+        assert tool.annotations.destructive_hint == (tool.name not in READING)
         assert tool.input_schema["additionalProperties"] is False
 
 

@@ -109,6 +109,30 @@ class TestRemember:
         assert len([*Overlay.open(overlay.folder).records()]) == 3
 
 
+class TestReplace:
+    def test_takes_the_place_of_the_old_one_in_one_step(self, overlay: Overlay) -> None:
+        before, old = overlay.remember("before"), overlay.remember("Ada has a cat.")
+        after = overlay.remember("after")
+        names = [*files_of(overlay)]
+        new = overlay.remember("Ada has two cats.", replaces=old.id)
+        assert [*files_of(overlay)] == names
+        (content,) = files_of(overlay).values()
+        ids = [parse_record(line).id for line in content.splitlines()]
+        assert ids == [before.id, new.id, after.id]
+        assert found(overlay, "cat cats") == ["Ada has two cats."]
+        with pytest.raises(NotFoundError):
+            overlay.read(old.id)
+
+    def test_of_what_is_not_there_is_remembering(self, overlay: Overlay) -> None:
+        first = overlay.remember("Ada has a cat.", replaces="absent")
+        assert overlay.remember("Ada has a cat.", replaces="absent") == first
+
+    def test_by_the_same_text_takes_the_new_fields(self, overlay: Overlay) -> None:
+        old = overlay.remember("Ada has a cat.", tags=["old"])
+        new = overlay.remember("Ada has a cat.", tags=["new"], replaces=old.id)
+        assert [record.tags for record in overlay.records()] == [new.tags] == [("new",)]
+
+
 class TestForget:
     def test_takes_the_line_away_and_no_other(self, overlay: Overlay) -> None:
         first, second = overlay.remember("Ada has a cat."), overlay.remember("Ada has a dog.")
