@@ -24,6 +24,8 @@ PAIR_WEIGHT: Final = 0.7
 """What a pair counts in a query: neighbouring pairs share a character, words share nothing."""
 
 _ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
+_RUN: Final = re.compile("w[wm]*|c[cm]*")
+"""A run in a text of classes (`_class_of`)."""
 _UNSEGMENTED: Final = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x0F00, 0x109F),  # Tibetan, Burmese
@@ -93,17 +95,8 @@ def term_id(term: str) -> int:
 def _runs(text: str) -> Iterator[tuple[str, bool]]:
     """Maximal runs of one class in normalised text, and whether each is a word."""
     classes = "".join(map(_class_of, text))
-    start = 0
-    while start < len(text):
-        kind = classes[start]
-        if kind not in "wc":
-            start += 1
-            continue
-        end = start + 1
-        while end < len(text) and classes[end] in (kind, "m"):
-            end += 1
-        yield text[start:end], kind == "w"
-        start = end
+    for run in _RUN.finditer(classes):
+        yield text[run.start() : run.end()], run[0][0] == "w"
 
 
 @lru_cache(maxsize=1 << 14)

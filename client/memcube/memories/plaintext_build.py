@@ -79,11 +79,10 @@ class Entries:
             yield Entry(number, terms, vector, fields_of(record))
 
     def _weights(self, its_text: str) -> SparseVector:
-        counts = Counter(text.terms(its_text))
+        counts = Counter(map(text.term_id, text.terms(its_text)))
         damping = _K1 * (1 - _B + _B * counts.total() / self.survey.average_terms)
-        return SparseVector.of(
-            (term, count * (_K1 + 1) / (count + damping)) for term, count in counts.items()
-        )
+        values = [count * (_K1 + 1) / (count + damping) for count in counts.values()]
+        return SparseVector(list(counts), values)
 
 
 def visible(records: Records) -> Iterator[Record]:

@@ -45,7 +45,6 @@ class LsaEmbedder:
     def __init__(self, terms: Any, weights: Matrix) -> None:
         self.terms = terms
         self.weights = weights
-        self._rows = {int(term): row for row, term in enumerate(terms)}
 
     @property
     def width(self) -> int:
@@ -64,21 +63,21 @@ class LsaEmbedder:
         """
         import numpy as np
 
-        counts = _counts_by_subject(records, max(1, total // FITTED_RECORDS))
-        holding: Counter[int] = Counter()
-        for count in counts:
-            holding.update(count.keys())
-        shared = [(term, number) for term, number in holding.items() if number > 1]
-        shared = sorted(shared, key=lambda pair: (-pair[1], pair[0]))[:VOCABULARY]
-        width = min(width, len(counts) - 1, len(shared) - 1)
+        rows = _counts_by_subject(records, -(-total // FITTED_RECORDS) or 1)
+        found = np.concatenate(
+            [np.fromiter(row, np.uint32, len(row)) for row in rows] or [np.zeros(0, np.uint32)]
+        )
+        terms, holding = np.unique(found, return_counts=True)
+        kept = np.flatnonzero(holding > 1)
+        kept = np.sort(kept[np.argsort(-holding[kept], kind="stable")[:VOCABULARY]])
+        width = min(width, len(rows) - 1, len(kept) - 1)
         if width < 1:
             raise InvalidError(
-                f"{len(counts)} texts share {len(shared)} words: too few to fit LSA to",
+                f"{len(rows)} texts share {len(kept)} words: too few to fit LSA to",
                 hint="search without vectors, or name an embedder that is a model",
             )
-        terms = np.array(sorted(term for term, _ in shared), dtype=np.uint32)
-        rarity = np.log(len(counts) / np.array([holding[int(term)] for term in terms]))
-        directions = _directions(_weighted(counts, terms, rarity), width)
+        terms, rarity = terms[kept].astype(np.uint32), np.log(len(rows) / holding[kept])
+        directions = _directions(_weighted(rows, terms, rarity), width)
         return cls(terms, (directions * rarity[:, None]).astype(np.float32))
 
     def texts(self, texts: Sequence[str]) -> Matrix:
@@ -89,20 +88,17 @@ class LsaEmbedder:
 
     def query(self, text_: str) -> Matrix:
         """See `Embedder.query`."""
-        asked = {text.term_id(term): 1 for term in text.query_weights(text_)}
-        return self._vector(asked)[None, :]
+        asked = dict.fromkeys(map(text.term_id, text.query_weights(text_)), 1)
+        return self._vector(Counter(asked))[None, :]
 
-    def _vector(self, counts: dict[int, int]) -> Matrix:
+    def _vector(self, counts: Counter[int]) -> Matrix:
         """The unit vector of terms and how often each occurs; zeros where none is known."""
         import numpy as np
 
-        known = [
-            (row, n) for term, n in counts.items() if (row := self._rows.get(term)) is not None
-        ]
-        if not known:
+        places, often = _known(counts, self.terms)
+        if not len(places):
             return np.zeros(self.width, dtype=np.float32)
-        rows, often = np.array(known).T
-        summed: Matrix = (1 + np.log(often)).astype(np.float32) @ self.weights[rows]
+        summed: Matrix = (1 + np.log(often)).astype(np.float32) @ self.weights[places]
         length = float(np.linalg.norm(summed))
         return summed / length if length else summed
 
@@ -126,46 +122,50 @@ def _counts_by_subject(records: Iterable[Record], one_of: int) -> list[Counter[i
     return alone + list(together.values())
 
 
-def _weighted(counts: list[Counter[int]], terms: Any, rarity: Any) -> Any:
+def _known(counts: Counter[int], terms: Any) -> tuple[Any, Any]:
+    """Where the terms of `counts` stand in `terms`, which ascend, and how often each occurs."""
+    import numpy as np
+
+    found = np.fromiter(counts.keys(), np.uint32, len(counts))
+    often = np.fromiter(counts.values(), np.float64, len(counts))
+    places = np.minimum(np.searchsorted(terms, found), len(terms) - 1)
+    known = terms[places] == found
+    return places[known], often[known]
+
+
+def _weighted(rows: list[Counter[int]], terms: Any, rarity: Any) -> Any:
     """The sparse matrix [texts, terms] of log frequency times rarity, each row of length 1."""
     import numpy as np
 
-    sparse = _scipy()
-    columns = {int(term): column for column, term in enumerate(terms)}
-    data: list[float] = []
-    indices: list[int] = []
-    starts = [0]
-    for count in counts:
-        for term, often in count.items():
-            if (column := columns.get(term)) is not None:
-                indices.append(column)
-                data.append(float(often))
-        starts.append(len(indices))
-    shape = (len(counts), len(terms))
-    matrix = sparse.csr_matrix((np.array(data), indices, starts), shape=shape)
-    matrix.data = (1 + np.log(matrix.data)) * rarity[matrix.indices]
-    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
-    scale = np.repeat(1 / np.maximum(lengths, 1e-12), np.diff(matrix.indptr))
-    matrix.data = (matrix.data * scale).astype(np.float32)
-    return matrix.astype(np.float32)
+    known = [_known(row, terms) for row in rows]
+    starts = np.cumsum([0, *(len(places) for places, _ in known)])
+    columns = np.concatenate([places for places, _ in known])
+    data = (1 + np.log(np.concatenate([often for _, often in known]))) * rarity[columns]
+    squares = np.add.reduceat(np.append(data * data, 0.0), starts[:-1])
+    lengths = np.where(np.diff(starts) > 0, np.sqrt(squares), 1.0)
+    data /= np.repeat(np.maximum(lengths, 1e-12), np.diff(starts))
+    shape = (len(rows), len(terms))
+    return _sparse().csr_matrix((data.astype(np.float32), columns, starts), shape=shape)
 
 
 def _directions(matrix: Any, width: int) -> Any:
     """The first right singular vectors of `matrix` as columns: randomised, with one power iteration.
 
-    Halko, Martinsson and Tropp, "Finding structure with randomness", algorithms 4.4 and 5.1.
+    Halko, Martinsson and Tropp, "Finding structure with randomness", algorithms 4.3 and 5.1.
     """
     import numpy as np
 
     chosen = np.random.default_rng(_SEED)
     probes = min(width + _OVERSAMPLED, *matrix.shape)
-    basis, _ = np.linalg.qr(matrix @ chosen.standard_normal((matrix.shape[1], probes), np.float32))
-    basis, _ = np.linalg.qr(matrix @ np.linalg.qr(matrix.T @ basis)[0])
-    _, _, right = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
-    return right[:width].T
+    guess = matrix @ chosen.standard_normal((matrix.shape[1], probes), np.float32)
+    basis, _ = np.linalg.qr(matrix @ (matrix.T @ guess))
+    small = (matrix.T @ basis).astype(np.float64)
+    squares, left = np.linalg.eigh(small.T @ small)
+    first = slice(None, -width - 1, -1)
+    return small @ left[:, first] / np.sqrt(np.maximum(squares[first], 1e-12))
 
 
-def _scipy() -> Any:
+def _sparse() -> Any:
     try:
         from scipy import sparse
     except ImportError:

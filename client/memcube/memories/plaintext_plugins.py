@@ -34,7 +34,7 @@ def embedder_of(given: object, settings: Settings | None = None) -> Embedder:
     if callable(given):
         return FunctionEmbedder(given)
     if isinstance(given, Path):
-        given = str(given)
+        return _sentence_transformer(given)
     if not isinstance(given, str):
         raise refused_embedder(
             type(given).__name__, "it is neither an embedder nor the name of one"
@@ -43,13 +43,17 @@ def embedder_of(given: object, settings: Settings | None = None) -> Embedder:
         from memcube.memories.plaintext_endpoint import EndpointEmbedder
 
         return EndpointEmbedder(given, settings)
-    if Path(given).is_dir():
+    if "/" in given:
         return _sentence_transformer(Path(given))
     return _contributed(given)
 
 
 def _sentence_transformer(folder: Path) -> Embedder:
     """The model of sentence-transformers in `folder`, with its own prompts; nothing is downloaded."""
+    if not folder.is_dir():
+        raise NotFoundError(
+            f"no folder {folder}", hint="name the folder of a model, such as ./model"
+        )
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:

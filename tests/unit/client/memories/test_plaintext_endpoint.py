@@ -198,6 +198,12 @@ def test_a_folder_is_a_model_of_sentence_transformers(tmp_path: Path) -> None:
         pytest.skip("sentence-transformers is installed, and there is no model to load")
 
 
+@pytest.mark.parametrize("given", ["", "tests", "./nowhere", "/nowhere/model"])
+def test_a_name_that_names_nothing_is_not_found(given: str) -> None:
+    with pytest.raises(NotFoundError):
+        embedder_of(given)
+
+
 @pytest.mark.parametrize("given", [7, b"lsa", ["lsa"]])
 def test_what_is_no_embedder_is_refused(given: object) -> None:
     with pytest.raises(InvalidError, match="neither"):
