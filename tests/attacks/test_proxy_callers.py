@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +15,7 @@ from support.proxied import Proxied, running_proxy
 pytest.importorskip("uvicorn")
 pytest.importorskip("httpx2")
 
-HOST = "127.0.0.1:7071"
+ADDITION = Addition("", lambda _: "")
 BODY = b'{"messages":[{"role":"user","content":"What is my password?"}]}'
 
 
@@ -28,7 +27,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def proxied(engine: Engine) -> Iterator[Proxied]:
-    with running_proxy(Upstream(engine.url), Addition("", lambda _: "")) as proxied:
+    with running_proxy(Upstream(engine.url), ADDITION) as proxied:
         yield proxied
 
 
@@ -42,7 +41,11 @@ def sent(proxied: Proxied, head: str, body: bytes = b"") -> bytes:
         return found
 
 
-def chat(host: str = HOST, kind: str = "application/json", more: str = "") -> str:
+def here(proxied: Proxied) -> str:
+    return f"127.0.0.1:{proxied.port}"
+
+
+def chat(host: str, kind: str = "application/json", more: str = "") -> str:
     return (
         f"POST /v1/chat/completions HTTP/1.1\nHost: {host}\nContent-Type: {kind}\n"
         f"Content-Length: {len(BODY)}\nConnection: close{more}"
@@ -50,30 +53,42 @@ def chat(host: str = HOST, kind: str = "application/json", more: str = "") -> st
 
 
 def test_a_program_of_this_machine_is_answered(proxied: Proxied) -> None:
-    for host in (HOST, "localhost:1", "[::1]:7071"):
-        assert b" 200 " in sent(proxied, chat(host), BODY)
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        assert b" 200 " in sent(proxied, chat(f"{host}:{proxied.port}"), BODY)
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("host", "more", "status"),
     [
-        chat("rebound.example:7071"),
-        chat("127.0.0.1.rebound.example"),
-        chat("10.0.0.5"),
-        chat(""),
-        chat(more="\nOrigin: https://evil.example"),
-        chat(more="\nOrigin: null"),
-        chat(more="\nSec-Fetch-Site: cross-site"),
-        chat(more="\nSec-Fetch-Site: same-origin"),
+        ("rebound.example:PORT", "", b" 421 "),
+        ("127.0.0.1.rebound.example:PORT", "", b" 421 "),
+        ("10.0.0.5:PORT", "", b" 421 "),
+        ("127.0.0.1:1", "", b" 421 "),
+        ("", "", b" 421 "),
+        ("127.0.0.1:PORT", "\nOrigin: https://evil.example", b" 403 "),
+        ("127.0.0.1:PORT", "\nOrigin: http://localhost:3000", b" 403 "),
+        ("127.0.0.1:PORT", "\nOrigin: null", b" 403 "),
     ],
 )
-def test_a_page_of_the_web_cannot_ask(engine: Engine, proxied: Proxied, head: str) -> None:
+def test_a_page_of_the_web_cannot_ask(
+    engine: Engine, proxied: Proxied, host: str, more: str, status: bytes
+) -> None:
     count = len(engine.requests)
-    found = sent(proxied, head, BODY)
-    assert b" 403 " in found
-    assert json.loads(found.rpartition(b"\r\n\r\n")[2])["error"]["code"] == "forbidden"
+    found = sent(proxied, chat(host.replace("PORT", str(proxied.port)), more=more), BODY)
+    assert status in found
     assert b"access-control" not in found.lower()
     assert len(engine.requests) == count
+
+
+def test_a_page_that_the_user_allows_may_ask(engine: Engine) -> None:
+    page = "https://app.example"
+    with running_proxy(Upstream(engine.url), ADDITION, origins=(page,)) as proxied:
+        found = sent(proxied, chat(here(proxied), more=f"\nOrigin: {page}"), BODY)
+        assert b" 200 " in found
+        assert f"access-control-allow-origin: {page}".encode() in found.lower()
+        assert b" 403 " in sent(
+            proxied, chat(here(proxied), more="\nOrigin: https://evil.example"), BODY
+        )
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
@@ -81,13 +96,15 @@ def test_what_a_form_can_send_without_being_asked_is_refused(
     engine: Engine, proxied: Proxied, kind: str
 ) -> None:
     count = len(engine.requests)
-    assert b" 400 " in sent(proxied, chat(kind=kind), BODY)
+    assert b" 400 " in sent(proxied, chat(here(proxied), kind), BODY)
     assert len(engine.requests) == count
 
 
 def test_a_preflight_gets_no_leave(proxied: Proxied) -> None:
-    found = sent(proxied, f"OPTIONS /v1/chat/completions HTTP/1.1\nHost: {HOST}\nConnection: close")
-    assert b" 404 " in found
+    found = sent(
+        proxied, f"OPTIONS /v1/chat/completions HTTP/1.1\nHost: {here(proxied)}\nConnection: close"
+    )
+    assert b" 200 " not in found
     assert b"access-control" not in found.lower()
 
 
@@ -98,9 +115,9 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_whole(
 
     monkeypatch.setattr(application, "REQUEST_BYTES", len(BODY) - 1)
     count = len(engine.requests)
-    assert b" 413 " in sent(proxied, chat(), BODY)
+    assert b" 413 " in sent(proxied, chat(here(proxied)), BODY)
     chunked = (
-        f"POST /v1/completions HTTP/1.1\nHost: {HOST}\nContent-Type: application/json\n"
+        f"POST /v1/completions HTTP/1.1\nHost: {here(proxied)}\nContent-Type: application/json\n"
         "Transfer-Encoding: chunked\nConnection: close"
     )
     piece = b"%x\r\n%s\r\n" % (len(BODY), BODY)
@@ -114,7 +131,7 @@ def test_a_request_that_never_ends_is_given_up(
     from memcube.proxy import application
 
     monkeypatch.setattr(application, "REQUEST_S", 0.05)
-    assert b" 400 " in sent(proxied, chat(), BODY[:-1])
+    assert b" 400 " in sent(proxied, chat(here(proxied)), BODY[:-1])
 
 
 def test_headers_without_end_are_cut_off(engine: Engine, proxied: Proxied) -> None:

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from memcube.client import Client
+from memcube.mcp.guard import Entrance
 from memcube.proxy.addition import Addition
-from memcube.proxy.callers import Callers
 from memcube.proxy.mounting import PREFIX_TOKENS, addition_of, mount_budget
-from memcube.proxy.serving import Plan, ProxyServer
+from memcube.proxy.serving import ProxyServer
 from memcube.proxy.upstream import Upstream
 
 
@@ -38,11 +39,17 @@ def mounted_addition(client: Client, *references: str, **asked: Any) -> Iterator
 
 @contextmanager
 def running_proxy(
-    upstream: Upstream, addition: Addition, callers: Callers | None = None
+    upstream: Upstream,
+    addition: Addition,
+    *,
+    token: str | None = None,
+    origins: tuple[str, ...] = (),
 ) -> Iterator[Proxied]:
-    plan = Plan(upstream, addition, callers or Callers("127.0.0.1"))
+    entrance = partial(Entrance.of, "127.0.0.1", token=token, origins=origins)
     told: list[str] = []
-    with ProxyServer(plan, 0, told.append) as server:
+    with ProxyServer(
+        upstream, addition, host="127.0.0.1", port=0, entrance=entrance, tell=told.append
+    ) as server:
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol import limits
-from memcube_protocol.errors import ConflictError, MissingDependencyError
+from memcube_protocol.errors import MissingDependencyError
 
+from memcube.listening import address_of, listen_at
 from memcube.mcp.guard import Entrance, Guard
 from memcube.store import files
 
@@ -106,7 +106,7 @@ def serve_http(
     import anyio
     import uvicorn
 
-    with _bound(host, port) as listener:
+    with listen_at(host, port) as listener:
         port = listener.getsockname()[1]
         config = uvicorn.Config(
             application(desk, entrance(port)),
@@ -118,8 +118,7 @@ def serve_http(
             limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=_STOP_S,
         )
-        shown = f"[{host}]" if ":" in host else host
-        listening(f"http://{shown}:{port}{PATH}")
+        listening(f"{address_of(listener)}{PATH}")
         serve: Any = partial(uvicorn.Server(config).serve, sockets=[listener])
         anyio.run(serve)
 
@@ -135,19 +134,3 @@ def token_in(path: Path) -> str:
         content = secrets.token_urlsafe(32).encode()
         files.replace_file(path, content + b"\n")
     return content.decode("ascii", "replace").strip()
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise ConflictError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}",
-            hint="name another port, or 0 for a free one",
-        ) from None
-    return listener

@@ -26,7 +26,6 @@ from memcube_protocol.errors import (
 )
 
 from memcube.proxy.addition import Addition
-from memcube.proxy.callers import Callers
 from memcube.proxy.forms import FORMS, Json
 from memcube.proxy.upstream import Upstream, answer_headers
 
@@ -83,6 +82,7 @@ class Asked:
 class Proxy:
     """The application; `memory` runs what looks records up, one at a time, beside the event loop.
 
+    `keep_key` says that callers' keys are meant for the upstream, not for the guard before this.
     `tell` hears one line a request: never content, headers or keys.
     """
 
@@ -91,16 +91,17 @@ class Proxy:
         upstream: Upstream,
         client: httpx2.AsyncClient,
         addition: Addition,
-        callers: Callers,
         memory: Executor,
         tell: Tell,
+        *,
+        keep_key: bool,
     ) -> None:
         self._upstream = upstream
         self._client = client
         self._addition = addition
-        self._callers = callers
         self._memory = memory
         self._tell = tell
+        self._keep_key = keep_key
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
@@ -108,7 +109,6 @@ class Proxy:
         begun = time.monotonic()
         try:
             asked = Asked.of(scope)
-            self._callers.admit(asked.headers)
             body = await _body(asked, receive)
             await _while_connected(receive, self._relay(asked, body, answer))
             end = str(answer.status)
@@ -143,7 +143,7 @@ class Proxy:
             ) from None
 
     async def _pass_on(self, asked: Asked, body: bytes, answer: _Answer) -> None:
-        headers = self._upstream.headers(asked.headers, keep_key=self._callers.key is None)
+        headers = self._upstream.headers(asked.headers, keep_key=self._keep_key)
         if asked.method == "POST":
             headers["content-type"] = "application/json"
         request = self._client.build_request(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from memcube_protocol.errors import MissingDependencyError
 
 from memcube.listening import address_of, listen_at
+from memcube.mcp.guard import Entrance, Guard
 from memcube.proxy.addition import Addition
-from memcube.proxy.callers import Callers
 from memcube.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
+    import httpx2
     import uvicorn
 
     from memcube.proxy.application import Tell
@@ -27,28 +28,37 @@ _STOP_S: Final = 10
 _HEADER_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a proxy does: where it asks, what it adds, whom it answers."""
-
-    upstream: Upstream
-    addition: Addition
-    callers: Callers
-
-
 class ProxyServer:
-    """A proxy that listens on `port` (0: any free one) of its callers' host; a context manager.
+    """A proxy that listens at `host` and `port` (0: any free one); a context manager.
+
+    `entrance` says for the port that was got whom it answers.
 
     Raises:
-        MissingDependencyError: httpx2 or uvicorn is not installed.
+        MissingDependencyError: a package of the extra is not installed.
         ConflictError: the port is taken, or the host is not one of this machine.
+        InvalidSettingError: whatever `entrance` raises.
     """
 
-    def __init__(self, plan: Plan, port: int, tell: Tell) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        addition: Addition,
+        *,
+        host: str,
+        port: int,
+        entrance: Callable[[int], Entrance],
+        tell: Tell,
+    ) -> None:
         require_packages()
-        self._plan = plan
+        self._upstream = upstream
+        self._addition = addition
         self._tell = tell
-        self._socket = listen_at(plan.callers.host, port)
+        self._socket = listen_at(host, port)
+        try:
+            self._entrance = entrance(self._socket.getsockname()[1])
+        except BaseException:
+            self._socket.close()
+            raise
         self._server: uvicorn.Server | None = None
         self._stopped = False
 
@@ -70,16 +80,10 @@ class ProxyServer:
     async def _serve(self) -> None:
         import uvicorn
 
-        from memcube.proxy.application import Proxy
-
-        plan = self._plan
         with ThreadPoolExecutor(1, "memory") as memory:
-            async with plan.upstream.connect() as client:
-                proxy = Proxy(
-                    plan.upstream, client, plan.addition, plan.callers, memory, self._tell
-                )
+            async with self._upstream.connect() as client:
                 config = uvicorn.Config(
-                    proxy,
+                    self._application(client, memory),
                     loop="asyncio",
                     http="h11",
                     ws="none",
@@ -98,6 +102,22 @@ class ProxyServer:
                 self._server.should_exit = self._stopped
                 await self._server.serve(sockets=[self._socket])
 
+    def _application(self, client: httpx2.AsyncClient, memory: Executor) -> Guard:
+        """The proxy behind its guard; what browsers ask before a page's request ends between them."""
+        from starlette.middleware.cors import CORSMiddleware
+
+        from memcube.proxy.application import Proxy
+
+        keep_key = self._entrance.token is None
+        proxy = Proxy(self._upstream, client, self._addition, memory, self._tell, keep_key=keep_key)
+        pages: Any = CORSMiddleware(
+            proxy,
+            allow_origins=sorted(self._entrance.origins),
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+        )
+        return Guard(pages, self._entrance)
+
     def __enter__(self) -> Self:
         return self
 
@@ -114,10 +134,11 @@ def require_packages() -> None:
     """Refuse early, before anything is mounted.
 
     Raises:
-        MissingDependencyError: httpx2 or uvicorn is not installed.
+        MissingDependencyError: a package of the extra is not installed.
     """
     try:
         import httpx2  # noqa: F401
+        import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingDependencyError(

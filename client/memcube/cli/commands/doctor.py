@@ -23,7 +23,7 @@ _PARTS: Final = {
     "registry": ("litestar", "granian", "sqlmodel"),
     "torch": ("torch", "transformers", "peft"),
     "plaintext": ("qdrant_edge",),
-    "proxy": ("httpx2", "uvicorn"),
+    "proxy": ("httpx2", "starlette", "uvicorn"),
     "langchain": ("langchain_core",),
     "langgraph": ("langgraph",),
     "mcp": ("mcp",),

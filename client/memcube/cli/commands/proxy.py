@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -60,7 +61,24 @@ from memcube.cli.words import table_text
     help="Show the engine the key in this variable instead of the caller's.",
 )
 @click.option(
-    "--caller-key-env", metavar="NAME", help="Answer only callers with the key in this variable."
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Demand the token in this file, which is made if absent, as API key of callers.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Further name that requests may be for.",
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Web page origin that may send requests, such as https://app.example.",
 )
 @offline_option
 @trust_options
@@ -75,7 +93,9 @@ def proxy(
     prefix_tokens: int,
     timeout_s: float,
     upstream_key_env: str | None,
-    caller_key_env: str | None,
+    token_file: Path | None,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
     offline: bool,
     trust_mode: str,
     accept_publisher: str | None,
@@ -88,14 +108,17 @@ def proxy(
     that never changes, and the records that answer the question; models and embeddings pass
     through. Answers are streamed as they come. Stop it with Ctrl-C.
     """
-    from memcube.proxy.callers import Callers
+    from memcube.mcp.guard import Entrance
+    from memcube.mcp.transport import token_in
     from memcube.proxy.mounting import RECORDS_TOKENS, addition_of, mount_budget
-    from memcube.proxy.serving import Plan, ProxyServer, require_packages
+    from memcube.proxy.serving import ProxyServer, require_packages
     from memcube.proxy.upstream import Upstream
 
     require_packages()
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
-    callers, key = Callers(host, _secret(caller_key_env)), _secret(upstream_key_env)
+    token, key = token_in(token_file) if token_file else None, _secret(upstream_key_env)
+    entrance = partial(Entrance.of, host, token=token, hosts=hosts, origins=origins)
+    entrance(port)  # what is refused is refused before anything is mounted
     with open_client(offline=offline) as client:
         settings = client.context.settings
         engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
@@ -110,8 +133,13 @@ def proxy(
         )
     # The client's progress bars are gone by now.
     records_tokens = budget or (role and role.budget_tokens) or RECORDS_TOKENS
-    plan = Plan(engine, addition_of(memory, records_tokens), callers)
-    with memory, ProxyServer(plan, port, _tell) as server:
+    addition = addition_of(memory, records_tokens)
+    with (
+        memory,
+        ProxyServer(
+            engine, addition, host=host, port=port, entrance=entrance, tell=_tell
+        ) as server,
+    ):
         _tell(table_text([(str(s.step), s.kind, s.memory, s.cube, s.why) for s in memory.steps]))
         print(f"Listening on {server.url}, asking {engine.url}", flush=True)
         server.run()
