@@ -71,11 +71,13 @@ class Desk:
         tags: Sequence[str] = (),
         types: Sequence[str] = (),
     ) -> str:
-        """The best records for `question` as text in a budget; says so where there is none."""
-        filters = Filters(tags=tags, types=types)
-        return self.memory.context(question, budget_tokens, filters) or (
-            "No mounted memory answers this."
-        )
+        """The best records for `question` as text in a budget; says so where there is none.
+
+        The budget is the memory's own unless given, and `CONTEXT_TOKENS` at most.
+        """
+        budget = min(budget_tokens or self.memory.budget_tokens, CONTEXT_TOKENS)
+        found = self.memory.context(question, budget, Filters(tags=tags, types=types))
+        return found or "No mounted memory answers this."
 
     def cite(self, citations: Sequence[str]) -> dict[str, Any]:
         """For each record, what a reader needs to find and judge it.
