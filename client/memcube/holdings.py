@@ -23,6 +23,9 @@ from memcube.store.checks import CHECKS_FILE, FileChecks
 from memcube.store.files import PIECE_BYTES, open_file
 
 FOLDERS = "folders"
+INDEXES = "indexes"
+BUILDS = "builds"
+"""Below the user's home: what is made of cubes, each named by the digest of its cube, and made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def restore_pack(context: Context, packed: Reference, before: Ref | None) -> Non
 
 
 def prune(context: Context, *, older_than_days: float | None, max_bytes: int | None) -> Pruned:
-    """Free space: see `store.Store.prune`; folders made by `memory_folder` go with their cubes.
+    """Free space: see `store.Store.prune`; what mounts made of cubes goes with them.
 
     Raises:
         ConflictError: another process uses the store.
@@ -113,12 +116,14 @@ def prune(context: Context, *, older_than_days: float | None, max_bytes: int | N
     refs = context.store.refs()
     left = {ref.digest.hex for ref in refs}
     left |= {one.related[0].hex for ref in refs for one in context.store.builds(ref.digest)}
-    folders = context.settings.home / FOLDERS
     freed = 0
-    for folder in folders.iterdir() if folders.is_dir() else ():
-        if folder.name not in left:
-            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            shutil.rmtree(folder, ignore_errors=True)
+    for made in (FOLDERS, INDEXES, BUILDS):
+        folders = context.settings.home / made
+        for folder in folders.iterdir() if folders.is_dir() else ():
+            is_made = folder.is_dir() and not folder.name.startswith(".")
+            if is_made and folder.name.rpartition("-")[2] not in left:
+                freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                shutil.rmtree(folder, ignore_errors=True)
     return replace(pruned, freed_bytes=pruned.freed_bytes + freed)
 
 

@@ -40,6 +40,8 @@ class Asked(TypedDict, total=False):
     allow_unverified_base: bool
     rebuild: bool
     compose: bool
+    embedder: object
+    search_server: str | None
     leaves_to: Iterable[str]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import IncompatibleError
 
 from memcube.context import Context
-from memcube.holdings import memory_folder
+from memcube.holdings import BUILDS, INDEXES, memory_folder
 from memcube.mounting.chosen import Chosen, in_order
 from memcube.mounting.mounted import MountedCube, Parts
 from memcube.mounting.offers import NO_WISHES, Wishes, manifest_of
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from memcube.memories.parametric_adapters import Adapters
     from memcube.memories.plaintext_build import Records
 
-INDEXES: Final = "indexes"
-BUILDS: Final = "builds"
 BARE: Final = "bare"
 """The special-token policy of a text that is tokenised as it stands (docs/spec/activation.md)."""
 
@@ -120,6 +118,16 @@ class MemLoader:
 
             self._identity = known_identity(self.model)
         return self._identity
+
+    @cached_property
+    def _embedder(self) -> object:
+        """The wished embedder, made once for all cubes; a name that is none is refused where it is used."""
+        wished = self.wishes.embedder
+        if not isinstance(wished, str) or not wished.startswith(("http://", "https://")):
+            return wished
+        from memcube.memories.plaintext_plugins import embedder_of
+
+        return embedder_of(wished, self.context.settings)
 
     def _records_of(self, chosen: Chosen) -> Findable | None:
         sources = [*self.sources.get(chosen.name, {}).values()]
@@ -253,16 +261,32 @@ class MemLoader:
         text = manifest_of(self.context, chosen, memory).source.text
         assert text is not None
         key = Digest.of(f"{memory.id}\n{text}".encode())
-        return Step.TEXT, self._look_up(chosen, key, partial(passages_of, text, memory.id))
+        passages = partial(passages_of, text, memory.id)
+        below = f"texts-{chosen.verified.cube.digest.hex}"
+        return Step.TEXT, self._look_up(chosen, key, passages, below=below)
 
-    def _look_up(self, chosen: Chosen, key: Digest, records: Records, **built_with: Any) -> str:
+    def _look_up(
+        self,
+        chosen: Chosen,
+        key: Digest,
+        records: Records,
+        *,
+        vectors: Sequence[Path] = (),
+        below: str = "",
+    ) -> str:
         """Open the index of `records` once; it is built at the first mount of all."""
         from memcube.memories.plaintext import PlaintextIndex
 
         sources = self.sources.setdefault(chosen.name, {})
         if key not in sources:
-            place = self.context.settings.home / INDEXES
-            index = PlaintextIndex.open(place, key, records, **built_with)
+            index = PlaintextIndex.open(
+                self.context.settings.home / INDEXES / below,
+                key,
+                records,
+                vectors=vectors,
+                embedder=self._embedder,
+                server=self.wishes.search_server,
+            )
             self.undo.callback(index.close)
             sources[key] = CubeRecords(chosen.name, index)
         held = sources[key]

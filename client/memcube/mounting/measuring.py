@@ -7,8 +7,10 @@ Each takes a fraction of a second on a machine of use, once: what was found is r
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 import blake3
 from memcube_protocol.digest import new_hasher
+from memcube_protocol.errors import StorageError
 
 from memcube.speeds import Prefill, Rate, Speeds
 from memcube.store import files
@@ -29,39 +32,42 @@ _LENGTHS: Final = (64, 256, 1024)
 _LONG_ENOUGH_S: Final = 0.5
 """A model that took this long is not asked to read a longer text."""
 
-_SAMPLE: Final = ".speed-sample"
-
 
 def with_disk(speeds: Speeds, home: Path, now: datetime) -> Speeds:
     """`speeds` with the disk under `home` measured, unless it was before.
 
-    A file of 16 MiB is written there, read and hashed as a mount does (SHA-256, and BLAKE3 of its
-    blocks), first as nothing of it is in the page cache, then as all of it is.
-
-    Raises:
-        StorageError: it cannot be written.
+    A file of 16 MiB without a name is written there, read and hashed as a mount does (SHA-256, and
+    BLAKE3 of its blocks), first as nothing of it is in the page cache, then as all of it is. A disk
+    that refuses is not measured.
     """
     if speeds.cold and speeds.warm:
         return speeds
-    place = files.make_folder(home) / _SAMPLE
-    with files.storage_errors(f"{place} cannot be measured"):
-        try:
-            _write_sample(place)
-            cold, warm = _rate(place, now), _rate(place, now)
-        finally:
-            place.unlink(missing_ok=True)
-    return Speeds(cold, warm, speeds.networks, speeds.prefills)
+    try:
+        with tempfile.TemporaryFile(dir=files.make_folder(home), buffering=0) as file:
+            _write_sample(file.fileno())
+            cold, warm = _rate(file.fileno(), now), _rate(file.fileno(), now)
+    except (OSError, StorageError):
+        return speeds
+    return replace(speeds, cold=cold, warm=warm)
 
 
 def with_model(speeds: Speeds, model: Any, now: datetime) -> Speeds:
     """`speeds` with how fast `model` reads, measured unless one of its kind was before.
 
-    It reads 64 tokens, then 256, then 1024, until one takes half a second.
+    It reads 64 tokens, then 256, then 1024, until one takes half a second. A device without room for
+    that is not measured.
     """
+    from memcube.memories.kv_room import is_full
+
     mark = model_mark(model)
     if mark in speeds.prefills:
         return speeds
-    return speeds.with_prefill(mark, measure_prefill(model, now))
+    try:
+        return speeds.with_prefill(mark, measure_prefill(model, now))
+    except (MemoryError, RuntimeError) as error:
+        if is_full(error):
+            return speeds
+        raise
 
 
 def model_mark(model: Any) -> str:
@@ -117,25 +123,22 @@ def _is_warm(descriptor: int, offset: int, flag: int) -> bool:
         return False
 
 
-def _write_sample(place: Path) -> None:
+def _write_sample(file: int) -> None:
     piece = os.urandom(_PIECE_BYTES)  # nothing that a disk could pack
-    with place.open("wb") as file:
-        for _ in range(_SAMPLE_BYTES // _PIECE_BYTES):
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for _ in range(_SAMPLE_BYTES // _PIECE_BYTES):
+        files.write_all(file, piece)
+    os.fsync(file)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _rate(place: Path, now: datetime) -> Rate:
+def _rate(file: int, now: datetime) -> Rate:
     whole, blocks, read_bytes = new_hasher(), blake3.blake3(), 0
     began_s = time.perf_counter()
-    with place.open("rb", buffering=0) as file:
-        while piece := file.read(_PIECE_BYTES):
-            whole.update(piece)
-            blocks.update(piece)
-            read_bytes += len(piece)
+    while piece := os.pread(file, _PIECE_BYTES, read_bytes):
+        whole.update(piece)
+        blocks.update(piece)
+        read_bytes += len(piece)
     return Rate.at(read_bytes / max(time.perf_counter() - began_s, 1e-9), now)
 
 

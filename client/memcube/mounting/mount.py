@@ -53,7 +53,7 @@ def mount(
     try:
         for chosen in loader.cubes:
             rules.require_mount(
-                context, chosen.verified, profile=wishes.profile, leaves_to=wishes.leaves_to
+                context, chosen.verified, profile=wishes.profile, leaves_to=wishes.hosts
             )
         loader.cubes = _with_builds(loader)
         plan = _planned(loader, Planning(context, model, tokenizer, wishes))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from urllib.parse import urlsplit
 
-from memcube_protocol import media_types
+from memcube_protocol import limits, media_types
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, Memory
 from memcube_protocol.content import read_verified
@@ -36,10 +37,12 @@ class Wishes:
 
     `budget_tokens` bounds the text for one prompt, over all cubes. `allow_unverified_base` mounts an
     adapter that does not say which base it was trained on; `rebuild` computes a KV cache anew from
-    its source text where it does not fit the model and carries it. `compose` mounts several KV caches
-    behind each other, which is approximate. `profile` is the role that the
-    user mounts in; `leaves_to` names the hosts that get what is found, such as that of a model
-    behind an API. Both are told to the cubes' own rules.
+    its source text where it does not fit the model and carries it; `compose` mounts several KV caches
+    behind each other, which is approximate. `embedder` is one for searches, or what names one
+    (`plaintext_plugins`); `search_server` is the address of a Qdrant server to search on.
+
+    `profile` is the role that the user mounts in; `leaves_to` names the hosts that get what is found,
+    such as that of a model behind an API.
     """
 
     budget_tokens: int = CONTEXT_TOKENS
@@ -48,6 +51,18 @@ class Wishes:
     profile: Profile | None = None
     leaves_to: tuple[str, ...] = ()
     compose: bool = False
+    embedder: object = None
+    search_server: str | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Every host that gets content of the cubes, or what is made of it: their rules ask for these."""
+        addresses = (urlsplit(one) for one in (self.embedder, self.search_server) if _is_url(one))
+        return (*self.leaves_to, *(one.netloc.rpartition("@")[2] for one in addresses))
+
+
+def _is_url(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.startswith(("http://", "https://"))
 
 
 NO_WISHES: Final = Wishes()
@@ -108,7 +123,7 @@ class Planning:
         verified = next(chosen.verified for chosen in cubes if chosen.name == offer.cube)
         wishes = self._wishes
         said = mount_rulings(
-            self._context, verified, profile=wishes.profile, leaves_to=wishes.leaves_to
+            self._context, verified, profile=wishes.profile, leaves_to=wishes.hosts
         )
         refused = [f"{one.rule} = {one.value}: {one.refusal}" for one in said if not one.allows]
         return "; ".join(refused) or None
@@ -143,7 +158,6 @@ class Planning:
         store, files = self._context.store, chosen.files_of(memory)
         here = [file for file in files if store.has(file.digest, file.size)]
         size_bytes = sum(file.size for file in files)
-        tokens = memory.shape.get("tokens")
         return Offer(
             cube=chosen.name,
             memory=memory.id,
@@ -152,7 +166,7 @@ class Planning:
             size_bytes=size_bytes,
             absent_bytes=size_bytes - sum(file.size for file in here),
             warm_share=self._warm_share(here),
-            tokens=tokens if isinstance(tokens, int) else 0,
+            tokens=_tokens(memory),
             records=memory.records or 0,
             has_text=self._has_text(chosen, memory) if memory.kind == ACTIVATION else None,
         )
@@ -202,6 +216,12 @@ class Planning:
         if speeds is not before:
             store.keep(speeds)
         return speeds
+
+
+def _tokens(memory: Memory) -> int:
+    """How long a KV cache is by its config, which says it in words of the publisher; 0 where it does not."""
+    tokens = memory.shape.get("tokens")
+    return tokens if isinstance(tokens, int) and 0 < tokens <= limits.KV_TOKENS else 0
 
 
 def manifest_of(context: Context, chosen: Chosen, memory: Memory) -> KvManifest:

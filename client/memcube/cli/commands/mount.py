@@ -60,6 +60,12 @@ if TYPE_CHECKING:
     help="Only say what would be mounted, what not, and why, with bytes and seconds.",
 )
 @click.option(
+    "--embedder",
+    metavar="NAME",
+    help="Search by meaning too: a sentence-transformers folder, http(s)://HOST/v1#MODEL, lsa, a plug-in.",
+)
+@click.option("--search-server", metavar="URL", help="Search on this Qdrant server.")
+@click.option(
     "--compose",
     is_flag=True,
     help="Mount several KV caches behind each other: approximate, they do not see each other.",
@@ -80,6 +86,8 @@ def mount(
     max_new_tokens: int,
     allow_unverified_base: bool,
     dry_run: bool,
+    embedder: str | None,
+    search_server: str | None,
     compose: bool,
     rebuild: bool,
     filters: tuple[str, ...],
@@ -105,6 +113,8 @@ def mount(
         "trust": trust,
         "allow_unverified_base": allow_unverified_base,
         "compose": compose,
+        "embedder": embedder,
+        "search_server": search_server,
         "rebuild": rebuild,
     }
     cubes = prioritised(references, priorities)

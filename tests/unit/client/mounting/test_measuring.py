@@ -49,6 +49,19 @@ def test_a_model_is_measured_once_by_its_shape_and_not_by_its_weights() -> None:
     assert len(measuring.with_model(speeds, other, NOW).prefills) == 2
 
 
+def test_a_disk_or_a_device_that_refuses_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    assert measuring.with_disk(Speeds(), tmp_path / "file", NOW) == Speeds()
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("memcube.memories.activation_dump.prefill", full)
+    assert measuring.with_model(Speeds(), model_of(), NOW) == Speeds()
+
+
 def test_measuring_leaves_the_model_in_its_mode() -> None:
     pytest.importorskip("torch")
     model = model_of().train()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from memcube.client import Client
@@ -118,3 +119,35 @@ def test_what_was_unmounted_says_so(client: Client) -> None:
     ):
         with pytest.raises(ConflictError):
             act()
+
+
+def test_an_embedder_of_the_users_own_is_used_for_every_cube(client: Client) -> None:
+    def letters(texts: Sequence[str]) -> list[list[float]]:
+        return [[float(text.count(letter) + 1) for letter in "aeiou"] for text in texts]
+
+    with client.mount(["acme/team", "alice/notes"], embedder=letters) as memory:
+        assert all("BM25 and" in step.why or "vectors" in step.why for step in memory.steps)
+        assert memory.search("who is on call", limit=1)
+
+
+def test_indexes_and_folders_go_with_their_cubes(client: Client, tmp_path: Path) -> None:
+    dumper = MemDumper(tmp_path / "brief", name="alice/brief", version="1.0.0")
+    dumper.add_records(["A passing note."])
+    digest = client.pack(dumper.folder).cube.digest
+    with client.mount("alice/brief"):
+        pass
+    homes = [client.context.settings.home / made for made in ("indexes", "builds")]
+    homes[1].mkdir(exist_ok=True)
+    (homes[1] / digest.hex).mkdir()
+
+    def made() -> list[Path]:
+        return [path for home in homes for path in home.glob(f"*{digest.hex}") if path.is_dir()]
+
+    assert len(made()) == 2
+    client.prune()
+    assert len(made()) == 2
+    client.rm("alice/brief")
+    client.prune()
+    assert [path for path in made() if not path.name.startswith(".")] == []
+    with client.mount("acme/team") as memory:
+        assert memory.search("call")
