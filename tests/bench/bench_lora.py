@@ -2,7 +2,7 @@
 
 A random model of the 0.6B shape (28 layers, hidden 1024) in bfloat16, adapters of rank 16 on all of its
 196 linear modules: 38.5 MiB in 392 tensors. Contestants take turns, each figure is a median, and the
-ratio is to the raw read of the same run. `BENCH_LORA_LAYERS=2` tries it out on a small model.
+ratio is to the raw read of the same run. `BENCH_LORA_LAYERS=2` tries it out on a small model, and writes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-LAYERS = int(os.environ.get("BENCH_LORA_LAYERS", "28"))
+WHOLE = 28
+LAYERS = int(os.environ.get("BENCH_LORA_LAYERS", WHOLE))
 ROUNDS = 9
 RANK = 16
 
@@ -193,4 +194,7 @@ def test_mounting_switching_and_combining(model, folders, tmp_path: Path) -> Non
         f"An adapter of rank {RANK} on the {7 * LAYERS} linear modules of {LAYERS} layers, "
         f"{size / MIB:.1f} MiB in bfloat16, medians of {ROUNDS} rounds"
     )
-    report("lora", title, ["what", "by", "ms", "times the raw read"], rows)
+    if LAYERS == WHOLE:
+        report("lora", title, ["what", "by", "ms", "times the raw read"], rows)
+    else:
+        print(title, *rows, sep="\n")

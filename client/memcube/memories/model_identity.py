@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import mmap
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,7 +118,8 @@ def dtype_name(dtype: Any) -> str:
     )
 
 
-def torch_dtypes() -> dict[str, Any]:
+@cache
+def torch_dtypes() -> Mapping[str, Any]:
     """The torch type behind every element type of the protocol."""
     import torch
 

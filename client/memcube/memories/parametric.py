@@ -29,6 +29,8 @@ from memcube.memories.parametric_mount import MountedLora, model_form, module_sh
 __all__ = ["MountedLora", "dump_lora", "model_form", "module_shapes", "mount_lora", "read_adapter"]
 
 FOLDER: Final = "parametric"
+_ALIGNMENT: Final = 64
+"""Of the tensors in a file: what torch gives its own, so that mapped ones are read as fast."""
 
 
 def dump_lora(
@@ -153,7 +155,9 @@ def _write(
         with (partial / parametric.TENSORS_FILE).open("xb") as file:
             file.write(
                 tensors.write_header(
-                    ((tensor.name, tensor.dtype, tensor.shape) for tensor in header.tensors), about
+                    ((tensor.name, tensor.dtype, tensor.shape) for tensor in header.tensors),
+                    about,
+                    alignment=_ALIGNMENT,
                 )
             )
             for tensor in header.tensors:

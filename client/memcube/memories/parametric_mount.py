@@ -58,10 +58,10 @@ def mount_lora(
             f"it is not known that this adapter belongs to this model: {verdict.why}",
             hint="load the adapter's own base, or allow it with --allow-unverified-base",
         )
-    parametric.require_fit(adapter, module_shapes(model))
+    stack = AdapterStack.of(model)
+    parametric.require_fit(adapter, _shapes(stack.modules, adapter))
     name = f"memcube_{files.identity(checks).root.hex()[:16]}"
-    tensors = files.tensors()
-    mounted = MountedLora(adapter, verdict, name, tensors, AdapterStack.of(model), files)
+    mounted = MountedLora(adapter, verdict, name, files.tensors(), stack, files)
     try:
         mounted.mount()
         return mounted
@@ -162,16 +162,22 @@ def module_shapes(model: Any) -> dict[str, tuple[int, int]]:
     return {path: shape for path, shape in shapes.items() if shape}
 
 
+def _shapes(modules: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[int, int]]:
+    """As `module_shapes`, of the modules that `adapter` wants to change."""
+    paths = (module.path for module in adapter.modules if module.path in modules)
+    shapes = {path: _shape(modules[path]) for path in paths}
+    return {path: shape for path, shape in shapes.items() if shape}
+
+
 def _shape(module: Any) -> tuple[int, int] | None:
     own = module.get_base_layer() if hasattr(type(module), "get_base_layer") else module
-    if not own._parameters and not own._buffers:
-        return None  # a container; asking torch for what it lacks is slow
-    if hasattr(own, "in_features") and hasattr(own, "out_features"):
-        return own.out_features, own.in_features
-    if hasattr(own, "num_embeddings") and hasattr(own, "embedding_dim"):
-        return own.embedding_dim, own.num_embeddings
-    if hasattr(own, "nf") and hasattr(own, "weight"):
-        return own.nf, own.weight.shape[0]
+    held = vars(own)
+    if "in_features" in held and "out_features" in held:
+        return held["out_features"], held["in_features"]
+    if "num_embeddings" in held and "embedding_dim" in held:
+        return held["embedding_dim"], held["num_embeddings"]
+    if "nf" in held and hasattr(own, "weight"):
+        return held["nf"], own.weight.shape[0]
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 from memcube_protocol.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
@@ -21,6 +22,7 @@ from memcube.memories.parametric_slots import (
 
 _ATTRIBUTE: Final = "_memcube_adapter_stack"
 _ABSENT: Final = object()
+_NOBODY: Final = "memcube_nobody"
 _PEFT_ASKS_OLD_NAME: Final = "`is_gradient_checkpointing` is deprecated"
 """What transformers says to peft, not to our user."""
 
@@ -58,6 +60,11 @@ class AdapterStack:
         """The stack of `model`, kept with the base model while something is mounted."""
         stack: Any = vars(base_of(model)).get(_ATTRIBUTE)
         return stack if isinstance(stack, cls) else cls(model)
+
+    @property
+    def modules(self) -> Mapping[str, Any]:
+        """The modules of the base model by path, as they were before the first mount."""
+        return self._before.modules
 
     @property
     def gates(self) -> dict[str, float]:
@@ -132,6 +139,7 @@ class AdapterStack:
             self._restore()
         else:
             self._activate()
+            self._before.restore_trainable()
 
     def switch(self, gates: Mapping[str, float]) -> None:
         """Let exactly these mounted adapters take part, each with this factor on its effect.
@@ -204,11 +212,14 @@ class AdapterStack:
         """Let peft put the adapter on; what it builds for a plain one is kept as a slot later."""
         from peft import set_peft_model_state_dict
 
-        self._add(name, widen=widen)
-        set_peft_model_state_dict(
-            self._peft, dict(state), adapter_name=name, low_cpu_mem_usage=not widen
-        )
-        self._peft.base_model.set_adapter([*self._active, *self._gates, name], inference_mode=True)
+        with _refusals_of_peft():
+            self._add(name, widen=widen)
+            set_peft_model_state_dict(
+                self._peft, dict(state), adapter_name=name, low_cpu_mem_usage=not widen
+            )
+            names = [*self._active, *self._gates, name]
+            self._peft.base_model.set_adapter(names, inference_mode=True)
+        self._before.restore_trainable()
         layers = self._linear_layers(adapter)
         if not self._given and layers is not None and is_plain(adapter, state):
             self._slots[name] = Slot.of(name, layers)
@@ -235,11 +246,14 @@ class AdapterStack:
         mine = [name for name in self._adapters if name in self._gates]
         names = [*self._active, *mine]
         if self._saves_modules or any(a.config.modules_to_save for a in self._adapters.values()):
-            self._peft.base_model.set_adapter(names, inference_mode=True)
+            # peft refuses an empty list here, and passes over the name of no adapter.
+            with _refusals_of_peft():
+                self._peft.base_model.set_adapter(names or [_NOBODY], inference_mode=True)
+            self._before.restore_trainable()
             return
         # peft's own way looks at every parameter to freeze it; ours are frozen from the start.
         for layer in self._tuned(self._before.modules):
-            layer._active_adapter = names
+            vars(layer)["_active_adapter"] = names
         if self._peft:
             self._peft.base_model.active_adapter = names
 
@@ -254,7 +268,7 @@ class AdapterStack:
 
     def _restore(self) -> None:
         if not self._given:
-            for path in self._before.modules:
+            for path in self._before.modules.keys() - {""}:
                 layer = self._live(path)
                 if _is_tuned(layer) and is_linear_layer(layer) and not layer.lora_A:
                     self._pool.keep_layer(path, layer)
@@ -267,20 +281,19 @@ class AdapterStack:
 
     def _tuned(self, paths: Iterable[str]) -> Iterator[Any]:
         """What peft has put around the modules at `paths`, where it has."""
-        return filter(_is_tuned, map(self._live, paths))
+        return filter(_is_tuned, (self._live(path) for path in paths if path))
 
     def _live(self, path: str) -> Any:
         """What stands at `path` now: the module itself, or what was put around it."""
-        parent, _, name = path.rpartition(".")
-        return self._before.modules[parent]._modules[name] if path else self._base
+        holder, name = self._before.places[path]
+        return holder[name]
 
     def _place(self, path: str, layer: Any) -> None:
         """Put peft's `layer` around the module at `path`, if it is not there yet."""
-        live = self._live(path)
-        if live is not layer:
-            parent, _, name = path.rpartition(".")
-            layer._modules["base_layer"] = live
-            self._before.modules[parent]._modules[name] = layer
+        holder, name = self._before.places[path]
+        if holder[name] is not layer:
+            layer._modules["base_layer"] = holder[name]
+            holder[name] = layer
 
 
 class _Snapshot:
@@ -288,13 +301,33 @@ class _Snapshot:
 
     def __init__(self, base: Any, model: Any) -> None:
         self._base = base
-        self.modules: dict[str, Any] = dict(base.named_modules())
+        self.modules: dict[str, Any] = {}
+        self.places: dict[str, tuple[dict[str, Any], str]] = {}
+        self._walk()
         modules = self.modules.values() if model is base else model.modules()
         self._training = [(module, module.training) for module in modules]
         self.was_training = any(training for _, training in self._training)
         self._trainable: list[Any] = []
         self._peft_config = vars(base).get("peft_config", _ABSENT)
         self._parallelism = getattr(base.config, "pretraining_tp", _ABSENT)
+
+    def _walk(self) -> None:
+        """Find every module, the outermost first, as `named_modules` does, and where its parent holds it."""
+        seen: set[int] = set()
+        pending: list[tuple[str, Any, dict[str, Any], str]] = [("", self._base, {}, "")]
+        while pending:
+            path, module, holder, name = pending.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            self.modules[path], self.places[path] = module, (holder, name)
+            below = f"{path}." if path else ""
+            children = module._modules
+            pending += [
+                (below + key, child, children, key)
+                for key, child in reversed(children.items())
+                if child is not None
+            ]
 
     def note_flags(self) -> None:
         """Remember what is trainable, before peft freezes it."""
@@ -305,9 +338,9 @@ class _Snapshot:
     def restore(self) -> None:
         """Put every module back where it was, the outermost first, then the flags."""
         for path, module in self.modules.items():
-            parent_path, _, name = path.rpartition(".")
-            if path and self.modules[parent_path]._modules[name] is not module:
-                setattr(self.modules[parent_path], name, module)
+            holder, name = self.places[path]
+            if path and holder[name] is not module:
+                holder[name] = module
         if self._peft_config is _ABSENT:
             vars(self._base).pop("peft_config", None)
         if self._parallelism is not _ABSENT:
@@ -319,8 +352,28 @@ class _Snapshot:
         for module, training in self._training:
             if module.training != training:
                 module.training = training
+        self.restore_trainable()
+
+    def restore_trainable(self) -> None:
+        """Thaw what peft froze: a mount has nothing to say about that."""
         for tensor in self._trainable:
             tensor.requires_grad_(True)
+
+
+@contextmanager
+def _refusals_of_peft() -> Iterator[None]:
+    """Turns what peft raises about adapters that it cannot combine into our error.
+
+    Raises:
+        UnsupportedError: with peft's own words.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UnsupportedError(
+            f"peft cannot put this adapter beside what is on the model: {str(error)[:200]}",
+            hint="unmount the others, or switch to one of them",
+        ) from error
 
 
 def base_of(model: Any) -> Any:
@@ -332,14 +385,14 @@ def _placed(state: Mapping[str, Any], layers: Mapping[str, Any], *, widen: bool)
     """The tensors of `state` without peft's prefix, each on its module's device."""
     import torch
 
-    placed = {}
-    for key, tensor in state.items():
-        name = key.removeprefix(PEFT_PREFIX)
-        device = layers[name.rpartition(".lora_")[0]].base_layer.weight.device
-        narrow = widen and tensor.dtype in (torch.bfloat16, torch.float16)
-        if narrow or tensor.device != device:
-            tensor = tensor.to(device, torch.float32 if narrow else tensor.dtype)  # noqa: PLW2901
-        placed[name] = tensor
+    placed = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in state.items()}
+    for path, layer in layers.items():
+        device = layer._modules["base_layer"].weight.device
+        for name in (f"{path}.lora_A.weight", f"{path}.lora_B.weight"):
+            tensor = placed[name]
+            narrow = widen and tensor.dtype in (torch.bfloat16, torch.float16)
+            if narrow or tensor.device != device:
+                placed[name] = tensor.to(device, torch.float32 if narrow else tensor.dtype)
     return placed
 
 

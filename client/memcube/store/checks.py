@@ -145,6 +145,8 @@ class FileChecks:
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._file, timeout=30)
+        # What the disk lost in a crash of the machine belongs to an earlier boot.
+        database.execute("PRAGMA synchronous = OFF")
         database.execute(_SCHEMA)
         return database
 

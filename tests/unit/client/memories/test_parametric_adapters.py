@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "stable": {"r": 4, "use_rslora": True},
     "dora": {"r": 4, "use_dora": True},
     "words": {"r": 4, "target_modules": ["embed_tokens", "q_proj"]},
+    "head": {"r": 4, "modules_to_save": ["lm_head"]},
 }
 ABOUT = {"law": "contracts and leases", "heart": "arrhythmia and drugs", "style": "plain words"}
 
@@ -97,6 +98,42 @@ def test_a_switch_leaves_the_chosen_ones_alone_in_use_as_peft_would(
     adapters.switch([])
     assert torch.equal(logits(model), logits(model_of()))
     assert active_adapters(model) == ()
+
+
+def test_adapters_with_modules_of_their_own_are_switched_as_well(model, folders) -> None:
+    adapters = Adapters()
+    for name in ("law", "head", "dora", "words"):
+        adapters.add(name, mount_lora(folders[name], model))
+    for chosen in ("head", "law", "dora", "words", "head"):
+        adapters.switch(chosen)
+        assert torch.equal(logits(model), logits(of_peft(folders, chosen))), chosen
+    made = of_peft(folders, "law", "head")
+    made.base_model.set_adapter(["law", "head"])
+    adapters.switch(["head", "law"])
+    assert torch.equal(logits(model), logits(made))
+    with pytest.raises(UnsupportedError):
+        adapters.switch({"head": 0.5})
+    adapters.switch([])
+    assert torch.equal(logits(model), logits(model_of()))
+    adapters.close()
+
+
+def test_what_peft_cannot_put_beside_another_is_refused(adapters, model, folders) -> None:
+    before = footprint(model)
+    with pytest.raises(UnsupportedError, match="beside"):
+        mount_lora(folders["head"], model)
+    assert footprint(model)[1:] == before[1:]
+
+
+def test_two_heads_are_not_mounted_together(folders, tmp_path) -> None:
+    other = dump_lora(adapted(seed=8, modules_to_save=["lm_head"]), tmp_path, memory_id="other")
+    model = model_of()
+    before = footprint(model)
+    with mount_lora(folders["head"], model):
+        with pytest.raises(UnsupportedError, match="Only one adapter"):
+            mount_lora(other, model)
+        assert torch.equal(logits(model), logits(of_peft(folders, "head")))
+    assert footprint(model) == before
 
 
 def test_a_factor_scales_the_effect_and_shows_in_the_key_of_a_cache(
