@@ -199,8 +199,11 @@ class KeyStore:
         return tuple(self.entry(name) for name in names if _NAME.fullmatch(name))
 
     def ids(self) -> frozenset[str]:
-        """The ids of the keys whose private half lies here; a damaged file counts as none."""
-        found: set[str] = set()
+        """The ids of the keys whose private half lies here, or in a token that was opened.
+
+        A damaged file counts as none.
+        """
+        found = {opened.key.public_key.id for opened in self._opened.values()}
         for path in self._folder.glob("*.pem"):
             with suppress(MemcubeError):
                 public = self._read(path.with_suffix(".pub"), path.stem)

@@ -63,7 +63,7 @@ class Usage:
 
     def answered(self, used: Iterable[Use]) -> None:
         """That records were put before a model, together, for one answer."""
-        answer = self._seconds(), tuple(used)
+        answer = self._seconds(), tuple(dict.fromkeys(used))
         if answer[1]:
             self._tell(lambda portion: portion.answers.append(answer))
 

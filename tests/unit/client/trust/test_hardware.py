@@ -9,9 +9,12 @@ from shutil import which
 import pytest
 from memcube.trust.hardware import TokenSigner, TokenUri
 from memcube.trust.keystore import KeyStore, Protection
-from memcube_protocol.errors import NotFoundError, SigningKeyError, WrongPassphraseError
+from memcube_protocol.errors import EXIT_RULE, NotFoundError, SigningKeyError, WrongPassphraseError
 from memcube_signing.keys import Algorithm, is_canonical
 from memcube_signing.release import sign_release, verify_release
+from support.machine import Machine
+from support.published import write_cube
+from support.quirky import quirky
 from support.signing import release
 
 DRIVERS = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")
@@ -116,3 +119,23 @@ def test_uris_of_another_form_are_refused(text) -> None:
 def test_parts_of_uris_are_unquoted() -> None:
     parsed = TokenUri.parse("pkcs11:object=my%20key;token=t%3B1?module-path=/opt/x.so")
     assert parsed == TokenUri("t;1", "my key", "/opt/x.so")
+
+
+def test_who_releases_with_a_token_pushes_what_is_their_own_under_another_name(
+    driver, tmp_path
+) -> None:
+    """What the first cube forbids to others is not forbidden to its publisher, once the token is open."""
+    with quirky() as registry:
+        publisher = Machine(tmp_path / "home", registry.url, more={"MEMCUBE_KEY_PASSPHRASE": PIN})
+        for name, more in (
+            ("acme/atlas", '[governance]\nredistribution = "forbidden"\n'),
+            ("acme/map", ""),
+        ):
+            folder = write_cube(tmp_path / name, name, "1.0.0")
+            (folder / "attachments" / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+            with (folder / "memcube.toml").open("a") as toml:
+                toml.write(more)
+            publisher.ok("push", folder, "--key", uri(driver))
+        other = write_cube(tmp_path / "other", "acme/other", "1.0.0")
+        told = publisher.fails(EXIT_RULE, "push", other)
+    assert "acme/atlas says redistribution = forbidden" in told

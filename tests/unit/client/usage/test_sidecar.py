@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from memcube.usage import RecordUse, Sidecar, Use, sidecar, tables
 from memcube.usage.sidecar import Portion
 from memcube_protocol.errors import StorageError
@@ -266,3 +269,44 @@ def test_a_forked_process_uses_a_connection_of_its_own(opened: Opened, tmp_path:
     kept.write(accesses(ATLAS, "a"))
     (use,) = kept.records(ATLAS)
     assert use.accesses == 3
+
+
+uses = st.builds(Use, st.sampled_from([ATLAS, NOTES]), st.sampled_from("abcde"), st.just(1.0))
+times = st.integers(NOON, NOON + 10**6)
+portions = st.builds(
+    Portion,
+    st.lists(st.tuples(st.sampled_from([ATLAS, NOTES]), st.sampled_from(["v1", "v2"]), times)),
+    st.lists(st.tuples(uses, times), max_size=8),
+    st.lists(st.tuples(times, st.lists(uses, min_size=1, max_size=4).map(tuple)), max_size=4),
+)
+
+
+@settings(max_examples=25)
+@given(st.lists(portions, max_size=4))
+def test_whatever_is_told_in_whatever_portions_is_counted_once(told: list[Portion]) -> None:
+    with TemporaryDirectory() as folder, closing(Sidecar(Path(folder))) as kept:
+        for portion in told:
+            kept.write(portion)
+        for cube in (ATLAS, NOTES):
+            mounts = [mount for portion in told for mount in portion.mounts if mount[0] == cube]
+            found = [use for portion in told for use, _ in portion.accesses if use.cube == cube]
+            answers = [
+                [use for use in used if use.cube == cube]
+                for portion in told
+                for _, used in portion.answers
+            ]
+            answers = [used for used in answers if used]
+            put = [use.record for used in answers for use in used]
+            counted = kept.cube(cube)
+            assert bool(counted) == bool(mounts or found or answers)
+            if counted is None:
+                continue
+            assert counted.mounts == len(mounts) == sum(one.mounts for one in kept.versions(cube))
+            assert counted.accesses == len(found)
+            assert counted.answers == len(answers) == len(kept.answers(cube, limit=100))
+            by_record = {one.record: one for one in kept.records(cube)}
+            assert set(by_record) == {use.record for use in found} | set(put)
+            for record, one in by_record.items():
+                assert one.accesses == sum(use.record == record for use in found)
+                assert one.answers == put.count(record)
+                assert one.score == 1.0
