@@ -205,7 +205,8 @@ def install(
         lines = [line for one in planned for line in (f"{one.path}:", one.content.decode())]
     else:
         lines = [_written(one) for one in planned]
-        lines += ["", "Restart the client to let it see the memories."]
+        lines += ["", *(f"Pull it before: memcube pull {reference}" for reference in references)]
+        lines += ["Restart the client to let it see the memories."]
     paths = [str(one.path) for one in planned]
     return Answer({"name": name, "written": not only_print, "files": paths}, "\n".join(lines))
 
