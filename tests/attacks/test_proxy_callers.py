@@ -13,6 +13,7 @@ from support.engine import WAIT_S, Engine, running_engine
 from support.proxied import Proxied, running_proxy
 
 pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
 
 ADDITION = Addition("", lambda _: "")

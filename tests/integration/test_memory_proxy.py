@@ -21,6 +21,7 @@ from support.servers import START_TIMEOUT_S, command, first_line, stop_process
 
 pytest.importorskip("qdrant_edge")
 pytest.importorskip("uvicorn")
+pytest.importorskip("starlette")
 
 
 def test_a_program_is_given_the_base_url_and_has_memory(tmp_path: Path) -> None:
