@@ -44,3 +44,13 @@ def test_only_the_blocks_of_a_prefix_cross_the_network(ada: Person, tmp_path: Pa
         whole = fetch_prefix(client.context, verified, "handbook", TOKENS)
         assert (whole.folder / "kv.safetensors").is_file()
         assert whole.fetched_bytes == 0
+
+
+def test_a_mount_says_that_a_cache_in_eight_bits_is_lossy(tmp_path: Path) -> None:
+    model, tokenizer = model_of(), tokenizer_of()
+    dumper = MemDumper(tmp_path / "cube", name="alice/small", version="1.0.0")
+    dumper.add_kv(model, tokenizer, memory_id="handbook", text=text_of(30), storage="int8-token")
+    with Machine(tmp_path / "home", "http://127.0.0.1:9").client() as client:
+        client.pack(dumper.folder)
+        with client.mount("alice/small", model=model, tokenizer=tokenizer) as memory:
+            assert "lossy: stored in eight bits" in memory.steps[0].why

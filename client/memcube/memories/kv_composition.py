@@ -17,7 +17,7 @@ from memcube_protocol.errors import ConflictError, InvalidRequestError, LimitExc
 
 from memcube.memories.activation_dump import prefill
 from memcube.memories.kv_capture import attention_layers, captured
-from memcube.memories.kv_mounted import Exactness, MappedLayers, Prefix
+from memcube.memories.kv_mounted import Exactness, Layers, MappedLayers, Prefix
 from memcube.memories.kv_room import room_errors
 from memcube.memories.kv_rotation import require_movable, rotations
 
@@ -56,7 +56,7 @@ class ComposedKv(Prefix):
         self,
         model: Any,
         token_ids: Sequence[int],
-        layers: MappedLayers,
+        layers: Layers,
         exactness: Exactness,
         check: SelfCheck | None = None,
     ) -> None:
@@ -93,11 +93,11 @@ def compose_kv(
             return composed
         full = prefill_kv(model, ids)
         check = compare_kv(full, composed, question_ids, max_divergence=max_divergence)
-        composed.check = full.check = check
-        return composed if check.passed else full
+        stands = composed if check.passed else full
+        return ComposedKv(model, ids, stands.layers, stands.exactness, check)
 
 
-def prefill_kv(model: Any, token_ids: Sequence[int]) -> ComposedKv:
+def prefill_kv(model: Any, token_ids: Sequence[int]) -> Prefix:
     """The prefix of `token_ids`, computed now: exact, and nothing of it is written anywhere.
 
     Raises:
@@ -105,7 +105,7 @@ def prefill_kv(model: Any, token_ids: Sequence[int]) -> ComposedKv:
         LimitExceededError: there is no room for it.
     """
     views = captured(prefill(model, token_ids), len(token_ids))
-    return ComposedKv(model, token_ids, MappedLayers(views), Exactness.EXACT)
+    return Prefix(model, token_ids, MappedLayers(views), Exactness.EXACT)
 
 
 def compare_kv(
