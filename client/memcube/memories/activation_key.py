@@ -162,6 +162,13 @@ def active_adapter_names(model: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def active_adapter_scales(model: Any) -> tuple[tuple[str, str], ...]:
+    """As `active_adapter_names`, each with its scale: what changes when somebody switches or weighs them."""
+    return tuple(
+        (name, _scale_tag(adapter_scales(model, name))) for name in active_adapter_names(model)
+    )
+
+
 def adapter_tensors(model: Any, name: str) -> list[TensorIdentity]:
     """The tensors of the adapter called `name`, under the names that its file has (no prefix)."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from memcube_protocol.errors import ConflictError
 
-from memcube.memories.activation_key import active_adapter_names
+from memcube.memories.activation_key import active_adapter_scales
 from memcube.memories.kv_files import Stamp
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Prefix:
         self.token_ids = tuple(token_ids)
         self.exactness = exactness
         self.model = model
-        self.adapters = active_adapter_names(model)
+        self.adapters = active_adapter_scales(model)
         self._layers: Layers | None = layers
 
     @property
@@ -86,10 +86,10 @@ class Prefix:
         """
         if self._layers is None:
             raise ConflictError("this memory was unmounted", hint="mount it again")
-        if active_adapter_names(self.model) != self.adapters:
+        if active_adapter_scales(self.model) != self.adapters:
             raise ConflictError(
-                "other adapters are active than when this memory was mounted",
-                hint="unmount KV memories before the LoRA memory that they rest on",
+                "other adapters are active than when this memory was mounted, or at other scales",
+                hint="switch back to those, or unmount KV memories before the LoRA memory that they rest on",
             )
         return self._layers
 

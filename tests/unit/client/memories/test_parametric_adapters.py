@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memcube.memories.activation import mount_kv
+from memcube.memories.activation_dump import dump_kv
 from memcube.memories.activation_key import active_adapters
 from memcube.memories.parametric import dump_lora, mount_lora
 from memcube.memories.parametric_adapters import Adapters
@@ -19,7 +21,7 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from support.adapters import adapted, footprint, logits
-from support.models import model_of
+from support.models import model_of, text_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -148,6 +150,24 @@ def test_a_factor_scales_the_effect_and_shows_in_the_key_of_a_cache(
     assert [adapter.scale for adapter in active_adapters(model)] == ["0.5"]
     adapters.switch("law")
     assert torch.equal(logits(model), logits(of_peft(folders, "law")))
+
+
+def test_a_cache_is_used_under_the_adapters_that_it_was_mounted_under_alone(
+    adapters, model, tmp_path
+) -> None:
+    adapters.switch("law")
+    tokenizer = tokenizer_of()
+    folder = dump_kv(model, tokenizer, text=text_of(12), folder=tmp_path, memory_id="m")
+    cache = mount_kv(folder, model, tokenizer)
+    for other in ("heart", ["law", "heart"], {"law": 0.5}, []):
+        adapters.switch(other)
+        with pytest.raises(ConflictError, match="other adapters"):
+            cache.new_cache()
+        with pytest.raises(IncompatibleError):
+            mount_kv(folder, model, tokenizer)
+    adapters.switch("law")
+    assert cache.new_cache().get_seq_length() == 12
+    cache.unmount()
 
 
 def test_what_is_not_mounted_or_no_factor_changes_nothing(adapters, folders, model) -> None:

@@ -171,9 +171,11 @@ def test_neither_the_model_nor_the_tensors_outlive_their_users(folders) -> None:
     tensor = weakref.ref(next(iter(mounted.tensors.values())))
     weight = weakref.ref(model.model.layers[0].mlp.up_proj.base_layer.weight)
     pool = weakref.ref(SlotPool.of(model))
+    assert str(folders["of the same shape"]) in Path("/proc/self/maps").read_text()
     mounted.unmount()
     assert tensor() is None
     assert pool() is not None
+    assert str(folders["of the same shape"]) not in Path("/proc/self/maps").read_text()
     base = weakref.ref(model)
     del model, mounted
     gc.collect()
