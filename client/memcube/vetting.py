@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from memcube_protocol import oci
+from memcube_protocol.build import Build
 from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
@@ -82,8 +83,8 @@ def publish_vetted(
     return replace(published, scan=found)
 
 
-def scan(context: Context, cube: Cube, name: str) -> Scan:
-    """What the rules of this memcube find in `cube`, whose layers the store holds.
+def scan(context: Context, cube: Cube | Build, name: str) -> Scan:
+    """What the rules of this memcube find in a cube or build whose layers the store holds.
 
     Raises:
         NotFoundError: a layer is not there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from conftest import Person, fresh
 from memcube.attesting import attach
 from memcube.building.builder import Built, Order
 from memcube.building.finding import offers, trusted_builds
+from memcube.building.holding import forget_build, keep
 from memcube.building.planning import Wanted
 from memcube.building.publishing import push_builds
 from memcube.building.statements import provenance_of
@@ -22,12 +24,16 @@ from memcube.memories.model_identity import live_identity
 from memcube.transfer import push_blobs
 from memcube.trust import Acceptance, Scope
 from memcube_protocol import media_types
-from memcube_protocol.errors import KeyNotAuthorisedError, NotFoundError
+from memcube_protocol.build import Build, Made
+from memcube_protocol.config import Memory
+from memcube_protocol.cube import CubeFile
+from memcube_protocol.errors import FindingsError, KeyNotAuthorisedError, NotFoundError
 from memcube_protocol.records import Record
 from memcube_protocol.reference import Reference
+from memcube_protocol.shards import compress, cut
 from memcube_signing.predicates import attest
 from memcube_signing.predicates.provenance import PREDICATE_TYPE
-from support.machine import client_on
+from support.machine import Machine, client_on
 from support.models import model_of, text_of, tokenizer_of
 
 pytest.importorskip("torch")
@@ -101,6 +107,37 @@ def test_the_publisher_mounts_what_was_built_here_without_pulling_it(story: Stor
         client.mount(story.name, model=story.model, tokenizer=story.tokenizer) as memory,
     ):
         assert len(memory.prefix_ids) == 15
+
+
+def test_builds_are_listed_with_what_they_recall(story: Story, bob: Person) -> None:
+    machine = Machine(story.folder / "lister", story.publisher.server.url, bob.token)
+    (listed,) = machine.json("builds", story.name)["builds"]
+    assert listed["digest"] == str(story.built.build.digest)
+    assert listed["where"] == "at the registry"
+    assert "notes-kv" not in machine.ok("builds", story.name, "--for", "mip1-base:" + "0" * 64)
+
+
+def test_secrets_in_a_build_stop_its_publication(story: Story) -> None:
+    with story.client("publisher") as client:
+        secret = records_build(client, story, f"the token is ghp_{'a1B2' * 9}")
+        with pytest.raises(FindingsError):
+            push_builds(client.context, Reference.parse(story.name))
+        forget_build(client.context, secret.subject.digest, secret.digest)
+        assert len(push_builds(client.context, Reference.parse(story.name))) == 1
+
+
+def records_build(client: Client, story: Story, text: str) -> Build:
+    """A build of one record, as if an adapter had said it."""
+    (shard,) = map(compress, cut([Record(id="a", text=text)]))
+    with client.context.store.session():
+        digest, size = client.context.store.blobs.add(shard.content)
+        path = f"plaintext/{shard.name}"
+        file = CubeFile(path, media_types.RECORDS, digest, size, "plaintext", shard.annotations)
+        memory = Memory("plaintext", "plaintext", (digest,), records=1)
+        recipe = replace(story.built.made.recipe, method="ask", memory="plaintext", source="lora")
+        build = Build.write(story.built.build.subject, memory, [file], Made(recipe))
+        keep(client.context, Reference("", story.name), build, is_own=True)
+    return build
 
 
 def test_pushing_again_sends_nothing_and_signs_nothing_new(story: Story) -> None:

@@ -25,6 +25,7 @@ from memcube.building.material import Material
 from memcube.building.questions import Watch
 from memcube.memories.model_identity import tuner_layers
 from memcube.memories.parametric import dump_lora
+from memcube.mounting.baseline import Baseline, uninterrupted
 
 RETAINED_TOKENS: Final = 64
 _SLOWEST: Final = 0.05
@@ -101,35 +102,38 @@ def distil(
 
 @contextmanager
 def _adapted(model: Any, training: Training) -> Iterator[Any]:
-    """`model` with a fresh adapter to be trained; afterwards the model as it was before."""
+    """`model` with a fresh adapter to be trained; afterwards the model as it was, wherever it was stopped."""
     import peft
 
     if any(True for _ in tuner_layers(model)):
         raise ConflictError(
             "the model has an adapter already", hint="distil into a model without adapters"
         )
-    wanted = {name: tensor.requires_grad for name, tensor in model.named_parameters()}
-    training_before = model.training
     config = peft.LoraConfig(
         r=training.rank, lora_alpha=training.alpha, target_modules=_TARGETS, task_type="CAUSAL_LM"
     )
+    before = Baseline(model)
+    try:
+        yield _injected(model, config)
+    finally:
+        with uninterrupted():
+            before.restore()
+            for tensor in model.parameters():
+                tensor.grad = None
+
+
+def _injected(model: Any, config: Any) -> Any:
+    import peft
+
     try:
         with warnings.catch_warnings():
             # peft asks transformers for a property under its old name.
             warnings.filterwarnings("ignore", category=FutureWarning)
-            adapted = peft.get_peft_model(model, config)
+            return peft.get_peft_model(model, config)
     except ValueError as error:
         raise UnsupportedError(
             f"peft cannot adapt this model: {error}", hint="build a KV cache instead"
         ) from None
-    try:
-        yield adapted
-    finally:
-        adapted.unload()
-        for name, tensor in model.named_parameters():
-            tensor.requires_grad_(wanted[name])
-            tensor.grad = None
-        model.train(training_before)
 
 
 @dataclass(frozen=True, slots=True)

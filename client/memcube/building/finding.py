@@ -59,7 +59,10 @@ def trusted_builds(
 
 
 def chosen_builds(
-    context: Context, verified: Verified, base: Callable[[], BaseIdentity] | None
+    context: Context,
+    verified: Verified,
+    base: Callable[[], BaseIdentity] | None,
+    selection: Selection = EVERYTHING,
 ) -> tuple[HeldBuild, ...]:
     """The builds that a mount uses beside the cube's own memories, at most two; `base` is asked if need be.
 
@@ -70,7 +73,7 @@ def chosen_builds(
     """
     if not context.store.builds(verified.cube.digest):
         return ()
-    held, own = trusted_builds(context, verified), verified.cube.config.memories
+    held, own = trusted_builds(context, verified, selection), verified.cube.config.memories
     chosen: list[HeldBuild] = []
     if all(memory.kind != PLAINTEXT for memory in own):
         chosen += [one for one in held if one.build.memory.kind == PLAINTEXT][:1]

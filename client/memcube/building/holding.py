@@ -73,6 +73,20 @@ def held_builds(context: Context, cube: Digest) -> tuple[HeldBuild, ...]:
     return tuple(sorted(whole, key=lambda one: (not one.is_own, str(one.build.digest))))
 
 
+def forget_build(context: Context, cube: Digest, digest: Digest) -> None:
+    """Forget the build `digest` of `cube`, here only: what a registry holds of it stays there.
+
+    Raises:
+        NotFoundError: the store does not hold it.
+    """
+    refs = [one for one in context.store.builds(cube) if one.related[0] == digest]
+    if not any(context.store.remove_build(one.reference) for one in refs):
+        raise NotFoundError(
+            f"the local store holds no build {digest} of this cube",
+            hint="memcube builds REF lists what it holds",
+        )
+
+
 def read_build(blobs: BlobReader, digest: Digest) -> Build:
     """The build whose manifest is `digest`.
 

@@ -26,6 +26,7 @@ from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.remote.interface import Remote
 from memcube.transfer import push_blobs
 from memcube.trust import Scope
+from memcube.vetting import THOROUGH, Vetting, require_publishable, scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,14 @@ def push_builds(
     *,
     key: str | None = None,
     trust: Trust = NORMAL_TRUST,
+    vet: Vetting = THOROUGH,
 ) -> tuple[PushedBuild, ...]:
     """Publish the builds of the published cube `reference` that were made here, with the key that released it.
 
+    Nothing is sent before all of them were scanned: an adapter may tell what no record of the cube does.
+
     Raises:
+        FindingsError: secrets or programs were found, and `vet` does not allow them.
         NotFoundError: there is no such cube, or nothing was built of it here.
         KeyNotAuthorisedError: the key is not one that speaks for the cube.
         UnsupportedError: the place holds no builds.
@@ -65,8 +70,11 @@ def push_builds(
         raise NotFoundError(
             f"nothing was built here of {verified.reference}", hint="memcube build makes builds"
         )
-    signer = context.signer(key)
-    _require_publisher(verified, signer.public_key)
+    _require_publisher(verified, context.signer(key).public_key)
+    for one in builds if vet.scan else ():
+        found = scan(context, one.build, verified.cube.config.name)
+        if not vet.allow_findings:
+            require_publishable(found)
     registry = context.remote(place.host)
     return tuple(_push(context, registry, verified, one, key) for one in builds)
 

@@ -46,6 +46,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "provenance": Place("provenance:provenance", "Show where a cube comes from, as a tree."),
         "proof": Place("proof:proof", "Take the evidence about a cube along, for offline use."),
         "inspect": Place("inspect:inspect", "Show what a cube says of itself."),
+        "builds": Place("builds:builds", "List what was made of a cube for which models."),
         "mount": Place("mount:mount", "Make a cube usable by a model and ask it."),
         "mcp": Place("mcp:mcp", "Give agents the memories of cubes, over MCP."),
         "chat": Place("chat:chat", "Talk with a model that has the memories of cubes."),

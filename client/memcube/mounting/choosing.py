@@ -107,7 +107,8 @@ def _opened(
     reference = Reference.parse(name) if isinstance(name, str) else name
     verified = open_layerless(context, reference, trust=trust)
     present = {memory.kind for memory in verified.cube.config.memories}
-    if selection.kinds and not selection.kinds & present:
+    built = bool(context.store.builds(verified.cube.digest))
+    if selection.kinds and not selection.kinds & present and not built:
         raise NotFoundError(
             f"the cube has no {' or '.join(sorted(selection.kinds))} memory",
             hint=f"it has: {', '.join(sorted(present)) or 'none'}",

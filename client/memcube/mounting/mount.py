@@ -116,7 +116,9 @@ def _with_builds(loader: MemLoader) -> tuple[Chosen, ...]:
 
     base = None if loader.model is None else lambda: loader.identity
     return tuple(
-        replace(chosen, builds=chosen_builds(loader.context, chosen.verified, base))
+        replace(
+            chosen, builds=chosen_builds(loader.context, chosen.verified, base, chosen.selection)
+        )
         for chosen in loader.cubes
     )
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from memcube_protocol import media_types
 from memcube_protocol.activation import KvManifest
+from memcube_protocol.build import Build
 from memcube_protocol.content import BlobReader, read_verified
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.errors import MemcubeError
@@ -48,8 +49,10 @@ class _Looked:
     read_bytes: int = 0
 
 
-def scan_cube(cube: Cube, blobs: BlobReader, *, name: str, version: str, now: datetime) -> Scan:
-    """What the rules find in `cube`, whose layers `blobs` holds; `version` is that of memcube.
+def scan_cube(
+    cube: Cube | Build, blobs: BlobReader, *, name: str, version: str, now: datetime
+) -> Scan:
+    """What the rules find in a cube or build whose layers `blobs` holds; `version` is that of memcube.
 
     Raises:
         NotFoundError: a layer is not there.

@@ -148,6 +148,10 @@ class Store:
         self._builds.put(ref)
         return ref
 
+    def remove_build(self, reference: Reference) -> bool:
+        """Forget a build; its blobs go with the next pruning. Says whether it was there."""
+        return self._builds.remove(reference)
+
     def builds(self, cube: Digest) -> list[Ref]:
         """The refs of builds of `cube`: `digest` is the cube's, `related` the build's and what attests to it."""
         return [ref for ref in self._builds if ref.digest == cube]

@@ -14,6 +14,7 @@ from memcube.cli.words import bytes_text
 if TYPE_CHECKING:
     from memcube.context import Trust
     from memcube.publish import Published
+    from memcube.vetting import Vetting
 
 
 @command(
@@ -74,7 +75,7 @@ def push(
     if builds:
         if reference:
             raise click.UsageError("--builds takes one reference: that of the published cube")
-        return _push_builds(source, key, trust)
+        return _push_builds(source, key, trust, Vetting(not no_scan, allow_findings))
     with open_client() as client:
         published = client.push(
             source,
@@ -103,13 +104,14 @@ def push(
     return Answer(value, "\n".join(lines_of(published)), str(cube.digest))
 
 
-def _push_builds(reference: str, key: str | None, trust: Trust) -> Answer:
+def _push_builds(reference: str, key: str | None, trust: Trust, vet: Vetting) -> Answer:
     from memcube_protocol.reference import Reference
 
     from memcube.building.publishing import push_builds
 
     with open_client() as client:
-        pushed = push_builds(client.context, Reference.parse(reference), key=key, trust=trust)
+        place = Reference.parse(reference)
+        pushed = push_builds(client.context, place, key=key, trust=trust, vet=vet)
     value = {
         "reference": reference,
         "builds": [

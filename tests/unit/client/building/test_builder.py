@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from memcube.building.asking import Asker
+from memcube.building.builder import Order
+from memcube.building.distillation import lessons_of
 from memcube.building.extraction import confidence
 from memcube.building.holding import held_builds
+from memcube.building.material import Material
 from memcube.demo import model as demo
 from memcube.dumper import MemDumper
 from memcube.memories.model_identity import live_identity
@@ -21,9 +26,11 @@ from memcube_protocol.errors import (
     InvalidRequestError,
     LimitExceededError,
     NotFoundError,
+    RuleRefusedError,
     UselessBuildError,
 )
-from memcube_protocol.recipe import Question, Recipe
+from memcube_protocol.recipe import PROMPT, Question, Recipe
+from memcube_protocol.records import Record
 from support.building import NAMES, TRAINING, Bench
 
 pytest.importorskip("peft")
@@ -157,14 +164,80 @@ def test_the_model_asks_questions_that_the_records_answer(bench: Bench) -> None:
 
 
 def test_what_was_held_out_is_asked_and_not_taught(bench: Bench) -> None:
-    questions = [
-        replace(one, held_out=one.record == "city") for one in bench.wanted("parametric").questions
-    ]
-    built = bench.make(
-        bench.wanted("parametric", questions=tuple(questions), memory="held-out"), accept=True
+    questions = tuple(
+        replace(one, held_out=one.record == "city") for one in bench.wanted("activation").questions
     )
+    built = bench.build("activation", questions=questions, memory="held-out")
     assert built.made.evaluation
-    assert built.made.evaluation.held_out == 1
+    assert (built.made.evaluation.asked, built.made.evaluation.held_out) == (8, 1)
+    asker = Asker(bench.model, bench.tokenizer, PROMPT)
+    records = tuple(Record(id=name, text=demo.facts(bench.profile, [name])) for name in NAMES)
+    lessons = lessons_of(asker, Material(records, "plain"), questions)
+    taught = {bench.tokenizer.decode(one.answer).strip() for one in lessons}
+    assert taught == {bench.profile[name] for name in NAMES if name != "city"}
+
+
+def test_records_stand_between_delimiters_unless_one_asks_for_bare_text(bench: Bench) -> None:
+    wanted = bench.wanted("activation", render="fenced", memory="fenced")
+    built = bench.make(wanted, accept=True)
+    (held,) = (
+        one
+        for one in held_builds(bench.client.context, built.build.subject.digest)
+        if one.build.digest == built.build.digest
+    )
+    text = json.loads((held.folder(bench.client.context) / "manifest.json").read_bytes())["source"]
+    assert "never instructions to follow" in text["text"]
+    assert "[id: city" in text["text"]
+
+
+def test_a_model_with_a_chat_template_is_asked_in_its_turns(bench: Bench) -> None:
+    tokenizer = copy.deepcopy(bench.tokenizer)
+    tokenizer.chat_template = "Question: {{ messages[0].content }} Answer:"
+    wanted = bench.wanted("activation", memory="chat")
+    built = bench.client.build(
+        "alice/notes", wanted, model=bench.model, tokenizer=tokenizer, order=Order(bench.asides)
+    )
+    assert built.made.recipe.prompt == "chat"
+    assert built.made.evaluation
+    assert built.made.evaluation.with_memory == 8
+    asker = Asker(bench.model, tokenizer, "chat")
+    plain = Asker(bench.model, bench.tokenizer, PROMPT)
+    asked = "What is the user's city ?"
+    assert asker.question_ids(asked, begins=True) == plain.question_ids(asked, begins=True)
+
+
+@pytest.mark.parametrize("kind", ["parametric", "activation"])
+def test_what_was_built_is_mounted_and_answers(bench: Bench, adapter: Any, kind: str) -> None:
+    pytest.importorskip("qdrant_edge")
+    if kind == "activation":
+        bench.build("activation")
+    before = live_identity(bench.model)
+    with bench.client.mount(
+        "alice/notes", model=bench.model, tokenizer=bench.tokenizer, filters=[f"kind={kind}"]
+    ) as memory:
+        assert [(step.kind, str(step.step)) for step in memory.steps] == [(kind, "mounted")]
+        assert bool(memory.prefix_ids) == (kind == "activation")
+        answer = memory.generate("Question: What is the user's pet ? Answer:", context="")
+        assert answer.split()[0] == bench.profile["pet"]
+    assert live_identity(bench.model) == before
+    assert adapter.build.memory.id == "notes-lora"
+
+
+def test_a_cube_that_may_not_be_trained_on_is_not_distilled(bench: Bench, tmp_path: Path) -> None:
+    dumper = MemDumper(tmp_path / "cube", name="alice/rules", version="1.0.0")
+    dumper.add_records(["Ada is vegetarian."])
+    toml = tmp_path / "cube" / "memcube.toml"
+    toml.write_text(toml.read_text() + '[governance]\nallowed_uses = ["personal"]\n')
+    bench.client.pack(dumper.folder)
+    context = bench.client.context
+    personal = replace(context.settings, uses=frozenset({"personal"}))
+    with (
+        mock.patch("memcube.rules.owns", return_value=False),
+        mock.patch.object(context, "settings", personal),
+    ):
+        with pytest.raises(RuleRefusedError, match="training"):
+            bench.build("parametric", "alice/rules")
+        bench.make(bench.wanted("activation"), "alice/rules", accept=True)
 
 
 def test_only_the_beginning_of_a_cube_goes_into_a_small_budget(bench: Bench) -> None:
@@ -181,9 +254,16 @@ def test_only_the_beginning_of_a_cube_goes_into_a_small_budget(bench: Bench) -> 
         ("activation", {"source": "other"}, NotFoundError),
         ("plaintext", {}, NotFoundError),
         ("parametric", {"questions": (Question("What is it ?"),)}, UselessBuildError),
-        ("parametric", {"training": replace(TRAINING, rate=1.0, retain=1000.0)}, UselessBuildError),
+        ("parametric", {"training": replace(TRAINING, steps=1, rate=1e-6)}, UselessBuildError),
     ],
-    ids=["no room", "more than it reads", "no such memory", "nothing to ask", "no answers", "wild"],
+    ids=[
+        "no room",
+        "more than it reads",
+        "no such memory",
+        "nothing to ask",
+        "no answers",
+        "too short",
+    ],
 )
 def test_what_cannot_be_built_is_refused_with_words(
     bench: Bench, kind: str, changes: dict[str, Any], error: type[Exception]
@@ -251,7 +331,7 @@ def test_a_recipe_of_another_cube_model_or_text_is_refused(
 def test_confidence_is_the_mean_probability_of_the_answers_tokens(bench: Bench) -> None:
     import torch
 
-    asker = Asker(bench.model, bench.tokenizer, "Question: {question}\nAnswer:")
+    asker = Asker(bench.model, bench.tokenizer, PROMPT)
     one = Question("What is the user's city ?")
     ids = asker.question_ids(one.question, begins=True)
     with torch.inference_mode():
