@@ -11,8 +11,8 @@ from typing import Any
 import anyio
 import pytest
 from memcube.client import Client
+from memcube.guard import Entrance
 from memcube.mcp.desk import Desk
-from memcube.mcp.guard import Entrance
 from memcube.mcp.opening import open_desk
 from memcube.mcp.tools import call, tools_of
 from memcube.settings import Settings

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from memcube.client import Client
-from memcube.mcp.guard import Entrance
+from memcube.guard import Entrance
 from memcube.proxy.addition import Addition
 from memcube.proxy.mounting import PREFIX_TOKENS, addition_of, mount_budget
 from memcube.proxy.serving import ProxyServer

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol import limits
 from memcube_protocol.errors import MissingDependencyError
 
+from memcube.guard import Entrance, Guard
 from memcube.listening import address_of, listen_at
-from memcube.mcp.guard import Entrance, Guard
-from memcube.store import files
 
 if TYPE_CHECKING:
     from memcube.mcp.desk import Desk
@@ -24,7 +21,6 @@ SESSIONS: Final = 64
 CONNECTIONS: Final = 64
 _IDLE_S: Final = 30 * 60.0
 _STOP_S: Final = 5
-_TOKEN_BYTES: Final = 4096
 
 
 def require_sdk() -> None:
@@ -121,16 +117,3 @@ def serve_http(
         listening(f"{address_of(listener)}{PATH}")
         serve: Any = partial(uvicorn.Server(config).serve, sockets=[listener])
         anyio.run(serve)
-
-
-def token_in(path: Path) -> str:
-    """The token that the file `path` holds; a new one is written where there is no file.
-
-    Raises:
-        StorageError: others may write the file, or it cannot be read or written.
-    """
-    content = files.read_own_file(path, _TOKEN_BYTES, folder=False)
-    if content is None:
-        content = secrets.token_urlsafe(32).encode()
-        files.replace_file(path, content + b"\n")
-    return content.decode("ascii", "replace").strip()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from memcube_protocol.errors import MissingDependencyError
 
+from memcube.guard import Entrance, Guard
 from memcube.listening import address_of, listen_at
-from memcube.mcp.guard import Entrance, Guard
 from memcube.proxy.addition import Addition
 from memcube.proxy.upstream import Upstream
 

@@ -20,8 +20,8 @@ from memcube.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from memcube.guard import Entrance
     from memcube.mcp.clients import Installation
-    from memcube.mcp.guard import Entrance
 
 _CLIENTS: Final = ("claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "gemini-cli")
 _TOKEN_VARIABLE: Final = "MEMCUBE_MCP_TOKEN"
@@ -119,7 +119,7 @@ def serve(
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
 
     def entrance(bound: int) -> Entrance:
-        from memcube.mcp.guard import Entrance
+        from memcube.guard import Entrance
 
         return Entrance.of(host, bound, token=_token(token_file), hosts=hosts, origins=origins)
 
@@ -247,7 +247,7 @@ def _written(installed: Installation) -> str:
 
 
 def _token(path: Path | None) -> str | None:
-    from memcube.mcp.transport import token_in
+    from memcube.guard import token_in
 
     return token_in(path) if path else os.environ.get(_TOKEN_VARIABLE) or None
 

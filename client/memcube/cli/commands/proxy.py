@@ -108,8 +108,7 @@ def proxy(
     that never changes, and the records that answer the question; models and embeddings pass
     through. Answers are streamed as they come. Stop it with Ctrl-C.
     """
-    from memcube.mcp.guard import Entrance
-    from memcube.mcp.transport import token_in
+    from memcube.guard import Entrance, token_in
     from memcube.proxy.mounting import RECORDS_TOKENS, addition_of, mount_budget
     from memcube.proxy.serving import ProxyServer, require_packages
     from memcube.proxy.upstream import Upstream

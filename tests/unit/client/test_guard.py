@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from memcube.mcp.guard import Entrance, Guard
+from memcube.guard import Entrance, Guard
 from memcube_protocol.errors import InvalidSettingError
 
 TOKEN = "t" * 32

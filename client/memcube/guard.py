@@ -1,4 +1,4 @@
-"""Who may talk to the HTTP server: checked on the headers, before a byte of the body is read.
+"""Who may talk to a server of this machine: checked on the headers, before a byte of the body is read.
 
 A page in a browser can send requests to 127.0.0.1, and with DNS rebinding under a name of its own
 choice. So `Host` must be a name that this server was told it has, `Origin`, which browsers add, one
@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hmac
 import re
+import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol.errors import InvalidSettingError
 
 from memcube.settings import is_loopback
+from memcube.store import files
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -23,6 +26,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN_CHARS: Final = 32
+_TOKEN_BYTES: Final = 4096
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
@@ -131,6 +135,19 @@ class Guard:
             await _refuse(send, *refused)
         elif scope["type"] in ("http", "lifespan"):
             await self._app(scope, receive, send)
+
+
+def token_in(path: Path) -> str:
+    """The token that the file `path` holds; a new one is written where there is no file.
+
+    Raises:
+        StorageError: others may write the file, or it cannot be read or written.
+    """
+    content = files.read_own_file(path, _TOKEN_BYTES, folder=False)
+    if content is None:
+        content = secrets.token_urlsafe(32).encode()
+        files.replace_file(path, content + b"\n")
+    return content.decode("ascii", "replace").strip()
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:
