@@ -106,6 +106,19 @@ def test_what_was_mounted_is_mounted_again_without_a_network(
         reader.mount(name, model=small(), tokenizer=tokenizer_of())
 
 
+def test_how_fast_a_registry_was_is_known_to_the_next_plan(
+    reader: Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memcube.speeds._SHORT_BYTES", 1)
+    with reader.mount(name, filters=["kind=plaintext"]):
+        pass
+    host = reader.context.settings.endpoint.host
+    assert [*reader.context.speeds.load().networks] == [host]
+    planned = reader.plan(name, model=small(), tokenizer=tokenizer_of())
+    told = next(one for one in planned.choices if one.offer.memory == "handbook")
+    assert f"from {host} at " in told.why
+
+
 def test_offline_says_what_is_lacking(reader: Client, name: str) -> None:
     with reader.mount(name, filters=["kind=plaintext"]):
         pass
