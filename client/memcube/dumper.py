@@ -11,24 +11,39 @@ memcube.push("my-cube")
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record, parse_record, write_record
+from memcube_protocol.vectors import indexed_text
 
 from memcube.importers.foreign import id_of_text
+from memcube.memories.plaintext_embedders import LSA
+from memcube.packing.contents import read_files
 from memcube.packing.draft import FILE_NAME, Draft
 from memcube.packing.kinds import DEFAULT_VERSION, name_of_folder
-from memcube.packing.layout import CARD
+from memcube.packing.layout import CARD, Layout
+from memcube.packing.scan import scan
 from memcube.store.files import replace_file, storage_errors
 
 RECORDS: Final = "plaintext/records.jsonl"
+VECTORS: Final = "plaintext/vectors"
 Told = Record | Mapping[str, Any] | str
 """A record, the fields of one, or a bare text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A file of `count` vectors at `path`, made by `embedder`."""
+
+    path: Path
+    embedder: str
+    count: int
 
 
 class MemDumper:
@@ -84,6 +99,37 @@ class MemDumper:
         from memcube.memories.parametric import dump_lora
 
         return dump_lora(source, self.folder, memory_id=memory_id, **options)
+
+    def add_vectors(self, embedder: object = LSA) -> Embedded:
+        """Embed the folder's records; the vectors go into `plaintext/vectors`.
+
+        `embedder` is an embedder, or what `memories.plaintext_plugins.embedder_of` takes. LSA, which
+        needs no model, is fitted to the records and travels along with the vectors.
+
+        Raises:
+            InvalidConfigError: the folder is no cube folder that would pack.
+            NotFoundError: the folder has no records, or there is no such embedder.
+            InvalidError: the embedder makes no vectors; or the records share too few words for LSA.
+            MissingDependencyError: what the embedder needs is not installed.
+        """
+        from memcube.memories.plaintext_lsa import LsaEmbedder
+        from memcube.memories.plaintext_plugins import embedder_of
+        from memcube.memories.plaintext_vectors import write_vectors
+
+        draft = Draft.parse((self.folder / FILE_NAME).read_bytes())
+        found = Layout.of(scan(self.folder, ignore=draft.ignore)).records
+        if not found:
+            raise NotFoundError(f"{self.folder} holds no records", hint=f"write some to {RECORDS}")
+        named = embedder_of(embedder)
+        if named is None or isinstance(named, str):
+            total = sum(1 for _ in read_files(found))
+            named = LsaEmbedder.fit(read_files(found), total=total)
+        name = "-".join(re.findall(r"[a-z0-9.]+", named.name.lower())).strip(".-") or "vectors"
+        path = self.folder / VECTORS / f"{name}.safetensors"
+        with storage_errors(f"{path} cannot be written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        count = write_vectors(path, named, map(indexed_text, read_files(found)))
+        return Embedded(path, named.name, count)
 
     def add_card(self, markdown: str) -> Path:
         """Write the card, README.md.

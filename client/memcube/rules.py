@@ -196,7 +196,8 @@ def _mounting(
     context: Context, verified: Verified, profile: Profile | None, leaves_to: tuple[str, ...]
 ) -> Asked:
     asked = _asked(context, verified, Act.MOUNT, held=True)
-    asked = replace(asked, leaves_to=_elsewhere(leaves_to))
+    told = (*leaves_to, *context.settings.search_hosts)
+    asked = replace(asked, leaves_to=_elsewhere(told))
     if profile is None:
         return asked
     uses = asked.uses if profile.uses is None else profile.uses

@@ -10,6 +10,8 @@ Read from `config.toml` in the home folder and from variables, which win:
     MEMCUBE_KEYRING    0: keep credentials in a file even where a keyring works
     MEMCUBE_PARALLEL   blobs that move at the same time, 1 to 32
     MEMCUBE_DIRECT     0: send every byte through the registry, never straight to its store
+    MEMCUBE_EMBEDDER   what records are embedded with: lsa, a folder, an address, or a plug-in
+    MEMCUBE_QDRANT     address of a Qdrant server that a team searches on
     MEMCUBE_USE        what cubes are used for here, divided by commas: personal, research, …
     MEMCUBE_SENSITIVITY  the highest sensitivity that is mounted
     MEMCUBE_USAGE      0: do not count which memories are used
@@ -28,6 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 from memcube_protocol.errors import InvalidSettingError, NotFoundError, StorageError
 from memcube_protocol.governance import SENSITIVITIES, USES
@@ -44,7 +47,7 @@ _HUB_VARIABLES: Final = (
 )
 _KEYS: Final = frozenset(
     {
-        *("endpoint", "insecure", "offline", "keyring", "parallel", "direct"),
+        *("endpoint", "insecure", "offline", "keyring", "parallel", "direct", "embedder", "qdrant"),
         *("use", "sensitivity", "usage"),
     }
 )
@@ -99,7 +102,8 @@ class Settings:
 
     `hub` are the variables of the Hub's clients, which `memcube.hub` reads when the Hub is first asked.
     `uses` is what cubes are used for here, `sensitivity` the highest that is mounted, `usage` whether
-    the use of memories is counted on this machine.
+    the use of memories is counted on this machine. `embedder` and `qdrant` are for searching records:
+    see `memories.plaintext_plugins` and `memories.plaintext_server`.
 
     Raises:
         InvalidSettingError: plain http for a remote host that is not listed, or a wrong value.
@@ -118,6 +122,8 @@ class Settings:
     sensitivity: str = SENSITIVITIES[-1]
     usage: bool = True
     profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile])
+    embedder: str | None = None
+    qdrant: str | None = None
 
     def __post_init__(self) -> None:
         if self.endpoint.scheme == "http" and not self.allows_plain_http(self.endpoint.host):
@@ -161,6 +167,8 @@ class Settings:
             _text("sensitivity", values.get("sensitivity", SENSITIVITIES[-1])),
             _switch("usage", values.get("usage", True)),
             profiles_of(values.get("profile", {})),
+            _text("embedder", values.get("embedder", "")) or None,
+            _text("qdrant", values.get("qdrant", "")) or None,
         )
 
     def profile(self, name: str) -> Profile:
@@ -176,6 +184,12 @@ class Settings:
                 hint=known or f"write [profile.{name[:80]}] with cubes = […] into {CONFIG_FILE}",
             )
         return self.profiles[name]
+
+    @property
+    def search_hosts(self) -> tuple[str, ...]:
+        """Hosts that get content of records for searching: those of the embedder and of Qdrant."""
+        asked = (urlsplit(address).netloc for address in (self.embedder, self.qdrant) if address)
+        return tuple(host for host in asked if host)
 
     @property
     def store_path(self) -> Path:

@@ -27,6 +27,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "init": Place("init:init", "Write a folder that packs as it is."),
         "dump": Place("dump:dump", "Write a KV cache or an adapter into a cube folder."),
         "build": Place("build:build", "Make a memory of another kind, or for another model."),
+        "embed": Place("embed:embed", "Add vectors to a cube folder, for searches by meaning."),
         "scan": Place("scan:scan", "Look for secrets, personal data, injections and programs."),
         "pack": Place("pack:pack", "Pack a folder into a cube in the local store."),
         "push": Place("push:push", "Pack, sign and publish a cube."),

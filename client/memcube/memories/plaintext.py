@@ -32,12 +32,15 @@ from memcube.memories import plaintext_context
 from memcube.memories.plaintext_build import Records
 from memcube.memories.plaintext_edge import EdgeEngines, engine
 from memcube.memories.plaintext_embedders import checked
+from memcube.memories.plaintext_embedding import Embedding
 from memcube.memories.plaintext_engine import Engines, Match, SparseVector
 from memcube.memories.plaintext_filters import RELATES, Conditions, Filters, OneOf, allows
 from memcube.memories.plaintext_opening import Opener, Parts
+from memcube.memories.plaintext_plugins import embedder_of
 from memcube.memories.plaintext_ranking import CANDIDATES, Diversity, diversify, fuse
 from memcube.memories.plaintext_relations import Neighbour, neighbours
 from memcube.memories.plaintext_vectors import CarriedVectors
+from memcube.settings import Settings
 from memcube.store import Store
 
 __all__ = [
@@ -109,13 +112,15 @@ class PlaintextIndex:
         vectors: Sequence[Path] = (),
         embedder: object = None,
         server: Engines | str | None = None,
+        settings: Settings | None = None,
     ) -> Self:
         """The index of `cube` below the folder `root`, built from `records` where it is absent.
 
         `vectors` are the files of vectors that the cube carries. `embedder` is an embedder, or what
         `plaintext_plugins.embedder_of` takes; without one the cube's own serves, if it carries it.
         `server` is the address of a Qdrant server that a team shares, instead of the engine in this
-        process; what it is told of the records stands in `plaintext_server`.
+        process; what it is told of the records stands in `plaintext_server`. Where neither is given,
+        `settings` decide.
 
         Raises:
             MissingDependencyError: qdrant-edge-py, or what the embedder needs, is not installed.
@@ -124,9 +129,14 @@ class PlaintextIndex:
             InvalidError: the embedder makes no vectors, or those of different widths.
             MemcubeError: whatever reading the records raises; nothing is left behind then.
         """
+        if settings is not None:
+            embedder, server = embedder or settings.embedder, server or settings.qdrant
         with ExitStack() as opened:
             carried = [opened.enter_context(CarriedVectors(path)) for path in vectors]
-            opener = Opener.of(root, cube, carried, embedder, _engines(server))
+            named = embedder_of(embedder, settings)
+            opener = Opener(
+                root, cube, _engines(server, settings), Embedding.choose(carried, named)
+            )
             return cls(opener.open(records))
 
     def __enter__(self) -> Self:
@@ -288,7 +298,7 @@ class PlaintextIndex:
         return fuse(by_terms, by_vector, embedder.share)
 
 
-def _engines(server: Engines | str | None) -> Engines:
+def _engines(server: Engines | str | None, settings: Settings | None) -> Engines:
     """The engine in this process, or those of a server.
 
     Raises:
@@ -300,5 +310,5 @@ def _engines(server: Engines | str | None) -> Engines:
     if isinstance(server, str):
         from memcube.memories.plaintext_server import ServerEngines
 
-        return ServerEngines.at(server)
+        return ServerEngines.at(server, settings)
     return server

@@ -205,10 +205,15 @@ def damaged(what: str) -> StorageError:
 
 def _config(edge: Any, width: int) -> Any:
     # The index is a copy that can be built anew, and is never changed: no write-ahead log, so that
-    # several processes can open it at once.
-    sparse = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=edge.Memory.Cached)
-    dense = {VECTOR: edge.EdgeVectorParams(width, edge.Distance.Cosine)} if width else None
-    return edge.EdgeConfig(vectors=dense, sparse_vectors={TERMS: sparse}, wal_enabled=False)
+    # several processes can open it at once. Nothing is read before it is asked for: a mount is short.
+    cold = edge.Memory.Cold
+    sparse = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=cold)
+    dense = edge.EdgeVectorParams(width, edge.Distance.Cosine, memory=cold) if width else None
+    return edge.EdgeConfig(
+        vectors={VECTOR: dense} if dense else None,
+        sparse_vectors={TERMS: sparse},
+        wal_enabled=False,
+    )
 
 
 def _point(edge: Any, entry: Entry) -> Any:
@@ -219,9 +224,10 @@ def _point(edge: Any, entry: Entry) -> Any:
 
 def _index_fields(edge: Any, shard: EdgeShard, held: set[str]) -> None:
     """Index the fields that any entry has; an index of nothing costs time at every mount."""
-    ranges = edge.IntegerIndexParams(lookup=False, range=True)
-    indexes = {name: edge.KeywordIndexParams() for name in NAMES}
-    indexes |= {name: edge.FloatIndexParams() for name in TIMES} | {SENSITIVITY: ranges}
+    cold = edge.Memory.Cold
+    indexes = {name: edge.KeywordIndexParams(memory=cold) for name in NAMES}
+    indexes |= {name: edge.FloatIndexParams(memory=cold) for name in TIMES}
+    indexes[SENSITIVITY] = edge.IntegerIndexParams(lookup=False, range=True, memory=cold)
     for name, parameters in indexes.items():
         if name in held:
             shard.update(edge.UpdateOperation.create_field_index(name, parameters))

@@ -144,5 +144,5 @@ def refused_embedder(name: str, why: str) -> InvalidError:
     """The error of an embedder that cannot be used."""
     return InvalidError(
         f"the embedder {name[:80]!r} is refused: {why}",
-        hint="docs/guide/search.md says what an embedder is",
+        hint="docs/guide/finding-records.md says what an embedder is",
     )

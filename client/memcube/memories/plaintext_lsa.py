@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 128
 SHARE: Final = 0.25
-"""What its vectors count beside BM25, measured (docs/adr/0027)."""
+"""What its vectors count beside BM25, measured (docs/adr/0034)."""
 VOCABULARY: Final = 50_000
 """Most terms that are kept: those that the most texts hold."""
 FITTED_RECORDS: Final = 20_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,12 +12,11 @@ from memcube_protocol.errors import InvalidError, StorageError
 from memcube.memories import plaintext_place
 from memcube.memories.plaintext_build import Entries, Records, Survey
 from memcube.memories.plaintext_edge import damaged
-from memcube.memories.plaintext_embedders import LSA, is_alike, probe
+from memcube.memories.plaintext_embedders import is_alike, probe
 from memcube.memories.plaintext_embedding import Embedding
 from memcube.memories.plaintext_engine import Engine, Engines
 from memcube.memories.plaintext_lines import Lines
 from memcube.memories.plaintext_place import SHARD, Note
-from memcube.memories.plaintext_plugins import embedder_of
 from memcube.memories.plaintext_vectors import CarriedVectors, write_vectors
 from memcube.store import files
 
@@ -44,23 +42,6 @@ class Opener:
     cube: Digest
     engines: Engines
     embedding: Embedding
-
-    @classmethod
-    def of(
-        cls,
-        root: Path,
-        cube: Digest,
-        carried: Sequence[CarriedVectors],
-        embedder: object,
-        engines: Engines,
-    ) -> Opener:
-        """The opener for an `embedder` that is one, or names one, and the vectors that a cube carries.
-
-        Raises:
-            MemcubeError: the embedder cannot be had, or a file of vectors is damaged.
-        """
-        named = None if embedder is None else LSA if embedder == LSA else embedder_of(embedder)
-        return cls(root, cube, engines, Embedding.choose(carried, named))
 
     @property
     def name(self) -> str:

@@ -15,20 +15,24 @@ from typing import Final
 
 from memcube_protocol.errors import MissingDependencyError, NotFoundError
 
-from memcube.memories.plaintext_embedders import Embedder, FunctionEmbedder, refused_embedder
+from memcube.memories.plaintext_embedders import LSA, Embedder, FunctionEmbedder, refused_embedder
 from memcube.settings import Settings
 
 GROUP: Final = "memcube.embedders"
 
 
-def embedder_of(given: object, settings: Settings | None = None) -> Embedder:
-    """The embedder that `given` names or is; "lsa" names one that is fitted, and none that is.
+def embedder_of(given: object, settings: Settings | None = None) -> Embedder | str | None:
+    """The embedder that `given` names or is; nothing for nothing, and "lsa" as it is: it is fitted later.
 
     Raises:
         NotFoundError: no folder, entry point or address of that name.
         MissingDependencyError: sentence-transformers is not installed.
         InvalidError: it is nothing of the kind.
     """
+    if given is None:
+        return None
+    if given == LSA:
+        return LSA
     if isinstance(given, Embedder):
         return given
     if callable(given):

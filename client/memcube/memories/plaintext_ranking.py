@@ -43,7 +43,7 @@ def fuse(by_terms: Sequence[Match], by_vector: Sequence[Match], share: float) ->
     """Both rankings as one, the vectors counting `share`: each score is divided by the best of its ranking.
 
     An entry that only one ranking holds gets what the last of the other has, if that one was full: it
-    came no higher there, and nothing more is known. Measured in docs/adr/0027 against reciprocal ranks.
+    came no higher there, and nothing more is known. Measured in docs/adr/0034 against reciprocal ranks.
     """
     words, meanings = _Scale.of(by_terms), _Scale.of(by_vector)
     numbers = words.scores.keys() | meanings.scores.keys()

@@ -286,6 +286,7 @@ class MemLoader:
                 vectors=vectors,
                 embedder=self._embedder,
                 server=self.wishes.search_server,
+                settings=self.context.settings,
             )
             self.undo.callback(index.close)
             sources[key] = CubeRecords(chosen.name, index)

@@ -197,6 +197,17 @@ def _sort_files(sorter: RecordSorter, files: Iterable[FoundFile]) -> None:
             sorter.add(_records_of(file, stream), origin=file.path)
 
 
+def read_files(files: Iterable[FoundFile]) -> Iterator[Record]:
+    """The records of `files`, one after the other.
+
+    Raises:
+        InvalidRecordError, InvalidJsonError, LimitExceededError: naming the file and the line.
+    """
+    for file in files:
+        with file.open() as stream:
+            yield from _records_of(file, stream)
+
+
 def _records_of(file: FoundFile, stream: BinaryIO) -> Iterator[Record]:
     if not file.path.endswith(".zst"):
         yield from read_lines(stream, what=file.path, unique=False)

@@ -195,7 +195,7 @@ def test_a_damaged_index_is_built_anew(tmp_path: Path, damage: str) -> None:
         (place / "index.json").write_text(note_text.replace(CUBE.hex, "0" * 64))
     else:
         note_text = (place / "index.json").read_text()
-        (place / "index.json").write_text(note_text.replace('"format": 3', '"format": 2'))
+        (place / "index.json").write_text(note_text.replace('"format": 4', '"format": 3'))
     with indexed(tmp_path, [note(1, "tea")]) as index:
         assert found(index, "tea") == ["note-0000001"]
 
