@@ -79,12 +79,13 @@ class Conversation:
         """The longest end of the conversation that fits, with `content` as the last question."""
         turns = self.turns if self.has_template else []
         room = _window(self._model) - self._max_new_tokens - len(self._memory.prefix_ids)
-        for left_out in range(len(turns) + 1):
-            prompt = self._rendered(turns[left_out:], content)
-            if self._count(prompt) <= room:
-                return prompt
+        prompts = (self._rendered(turns[at:], content) for at in range(len(turns) + 1))
+        fitting = next((prompt for prompt in prompts if self._count(prompt) <= room), None)
+        if fitting is not None:
+            return fitting
+        count = self._count(self._rendered([], content))
         raise LimitExceededError(
-            f"question and records are {self._count(prompt)} tokens, the model has room for {room}",
+            f"question and records are {count} tokens, the model has room for {room}",
             hint="lower --budget or --max-new-tokens, or ask less at once",
         )
 

@@ -77,12 +77,9 @@ def entry_of_overlay(record: Record) -> Entry:
 
 
 def fields_of(op: PutOp, created_at: datetime) -> dict[str, Any]:
-    """The record's fields for what `op` puts, all but its text.
-
-    The subject is of this namespace and key alone, so that equal words under two keys stay two items.
-    """
+    """The record's fields for what `op` puts, all but its text."""
     return {
-        "subject": "/".join(quote(part, safe=" ") for part in (*op.namespace, op.key)),
+        "subject": subject_of(op.namespace, op.key),
         "extensions": {
             SYSTEM: {
                 "namespace": list(op.namespace),
@@ -93,6 +90,11 @@ def fields_of(op: PutOp, created_at: datetime) -> dict[str, Any]:
             }
         },
     }
+
+
+def subject_of(namespace: Namespace, key: str) -> str:
+    """The subject of one item's record and of no other's: equal words under two keys stay two items."""
+    return "/".join(quote(part, safe=" ") for part in (*namespace, key))
 
 
 def text_of(value: Mapping[str, Any], index: Literal[False] | list[str] | None) -> str:

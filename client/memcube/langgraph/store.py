@@ -23,6 +23,7 @@ from memcube_protocol.errors import ConflictError, NotFoundError
 
 from memcube.langgraph.items import (
     CUBES,
+    OVERLAY,
     Entry,
     Namespace,
     cube_namespace,
@@ -30,6 +31,7 @@ from memcube.langgraph.items import (
     entry_of_overlay,
     fields_of,
     require_own,
+    subject_of,
     text_of,
 )
 from memcube.langgraph.matching import fits, lies_on
@@ -88,8 +90,7 @@ class MemcubeStore(BaseStore):
 
     def _find(self, namespace: Namespace, key: str) -> Entry | None:
         if namespace[:1] != (CUBES,):
-            own = (entry for entry in self._own() if entry.key == key)
-            return next((entry for entry in own if entry.namespace == namespace), None)
+            return self._find_own(namespace, key)
         for cube in self._cubes(namespace):
             if namespace == cube_namespace(cube.name):
                 try:
@@ -97,6 +98,15 @@ class MemcubeStore(BaseStore):
                 except NotFoundError:
                     return None
                 return _entry(record, cube)
+        return None
+
+    def _find_own(self, namespace: Namespace, key: str) -> Entry | None:
+        subject = subject_of(namespace, key)
+        for record in self._overlay.records() if self._overlay else ():
+            if record.subject == subject or (namespace == (OVERLAY,) and record.id == key):
+                entry = entry_of_overlay(record)
+                if (entry.namespace, entry.key) == (namespace, key):
+                    return entry
         return None
 
     def _search(self, op: SearchOp) -> list[SearchItem]:

@@ -182,9 +182,10 @@ class Terminal(io.StringIO):
 
 
 def test_on_a_terminal_it_goes_on_after_what_is_stopped_or_refused(
-    machine: Machine, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    said = ["w1", "/context", "/memory", "/help", KeyboardInterrupt, text_of(600), "w9", "/quit"]
+    said = ["w1", "/context", "/memory", "/help", KeyboardInterrupt, text_of(600), "w9"]
+    said += ["/remember w60 w61", "w60", "/context", "/quit"]
     lines = iter(said)
 
     def typed(prompt: str) -> str:
@@ -195,10 +196,18 @@ def test_on_a_terminal_it_goes_on_after_what_is_stopped_or_refused(
 
     monkeypatch.setattr("builtins.input", typed)
     monkeypatch.setattr(io, "StringIO", Terminal)
-    done = machine.run("chat", NAME, "--model", checkpoint, "--max-new-tokens", "3")
+    words = ("chat", NAME, "--model", checkpoint, "--max-new-tokens", "3")
+    done = machine.run(*words, "--overlay", tmp_path / "notes")
     assert done.returncode == 0
     assert next(lines, None) is None
-    for part in ("<memories-", "/help lists", "/context  show", "mounted  activation", "Ctrl-D"):
+    assert "w60 w61" in done.stdout.partition("kept as m-")[2]
+    for part in (
+        "<memories-",
+        "/help lists",
+        "/context        show",
+        "mounted  activation",
+        "Ctrl-D",
+    ):
         assert part in done.stdout, part
     assert "the model has room for" in done.stderr
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from memcube.mounting import MountedMemory
 
 _HELP: Final = """\
-/context  show the records that were given with the last question
-/memory   show what is mounted
-/new      begin a new conversation
-/quit     end; so does Ctrl-D
+/context        show the records that were given with the last question
+/memory         show what is mounted
+/new            begin a new conversation
+/remember TEXT  keep TEXT in the overlay
+/quit           end; so does Ctrl-D
 Ctrl-C stops an answer."""
 
 
@@ -185,14 +186,25 @@ class Dialogue:
             _say("\n")
 
     def _obey(self, line: str) -> None:
+        word, _, text = line.partition(" ")
         if line == "/new":
             self._talk.forget()
+        elif word == "/remember":
+            self._remember(text.strip())
         elif line == "/context":
             _say(f"{self._talk.context or '(no records)'}\n")
         elif line == "/memory":
             _say(f"{table_text(_rows(self._memory))}\n")
         else:
             _say(f"{_HELP}\n")
+
+    def _remember(self, text: str) -> None:
+        try:
+            record = self._memory.remember(text)
+        except MemcubeError as error:
+            print_problem(error, Mode())
+        else:
+            _say(f"kept as {record.id}\n")
 
 
 def _rows(memory: MountedMemory) -> list[tuple[str, str, str, str]]:
