@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -125,17 +126,19 @@ def serve(
 
     if http:
         entrance(port)  # what is refused is refused before anything is mounted
-    with (
-        open_client(offline=offline) as client,
-        open_desk(
-            client,
-            references,
-            profile=profile,
-            overlay=overlay,
-            trust=trust,
-            model_is_here=model_is_here,
-        ) as desk,
-    ):
+    with ExitStack() as opened:
+        with open_client(offline=offline) as client:
+            desk = opened.enter_context(
+                open_desk(
+                    client,
+                    references,
+                    profile=profile,
+                    overlay=overlay,
+                    trust=trust,
+                    model_is_here=model_is_here,
+                )
+            )
+        # The client's progress bars are gone by now: output and terminal belong to the server.
         if http:
             serve_http(desk, host, port, entrance=entrance, listening=_tell_listening)
         else:
