@@ -37,7 +37,7 @@ class AdapterState:
 class Adapters:
     """The adapters of one mounted memory. Adapters that others have put on the model stay as they are.
 
-    A KV cache belongs to the adapters that were active when it was made: after a switch to others it
+    They are the model's: whoever asks the model from several threads switches in none of them. A KV cache belongs to the adapters that were active when it was made: after a switch to others it
     refuses to be used.
     """
 
@@ -146,6 +146,18 @@ class Adapters:
         self.switch({choice.name: choice.share for choice in chosen})
         return chosen
 
+    def remove(self, name: str) -> None:
+        """Unmount one of them, such as a combination that is not wanted any more.
+
+        Raises:
+            NotFoundError: there is no adapter of that name.
+        """
+        mounted = self._mounted.get(name)
+        if mounted is None:
+            raise self._unknown(name)
+        mounted.unmount()
+        del self._mounted[name], self._descriptions[name]
+
     def close(self) -> None:
         """Unmount all of them, the last one first."""
         while self._mounted:
@@ -158,12 +170,15 @@ class Adapters:
     def _usable(self, name: str) -> MountedLora:
         mounted = self._mounted.get(name)
         if mounted is None:
-            raise NotFoundError(
-                f"no adapter {name[:80]!r} is mounted",
-                hint=f"there are: {', '.join(self._mounted) or 'none'}",
-            )
+            raise self._unknown(name)
         mounted.require_usable()
         return mounted
+
+    def _unknown(self, name: str) -> NotFoundError:
+        return NotFoundError(
+            f"no adapter {name[:80]!r} is mounted",
+            hint=f"there are: {', '.join(self._mounted) or 'none'}",
+        )
 
     def _inner_name(self, weights: Mapping[str, float], how: str, label: str) -> str:
         told = [(self._mounted[one].name, weight) for one, weight in weights.items()]

@@ -13,6 +13,7 @@ from memcube.memories.activation_key import architecture_hash, tokenizer_hash
 from memcube.memories.generation import generate
 from memcube.memories.model_identity import checkpoint_identity, live_identity
 from memcube.memories.parametric import mount_lora
+from memcube.memories.parametric_adapters import Adapters
 from memcube_protocol.errors import IncompatibleError
 from memcube_protocol.parametric import Level
 
@@ -96,6 +97,38 @@ def test_a_cache_alone_recalls_its_own_half(trained, tmp_path) -> None:
     mounted = mount_kv(kv, trained.model, trained.tokenizer)
     alone = recall(trained, trained.model, mounted)
     assert alone.activation == (4, 4)
+    assert alone.parametric[0] <= 2
+
+
+def test_experts_answer_each_for_its_own_when_questions_are_routed(trained, tmp_path) -> None:
+    model, tokenizer = trained.model, trained.tokenizer
+    folder = demo.teach_adapter(
+        model,
+        tokenizer,
+        trained.profile,
+        demo.KV_ATTRIBUTES,
+        folder=tmp_path,
+        memory_id="habits",
+        base_identity=live_identity(model),
+    )
+    adapters = Adapters()
+    for name, lora, subjects in (
+        ("arts", trained.lora, demo.LORA_ATTRIBUTES),
+        ("habits", folder, demo.KV_ATTRIBUTES),
+    ):
+        adapters.add(name, mount_lora(lora, model), f"The user's {', '.join(subjects)}")
+
+    def routed(question: str) -> str:
+        (choice,) = adapters.route(question)
+        subjects = demo.LORA_ATTRIBUTES if choice.name == "arts" else demo.KV_ATTRIBUTES
+        assert any(subject in question for subject in subjects)
+        return generate(model, tokenizer, question, max_new_tokens=1)
+
+    mixture = demo.recall(trained.profile, routed)
+    adapters.switch("habits")
+    alone = recall(trained, model)
+    adapters.close()
+    assert mixture.share >= 0.9
     assert alone.parametric[0] <= 2
 
 

@@ -280,6 +280,11 @@ def test_a_combination_is_made_once_and_is_one_more_adapter(adapters, model) -> 
     with pytest.raises(ConflictError):
         adapters.combine({"law": 0.1, "heart": 0.9})
     assert len(adapters) == 5
+    adapters.remove("law+heart")
+    assert adapters.combine({"law": 0.1, "heart": 0.9}) == "law+heart"
+    assert not torch.equal(logits(model), combined)
+    with pytest.raises(NotFoundError):
+        adapters.remove("nobody")
 
 
 def test_what_cannot_be_combined_is_refused_and_nothing_is_mounted(
