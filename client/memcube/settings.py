@@ -189,7 +189,7 @@ class Settings:
     def search_hosts(self) -> tuple[str, ...]:
         """Hosts that get content of records for searching: those of the embedder and of Qdrant."""
         asked = (urlsplit(address).netloc for address in (self.embedder, self.qdrant) if address)
-        return tuple(host for host in asked if host)
+        return tuple(host.rpartition("@")[2] for host in asked if host)
 
     @property
     def store_path(self) -> Path:

@@ -23,6 +23,7 @@ from memcube.packing.scan import scan
 from memcube_protocol import tensors
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
+    InvalidError,
     InvalidTensorsError,
     MemcubeError,
     NetworkError,
@@ -198,6 +199,11 @@ def test_a_server_that_names_what_is_not_there_is_an_error_of_ours(tmp_path: Pat
             pytest.raises(StorageError),
         ):
             index.search("tea")
+
+
+def test_lsa_that_is_fitted_here_is_not_searched_where_others_put_theirs(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match="each machine"):
+        PlaintextIndex.open(tmp_path, CUBE, handbook, embedder="lsa", server=LyingEngines([0]))
 
 
 def test_a_server_that_does_not_answer_is_an_error_of_ours(tmp_path: Path) -> None:

@@ -23,13 +23,15 @@ ALONE: Final = "BM25 alone"
 class Embedding:
     """The embedder of questions, the vectors that the cube carries for it, and what to tell people.
 
-    `fits` asks for an LSA to be fitted to the records, since nothing carries one.
+    `fits` asks for an LSA to be fitted to the records, since nothing carries one. `probe` is what an
+    embedder that was named makes of the probes.
     """
 
     said: str
     embedder: Embedder | None = None
     carried: CarriedVectors | None = None
     fits: bool = False
+    probe: Matrix | None = None
 
     @classmethod
     def choose(
@@ -53,9 +55,9 @@ class Embedding:
             theirs = one.probe()
             if theirs is not None and is_alike(theirs, made):
                 said = f"BM25 and vectors: the cube's own, by the embedder named ({embedder.name})"
-                return cls(said, embedder, one)
+                return cls(said, embedder, one, probe=made)
         why = _others(carried) if carried else "the cube carries none"
-        return cls(f"BM25 and vectors by {embedder.name}, made here: {why}", embedder)
+        return cls(f"BM25 and vectors by {embedder.name}, made here: {why}", embedder, probe=made)
 
     @property
     def is_whole(self) -> bool:
@@ -71,7 +73,8 @@ class Embedding:
         if self.embedder is None:
             return ""
         origin = self.carried.name if self.carried else ""
-        return sha256(f"{self.embedder.name}\n{origin}".encode()).hexdigest()[:16]
+        marks = f"{self.embedder.name}\n{origin}\n{_extremes(self.probe)}"
+        return sha256(marks.encode()).hexdigest()[:16]
 
     def fitted(self, records: Callable[[], Iterable[Record]], total: int) -> Embedding:
         """This, with an embedder fitted to `records` where one is asked for."""
@@ -96,6 +99,15 @@ class Embedding:
             for place, vector in zip(missing, made, strict=True):
                 found[place] = vector
         return [None if one is None or not one.any() else one for one in found], len(missing)
+
+
+def _extremes(probe: Matrix | None) -> str:
+    """Where each vector of a probe is largest: the same on every machine, other than its numbers."""
+    if probe is None:
+        return ""
+    places = abs(probe).argmax(1)
+    signs = [probe[row, place] < 0 for row, place in enumerate(places)]
+    return f"{probe.shape[1]} {places.tolist()} {[bool(sign) for sign in signs]}"
 
 
 def _lacking(carried: Sequence[CarriedVectors]) -> str:

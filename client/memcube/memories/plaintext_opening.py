@@ -102,12 +102,16 @@ class Opener:
             if embedding.fits:
                 return replace(embedding, embedder=kept.embedder())
             theirs = kept.probe()
-        assert embedding.embedder is not None
-        if theirs is None or not is_alike(theirs, probe(embedding.embedder)):
+        if theirs is None or embedding.probe is None or not is_alike(theirs, embedding.probe):
             raise damaged(f"the index at {place} is of another embedder")
         return embedding
 
     def _make(self, place: Path, records: Records) -> Parts:
+        if self.embedding.fits and self.engines.variant:
+            raise InvalidError(
+                "LSA is fitted on each machine anew, and others search on the server with their own",
+                hint="embed the cube before it is pushed (`memcube embed`), or search without a server",
+            )
         survey = Survey.of(records)
         embedding = self.embedding.fitted(records, survey.records)
         with plaintext_place.made_whole(place) as folder:

@@ -9,7 +9,6 @@ a function of texts                or any object that is an `Embedder`
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +72,8 @@ def _sentence_transformer(folder: Path) -> Embedder:
 
 def _contributed(name: str) -> Embedder:
     """The embedder of an entry point: a factory, called with what stands behind the colon."""
+    from importlib.metadata import entry_points
+
     wanted, colon, argument = name.partition(":")
     found = next((entry for entry in entry_points(group=GROUP) if entry.name == wanted), None)
     if found is None:

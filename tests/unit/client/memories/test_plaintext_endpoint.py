@@ -177,7 +177,7 @@ def test_a_width_that_changes_on_the_way_is_refused_and_leaves_no_index(tmp_path
 def test_an_entry_point_makes_an_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("acme", f"{__name__}:made_by_plugin", plaintext_plugins.GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: made_by_plugin if self is point else None)
-    monkeypatch.setattr(plaintext_plugins, "entry_points", lambda group: [point])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point])
     assert getattr(embedder_of("acme:large"), "name", "") == "large"
     assert getattr(embedder_of("acme"), "name", "") == "small"
     with pytest.raises(NotFoundError, match="other"):

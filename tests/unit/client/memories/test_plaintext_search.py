@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube.memories.plaintext import Diversity, Filters, PlaintextIndex
+from memcube.memories.plaintext_build import Survey
 from memcube.memories.plaintext_engine import Match
 from memcube.memories.plaintext_filters import allows
 from memcube.memories.plaintext_ranking import CANDIDATES, fuse
@@ -194,6 +195,14 @@ def test_a_ranking_fused_with_nothing_keeps_its_order(words: list[Match]) -> Non
     assert [m.number for m in fuse(list(distinct.values()), [], 0.25)] == [
         match.number for match in sorted(distinct.values(), key=lambda m: -m.score)
     ]
+
+
+def test_of_many_records_the_average_length_is_that_of_some() -> None:
+    few = Survey.of(lambda: (note(n, "one two three") for n in range(100)))
+    assert few == Survey(100, 3.0)
+    many = Survey.of(lambda: (note(n, "tea " * (1 + n % 9)) for n in range(20_100)))
+    assert many.records == 20_100
+    assert many.average_terms == pytest.approx(5, abs=0.5)
 
 
 def test_what_both_rankings_hold_comes_before_what_one_holds() -> None:
