@@ -106,6 +106,21 @@ def test_what_was_mounted_is_mounted_again_without_a_network(
         reader.mount(name, model=small(), tokenizer=tokenizer_of())
 
 
+def test_of_a_beginning_no_more_is_fetched(reader: Client, name: str) -> None:
+    asked: dict[str, Any] = {"model": small(), "tokenizer": tokenizer_of(), "prefix_tokens": 7}
+    filters = ["kind=activation"]
+    planned = reader.plan(name, filters=filters, **asked)
+    whole = reader.plan(name, model=asked["model"], tokenizer=asked["tokenizer"], filters=filters)
+    assert planned.fetch_bytes < whole.fetch_bytes / 3
+    with reader.mount(name, filters=filters, **asked) as memory:
+        assert len(memory.prefix_ids) == 7
+        assert memory.prefix_text == ""
+        assert memory.generate("w1 w2", context="", max_new_tokens=2)
+        told = next(step.why for step in memory.steps if step.memory == "handbook")
+    assert told.startswith("the first 7 of 30 tokens")
+    assert "activation/handbook/kv.safetensors" not in held(reader, name)
+
+
 def test_how_fast_a_registry_was_is_known_to_the_next_plan(
     reader: Client, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,14 +73,19 @@ def uninterrupted() -> Iterator[None]:
 def _noted(attributes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attributes by reference, and the contents of those that can change in place."""
     contents = {
-        name: value.copy() for name, value in attributes.items() if isinstance(value, _CONTAINERS)
+        name: value.copy() if value else None  # most are empty: hooks that nobody registered
+        for name, value in attributes.items()
+        if isinstance(value, _CONTAINERS)
     }
     return dict(attributes), contents
 
 
 def _refill(container: Any, content: Any) -> None:
-    """Let `container` hold what `content` does, the same objects in the same order."""
-    if isinstance(container, dict):
+    """Let `container` hold what `content` does, the same objects in the same order; None: nothing."""
+    if content is None:
+        if container:
+            container.clear()
+    elif isinstance(container, dict):
         same = [(key, id(value)) for key, value in container.items()]
         if same != [(key, id(value)) for key, value in content.items()]:
             container.clear()

@@ -40,6 +40,7 @@ class Asked(TypedDict, total=False):
     allow_unverified_base: bool
     rebuild: bool
     compose: bool
+    prefix_tokens: int | None
     embedder: object
     search_server: str | None
     leaves_to: Iterable[str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,11 +13,12 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import IncompatibleError
 
 from memcube.context import Context
-from memcube.holdings import BUILDS, INDEXES, memory_folder
+from memcube.holdings import INDEXES, memory_folder
+from memcube.mounting.caches import Caches
 from memcube.mounting.chosen import Chosen, in_order
 from memcube.mounting.mounted import MountedCube, Parts
 from memcube.mounting.offers import NO_WISHES, Wishes, manifest_of
-from memcube.mounting.passages import passages_of, prefix_text
+from memcube.mounting.passages import passages_of
 from memcube.mounting.planning import Act, Offer, Plan, Planned
 from memcube.mounting.sources import CubeRecords, Findable, Joined, Overlay
 from memcube.mounting.steps import MountStep, Step
@@ -26,13 +26,8 @@ from memcube.mounting.steps import MountStep, Step
 if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
 
-    from memcube.memories.activation import MountedKv
-    from memcube.memories.kv_mounted import Prefix
     from memcube.memories.parametric_adapters import Adapters
     from memcube.memories.plaintext_build import Records
-
-BARE: Final = "bare"
-"""The special-token policy of a text that is tokenised as it stands (docs/spec/activation.md)."""
 
 
 class MemLoader:
@@ -55,13 +50,12 @@ class MemLoader:
         self.tokenizer = tokenizer
         self.wishes = wishes
         self.adapters: Adapters | None = None
-        self.caches: list[tuple[Prefix, str | None]] = []
-        self.prefixes: list[tuple[str, str]] = []
         self.sources: dict[str, dict[Digest, CubeRecords]] = {}
         self.steps: list[MountStep] = []
         self.undo = ExitStack()
         self._refusals: dict[str, list[IncompatibleError]] = {}
         self._identity: BaseIdentity | None = None
+        self.caches = Caches(context, model, tokenizer, wishes, self.undo, lambda: self.identity)
 
     def follow(self, plan: Plan) -> None:
         """Do what `plan` says, LoRA first, then the KV cache, then what is looked up.
@@ -76,8 +70,8 @@ class MemLoader:
                     chosen = at[choice.offer.cube]
                     self._do(choice, chosen, chosen.memory(choice.offer.memory))
             self._require_a_fit(kind)
-            if kind == ACTIVATION and len(self.caches) > 1:
-                self._compose()
+            if kind == ACTIVATION:
+                self.caches.compose()
 
     def mount_adapters(self) -> None:
         """Mount every LoRA that fits, and nothing else.
@@ -104,8 +98,8 @@ class MemLoader:
             model=self.model,
             tokenizer=self.tokenizer,
             adapters=self.adapters,
-            cache=self.caches[0][0] if self.caches else None,
-            prefix_text=(self.caches[0][1] or "") if self.caches else prefix_text(self.prefixes),
+            cache=self.caches.prefix,
+            prefix_text=self.caches.text,
             overlay=overlay,
             undo=self.undo,
         )
@@ -121,13 +115,12 @@ class MemLoader:
 
     @cached_property
     def _embedder(self) -> object:
-        """The wished embedder, made once for all cubes; a name that is none is refused where it is used."""
-        wished = self.wishes.embedder
-        if not isinstance(wished, str) or not wished.startswith(("http://", "https://")):
-            return wished
+        """The embedder that is wished or set, made once for all cubes; None, or LSA, which each cube fits."""
+        from memcube.memories.plaintext_embedders import LSA
         from memcube.memories.plaintext_plugins import embedder_of
 
-        return embedder_of(wished, self.context.settings)
+        wished = self.wishes.embedder or self.context.settings.embedder
+        return wished if wished in (None, LSA) else embedder_of(wished, self.context.settings)
 
     def _records_of(self, chosen: Chosen) -> Findable | None:
         sources = [*self.sources.get(chosen.name, {}).values()]
@@ -172,79 +165,10 @@ class MemLoader:
         return Step.MOUNTED, f"{mounted.verdict.level}: {mounted.verdict.why}"
 
     def _load_cache(self, choice: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
-        from memcube.findings import opacity_of
-        from memcube.memories.kv_mounted import Exactness
-
-        try:
-            cache = self._mount_cache(self._folder(chosen, memory))
-        except IncompatibleError:
-            text = manifest_of(self.context, chosen, memory).source.text
-            if not self.wishes.rebuild or text is None or self.caches:
-                raise
-            return self._prefill(replace(choice, keep=True), chosen, memory)
-        exactness = Exactness.APPROXIMATE if len(self.caches) > 1 else cache.exactness
-        label = opacity_of(chosen.verified, memory.id, cache.manifest.source.text)
-        count = len(cache.token_ids)
-        return Step.MOUNTED, f"{count} tokens, every field of the key equal, {exactness}; {label}"
+        return self.caches.load(choice, chosen, memory)
 
     def _prefill(self, choice: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
-        """The text of a KV cache: read by the model now, or put before every prompt where there is none."""
-        manifest = manifest_of(self.context, chosen, memory)
-        text = manifest.source.text
-        assert text is not None
-        if self.model is None:
-            self.prefixes.append((memory.id, text))
-            return Step.PREFIX, "as text"
-        bare = manifest.key.special_tokens == BARE
-        if choice.keep:
-            cache = self._mount_cache(self._kept_cache(chosen, memory, text, bare=bare))
-            return Step.REBUILT, f"{len(cache.token_ids)} tokens read anew, kept on disk"
-        from memcube.memories.kv_composition import prefill_kv
-        from memcube.memories.kv_prompt import prompt_of
-
-        ids = prompt_of(self.tokenizer, text=text, add_special_tokens=not bare).ids
-        prefix = prefill_kv(self.model, ids)
-        self.undo.callback(prefix.unmount)
-        self.caches.append((prefix, text))
-        return Step.REBUILT, f"{len(ids)} tokens read anew, kept in memory"
-
-    def _kept_cache(self, chosen: Chosen, memory: Memory, text: str, *, bare: bool) -> Path:
-        """The folder of a cache of `text` for the model as it is now, made where it is absent."""
-        from memcube.memories.activation_dump import dump_kv
-
-        place = self._build_place(chosen, memory)
-        folder = place / ACTIVATION / memory.id
-        if not folder.is_dir():
-            dump_kv(
-                self.model,
-                self.tokenizer,
-                text=text,
-                folder=place,
-                memory_id=memory.id,
-                base_identity=self.identity,
-                add_special_tokens=not bare,
-            )
-        return folder
-
-    def _mount_cache(self, folder: Path) -> MountedKv:
-        from memcube.memories.activation import mount_kv
-
-        cache = mount_kv(folder, self.model, self.tokenizer, base_identity=self.identity)
-        self.undo.callback(cache.unmount)
-        self.caches.append((cache, cache.manifest.source.text))
-        return cache
-
-    def _compose(self) -> None:
-        """Put the mounted caches behind each other, as one."""
-        from memcube.memories.kv_composition import compose_kv
-
-        composed = compose_kv([cache for cache, _ in self.caches])
-        self.undo.callback(composed.unmount)
-        for cache, _ in self.caches:
-            cache.unmount()
-        texts = [text for _, text in self.caches if text is not None]
-        whole = "".join(texts) if len(texts) == len(self.caches) else None
-        self.caches = [(composed, whole)]
+        return self.caches.prefill(choice, chosen, memory)
 
     def _look_up_records(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         """The records of the cube, or of a build: all shards are of its one plaintext memory."""
@@ -301,17 +225,6 @@ class MemLoader:
 
     def _refuse(self, memory: Memory, error: IncompatibleError) -> None:
         self._refusals.setdefault(memory.kind, []).append(error)
-
-    def _build_place(self, chosen: Chosen, memory: Memory) -> Path:
-        """Where caches of this memory for the model as it is now are kept."""
-        import hashlib
-
-        from memcube.memories.activation_key import active_adapters
-
-        adapters = ",".join(map(str, active_adapters(self.model)))
-        mark = hashlib.sha256(f"{self.identity} {adapters} {memory.id}".encode()).hexdigest()
-        digest = chosen.verified.cube.digest
-        return self.context.settings.home / BUILDS / digest.hex / mark[:32]
 
     def _folder(self, chosen: Chosen, memory: Memory) -> Path:
         if built := chosen.build_of(memory):

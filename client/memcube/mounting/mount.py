@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from memcube_protocol import media_types
+from memcube_protocol.config import ACTIVATION
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import InvalidRequestError, NotFoundError
 
@@ -136,13 +137,17 @@ def _fetched(context: Context, cubes: Sequence[Chosen], plan: Plan) -> tuple[Cho
 
 
 def _wanted(chosen: Chosen, plan: Plan) -> tuple[CubeFile, ...]:
-    """The files of the cube that the plan reads; a cube that is used has its card along."""
+    """The files of the cube that the plan reads; a cube that is used has its card along.
+
+    The beginning of a KV cache comes later, without the rest of its file.
+    """
     files: list[CubeFile] = []
     for memory in chosen.memories():
         choice = plan.of(chosen.name, memory.id)
         if choice is None or choice.act is Act.LEAVE:
             continue
-        whole = choice.act is Act.LOAD or memory.kind != "activation"
+        part = choice.offer.tokens < choice.offer.whole_tokens
+        whole = memory.kind != ACTIVATION or (choice.act is Act.LOAD and not part)
         files += [
             file
             for file in chosen.files_of(memory)

@@ -13,9 +13,10 @@ from memcube_protocol.activation import KvManifest
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, Memory
 from memcube_protocol.content import read_verified
 from memcube_protocol.cube import CubeFile
-from memcube_protocol.errors import NotFoundError
+from memcube_protocol.errors import InvalidError, NotFoundError
 
 from memcube.context import CONTEXT_TOKENS, Context
+from memcube.holdings import FOLDERS
 from memcube.mounting import measuring
 from memcube.mounting.chosen import Chosen
 from memcube.mounting.planning import Circumstances, Misfit, Offer, Plan, plan
@@ -38,7 +39,8 @@ class Wishes:
     `budget_tokens` bounds the text for one prompt, over all cubes. `allow_unverified_base` mounts an
     adapter that does not say which base it was trained on; `rebuild` computes a KV cache anew from
     its source text where it does not fit the model and carries it; `compose` mounts several KV caches
-    behind each other, which is approximate. `embedder` is one for searches, or what names one
+    behind each other, which is approximate; `prefix_tokens` mounts only the beginning of a KV cache, and
+    fetches no more of it. `embedder` is one for searches, or what names one
     (`plaintext_plugins`); `search_server` is the address of a Qdrant server to search on.
 
     `profile` is the role that the user mounts in; `leaves_to` names the hosts that get what is found,
@@ -51,8 +53,15 @@ class Wishes:
     profile: Profile | None = None
     leaves_to: tuple[str, ...] = ()
     compose: bool = False
+    prefix_tokens: int | None = None
     embedder: object = None
     search_server: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.prefix_tokens is not None and self.prefix_tokens < 1:
+            raise InvalidError(
+                f"a beginning of {self.prefix_tokens} tokens is none", hint="ask for one or more"
+            )
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -158,25 +167,34 @@ class Planning:
         store, files = self._context.store, chosen.files_of(memory)
         here = [file for file in files if store.has(file.digest, file.size)]
         size_bytes = sum(file.size for file in files)
+        absent_bytes, tokens = size_bytes - sum(file.size for file in here), _tokens(memory)
+        wanted = min(self._wishes.prefix_tokens or tokens, tokens)
+        if wanted < tokens:
+            size_bytes = round(size_bytes * wanted / tokens)
+            absent_bytes = round(absent_bytes * wanted / tokens)
         return Offer(
             cube=chosen.name,
             memory=memory.id,
             kind=memory.kind,
             host=chosen.verified.reference.host,
             size_bytes=size_bytes,
-            absent_bytes=size_bytes - sum(file.size for file in here),
-            warm_share=self._warm_share(here),
-            tokens=_tokens(memory),
+            absent_bytes=absent_bytes,
+            warm_share=self._warm_share(chosen, memory, here),
+            tokens=wanted,
+            whole_tokens=tokens,
             records=memory.records or 0,
             has_text=self._has_text(chosen, memory) if memory.kind == ACTIVATION else None,
         )
 
-    def _warm_share(self, files: Sequence[CubeFile]) -> float:
-        """That of the largest file."""
+    def _warm_share(self, chosen: Chosen, memory: Memory, files: Sequence[CubeFile]) -> float:
+        """That of the largest file: as a mount before this laid it out, else as the store has it."""
         largest = max(files, key=lambda file: file.size, default=None)
         if largest is None:
             return 0.0
-        return measuring.warm_share(self._context.store.path(largest.digest, largest.size))
+        folder = self._context.settings.home / FOLDERS / chosen.verified.cube.digest.hex / memory.id
+        laid_out = folder / largest.path.rpartition("/")[2]
+        stored = self._context.store.path(largest.digest, largest.size)
+        return measuring.warm_share(laid_out if laid_out.is_file() else stored)
 
     def _has_text(self, chosen: Chosen, memory: Memory) -> bool | None:
         try:

@@ -57,8 +57,8 @@ class Offer:
     """One memory of a cube, as its config and this machine know it before a layer is fetched.
 
     `size_bytes` are its layers, `absent_bytes` those that the local store lacks and `host` would
-    send. `warm_share` of what is here lies in the page cache. `tokens` is the length of a KV cache,
-    `records` the number of records. `has_text` says whether a KV cache carries its source text: None
+    send. `warm_share` of what is here lies in the page cache. `tokens` is how much of a KV cache of
+    `whole_tokens` is wanted, `records` the number of records. `has_text` says whether a KV cache carries its source text: None
     where that is not known before its manifest is here. `forbidden` is why the cube's own rules forbid
     that it is mounted. `answers` is how many were given with it on this machine, `mounts` how often its
     cube was mounted here before.
@@ -72,6 +72,7 @@ class Offer:
     absent_bytes: int = 0
     warm_share: float = 0.0
     tokens: int = 0
+    whole_tokens: int = 0
     records: int = 0
     has_text: bool | None = None
     misfit: Misfit | None = None

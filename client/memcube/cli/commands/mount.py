@@ -66,6 +66,12 @@ if TYPE_CHECKING:
 )
 @click.option("--search-server", metavar="URL", help="Search on this Qdrant server.")
 @click.option(
+    "--prefix-tokens",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Mount, and fetch, only the first N tokens of a KV cache.",
+)
+@click.option(
     "--compose",
     is_flag=True,
     help="Mount several KV caches behind each other: approximate, they do not see each other.",
@@ -88,6 +94,7 @@ def mount(
     dry_run: bool,
     embedder: str | None,
     search_server: str | None,
+    prefix_tokens: int | None,
     compose: bool,
     rebuild: bool,
     filters: tuple[str, ...],
@@ -112,6 +119,7 @@ def mount(
         "filters": filters,
         "trust": trust,
         "allow_unverified_base": allow_unverified_base,
+        "prefix_tokens": prefix_tokens,
         "compose": compose,
         "embedder": embedder,
         "search_server": search_server,
