@@ -45,8 +45,8 @@ class Opener:
 
     @property
     def name(self) -> str:
-        """What the index is called, here and on a server."""
-        parts = (self.cube.algorithm, self.cube.hex, self.embedding.variant, self.engines.variant)
+        """What the index is called, here and on a server; it ends with the cube's digest in hex."""
+        parts = (self.embedding.variant, self.engines.variant, self.cube.algorithm, self.cube.hex)
         return "-".join(filter(None, parts))
 
     def open(self, records: Records) -> Parts:

@@ -1,6 +1,6 @@
 """The folder of one index: built beside its place, then renamed into it; one builder at a time.
 
-<root>/<algorithm>-<hex>[-<variant>]/
+<root>/[<variant>-]<algorithm>-<hex>/
     index.json     what the index was built from, and how
     records.jsonl  and its arrays: see `plaintext_lines`
     shard/         of the embedded engine

@@ -49,6 +49,9 @@ def test_a_folder_that_was_embedded_is_searched_by_words_and_meaning(
         (step,) = memory.steps
         assert "the cube's own (lsa)" in step.why
         assert memory.search("clean the radar antenna")[0].record.id == "gauge/radar/clean"
+    client.prune()
+    indexes = client.context.settings.home / "indexes"
+    assert len([one for one in indexes.iterdir() if one.is_dir()]) == 1  # the cube is still held
 
 
 def test_a_folder_without_records_or_that_is_no_cube_is_not_embedded(tmp_path: Path) -> None:
