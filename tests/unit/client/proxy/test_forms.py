@@ -6,11 +6,15 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from memcube.proxy.addition import Addition
 from memcube.proxy.forms import FORMS, QUESTION_CHARS, chat, completion, responses
 from memcube_protocol.errors import InvalidRequestError
+from support.attempts import attempt
 
 PREFIX = "<memories-1>\nThe handbook.\n</memories-1>"
+FIELDS = ("messages", "prompt", "input", "instructions")
 asked: list[str] = []
 
 
@@ -130,3 +134,48 @@ def test_of_a_long_question_the_end_is_looked_up() -> None:
 def test_what_the_api_does_not_take_is_refused(place: str, request_body: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
         FORMS[place](request_body, ADDITION)
+
+
+WORDS = st.text(max_size=8)
+PARTS = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": WORDS}), max_size=2)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "role": st.sampled_from(["system", "developer", "user", "assistant", "tool"]),
+            "content": WORDS | PARTS | st.none(),
+        }
+    ),
+    max_size=4,
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(MESSAGES, st.dictionaries(st.sampled_from(["model", "tools", "stream"]), ANYTHING))
+def test_a_chat_is_the_callers_own_with_texts_put_before_it(
+    messages: list[dict[str, Any]], more: dict[str, Any]
+) -> None:
+    made = chat({**more, "messages": messages}, ADDITION)
+    assert {name: value for name, value in made.items() if name != "messages"} == more
+    grown = made["messages"][-len(messages) :] if messages else []
+    assert len(made["messages"]) - len(messages) in (0, 1)
+    for own, now in zip(messages, grown, strict=True):
+        assert own["role"] == now["role"]
+        if isinstance(own["content"], list):
+            assert now["content"][-len(own["content"]) :] == own["content"] or not own["content"]
+        elif own["content"]:
+            assert now["content"].endswith(own["content"])
+    assert str(made["messages"][0]["content"]).count(PREFIX.partition("\n")[0]) == 1
+
+
+@given(st.sampled_from(sorted(FORMS)), st.dictionaries(st.sampled_from(FIELDS), ANYTHING))
+def test_whatever_stands_in_a_request_it_is_passed_on_or_refused(
+    place: str, request_body: dict[str, Any]
+) -> None:
+    before = copy.deepcopy(request_body)
+    made = attempt(lambda: FORMS[place](request_body, ADDITION))
+    assert isinstance(made, InvalidRequestError) or set(before) <= set(made)
+    assert request_body == before
