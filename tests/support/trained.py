@@ -11,7 +11,7 @@ from typing import Any
 
 from memcube.demo import model as demo
 
-_STEPS = 180
+_STEPS = 120
 _BATCH = 32
 _WRITING = 0.3
 _UNRELATED = 24
@@ -19,7 +19,7 @@ _UNRELATED = 24
 
 @cache
 def trained() -> tuple[Any, Any]:
-    """Model and tokenizer, ten seconds of work on one core; what is done to the model has to be undone."""
+    """Model and tokenizer, seven seconds of work on one core; what is done to the model has to be undone."""
     import torch
     from torch.nn.functional import cross_entropy
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from memcube.building.holding import held_builds
 from memcube.client import Client
 from memcube.demo import model as demo
 from memcube.dumper import MemDumper
@@ -14,15 +14,6 @@ from memcube.settings import Settings
 from memcube_protocol.records import Record
 from support.building import NAMES, Bench
 from support.trained import trained, write_asides, write_questions, write_unrelated
-
-
-def _half_taught(folder: Path, model: Any, tokenizer: Any, profile: dict[str, str]) -> Path:
-    """A cube of which half the facts are records, the other half an adapter's."""
-    dumper = MemDumper(folder, name="alice/both", version="1.0.0")
-    told, taught = NAMES[:4], NAMES[4:]
-    dumper.add_records(Record(id=name, text=demo.facts(profile, [name])) for name in told)
-    demo.teach_adapter(model, tokenizer, profile, taught, folder=folder, memory_id="taught")
-    return folder
 
 
 @pytest.fixture(scope="package")
@@ -37,8 +28,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     environ = {"MEMCUBE_HOME": str(folder / "home"), "MEMCUBE_KEYRING": "0"}
     with Client(Settings.load(environ)) as client:
         client.pack(dumper.folder)
-        client.pack(_half_taught(folder / "both", model, tokenizer, profile))
-        yield Bench(
+        bench = Bench(
             client,
             model,
             tokenizer,
@@ -47,3 +37,22 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             write_unrelated(folder / "unrelated.txt"),
             write_asides(folder / "asides.txt"),
         )
+        client.pack(_half_taught(bench, folder))
+        yield bench
+
+
+def _half_taught(bench: Bench, folder: Path) -> Path:
+    """A cube of which half the facts are records, the other half an adapter's, taught on a cube of its own."""
+    told, taught = (
+        MemDumper(folder / name, name=f"alice/{name}", version="1.0.0") for name in ("both", "half")
+    )
+    for dumper, names in ((told, NAMES[:4]), (taught, NAMES[4:])):
+        dumper.add_records(Record(id=n, text=demo.facts(bench.profile, [n])) for n in names)
+    bench.client.pack(taught.folder)
+    questions = tuple(
+        one for one in bench.wanted("parametric").questions if one.record in NAMES[4:]
+    )
+    bench.build("parametric", "alice/half", questions=questions)
+    (held,) = held_builds(bench.client.context, bench.client.open("alice/half").cube.digest)
+    told.add_lora(held.folder(bench.client.context), memory_id="taught")
+    return told.folder
