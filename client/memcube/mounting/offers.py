@@ -145,23 +145,13 @@ class Planning:
         return Looks.of(self._model, self._tokenizer, identity)
 
     def _offers(self, cubes: Sequence[Chosen]) -> Iterator[tuple[Memory, Offer]]:
-        usage = Usage.of(self._context.settings)
-        for chosen in cubes:
-            answers = self._answers(chosen)
-            use = usage.cube(location_of(chosen.verified.reference))
-            mounts = use.mounts if use else 0
+        with closing(Usage.of(self._context.settings)) as usage:
+            used = [_used(usage, chosen) for chosen in cubes]
+        for chosen, (mounts, answers) in zip(cubes, used, strict=True):
             # Of the KV caches of one cube, the one in use stays the prefix.
             for memory in sorted(chosen.memories(), key=lambda one: -answers.get(one.id, 0)):
                 offer = self._offer(chosen, memory)
                 yield memory, replace(offer, answers=answers.get(memory.id, 0), mounts=mounts)
-
-    def _answers(self, chosen: Chosen) -> dict[str, int]:
-        """How many answers were given here with each KV cache of the cube."""
-        caches = [memory.id for memory in chosen.memories() if memory.kind == ACTIVATION]
-        location = location_of(chosen.verified.reference)
-        with closing(Usage.of(self._context.settings)) as usage:
-            used = usage.memories(location, caches) if caches else {}
-        return {memory: use.answers for memory, use in used.items()}
 
     def _offer(self, chosen: Chosen, memory: Memory) -> Offer:
         store, files = self._context.store, chosen.files_of(memory)
@@ -265,3 +255,11 @@ def _manifest(chosen: Chosen, memory: Memory) -> CubeFile:
         f"the KV cache {memory.id} of {chosen.name} has no manifest",
         hint="its publisher has to pack it anew",
     )
+
+
+def _used(usage: Usage, chosen: Chosen) -> tuple[int, dict[str, int]]:
+    """How often the cube was mounted here, and how many answers were given with each of its KV caches."""
+    location = location_of(chosen.verified.reference)
+    caches = [memory.id for memory in chosen.memories() if memory.kind == ACTIVATION]
+    cube, memories = usage.cube(location), usage.memories(location, caches)
+    return cube.mounts if cube else 0, {name: use.answers for name, use in memories.items()}

@@ -10,6 +10,7 @@ from memcube.client import Client
 from memcube.dumper import MemDumper
 from memcube.usage import Sidecar
 from support.machine import Machine
+from support.quirky import quirky
 
 pytest.importorskip("qdrant_edge")
 TEAM, OWN = "acme/team", "alice/notes"
@@ -136,3 +137,17 @@ def test_a_file_that_cannot_be_read_is_an_error_with_a_way_out(machine: Machine)
     assert "memcube usage --forget" in problem["hint"]
     machine.ok("usage", "--forget")
     machine.ok("usage")
+
+
+def test_a_pulled_cube_is_found_by_its_short_and_its_long_name(tmp_path: Path) -> None:
+    with quirky() as registry:
+        machine = Machine(tmp_path / "home", registry.url)
+        dumper = MemDumper(tmp_path / "cube", name="acme/pulled", version="1.0.0")
+        dumper.add_records(["Ada is on call."])
+        machine.ok("push", dumper.folder)
+        reader = Machine(tmp_path / "reader", registry.url)
+        reader.ok("mount", "acme/pulled", "--ask", "who is on call")
+        for name in ("acme/pulled", f"{registry.host}/acme/pulled:1.0.0"):
+            value = reader.json("usage", name)
+            assert value["cube"] == f"{registry.host}/acme/pulled"
+            assert (value["mounts"], value["answers"]) == (1, 1)
