@@ -9,11 +9,12 @@ counters (through `.data`) *and* misses those values goes unseen: `live_identity
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any, Final
 
 from memcube_protocol.identity import BaseIdentity
 
-from memcube.memories.model_identity import base_state, live_identity
+from memcube.memories.model_identity import live_identity, tuner_classes
 
 _SAMPLES: Final = 16
 """Values of each tensor that are compared, evenly spread over it."""
@@ -25,7 +26,10 @@ _KNOWN: Final[weakref.WeakKeyDictionary[Any, tuple[object, BaseIdentity]]] = (
 def known_identity(model: Any) -> BaseIdentity:
     """The identity of `model` without its adapters; hashed anew only if its weights look different."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    looks = _looks(base)
+    try:
+        looks = _looks(base)
+    except (RuntimeError, TypeError):  # tensors of a kind of their own, which show no memory
+        return live_identity(base)
     known = _KNOWN.get(base)
     if known is not None and known[0] == looks:
         return known[1]
@@ -38,19 +42,35 @@ def _looks(base: Any) -> object:
     """What tells the weights of `base` from others, short of reading all of them."""
     import torch
 
-    tensors = base_state(base)
-    places = [
-        (name, tensor.data_ptr(), tuple(tensor.shape), tensor.dtype, _writes(tensor))
-        for name, tensor in tensors.items()
-    ]
+    places = []
     samples: dict[Any, list[Any]] = {}
-    for tensor in tensors.values():
-        if tensor.numel() and not tensor.is_meta:
-            flat = tensor.detach().reshape(-1)
-            picked = flat[:: max(1, flat.numel() // _SAMPLES)][: _SAMPLES + 1]
-            samples.setdefault(tensor.device, []).append(picked.float())
+    for name, tensor in _weights(base):
+        places.append((name, tensor.data_ptr(), tensor.shape, tensor.dtype, _writes(tensor)))
+        count = tensor.numel()
+        if count and not tensor.is_meta:
+            flat = tensor.detach() if tensor.is_contiguous() else tensor.detach().reshape(-1)
+            picked = flat.as_strided((min(count, _SAMPLES),), (max(1, count // _SAMPLES),))
+            samples.setdefault(tensor.device, []).append(picked.clone().view(torch.uint8))
     values = [torch.cat(picked).cpu().numpy().tobytes() for picked in samples.values()]
     return places, values
+
+
+def _weights(base: Any) -> Iterator[tuple[str, Any]]:
+    """The weights of `base` by name, as if no adapter were on it; what `state_dict` lists."""
+    tuned = tuner_classes()
+    pending = [("", base)]
+    while pending:
+        path, module = pending.pop()
+        if isinstance(module, tuned):
+            held = module._modules
+            pending.append((path, held.get("base_layer", held.get("original_module"))))
+            continue
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and name not in module._non_persistent_buffers_set:
+                yield f"{path}.{name}", tensor
+        pending += [
+            (f"{path}.{n}", child) for n, child in module._modules.items() if child is not None
+        ]
 
 
 def _writes(tensor: Any) -> int:

@@ -177,15 +177,20 @@ def base_state(base: Any) -> dict[str, Any]:
 
 def tuner_layers(model: Any) -> Iterator[tuple[str, Any]]:
     """Path and module of everything that peft has put around modules of `model`."""
-    peft = sys.modules.get("peft")
-    if peft is None:
-        return
+    tuned = tuner_classes()
+    for path, module in model.named_modules() if tuned else ():
+        if isinstance(module, tuned):
+            yield path, module
+
+
+def tuner_classes() -> tuple[type, ...]:
+    """The classes of what peft puts around modules; none while nobody has loaded peft."""
+    if "peft" not in sys.modules:
+        return ()
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    for path, module in model.named_modules():
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            yield path, module
+    return BaseTunerLayer, AuxiliaryTrainingWrapper
 
 
 def _holders(name: str) -> Iterator[str]:
