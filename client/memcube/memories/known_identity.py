@@ -58,7 +58,7 @@ def _looks(base: Any) -> object:
 def _weights(base: Any) -> Iterator[tuple[str, Any]]:
     """The weights of `base` by name, as if no adapter were on it; what `state_dict` lists."""
     tuned = tuner_classes()
-    pending = [("", base)]
+    pending: list[tuple[str, Any]] = [("", base)]
     while pending:
         path, module = pending.pop()
         if isinstance(module, tuned):

@@ -183,7 +183,7 @@ def tuner_layers(model: Any) -> Iterator[tuple[str, Any]]:
             yield path, module
 
 
-def tuner_classes() -> tuple[type, ...]:
+def tuner_classes() -> tuple[Any, ...]:
     """The classes of what peft puts around modules; none while nobody has loaded peft."""
     if "peft" not in sys.modules:
         return ()
