@@ -95,16 +95,16 @@ class Caches:
         if self._model is None:
             self._texts.append((memory.id, text))
             return Step.PREFIX, "as text"
-        bare = manifest.key.special_tokens == BARE
-        if choice.keep:
-            folder = self._kept(chosen, memory, text, bare=bare)
-            cache = self._mount(folder, self._beginning(manifest.key.token_count))
-            return Step.REBUILT, f"{len(cache.token_ids)} tokens read anew, kept on disk"
         from memcube.memories.kv_composition import prefill_kv
         from memcube.memories.kv_prompt import prompt_of
 
+        bare = manifest.key.special_tokens == BARE
         ids = prompt_of(self._tokenizer, text=text, add_special_tokens=not bare).ids
         count = self._beginning(len(ids)) or len(ids)
+        self._require_readable(count)
+        if choice.keep and count == len(ids):
+            cache = self._mount(self._kept(chosen, memory, text, bare=bare))
+            return Step.REBUILT, f"{len(cache.token_ids)} tokens read anew, kept on disk"
         prefix = prefill_kv(self._model, ids[:count])
         self._undo.callback(prefix.unmount)
         self._mounted.append((prefix, text if count == len(ids) else None))
@@ -123,6 +123,20 @@ class Caches:
         texts = [text for _, text in self._mounted if text is not None]
         whole = "".join(texts) if len(texts) == len(self._mounted) else None
         self._mounted = [(composed, whole)]
+
+    def _require_readable(self, tokens: int) -> None:
+        """Refuse a text that leaves no room for a question: a publisher may put any text beside a cache.
+
+        Raises:
+            IncompatibleError: it is as long as the model's texts may be, or longer.
+        """
+        config = self._model.config.get_text_config(decoder=True)
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and tokens >= longest:
+            raise IncompatibleError(
+                f"its text has {tokens} tokens, and this model reads {longest}",
+                hint="mount the beginning of it: --prefix-tokens",
+            )
 
     def _beginning(self, tokens: int) -> int | None:
         """How many of `tokens` tokens are wished, if not all of them."""

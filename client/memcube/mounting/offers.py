@@ -17,6 +17,7 @@ from memcube_protocol.errors import InvalidError, NotFoundError
 
 from memcube.context import CONTEXT_TOKENS, Context
 from memcube.holdings import FOLDERS
+from memcube.memories.plaintext_context import estimate_tokens
 from memcube.mounting import measuring
 from memcube.mounting.chosen import Chosen
 from memcube.mounting.planning import Circumstances, Misfit, Offer, Plan, plan
@@ -162,6 +163,7 @@ class Planning:
         if wanted < tokens:
             size_bytes = round(size_bytes * wanted / tokens)
             absent_bytes = round(absent_bytes * wanted / tokens)
+        text = self._text(chosen, memory) if memory.kind == ACTIVATION else None
         return Offer(
             cube=chosen.name,
             memory=memory.id,
@@ -173,7 +175,8 @@ class Planning:
             tokens=wanted,
             whole_tokens=tokens,
             records=memory.records or 0,
-            has_text=self._has_text(chosen, memory) if memory.kind == ACTIVATION else None,
+            has_text=None if text is None else bool(text),
+            text_tokens=estimate_tokens(text) if text else 0,
         )
 
     def _warm_share(self, chosen: Chosen, memory: Memory, files: Sequence[CubeFile]) -> float:
@@ -186,9 +189,10 @@ class Planning:
         stored = self._context.store.path(largest.digest, largest.size)
         return measuring.warm_share(laid_out if laid_out.is_file() else stored)
 
-    def _has_text(self, chosen: Chosen, memory: Memory) -> bool | None:
+    def _text(self, chosen: Chosen, memory: Memory) -> str | None:
+        """The source text of a KV cache, empty where it carries none; None: its manifest is not here."""
         try:
-            return manifest_of(self._context, chosen, memory).source.text is not None
+            return manifest_of(self._context, chosen, memory).source.text or ""
         except NotFoundError:
             return None
 

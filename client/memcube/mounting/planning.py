@@ -32,6 +32,9 @@ SAVING_S: Final = 0.25
 PREFIX_SHARE: Final = 0.5
 """How much of the budget a text may take that every prompt starts with; the rest is for records."""
 
+_LONGER: Final = 4
+"""No text has so much fewer tokens than the careful estimate."""
+
 ORDER: Final = (PARAMETRIC, ACTIVATION, PLAINTEXT)
 
 
@@ -58,7 +61,8 @@ class Offer:
 
     `size_bytes` are its layers, `absent_bytes` those that the local store lacks and `host` would
     send. `warm_share` of what is here lies in the page cache. `tokens` is how much of a KV cache of
-    `whole_tokens` is wanted, `records` the number of records. `has_text` says whether a KV cache carries its source text: None
+    `whole_tokens` is wanted, `text_tokens` a careful estimate of its source text where
+    that is here, `records` the number of records. `has_text` says whether a KV cache carries its source text: None
     where that is not known before its manifest is here. `forbidden` is why the cube's own rules forbid
     that it is mounted. `answers` is how many were given with it on this machine, `mounts` how often its
     cube was mounted here before.
@@ -73,12 +77,19 @@ class Offer:
     warm_share: float = 0.0
     tokens: int = 0
     whole_tokens: int = 0
+    text_tokens: int = 0
     records: int = 0
     has_text: bool | None = None
     misfit: Misfit | None = None
     forbidden: str | None = None
     answers: int = 0
     mounts: int = 0
+
+    @property
+    def tokens_to_read(self) -> int:
+        """What reading it anew takes: by its config, unless its text is plainly longer than that says."""
+        wanted = self.text_tokens // _LONGER
+        return max(self.tokens, wanted if self.tokens >= self.whole_tokens else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +188,14 @@ class _Planner:
         """A KV cache where no model is at hand: only its text is of use, if it carries one."""
         if not offer.has_text:
             return Planned(offer, Act.LEAVE, f"a KV cache needs a model{_unknown_text(offer)}")
-        if offer.tokens > self.prefix_tokens:
-            why = f"its text of {offer.tokens} tokens is more than a prefix may have"
+        tokens = offer.text_tokens
+        if tokens > self.prefix_tokens:
+            why = f"its text of about {tokens} tokens is more than a prefix may have"
             return Planned(
                 offer, Act.RETRIEVE, f"{why} ({self.prefix_tokens}): passages are looked up"
             )
-        self.prefix_tokens -= offer.tokens
-        why = f"its text of about {offer.tokens} tokens starts every prompt"
+        self.prefix_tokens -= tokens
+        why = f"its text of about {tokens} tokens starts every prompt"
         return Planned(offer, Act.PREFILL, why)
 
     def _cache(self, offer: Offer) -> Planned:
@@ -228,7 +240,7 @@ class _Planner:
         took = (
             "takes a time not measured yet" if seconds is None else f"takes {seconds_text(seconds)}"
         )
-        told = f"reading its {count_text(offer.tokens, 'token')} anew {took}: {why}"
+        told = f"reading its {count_text(offer.tokens_to_read, 'token')} anew {took}: {why}"
         cold = self.at.speeds.cold
         keep = not (seconds and cold) or seconds - cold.seconds(offer.size_bytes) > SAVING_S
         return Planned(offer, Act.PREFILL, told, 0, seconds, keep)
@@ -254,16 +266,15 @@ class _Planner:
 
     def _prefill_s(self, offer: Offer) -> float | None:
         figure = self.at.prefill
-        return figure.seconds(offer.tokens) if figure and offer.tokens else None
+        tokens = offer.tokens_to_read
+        return figure.seconds(tokens) if figure and tokens else None
 
     def _compared(self, offer: Offer, load_s: float | None, prefill_s: float | None) -> str:
         """What the other way would take, and from which bandwidth on loading pays."""
         if prefill_s is None:
             return "how fast this model reads is not measured here yet"
         pays = f"loading pays above {rate_text(offer.size_bytes / prefill_s)}"
-        reading = (
-            f"reading its {count_text(offer.tokens, 'token')} anew takes {seconds_text(prefill_s)}"
-        )
+        reading = f"reading its {count_text(offer.tokens_to_read, 'token')} anew takes {seconds_text(prefill_s)}"
         if offer.has_text is False:
             return f"{reading}, but it carries no text; {pays}"
         often = offer.mounts > 1 and offer.absent_bytes

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from memcube.mounting.hits import Hit, Ranking, fuse
 from memcube_protocol.records import Record
 
-PRIORITIES = st.lists(st.integers(1, 100), min_size=1, max_size=5)
+PRIORITIES = st.lists(st.integers(1, 20), min_size=1, max_size=4)
 
 
 def ranking(cube: str, priority: int, count: int) -> Ranking:
@@ -34,8 +34,8 @@ def test_a_text_that_two_cubes_hold_is_told_once_by_the_more_important_one() -> 
 
 @given(PRIORITIES)
 def test_no_cube_is_drowned_by_another(priorities: list[int]) -> None:
-    cubes = [ranking(f"c{at}", priority, 120) for at, priority in enumerate(priorities)]
-    found = fuse(cubes, 120 * len(cubes))
+    cubes = [ranking(f"c{at}", priority, 24) for at, priority in enumerate(priorities)]
+    found = fuse(cubes, 24 * len(cubes))
     for at, own in enumerate(priorities):
         first = [hit.cube for hit in found].index(f"c{at}")
         others = [priority for other, priority in enumerate(priorities) if other != at]

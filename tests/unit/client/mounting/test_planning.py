@@ -142,12 +142,13 @@ def test_what_does_not_fit_is_left_and_read_anew_only_if_that_is_wished() -> Non
 
 
 def test_without_a_model_texts_start_the_prompt_as_far_as_half_the_budget_goes() -> None:
-    small = replace(CACHE, memory="small", tokens=400)
-    other = replace(CACHE, memory="other", tokens=200)
+    small = replace(CACHE, memory="small", tokens=300, text_tokens=400)
+    other = replace(CACHE, memory="other", tokens=150, text_tokens=200)
     adapter = Offer("a/b", "style", "parametric", size_bytes=MIB)
     blind = replace(CACHE, memory="blind", has_text=False)
     at = Circumstances(speeds(), budget_tokens=1000)
-    chosen = plan([small, other, adapter, blind, CACHE], at).choices
+    long = replace(CACHE, tokens=3, text_tokens=6064)
+    chosen = plan([small, other, adapter, blind, long], at).choices
     assert [(choice.offer.memory, choice.act) for choice in chosen] == [
         ("style", Act.LEAVE),
         ("small", Act.PREFILL),
@@ -156,6 +157,15 @@ def test_without_a_model_texts_start_the_prompt_as_far_as_half_the_budget_goes()
         ("kv", Act.RETRIEVE),
     ]
     assert plan([small, adapter], at).fetch_bytes == 0
+
+
+def test_a_text_that_is_longer_than_its_cache_says_is_not_thought_to_be_read_in_no_time() -> None:
+    far = replace(CACHE, absent_bytes=CACHE.size_bytes, tokens=10, whole_tokens=10)
+    at = circumstances(3e-3, speeds=speeds(network=100 * MIB))
+    assert plan([far], at).choices[0].act is Act.PREFILL
+    (choice,) = plan([replace(far, text_tokens=40_000)], at).choices
+    assert choice.act is Act.LOAD
+    assert "reading its 10000 tokens anew takes 30 s" in choice.why
 
 
 def test_adapters_come_first_and_records_last_each_by_the_priority_of_its_cube() -> None:
