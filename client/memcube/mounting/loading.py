@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import IncompatibleError
+from memcube_protocol.errors import ConflictError, IncompatibleError
 
 from memcube.context import Context
 from memcube.holdings import INDEXES, memory_folder
@@ -152,13 +152,18 @@ class MemLoader:
         if self.adapters is None:
             self.adapters = Adapters()
             self.undo.callback(self.adapters.close)
-        mounted = mount_lora(
-            self._folder(chosen, memory),
-            self.model,
-            base_identity=self.identity,
-            allow_unverified_base=self.wishes.allow_unverified_base,
-            checks=FileChecks(self.context.settings.home / CHECKS_FILE),
-        )
+        try:
+            mounted = mount_lora(
+                self._folder(chosen, memory),
+                self.model,
+                base_identity=self.identity,
+                allow_unverified_base=self.wishes.allow_unverified_base,
+                checks=FileChecks(self.context.settings.home / CHECKS_FILE),
+            )
+        except ConflictError:
+            if not len(self.adapters):
+                raise
+            return Step.SKIPPED, "the same adapter is mounted already, from another cube"
         self.undo.callback(mounted.unmount)
         about = description_of(chosen.verified.cube.config, memory)
         self.adapters.add(memory.id, mounted, about, cube=chosen.name)

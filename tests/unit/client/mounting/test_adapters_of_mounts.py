@@ -9,7 +9,9 @@ import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
 from memcube.memories import parametric_files
+from memcube.mounting import Step
 from memcube.settings import Settings
+from memcube_protocol.errors import ConflictError
 from support.adapters import adapted, footprint, logits
 from support.models import model_of, tokenizer_of
 
@@ -61,6 +63,19 @@ def test_a_second_mount_reads_no_adapter_through(client, model, monkeypatch) -> 
     with client.mount("alice/law", model=model, tokenizer=tokenizer_of()) as memory:
         assert memory.adapters.list()[0].level == "exact"
         assert torch.equal(logits(model), logits(adapted(seed=1)))
+
+
+def test_an_adapter_that_two_cubes_carry_is_mounted_once(client, model, tmp_path) -> None:
+    dumper = MemDumper(tmp_path / "fork", name="carol/law", version="1.0.0")
+    dumper.add_lora(adapted(seed=1), memory_id="forked")
+    client.pack(dumper.folder)
+    names = ["alice/law", "carol/law"]
+    with client.mount(names, model=model, tokenizer=tokenizer_of()) as memory:
+        assert [step.step for step in memory.steps] == [Step.MOUNTED, Step.SKIPPED]
+        assert torch.equal(logits(model), logits(adapted(seed=1)))
+        with pytest.raises(ConflictError):
+            client.mount("carol/law", model=model, tokenizer=tokenizer_of())
+    assert torch.equal(logits(model), logits(model_of()))
 
 
 def test_without_a_model_there_are_no_adapters_to_speak_of(client, tmp_path) -> None:
