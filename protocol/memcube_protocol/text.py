@@ -5,7 +5,8 @@
 Text is put into NFKC, case-folded and put into NFKC again. Letters, digits and their marks form
 words. In scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese, Tibetan), and in
 Hangul, where particles cling to words, a run gives its single characters and its pairs instead; a
-character takes the marks above and below it along. Queries for such runs ask for the pairs only.
+character takes the marks above and below it along. Queries for such runs ask for the pairs only. English
+plurals lose their ending.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import Final
 
 TERM_CHARS: Final = 64
 """Longer words are cut: nobody searches for them, and hostile text cannot fill the index."""
-PAIR_WEIGHT: Final = 0.7
+PAIR_WEIGHT: Final = 0.5
 """What a pair counts in a query: neighbouring pairs share a character, words share nothing."""
 
+_PLURAL_CHARS: Final = 4
+"""Shorter words are left as they are: `is`, `as`, `dns`."""
 _ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
 _RUN: Final = re.compile("w[wm]*|c[cm]*")
 """A run in a text of classes (`_class_of`)."""
@@ -52,17 +55,26 @@ def normalise(text: str) -> str:
 
 def terms(text: str) -> list[str]:
     """Terms that an index keeps of `text`, in order, repeated as often as they occur."""
+    return measured_terms(text)[0]
+
+
+def measured_terms(text: str) -> tuple[list[str], int]:
+    """The `terms` of `text`, and its length: how many words and pairs it has, and characters alone."""
     if text.isascii():
-        return [word[:TERM_CHARS] for word in _ASCII_WORD.findall(text.lower())]
+        words = [_term(word) for word in _ASCII_WORD.findall(text.lower())]
+        return words, len(words)
     found: list[str] = []
+    length = 0
     for run, is_word in _runs(normalise(text)):
         if is_word:
-            found.append(run[:TERM_CHARS])
+            found.append(_term(run))
+            length += 1
         else:
             clusters = _clusters(run)
             found += clusters
             found += _pairs(clusters)
-    return found
+            length += max(len(clusters) - 1, 1)
+    return found, length
 
 
 def query_weights(text: str) -> dict[str, float]:
@@ -73,7 +85,7 @@ def query_weights(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for run, is_word in _runs(normalise(text)):
         if is_word:
-            found[run[:TERM_CHARS]] = 1.0
+            found[_term(run)] = 1.0
         else:
             clusters = _clusters(run)
             pairs = _pairs(clusters)
@@ -90,6 +102,18 @@ def query_terms(text: str) -> list[str]:
 def term_id(term: str) -> int:
     """Dimension of `term` in a sparse vector: the first 4 bytes of SHA-256, big-endian."""
     return int.from_bytes(hashlib.sha256(term.encode("utf-8", "replace")).digest()[:4], "big")
+
+
+@lru_cache(maxsize=1 << 16)
+def _term(word: str) -> str:
+    """The term of `word`: cut, and without the ending of an English plural (after Harman's S-stemmer)."""
+    if len(word) < _PLURAL_CHARS or not (word.isascii() and word.isalpha()):
+        return word[:TERM_CHARS]
+    if word.endswith("ies") and word[-4] not in "ae":
+        word = word[:-3] + "y"
+    elif word.endswith("s") and word[-2] not in "us":
+        word = word[:-1]
+    return word[:TERM_CHARS]
 
 
 def _runs(text: str) -> Iterator[tuple[str, bool]]:

@@ -142,7 +142,7 @@ def cuts(vector: Vector) -> None:
 
 
 def terms(vector: Vector) -> None:
-    assert text.terms(vector["input"]) == vector["terms"]
+    assert text.measured_terms(vector["input"]) == (vector["terms"], vector["length"])
     assert text.query_terms(vector["input"]) == vector["query"]
     assert list(text.query_weights(vector["input"]).values()) == vector["weights"]
     assert [text.term_id(term) for term in vector["terms"]] == vector["dimensions"]

@@ -51,13 +51,13 @@ class _Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a first reading finds: records to index, and their average number of terms.
+    """What a first reading finds: records to index, and their average length in terms.
 
     Of more than 20 000 records the average is that of one in sixteen, chosen by their ids.
     """
 
     records: int
-    average_terms: float
+    average_length: float
 
     @classmethod
     def of(cls, records: Records) -> Survey:
@@ -67,7 +67,7 @@ class Survey:
             count += 1
             is_sampled = crc32(record.id.encode()) % _ONE_OF == 0
             if count <= _COUNTED or is_sampled:
-                length = len(text.terms(indexed_text(record)))
+                _, length = text.measured_terms(indexed_text(record))
                 every.add(length)
                 if is_sampled:
                     some.add(length)
@@ -109,8 +109,9 @@ class Entries:
             yield Entry(number, terms, vector, fields_of(record))
 
     def _weights(self, its_text: str) -> SparseVector:
-        counts = Counter(map(text.term_id, text.terms(its_text)))
-        damping = _K1 * (1 - _B + _B * counts.total() / self.survey.average_terms)
+        terms, length = text.measured_terms(its_text)
+        counts = Counter(map(text.term_id, terms))
+        damping = _K1 * (1 - _B + _B * length / self.survey.average_length)
         values = [count * (_K1 + 1) / (count + damping) for count in counts.values()]
         return SparseVector(list(counts), values)
 

@@ -25,7 +25,7 @@ from memcube_protocol.errors import StorageError
 
 from memcube.store import files
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 SHARD: Final = "shard"
 _NOTE: Final = "index.json"
 _NOTE_BYTES: Final = 64 * 1024

@@ -33,9 +33,10 @@ class TermIndex:
     def add(self, name: str, content: str) -> None:
         """Let `content` be found as `name`, in the place of what was."""
         self.remove(name)
-        counts = Counter(text.terms(content))
+        terms, length = text.measured_terms(content)
+        counts = Counter(terms)
         self._terms[name] = tuple(counts)
-        self._lengths[name] = counts.total()
+        self._lengths[name] = length
         self._total += self._lengths[name]
         for term, count in counts.items():
             self._holders[term][name] = count

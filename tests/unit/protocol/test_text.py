@@ -5,7 +5,14 @@ import hashlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memcube_protocol.text import TERM_CHARS, normalise, query_terms, term_id, terms
+from memcube_protocol.text import (
+    TERM_CHARS,
+    measured_terms,
+    normalise,
+    query_terms,
+    term_id,
+    terms,
+)
 
 SCRIPTS = st.text(alphabet="aZ9 _-éßİ温度传感器カナひ한국ไทย้ำहिन्दीﬁⅧ①\u200d\u202e😀", max_size=40)
 
@@ -38,7 +45,7 @@ def test_the_short_cut_for_ascii_changes_nothing(text: str) -> None:
         ("ｶﾀ", ["カ", "タ", "カタ"]),
         ("हिन्दी में", ["हिन्दी", "में"]),
         ("cafe\u0301", ["café"]),
-        ("snake_case-and.dots", ["snake", "case", "and", "dots"]),
+        ("snake_case-and.dots", ["snake", "case", "and", "dot"]),
         ("", []),
         ("… !? 😀", []),
         ("x" * 200, ["x" * TERM_CHARS]),
@@ -69,3 +76,28 @@ def test_a_word_inside_a_chinese_sentence_is_found() -> None:
 def test_dimensions_are_the_head_of_sha_256(term: str) -> None:
     expected = hashlib.sha256(term.encode("utf-8", "replace")).digest()[:4]
     assert term_id(term).to_bytes(4, "big") == expected
+
+
+@pytest.mark.parametrize(
+    ("plural", "singular"),
+    [
+        ("files", "file"),
+        ("batteries", "battery"),
+        ("shoes", "shoe"),
+        ("Windows", "window"),
+        ("class", "class"),
+        ("status", "status"),
+        ("dns", "dns"),
+        ("cafés", "cafés"),
+        ("x86s", "x86s"),
+    ],
+)
+def test_english_plurals_are_found_by_their_singular(plural: str, singular: str) -> None:
+    assert terms(plural) == [singular]
+    assert query_terms(plural) == [singular]
+
+
+def test_the_length_of_a_text_counts_characters_in_pairs_once() -> None:
+    assert measured_terms("温度传感器 CPU fans")[1] == 4 + 2
+    assert measured_terms("度 CPU")[1] == 2
+    assert measured_terms("check the fans, fans")[1] == 4

@@ -202,7 +202,7 @@ def test_of_many_records_the_average_length_is_that_of_some() -> None:
     assert few == Survey(100, 3.0)
     many = Survey.of(lambda: (note(n, "tea " * (1 + n % 9)) for n in range(20_100)))
     assert many.records == 20_100
-    assert many.average_terms == pytest.approx(5, abs=0.5)
+    assert many.average_length == pytest.approx(5, abs=0.5)
 
 
 def test_what_both_rankings_hold_comes_before_what_one_holds() -> None:
