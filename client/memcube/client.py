@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
     from memcube import accounts, copying, holdings
-    from memcube.building.builder import Built, Order
-    from memcube.building.planning import Wanted
+    from memcube.building.builder import Built
+    from memcube.building.planning import Order, Wanted
     from memcube.mirroring import Mirror, Report
     from memcube.mounting import Asked, MountedMemory, Names, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
@@ -366,7 +366,8 @@ class Client:
         trust: Trust = NORMAL_TRUST,
     ) -> Built:
         """Make a memory of a cube for `model` from another one; see `building.builder.build`."""
-        from memcube.building.builder import Order, build
+        from memcube.building.builder import build
+        from memcube.building.planning import Order
 
         verified = consume.open_layerless(self.context, _reference(reference), trust=trust)
         return build(self.context, verified, plan, model, tokenizer, order or Order())

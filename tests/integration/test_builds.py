@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import Person, fresh
 from memcube.attesting import attach
-from memcube.building.builder import Built, Order
+from memcube.building.builder import Built
 from memcube.building.finding import offers, trusted_builds
 from memcube.building.holding import forget_build, keep
-from memcube.building.planning import Wanted
+from memcube.building.planning import Order, Wanted
 from memcube.building.publishing import push_builds
 from memcube.building.statements import provenance_of
 from memcube.client import Client

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memcube.building.builder import Built, Order
-from memcube.building.planning import Wanted
+from memcube.building.builder import Built
+from memcube.building.planning import Order, Wanted
 from memcube.building.questions import read_questions
 from memcube.building.unrelated import read_passages
 from memcube.client import Client

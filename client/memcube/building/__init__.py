@@ -13,6 +13,7 @@
     distillation, extraction     the work
     evaluation   recall and damage
     planning     from what somebody wants to a recipe
+    workbench    one build under way
     builder      from a recipe to a build in the local store
     holding      builds in the local store
     publishing, finding          builds at a registry: signed, judged, fetched

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, CubeConfig, Memory
@@ -52,8 +53,7 @@ class Wanted:
     """What somebody asks for; what is None is chosen.
 
     `source` is the memory to make it from, `memory` the new one's id; `training` and `confidence` as
-    in a recipe. `passages` are the unrelated text; `ask` is how many questions the model asks itself
-    where there are none.
+    in a recipe. `passages` are the unrelated text.
     """
 
     kind: str
@@ -69,7 +69,20 @@ class Wanted:
     as_of: datetime | None = None
     training: Training | None = None
     confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How to build. `passages` is the file of unrelated text that the recipe names, None: memcube's own.
+
+    `accept` keeps a build that recalls nothing or does damage; `ask` is how many questions the model
+    asks itself where the recipe has none; `watch` hears how it goes.
+    """
+
+    passages: Path | None = None
+    accept: bool = False
     ask: int = ASKED
+    watch: Watch = unwatched
 
 
 def plan_of(
@@ -102,7 +115,7 @@ def plan_of(
         as_of=(wanted.as_of or now).replace(microsecond=0),
         base=None if model is None else live_identity(model),
         seed=wanted.seed,
-        threads=wanted.threads or _threads(),
+        threads=wanted.threads or (1 if model is None else _threads()),
         budget_tokens=_budget(wanted.budget_tokens, model),
         render=wanted.render,
         prompt=prompt,

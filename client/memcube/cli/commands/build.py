@@ -98,7 +98,7 @@ def build(reference: str, **options: Any) -> Answer:
 def _built(
     client: Client, reference: str, options: dict[str, Any], trust: Trust, watch: Any
 ) -> Built:
-    from memcube.building.builder import Order
+    from memcube.building.planning import Order
 
     model, tokenizer = _load(options["model"])
     order = Order(options["unrelated"], options["accept"], options["ask"], watch)

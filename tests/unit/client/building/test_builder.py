@@ -11,11 +11,11 @@ from unittest import mock
 
 import pytest
 from memcube.building.asking import Asker
-from memcube.building.builder import Order
 from memcube.building.distillation import lessons_of
 from memcube.building.extraction import confidence
 from memcube.building.holding import held_builds
 from memcube.building.material import Material
+from memcube.building.planning import Order
 from memcube.demo import model as demo
 from memcube.dumper import MemDumper
 from memcube.memories.model_identity import live_identity

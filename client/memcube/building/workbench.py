@@ -1,0 +1,274 @@
+"""One build under way: the memory's files are written into a folder, and what they do is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from memcube_protocol.config import PARAMETRIC, PLAINTEXT
+from memcube_protocol.errors import IncompatibleError, NotFoundError
+from memcube_protocol.identity import BaseIdentity
+from memcube_protocol.recipe import ASK, DISTIL, ENCODE, SOURCE_TEXT, Evaluation, Question, Recipe
+from memcube_protocol.records import Record, write_record
+from memcube_protocol.selection import bases_of
+
+from memcube.building import distillation, evaluation, extraction, questions, unrelated
+from memcube.building.asking import NOTHING, Asker, Prefix
+from memcube.building.material import Material, closest, gather, rendered
+from memcube.building.planning import Order
+from memcube.consume import Verified
+from memcube.context import Context
+from memcube.holdings import memory_folder
+from memcube.memories.activation import FOLDER as ACTIVATION_FOLDER
+from memcube.memories.activation import MountedKv, mount_kv
+from memcube.memories.activation_dump import dump_kv
+from memcube.memories.parametric import mount_lora
+from memcube.memories.plaintext import records_of
+
+_RECORDS: Final = "plaintext/records.jsonl"
+
+
+@dataclass(slots=True)
+class Workbench:
+    """One build under way; `undo` takes off the model what was mounted on it."""
+
+    context: Context
+    verified: Verified
+    recipe: Recipe
+    model: Any
+    tokenizer: Any
+    order: Order
+    folder: Path
+    base: BaseIdentity | None
+    undo: ExitStack = field(default_factory=ExitStack)
+    evaluation: Evaluation | None = None
+    notes: list[str] = field(default_factory=list[str])
+
+    def make(self) -> None:
+        """Write the memory's files into the folder, and judge them."""
+        steps: dict[str, Callable[[], None]] = {
+            ENCODE: self._encode,
+            DISTIL: self._distil,
+            SOURCE_TEXT: self._take_text,
+            ASK: self._ask,
+        }
+        steps[self.recipe.method]()
+
+    @property
+    def _asker(self) -> Asker:
+        return Asker(self.model, self.tokenizer, self.recipe.prompt)
+
+    def _encode(self) -> None:
+        """Records into a KV cache, under the cube's own adapters where they fit."""
+        material = self._material()
+        adapters = self._mount_adapters()
+        self._find_questions(material.records)
+        told = evaluation.answered(self.recipe.questions)
+        without = self._recalled("asking without the memory", told, NOTHING)
+        self._watch("reading the records")(0, 1)
+        dump_kv(
+            self.model,
+            self.tokenizer,
+            text=material.text,
+            folder=self.folder,
+            memory_id=self.recipe.memory,
+            base_identity=self.base,
+            cube_adapters=adapters,
+        )
+        mounted = mount_kv(
+            self.folder / ACTIVATION_FOLDER / self.recipe.memory,
+            self.model,
+            self.tokenizer,
+            base_identity=self.base,
+        )
+        with mounted:
+            self._judge_cache(told, without, _behind(mounted))
+
+    def _distil(self) -> None:
+        """Records into a LoRA of the model alone."""
+        material = self._material()
+        self._find_questions(material.records)
+        told = evaluation.answered(self.recipe.questions)
+        asker, (shown, judging) = self._asker, self._passages()
+        without = self._recalled("asking without the memory", told, NOTHING)
+        source = self._with_text(
+            "asking with the text", told, lambda one: material.text_of(one.record)
+        )
+        before = evaluation.perplexity(self.model, judging, NOTHING)
+        lessons = distillation.lessons_of(asker, material, self.recipe.questions)
+        folder = distillation.distil(
+            asker,
+            lessons,
+            shown,
+            self.recipe,
+            self.folder,
+            base_identity=self._known_base(),
+            watch=self._watch("teaching"),
+        )
+        with mount_lora(folder, self.model, base_identity=self.base):
+            right = self._recalled("asking with the memory", told, NOTHING)
+            after = evaluation.perplexity(self.model, judging, NOTHING)
+        self._note_evaluation(told, without, right, source, (before, after))
+
+    def _take_text(self) -> None:
+        """A KV cache into the records of its text."""
+        folder = memory_folder(self.context, self.verified, self.recipe.source)
+        records = extraction.source_records(folder, self.recipe, self.tokenizer)
+        self._write_records(records)
+        if self.model is None:
+            self.notes.append("not judged, since no model was given: the text is the cache's own")
+            return
+        self._find_questions(records)
+        told = evaluation.answered(self.recipe.questions)
+        self._judge_records(records, told)
+
+    def _ask(self) -> None:
+        """An adapter into records of what it answers."""
+        asker, recipe = self._asker, self.recipe
+        folder = memory_folder(self.context, self.verified, recipe.source)
+        with mount_lora(folder, self.model, base_identity=self.base):
+            if not recipe.questions:
+                watch = self._watch("letting it ask")
+                self._take_questions(questions.free_questions(asker, self.order.ask, watch))
+        plain = extraction.plain_answers(asker, self.recipe.questions)
+        with mount_lora(folder, self.model, base_identity=self.base):
+            watch = self._watch("asking the adapter")
+            records = extraction.asked_records(asker, plain, self.recipe, watch)
+            told = evaluation.answered(self.recipe.questions)
+            source = self._recalled("judging the adapter", told, NOTHING)
+        self._write_records(records)
+        self._judge_records(records, told, source)
+
+    def _material(self) -> Material:
+        """What the recipe takes out of the cube's records.
+
+        Raises:
+            NotFoundError: no record, or none that was pulled.
+        """
+        recipe = self.recipe
+        memory = self.verified.cube.config.memory(recipe.source)
+        if memory is None or memory.kind != PLAINTEXT:
+            raise NotFoundError(
+                f"the cube has no records {recipe.source!r}", hint="it may be another version"
+            )
+        count = partial(self._count_tokens)
+        records = records_of(self.verified.cube.manifest, self.context.store)
+        material = gather(
+            records,
+            at=recipe.as_of,
+            budget_tokens=recipe.budget_tokens,
+            rendering=recipe.render,
+            count_tokens=count,
+        )
+        if not material.is_whole:
+            self.notes.append(
+                f"the first {len(material.records)} of {memory.records} records fit into "
+                f"{recipe.budget_tokens} tokens; the others are left to the cube's own search"
+            )
+        return material
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _mount_adapters(self) -> list[str]:
+        """Mount the cube's own adapters that fit this model; their ids."""
+        mounted = []
+        for memory in self.verified.cube.config.memories:
+            if memory.kind != PARAMETRIC or str(self.base) not in bases_of(memory):
+                continue
+            try:
+                folder = memory_folder(self.context, self.verified, memory.id)
+                adapter = mount_lora(folder, self.model, base_identity=self.base)
+            except IncompatibleError as error:
+                self.notes.append(f"made without the adapter {memory.id}: {error}")
+                continue
+            self.undo.callback(adapter.unmount)
+            mounted.append(memory.id)
+        return mounted
+
+    def _find_questions(self, records: Sequence[Record]) -> None:
+        """Let the model ask questions about `records` where the recipe has none."""
+        if self.recipe.questions:
+            return
+        found = questions.ask_itself(
+            self._asker,
+            records,
+            self.recipe.render,
+            self.order.ask,
+            self._watch("letting the model ask"),
+        )
+        self._take_questions(found)
+
+    def _take_questions(self, found: tuple[Question, ...]) -> None:
+        self.notes.append(f"the model asked itself {len(found)} questions that it could answer")
+        self.recipe = replace(self.recipe, questions=found)
+
+    def _with_text(
+        self, what: str, told: Sequence[Question], text_for: Callable[[Question], str]
+    ) -> int:
+        """Of `told`, how many the model answers with a text of its own before each question."""
+        watch, right = self._watch(what), 0
+        for number, one in enumerate(told, 1):
+            before = Prefix(tuple(self._asker.ids_of(text_for(one), begins=True)))
+            right += evaluation.recall(self._asker, [one], before)
+            watch(number, len(told))
+        return right
+
+    def _judge_cache(self, told: Sequence[Question], without: int, behind: Prefix) -> None:
+        """Measure a KV cache, which stands before every question and every other text."""
+        _, judging = self._passages()
+        right = self._recalled("asking with the memory", told, behind)
+        before, after = (
+            evaluation.perplexity(self.model, judging, place) for place in (NOTHING, behind)
+        )
+        self._note_evaluation(told, without, right, None, (before, after))
+
+    def _judge_records(
+        self, records: Sequence[Record], told: Sequence[Question], source: int | None = None
+    ) -> None:
+        """Measure records, of which those that a search finds stand before a question: they damage nothing."""
+
+        def found(one: Question) -> str:
+            return rendered(closest(records, one.question), self.recipe.render)
+
+        without = self._recalled("asking without the memory", told, NOTHING)
+        right = self._with_text("asking with the memory", told, found)
+        self._note_evaluation(told, without, right, source, None)
+
+    def _note_evaluation(
+        self,
+        told: Sequence[Question],
+        without: int,
+        right: int,
+        source: int | None,
+        perplexity: tuple[float, float] | None,
+    ) -> None:
+        held_out = sum(one.held_out for one in told)
+        self.evaluation = Evaluation(len(told), without, right, source, held_out, perplexity)
+
+    def _recalled(self, what: str, told: Sequence[Question], before: Prefix) -> int:
+        return evaluation.recall(self._asker, told, before, self._watch(what))
+
+    def _passages(self) -> tuple[list[list[int]], list[list[int]]]:
+        passages = unrelated.passages_for(self.recipe, self.order.passages)
+        return unrelated.halves(self.tokenizer, passages)
+
+    def _write_records(self, records: Iterable[Record]) -> None:
+        path = self.folder / _RECORDS
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"".join(write_record(record) + b"\n" for record in records))
+
+    def _watch(self, what: str) -> Callable[[int, int], None]:
+        return partial(self.order.watch, what)
+
+    def _known_base(self) -> BaseIdentity:
+        assert self.base
+        return self.base
+
+
+def _behind(mounted: MountedKv) -> Prefix:
+    return Prefix(mounted.token_ids, mounted.new_cache)
