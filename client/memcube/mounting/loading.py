@@ -12,6 +12,7 @@ from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, IncompatibleError
 
+from memcube.cli.words import bytes_text, count_text
 from memcube.context import Context
 from memcube.holdings import INDEXES, memory_folder
 from memcube.mounting.caches import Caches
@@ -141,7 +142,8 @@ class MemLoader:
             self._note(chosen, memory, Step.REFUSED, str(error))
             self._refuse(memory, error)
         else:
-            self._note(chosen, memory, step, f"{why}; {choice.why}" if choice.why else why)
+            more = choice.why if memory.kind != PLAINTEXT else _fetched(choice)
+            self._note(chosen, memory, step, f"{why}; {more}" if more else why)
 
     def _load_adapter(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         from memcube.memories.parametric import mount_lora
@@ -220,7 +222,8 @@ class MemLoader:
             self.undo.callback(index.close)
             sources[key] = CubeRecords(chosen.name, index)
         held = sources[key]
-        return f"{len(held)} records, searched with {held.searched_with}"
+        noun = "passage" if below else "record"
+        return f"{count_text(len(held), noun)}, searched with {held.searched_with}"
 
     def _require_a_fit(self, kind: str) -> None:
         refusals = self._refusals.get(kind)
@@ -238,6 +241,10 @@ class MemLoader:
 
     def _note(self, chosen: Chosen, memory: Memory, step: Step, why: str) -> None:
         self.steps.append(MountStep(memory.id, memory.kind, step, why, chosen.name))
+
+
+def _fetched(choice: Planned) -> str:
+    return f"{bytes_text(choice.fetch_bytes)} fetched" if choice.fetch_bytes else ""
 
 
 _Doing = Callable[[MemLoader, Planned, Chosen, Memory], tuple[Step, str]]

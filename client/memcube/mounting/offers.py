@@ -20,7 +20,7 @@ from memcube.holdings import FOLDERS
 from memcube.memories.plaintext_context import estimate_tokens
 from memcube.mounting import measuring
 from memcube.mounting.chosen import Chosen
-from memcube.mounting.planning import Circumstances, Misfit, Offer, Plan, plan
+from memcube.mounting.planning import LITTLE_BYTES, Circumstances, Misfit, Offer, Plan, plan
 from memcube.profiles import Profile
 from memcube.rules import mount_rulings
 from memcube.speeds import Speeds
@@ -76,8 +76,6 @@ def _is_url(value: object) -> TypeGuard[str]:
 
 
 NO_WISHES: Final = Wishes()
-_WORTH_MEASURING_BYTES: Final = 1 << 20
-"""Less than this takes no time that is worth telling."""
 
 
 class Planning:
@@ -221,7 +219,7 @@ class Planning:
         """What is known of this machine; a figure that a choice needs is measured first."""
         store, now = self._context.speeds, self._context.now()
         speeds = before = store.load()
-        if any(offer.size_bytes > _WORTH_MEASURING_BYTES for offer in offers):
+        if any(offer.size_bytes > LITTLE_BYTES for offer in offers):
             speeds = measuring.with_disk(speeds, self._context.settings.home, now)
         if looks and any(offer.kind == ACTIVATION and offer.misfit is None for offer in offers):
             speeds = measuring.with_model(speeds, self._model, now)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT
 
@@ -31,6 +31,9 @@ SAVING_S: Final = 0.25
 
 PREFIX_SHARE: Final = 0.5
 """How much of the budget a text may take that every prompt starts with; the rest is for records."""
+
+LITTLE_BYTES: Final = 1 << 20
+"""So much is read from a disk in no time that is worth measuring."""
 
 _LONGER: Final = 4
 """No text has so much fewer tokens than the careful estimate."""
@@ -254,14 +257,14 @@ class _Planner:
         here, speeds = offer.size_bytes - offer.absent_bytes, self.at.speeds
         warm = round(here * offer.warm_share)
         parts = (
-            (offer.absent_bytes, f"from {offer.host}", speeds.networks.get(offer.host)),
-            (here - warm, "from disk", speeds.cold),
+            _Portion(offer.absent_bytes, f"from {offer.host}", speeds.networks.get(offer.host)),
+            _Portion(here - warm, "from disk", speeds.cold, is_local=True),
             # What has just come is in the page cache.
-            (warm + offer.absent_bytes, "from the page cache", speeds.warm),
+            _Portion(warm + offer.absent_bytes, "from the page cache", speeds.warm, is_local=True),
         )
-        needed = [part for part in parts if part[0]]
-        known = [rate.seconds(size) for size, _, rate in needed if rate]
-        told = ", ".join(_timed(*part) for part in needed) or "0 B"
+        needed = [part for part in parts if part.size_bytes]
+        known = [seconds for part in needed if (seconds := part.seconds) is not None]
+        told = ", ".join(map(str, needed)) or "0 B"
         return (sum(known) if len(known) == len(needed) else None), told
 
     def _prefill_s(self, offer: Offer) -> float | None:
@@ -283,11 +286,31 @@ class _Planner:
         return f"{reading}; {pays}{', and little is lost' if close else ''}{shared}{_unknown_text(offer)}"
 
 
-def _timed(size_bytes: int, where: str, rate: Rate | None) -> str:
-    if rate is None:
-        return f"{bytes_text(size_bytes)} {where}, whose speed is not measured yet"
-    took = seconds_text(rate.seconds(size_bytes))
-    return f"{bytes_text(size_bytes)} {where} at {rate_text(rate.bytes_per_s)} in {took}"
+class _Portion(NamedTuple):
+    """Bytes that are read from one place, and how fast that is."""
+
+    size_bytes: int
+    where: str
+    rate: Rate | None
+    is_local: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it takes; None where that is not known. A little from this machine takes no time."""
+        if self.rate is not None:
+            return self.rate.seconds(self.size_bytes)
+        return 0.0 if self._is_little else None
+
+    @property
+    def _is_little(self) -> bool:
+        return self.is_local and self.size_bytes <= LITTLE_BYTES
+
+    def __str__(self) -> str:
+        told = f"{bytes_text(self.size_bytes)} {self.where}"
+        if self.rate is None:
+            return told if self._is_little else f"{told}, whose speed is not measured yet"
+        took = seconds_text(self.rate.seconds(self.size_bytes))
+        return f"{told} at {rate_text(self.rate.bytes_per_s)} in {took}"
 
 
 def _refused(offer: Offer) -> Planned:

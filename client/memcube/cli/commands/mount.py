@@ -160,7 +160,8 @@ def _load(folder: str) -> tuple[Any, Any]:
 def _answer(memory: MountedMemory, question: str, max_new_tokens: int) -> str:
     if memory.has_model:
         return memory.generate(question, max_new_tokens=max_new_tokens)
-    return memory.context(question) or "(no record answers this)"
+    text = "\n\n".join(filter(None, (memory.prefix_text, memory.context(question))))
+    return text or "(no record answers this)"
 
 
 def _planned(plan: Plan) -> Answer:

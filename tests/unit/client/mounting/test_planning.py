@@ -95,6 +95,15 @@ def test_what_was_not_measured_is_said_and_loading_is_preferred() -> None:
     assert plan([far], circumstances(3e-5)).seconds is None
 
 
+def test_a_little_from_this_machine_takes_no_time_that_has_to_be_measured() -> None:
+    notes = Offer("a/b", "plaintext", "plaintext", size_bytes=MIB, records=7)
+    planned = plan([notes], Circumstances())
+    assert planned.seconds == 0.0
+    assert planned.choices[0].why == "7 records, 1.0 MiB from disk"
+    assert plan([replace(notes, size_bytes=MIB + 1)], Circumstances()).seconds is None
+    assert plan([replace(notes, absent_bytes=1)], Circumstances()).seconds is None
+
+
 @given(
     st.integers(1, 10_000),
     st.integers(1, 1 << 40),
