@@ -67,6 +67,11 @@ def test_the_commands_of_the_guide_do_what_it_says(ada: Person, machine: Machine
     assert again["digest"] == done.stdout.partition("Digest: ")[2].split()[0]
     assert again["made"]["recipe"] == recipe.to_json()
     assert again["memory"]["id"] == "notes-kv"
+    asked = ("--for", "model", "--accept", "--again", again["digest"])
+    assert "to the bit" in machine.ok("build", f"{ada.name}/notes", *asked)
+    assert "made here" in machine.ok("builds", f"{ada.name}/notes")
+    missing = ("--for", "model", "--again", "sha256:" + "0" * 64)
+    assert "memcube builds" in machine.fails(4, "build", f"{ada.name}/notes", *missing)
 
 
 def test_what_a_build_lacks_is_told_before_a_model_is_loaded(machine: Machine, ada: Person) -> None:

@@ -16,5 +16,6 @@
     workbench    one build under way
     builder      from a recipe to a build in the local store
     holding      builds in the local store
+    repeating    a build made again, and compared with what was claimed
     publishing, finding          builds at a registry: signed, judged, fetched
 """

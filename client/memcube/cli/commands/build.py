@@ -33,6 +33,7 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
     "memcube build alice/notes --for ./Qwen3-0.6B --kind parametric --questions questions.jsonl",
     "memcube build alice/style --for ./Qwen3-0.6B --kind plaintext --from style",
     "memcube build alice/notes --for ./Qwen3-0.6B --recipe recipe.json",
+    "memcube build alice/notes --for ./Qwen3-0.6B --again sha256:…",
 )
 @click.argument("reference")
 @click.option("--for", "model", type=_FOLDER, metavar="FOLDER", help="The model's checkpoint.")
@@ -63,6 +64,7 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--threads", type=click.IntRange(1), help="Threads to compute with.")
 @click.option("--as-of", type=_MOMENT, metavar="TIME", help="Records valid then. Default: now.")
 @click.option("--recipe", type=_FILE, metavar="FILE", help="Do exactly what this recipe says.")
+@click.option("--again", metavar="DIGEST", help="Make this build of the cube again, and compare.")
 @click.option(
     "--save-recipe",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -86,24 +88,48 @@ def build(reference: str, **options: Any) -> Answer:
             for n in ("trust_mode", "accept_publisher", "accept_origin", "accept_rollback")
         )
     )
-    if not options["recipe"] and not options["kind"]:
-        raise click.UsageError("give either --kind KIND or --recipe FILE")
+    if sum(bool(options[name]) for name in ("kind", "recipe", "again")) != 1:
+        raise click.UsageError("give one of --kind KIND, --recipe FILE and --again DIGEST")
     with open_client(offline=options["offline"]) as client, watching() as watch:
-        built = _built(client, reference, options, trust, watch)
+        built, compared = _built(client, reference, options, trust, watch)
     if options["save_recipe"]:
         options["save_recipe"].write_bytes(built.made.recipe.write() + b"\n")
-    return _told(reference, built)
+    return _told(reference, built, compared)
 
 
 def _built(
     client: Client, reference: str, options: dict[str, Any], trust: Trust, watch: Any
-) -> Built:
-    from memcube.building.planning import Order
+) -> tuple[Built, str | None]:
+    """The build, and where it was made again, how it compares."""
+    from memcube_protocol.digest import Digest
 
-    model, tokenizer = _load(options["model"])
+    from memcube.building.planning import Order
+    from memcube.building.repeating import require_repeated
+
     order = Order(options["unrelated"], options["accept"], options["ask"], watch)
-    plan = _recipe(options["recipe"]) if options["recipe"] else _wanted(options, model)
-    return client.build(reference, plan, model=model, tokenizer=tokenizer, order=order, trust=trust)
+    claimed = _claimed(client, reference, options["again"], trust) if options["again"] else None
+    model, tokenizer = _load(options["model"])
+    if claimed:
+        plan: Recipe | Wanted = claimed.recipe
+    else:
+        plan = _recipe(options["recipe"]) if options["recipe"] else _wanted(options, model)
+    built = client.build(
+        reference, plan, model=model, tokenizer=tokenizer, order=order, trust=trust
+    )
+    if claimed is None:
+        return built, None
+    return built, require_repeated(Digest.parse(options["again"]), claimed, built.build)
+
+
+def _claimed(client: Client, reference: str, digest: str, trust: Trust) -> Made:
+    from memcube_protocol.digest import Digest
+    from memcube_protocol.reference import Reference
+
+    from memcube.building.repeating import find_made
+    from memcube.consume import open_layerless
+
+    verified = open_layerless(client.context, Reference.parse(reference), trust=trust)
+    return find_made(client.context, verified, Digest.parse(digest))
 
 
 def _load(folder: Path | None) -> tuple[Any, Any]:
@@ -168,7 +194,7 @@ def _training(options: dict[str, Any], model: Any) -> Training | None:
     return replace(usual_training(model), **changes)
 
 
-def _told(reference: str, built: Built) -> Answer:
+def _told(reference: str, built: Built, compared: str | None) -> Answer:
     build, made = built.build, built.made
     value = {
         "reference": reference,
@@ -178,11 +204,13 @@ def _told(reference: str, built: Built) -> Answer:
         "made": made.to_json(),
         "size": sum(file.size for file in build.files),
         "notes": list(built.notes),
+        "compared": compared,
     }
     lines = [
         f"Built {build.memory.id} ({build.memory.kind}) of {reference}",
         *(f"  {note}" for note in built.notes),
         *table_of(made),
+        *([f"Compared with what was claimed: {compared}"] if compared else []),
         f"Digest: {build.digest}",
         f"Next: memcube push {reference} --builds",
     ]

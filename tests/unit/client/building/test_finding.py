@@ -21,7 +21,10 @@ from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.recipe import METHODS, Recipe, Training
+from memcube_protocol.records import Record
 from memcube_protocol.reference import Reference
+from memcube_protocol.shards import compress, cut
+from support.lora import config_bytes, lora_file
 
 MINE, OTHER = BaseIdentity(b"m" * 32), BaseIdentity(b"o" * 32)
 _TYPES = {
@@ -105,6 +108,39 @@ def test_builds_for_other_models_and_without_a_model_are_left(place: Place) -> N
 def test_records_out_of_a_memory_are_used_only_where_the_cube_has_none(place: Place) -> None:
     place.add(PLAINTEXT)
     assert place.chosen() == []
+
+
+def test_records_asked_out_of_an_adapter_are_found_where_there_are_no_others(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("qdrant_edge")
+    folder = tmp_path / "style"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_bytes(config_bytes())
+    (folder / "adapter_model.safetensors").write_bytes(lora_file())
+    environ = {"MEMCUBE_HOME": str(tmp_path / "home"), "MEMCUBE_KEYRING": "0"}
+    with Client(Settings.load(environ)) as client:
+        client.pack(folder, name="alice/style", version="1.0.0")
+        cube, store = client.open("alice/style").cube, client.context.store
+        (shard,) = map(compress, cut([Record(id="a", text="The ferry leaves at nine.")]))
+        with store.session():
+            digest, size = store.blobs.add(shard.content)
+            path = f"plaintext/{shard.name}"
+            file = CubeFile(path, media_types.RECORDS, digest, size, PLAINTEXT, shard.annotations)
+            recipe = Recipe(
+                method="ask",
+                parent=cube.digest,
+                source=cube.config.memories[0].id,
+                memory=PLAINTEXT,
+                as_of=datetime(2026, 1, 1, tzinfo=UTC),
+            )
+            memory = Memory(PLAINTEXT, PLAINTEXT, (digest,), records=1)
+            build = Build.write(cube.manifest.descriptor(), memory, [file], Made(recipe))
+            keep(client.context, Reference("", "alice/style"), build, is_own=True)
+        with client.mount("alice/style") as memories:
+            (hit,) = memories.search("When does the ferry leave?")
+            assert hit.record.id == "a"
+            assert "ferry" in memories.context("When does the ferry leave?")
 
 
 def test_a_model_is_not_identified_where_nothing_was_built(place: Place) -> None:
