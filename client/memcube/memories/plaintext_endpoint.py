@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE: Final = "MEMCUBE_EMBEDDER_TOKEN"
 ANSWER_BYTES: Final = 32 * limits.MIB
+TEXT_CHARS: Final = 16_384
+"""What is sent of a longer text: more than models read, and endpoints refuse what is too long."""
 
 
 class EndpointEmbedder:
-    """The model `#name` at the endpoint `url`; every text and every question is sent there.
+    """The model `#name` at the endpoint `url`; the beginning of every text and question is sent there.
 
     Plain http is spoken with this machine and with hosts under `insecure` only. The token in
     MEMCUBE_EMBEDDER_TOKEN goes to that address and to no redirect; credentials of registries never do.
@@ -69,7 +71,8 @@ class EndpointEmbedder:
 
     def _ask(self, texts: list[str]) -> Matrix:
         token = os.environ.get(TOKEN_VARIABLE)
-        body = json.dumps({"model": self._model, "input": texts, "encoding_format": "float"})
+        cut = [text[:TEXT_CHARS] for text in texts]
+        body = json.dumps({"model": self._model, "input": cut, "encoding_format": "float"})
         request = Request(
             "POST",
             self._url,

@@ -14,7 +14,7 @@ import pytest
 from memcube.memories import plaintext_plugins
 from memcube.memories.plaintext import PlaintextIndex
 from memcube.memories.plaintext_embedders import FunctionEmbedder, probe
-from memcube.memories.plaintext_endpoint import EndpointEmbedder
+from memcube.memories.plaintext_endpoint import TEXT_CHARS, EndpointEmbedder
 from memcube.memories.plaintext_plugins import embedder_of
 from memcube.settings import Settings
 from memcube_protocol.digest import Digest
@@ -98,6 +98,12 @@ def test_an_endpoint_embeds_records_and_questions(
     assert max(len(body["input"]) for body in bodies) <= 64
     assert bodies[-1]["input"] == ["tea"]
     assert not embedder.remote
+
+
+def test_a_text_of_a_mebibyte_is_sent_in_part(endpoint: Any, settings: Settings) -> None:
+    EndpointEmbedder(endpoint.url, settings).texts(["tea " * 250_000])
+    ((_, _, body),) = endpoint.asked
+    assert len(body["input"][0]) == TEXT_CHARS
 
 
 @pytest.mark.parametrize(
