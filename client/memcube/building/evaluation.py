@@ -64,6 +64,20 @@ def _rounded(number: float) -> float:
     return float(f"{number:.{_DIGITS}g}")
 
 
+def require_teacher(asked: int, without: int, source: int) -> None:
+    """Refuse to teach by a text that helps the model to no answer: that would take long and teach nothing.
+
+    Raises:
+        UselessBuildError: with the figures.
+    """
+    if asked and source <= without and source < asked:
+        raise UselessBuildError(
+            f"with the text before it the model answers {source} of {asked} right, without it {without}: "
+            "it cannot be taught by what it does not read",
+            hint="take a larger model, ask in a form that it knows (--prompt), or try it with --accept",
+        )
+
+
 def require_useful(found: Evaluation) -> None:
     """Refuse a build that recalls nothing, or that damages what the model does otherwise.
 
@@ -80,7 +94,7 @@ def require_useful(found: Evaluation) -> None:
         raise UselessBuildError(
             f"it recalls nothing: {found.with_memory} of {found.asked} answers are right with it, "
             f"{found.without} without",
-            hint=_hint(found),
+            hint="more --steps or another --rate may help; or keep it with --accept",
         )
     if found.perplexity and not found.perplexity[1] <= DAMAGE * found.perplexity[0]:
         before, after = found.perplexity
@@ -88,15 +102,6 @@ def require_useful(found: Evaluation) -> None:
             f"it damages the model: the perplexity of unrelated text goes from {before:g} to {after:g}",
             hint="fewer --steps, a lower --rate, a text of another --unrelated; or keep it with --accept",
         )
-
-
-def _hint(found: Evaluation) -> str:
-    if found.source is not None and found.source <= found.without:
-        return (
-            f"with the text before it the model answers {found.source} right: it is too small, "
-            "or asked in a form that it does not know (--prompt)"
-        )
-    return "more --steps or another --rate may help; or keep it with --accept"
 
 
 def answered(questions: Sequence[Question]) -> tuple[Question, ...]:

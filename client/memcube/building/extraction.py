@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,27 +80,29 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def asked_records(
     asker: Asker, plain: Sequence[str], recipe: Recipe, watch: Watch
-) -> tuple[Record, ...]:
-    """What the model answers to the recipe's questions with the adapter active, as records.
+) -> tuple[tuple[Question, Record], ...]:
+    """What the model answers to the recipe's questions with the adapter active, each as a record.
 
     `plain` are its answers without the adapter: what the model says anyway is no memory of the
-    adapter's, and is left out, as is what it is less sure of than the recipe wants.
+    adapter's, and is left out, as is what it is less sure of than the recipe wants. The questions that
+    come back have the adapter's answers.
 
     Raises:
         UselessBuildError: no answer is left.
     """
     source = Source(system=_SYSTEM, method=ASK, uri=f"memory:{recipe.source}")
     least = CONFIDENCE if recipe.confidence is None else recipe.confidence
-    kept: dict[str, Record] = {}
+    kept: dict[str, tuple[Question, Record]] = {}
     for number, (one, before) in enumerate(zip(recipe.questions, plain, strict=True), 1):
         answer = asker.answer(one.question)
         if answer and not is_right(before, answer):
             sure = confidence(asker, one, answer)
             if sure >= least:
                 text = f"Question: {one.question}\nAnswer: {answer}"
-                kept[text] = Record(
+                record = Record(
                     id=id_of_text(text), text=text, type="fact", source=source, confidence=sure
                 )
+                kept[text] = (replace(one, answer=answer), record)
         watch(number, len(recipe.questions))
     if not kept:
         raise UselessBuildError(

@@ -79,6 +79,7 @@ class Workbench:
             base_identity=self.base,
             cube_adapters=adapters,
         )
+        self._watch("reading the records")(1, 1)
         mounted = mount_kv(
             self.folder / ACTIVATION_FOLDER / self.recipe.memory,
             self.model,
@@ -98,6 +99,8 @@ class Workbench:
         source = self._with_text(
             "asking with the text", told, lambda one: material.text_of(one.record)
         )
+        if not self.order.accept:
+            evaluation.require_teacher(len(told), without, source)
         before = evaluation.perplexity(self.model, judging, NOTHING)
         lessons = distillation.lessons_of(asker, material, self.recipe.questions)
         folder = distillation.distil(
@@ -137,9 +140,13 @@ class Workbench:
         plain = extraction.plain_answers(asker, self.recipe.questions)
         with mount_lora(folder, self.model, base_identity=self.base):
             watch = self._watch("asking the adapter")
-            records = extraction.asked_records(asker, plain, self.recipe, watch)
+            said = extraction.asked_records(asker, plain, self.recipe, watch)
             told = evaluation.answered(self.recipe.questions)
+            if not told:
+                told = tuple(question for question, _ in said)
+                self.notes.append("judged by the adapter's own answers: no right ones are known")
             source = self._recalled("judging the adapter", told, NOTHING)
+        records = tuple(record for _, record in said)
         self._write_records(records)
         self._judge_records(records, told, source)
 

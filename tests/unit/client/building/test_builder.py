@@ -122,6 +122,9 @@ def test_an_adapter_asks_its_own_questions_where_none_are_given(bench: Bench) ->
     wanted = bench.wanted("plaintext", source="taught", questions=(), confidence=0.3)
     built = bench.make(wanted, "alice/both", accept=True, ask=6)
     assert any("asked itself" in note for note in built.notes)
+    assert any("judged by the adapter's own answers" in note for note in built.notes)
+    assert built.made.evaluation
+    assert built.made.evaluation.asked == built.build.memory.records
     assert built.made.recipe.questions
     assert built.build.memory.records
 
@@ -288,7 +291,7 @@ def test_a_loss_that_is_no_number_ends_the_training(bench: Bench) -> None:
         with torch.no_grad():
             weight.fill_(float("nan"))
         with pytest.raises(UselessBuildError, match="diverged in step 1 of 20"):
-            bench.build("parametric", memory="nan")
+            bench.make(bench.wanted("parametric", memory="nan"), accept=True)
     finally:
         with torch.no_grad():
             weight.copy_(kept)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from memcube.building.asking import is_right
-from memcube.building.evaluation import require_useful
+from memcube.building.evaluation import require_teacher, require_useful
 from memcube.building.material import closest, gather, rendered
 from memcube.building.questions import read_questions
 from memcube.building.repeating import require_repeated
@@ -180,10 +180,13 @@ def test_what_recalls_nothing_or_does_damage_is_refused(found: Evaluation, words
     assert "--accept" in (caught.value.hint or "")
 
 
-def test_a_model_that_the_text_does_not_help_is_called_too_small() -> None:
-    with pytest.raises(UselessBuildError) as caught:
-        require_useful(Evaluation(8, 1, 1, 1))
-    assert "too small" in (caught.value.hint or "")
+def test_a_model_that_the_text_does_not_help_teaches_nothing() -> None:
+    with pytest.raises(UselessBuildError, match="cannot be taught") as caught:
+        require_teacher(8, 1, 1)
+    assert "larger model" in (caught.value.hint or "")
+    require_teacher(8, 1, 2)
+    require_teacher(8, 8, 8)
+    require_teacher(0, 0, 0)
 
 
 @pytest.mark.parametrize(
