@@ -2,7 +2,7 @@
 
 | act | asked in |
 |---|---|
-| mount | `mounting.mount`, of each cube, before a layer of it is fetched |
+| mount | `mounting.mount`, of each cube, before a layer of it is fetched, and at each use |
 | export | `Client.unpack`, `Client.path`; `copying.carry_verified` for a folder |
 | copy | `copying.carry_verified`: `cp`, `mirror` and the Hub go through it |
 | re-push, publish | `pushing`, before anything is sent |
@@ -12,7 +12,7 @@ The rules themselves are pure: `memcube_protocol.rules`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -51,17 +51,26 @@ def require_mount(
     *,
     profile: Profile | None = None,
     leaves_to: tuple[str, ...] = (),
-) -> None:
+) -> Callable[[], None]:
     """That the rules of `verified` let it be mounted here, for what this user or `profile` says.
 
     `leaves_to` names the hosts that get content of it, such as that of a model behind an API; this
     machine is none.
 
+    Returns:
+        What asks the same again: a mount may last longer than its cube is valid.
+
     Raises:
         RuleRefusedError: a rule forbids it.
     """
     asked = _mounting(context, verified, profile, leaves_to)
-    require(_name(verified), verified.cube.config.governance, asked)
+    name, governance = _name(verified), verified.cube.config.governance
+
+    def ask() -> None:
+        require(name, governance, replace(asked, now=context.now()))
+
+    ask()
+    return ask
 
 
 def mount_rulings(

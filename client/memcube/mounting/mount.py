@@ -52,10 +52,12 @@ def mount(
     if overlay is not None:
         loader.undo.callback(overlay.close)
     try:
-        for chosen in loader.cubes:
+        asked = [
             rules.require_mount(
                 context, chosen.verified, profile=wishes.profile, leaves_to=wishes.hosts
             )
+            for chosen in loader.cubes
+        ]
         loader.cubes = _with_builds(loader)
         plan = _planned(loader, Planning(context, model, tokenizer, wishes))
         if overlay is None and all(choice.act is Act.LEAVE for choice in plan.choices):
@@ -68,6 +70,7 @@ def mount(
             wishes.budget_tokens,
             usage=Usage.of(context.settings),
             ceiling=rules.ceiling(context, wishes.profile),
+            rules=asked,
         )
     except BaseException:
         with uninterrupted():

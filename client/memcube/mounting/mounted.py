@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -79,7 +79,8 @@ class MountedMemory:
 
     `budget_tokens` bounds what `context` gives, over all cubes together. `usage` hears which records
     are found and which are put before a model. Records above the sensitivity `ceiling` stay out,
-    whatever filters ask for.
+    whatever filters ask for. `rules` are asked at each use: a cube may expire while it is mounted, and
+    then every act but `close` raises `RuleRefusedError`.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class MountedMemory:
         *,
         usage: Usage | None = None,
         ceiling: str = SENSITIVITIES[-1],
+        rules: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._parts: Parts | None = parts
+        self._rules = tuple(rules)
         self.cubes = parts.cubes
         self.steps: Sequence[MountStep] = parts.steps
         self.budget_tokens = budget_tokens
@@ -321,6 +324,8 @@ class MountedMemory:
     def _open(self) -> Parts:
         if self._parts is None:
             raise ConflictError("this memory was unmounted", hint="mount it again")
+        for ask in self._rules:
+            ask()
         return self._parts
 
     def _sources(self) -> list[tuple[int, Findable]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from memcube import rules
 from memcube.client import Client
 from memcube.consume import Verified
+from memcube.context import Context
 from memcube.profiles import Profile
 from memcube.settings import Settings
 from memcube.trust.verdict import Standing
@@ -117,6 +119,21 @@ def test_an_owner_too_mounts_nothing_that_is_over_or_above_their_own_ceiling(
         rules.require_mount(client.context, verified)
     assert caught.value.hint
     assert "pack it again" in caught.value.hint
+
+
+def test_what_expires_while_it_is_mounted_says_no_more(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("qdrant_edge")
+    client, _ = opened("expires_at = 2100-01-01T00:00:00Z")
+    with client.mount("acme/atlas") as memory:
+        assert memory.search("note")
+        monkeypatch.setattr(Context, "now", lambda _: datetime(2100, 1, 2, tzinfo=UTC))
+        for use in (memory.search, memory.context, memory.read):
+            with pytest.raises(RuleRefusedError, match="it is over"):
+                use("r1")
+        with pytest.raises(RuleRefusedError, match="it is over"):
+            list(memory.records())
 
 
 def test_this_machine_is_no_other_machine(opened: Opened) -> None:
