@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from memcube_protocol.errors import InvalidError
 from memcube_protocol.records import Record
 
 from memcube.memories.plaintext_embedders import LSA, Embedder, checked, is_alike, probe
@@ -77,10 +78,17 @@ class Embedding:
         return sha256(marks.encode()).hexdigest()[:16]
 
     def fitted(self, records: Callable[[], Iterable[Record]], total: int) -> Embedding:
-        """This, with an embedder fitted to `records` where one is asked for."""
+        """This, with an embedder fitted to `records` where one is asked for, and can be."""
         if not self.fits:
             return self
-        return Embedding(self.said, LsaEmbedder.fit(records(), total=total), fits=True)
+        try:
+            return replace(self, embedder=LsaEmbedder.fit(records(), total=total))
+        except InvalidError:
+            return self.without()
+
+    def without(self) -> Embedding:
+        """This where the records teach LSA nothing."""
+        return replace(self, said=f"{ALONE}: the records share too few words to fit LSA to")
 
     def vectors(
         self, texts: Sequence[str], width: int | None = None

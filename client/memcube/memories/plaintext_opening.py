@@ -73,7 +73,7 @@ class Opener:
         if note is None or note.cube != str(self.cube):
             return None
         try:
-            embedding = self._restored(place)
+            embedding = self._restored(place, note)
             lines = Lines(place)
         except (StorageError, InvalidError):
             return None
@@ -89,7 +89,7 @@ class Opener:
             raise
         return Parts(engine, lines, note, embedding, self.engines.said)
 
-    def _restored(self, place: Path) -> Embedding:
+    def _restored(self, place: Path, note: Note) -> Embedding:
         """The embedding with the embedder that was fitted when the index at `place` was built.
 
         Raises:
@@ -98,10 +98,12 @@ class Opener:
         embedding = self.embedding
         if embedding.is_whole:
             return embedding
+        if embedding.fits and not note.width:
+            return embedding.without()
         with CarriedVectors(place / _EMBEDDER) as kept:
-            if embedding.fits:
-                return replace(embedding, embedder=kept.embedder())
-            theirs = kept.probe()
+            fitted, theirs = kept.embedder(), kept.probe()
+        if embedding.fits and fitted is not None:
+            return replace(embedding, embedder=fitted)
         if theirs is None or embedding.probe is None or not is_alike(theirs, embedding.probe):
             raise damaged(f"the index at {place} is of another embedder")
         return embedding

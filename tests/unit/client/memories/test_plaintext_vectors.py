@@ -177,6 +177,15 @@ def test_lsa_can_be_fitted_where_the_index_is_built_and_is_kept_with_it(tmp_path
     assert len(read) == 3
 
 
+def test_records_that_teach_lsa_nothing_are_searched_by_words(tmp_path: Path) -> None:
+    for _ in range(2):
+        with PlaintextIndex.open(tmp_path, CUBE, lambda: [note(1, "tea")], embedder="lsa") as index:
+            assert index.searched_with == (
+                "BM25 alone: the records share too few words to fit LSA to"
+            )
+            assert ids(index, "tea") == ["1"]
+
+
 def test_lsa_of_the_same_records_is_the_same(lsa: LsaEmbedder) -> None:
     again = LsaEmbedder.fit(handbook())
     assert (again.terms == lsa.terms).all()
