@@ -27,8 +27,8 @@ PARTIAL_FILE: Final = "kv.safetensors.partial"
 
 def kv_file(folder: Path) -> Path:
     """Where the tensors of the memory in `folder` lie, whole or in part."""
-    partial = folder / PARTIAL_FILE
-    return partial if partial.is_file() else folder / activation.KV_FILE
+    whole, partial = folder / activation.KV_FILE, folder / PARTIAL_FILE
+    return partial if partial.is_file() and not whole.exists() else whole
 
 
 def open_kv(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
