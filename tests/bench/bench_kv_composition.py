@@ -2,6 +2,8 @@
 
     facts         the demo's model; the eight facts about a user lie in two memories of four, or in four of two
     corrections   a model that learned that the later of two facts counts; the second memory corrects the first
+    references    a model that learned that a fact may name another one, whose value it then has; the second memory
+                  names facts of the first
 
 Every fact is asked for behind:
 
@@ -28,6 +30,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
+import transformers
 from memcube.demo.model import (
     VALUES,
     facts,
@@ -44,7 +47,7 @@ from memcube.memories.kv_mounted import Prefix
 NAMES = list(VALUES)
 PROFILES = range(1000, 1016)
 COLUMNS = ("text", "memories", "way", "mean, nats", "same token", "right answers")
-CORRECTION_STEPS, EASY_STEPS, BATCH, QUESTIONS, IGNORED = 500, 150, 48, 3, -100
+EASY_STEPS, BATCH, QUESTIONS, IGNORED = 150, 48, 3, -100
 Told = tuple[list[str], dict[str, str]]
 """A text for each memory, and the right answer for each attribute."""
 Row = tuple[float, bool, bool]
@@ -101,18 +104,42 @@ def corrections(seed: int) -> Told:
     return corrected(random.Random(f"corrections {seed}"), 6, 4)
 
 
-def train_on_corrections(seed: int) -> Any:
-    """A model of the demo's shape for which the later of two facts counts."""
-    model, words = make_model(seed), make_tokenizer().get_vocab()
-    draw = random.Random(f"training {seed}")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
+def referred(draw: random.Random, count: int, again: int) -> Told:
+    """So many facts about a user, and `again` others that name one of them."""
+    names = draw.sample(NAMES, count + again)
+    own, others = names[:count], names[count:]
+    first = {name: draw.choice(VALUES[name]) for name in own}
+    named = {name: draw.choice(own) for name in others}
+    texts = [facts(first, own), facts(named, others)] if again else [facts(first, own)]
+    return texts, first | {name: first[target] for name, target in named.items()}
+
+
+def references(seed: int) -> Told:
+    """Three facts, and two that the second memory gives by naming one of them."""
+    return referred(random.Random(f"references {seed}"), 3, 2)
+
+
+def train(
+    tell: Callable[[random.Random, int, int], Told],
+    *,
+    layers: int,
+    steps: int,
+    most: int,
+    rate: float,
+) -> Any:
+    """A model that answers questions about up to `most` facts that are told first, and as many behind them."""
+    config, words = make_model(0).config, make_tokenizer().get_vocab()
+    config.num_hidden_layers, config.layer_types = layers, ["full_attention"] * layers
+    torch.manual_seed(0)
+    model, draw = transformers.Qwen3ForCausalLM(config), random.Random("training")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
     model.train()
-    for step in range(CORRECTION_STEPS):
-        count = draw.randint(1 if step < EASY_STEPS else 2, 6)
-        again = 0 if step < EASY_STEPS else draw.randint(1, count)
+    for step in range(steps):
+        count = draw.randint(1, most)
+        again = 0 if step < EASY_STEPS else draw.randint(1, min(count, len(VALUES) - count))
         rows = []
         for _ in range(BATCH):
-            texts, right = corrected(draw, count, again)
+            texts, right = tell(draw, count, again)
             asked = [draw.choice(list(right)) for _ in range(QUESTIONS)]
             told = [f"{question(name)} {right[name]}" for name in asked]
             rows.append([words[word] for word in " ".join([*texts, *told]).split()])
@@ -121,6 +148,7 @@ def train_on_corrections(seed: int) -> Any:
         loss = model(input_ids=ids, labels=ids.masked_fill(~answers, IGNORED)).loss
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     return model.eval()
 
@@ -147,7 +175,10 @@ def test_several_memories_beside_one_computation() -> None:
     tasks = [
         Task("facts", readers, in_parts(2)),
         Task("facts", readers, in_parts(4)),
-        Task("corrections", [train_on_corrections(0)], corrections),
+        Task(
+            "corrections", [train(corrected, layers=2, steps=600, most=6, rate=3e-3)], corrections
+        ),
+        Task("references", [train(referred, layers=4, steps=1200, most=3, rate=2e-3)], references),
     ]
     told, count = [], 0
     for task in tasks:
@@ -159,5 +190,5 @@ def test_several_memories_beside_one_computation() -> None:
             shares = f"{mean(same):.0%}", f"{mean(right):.0%}"
             told.append((task.name, memories, way, f"{mean(away):.3f}", *shares))
         count += sum(len(found["composed"]) for found in each)
-    title = f"{count} questions behind several memories, models of 93 000 parameters"
+    title = f"{count} questions behind several memories, models of 93 000 to 175 000 parameters"
     report("kv_composition", title, COLUMNS, told)
