@@ -188,8 +188,8 @@ class PlaintextIndex:
         limit = min(limit, _LIMIT)
         if limit < 1:
             return []
-        asked, at = filters or Filters(), now or datetime.now(UTC)
-        conditions = self._conditions(asked, at)
+        asked = (filters or Filters()).conditions(now or datetime.now(UTC))
+        conditions = asked.within(self._note.held)
         if conditions is None:
             return []
         ranked = self._ranked(query, conditions, max(limit, CANDIDATES))
@@ -197,7 +197,7 @@ class PlaintextIndex:
             ranked = diversify(ranked, self._lines.at, diversity, limit)
         hits = (Hit(self._lines.at(match.number), match.score) for match in ranked)
         # An engine may be a server of somebody else: what it says is checked against the record.
-        return list(islice((hit for hit in hits if allows(asked, hit.record, at)), limit))
+        return list(islice((hit for hit in hits if asked.allow(hit.record)), limit))
 
     def context(
         self,
@@ -237,8 +237,8 @@ class PlaintextIndex:
         self, filters: Filters | None = None, *, now: datetime | None = None
     ) -> Iterator[Record]:
         """All records that may be shown, in the cube's order."""
-        asked, at = filters or Filters(), now or datetime.now(UTC)
-        return (record for record in self._lines if allows(asked, record, at))
+        asked = (filters or Filters()).conditions(now or datetime.now(UTC))
+        return filter(asked.allow, self._lines)
 
     def neighbours(
         self,
@@ -258,8 +258,9 @@ class PlaintextIndex:
         Raises:
             NotFoundError: there is no such record, or it may not be shown.
         """
-        at, asked = now or datetime.now(UTC), filters or Filters()
-        conditions = self._conditions(asked, at)
+        at = now or datetime.now(UTC)
+        asked = (filters or Filters()).conditions(at)
+        conditions = asked.within(self._note.held)
 
         def pointing(target: str) -> Iterator[Record]:
             if conditions is None or RELATES not in self._note.held:
@@ -272,15 +273,12 @@ class PlaintextIndex:
             self.read(record_id, filters=filters, now=at),
             self._lines.find,
             pointing,
-            allowed=lambda record: allows(asked, record, at),
+            allowed=asked.allow,
             now=at,
             types=types,
             depth=depth,
         )
         return list(islice(around, max(limit, 0)))
-
-    def _conditions(self, filters: Filters, now: datetime) -> Conditions | None:
-        return filters.conditions(now).within(self._note.held)
 
     def _ranked(self, query: str, conditions: Conditions, limit: int) -> list[Match]:
         """The best entries for `query` by words, or by words and vectors."""

@@ -74,6 +74,14 @@ class Conditions:
             return None
         return Conditions(self.must, tuple(one for one in self.must_not if one.field in held))
 
+    def allow(self, record: Record) -> bool:
+        """Whether they hold of `record`, and it is neither archived nor deleted."""
+        if record.status in HIDDEN:
+            return False
+        fields = fields_of(record)
+        holds = all(_holds(condition, fields) for condition in self.must)
+        return holds and not any(_holds(condition, fields) for condition in self.must_not)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
@@ -144,11 +152,7 @@ def fields_of(record: Record) -> dict[str, Any]:
 
 def allows(filters: Filters, record: Record, now: datetime) -> bool:
     """Whether `record` may be shown under `filters`: what an engine decides, for a single record."""
-    if record.status in HIDDEN:
-        return False
-    fields, asked = fields_of(record), filters.conditions(now)
-    holds = all(_holds(condition, fields) for condition in asked.must)
-    return holds and not any(_holds(condition, fields) for condition in asked.must_not)
+    return filters.conditions(now).allow(record)
 
 
 def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
