@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from memcube_protocol.records import Record
+
+if TYPE_CHECKING:
+    from memcube.memories.plaintext_ranking import Diversity
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,16 @@ def fuse(rankings: Sequence[Ranking], limit: int) -> list[Hit]:
     for *_, hit in queue:
         told.setdefault(hit.record.text, hit)
     return list(told.values())[: max(limit, 0)]
+
+
+def spread(hits: Sequence[Hit], diversity: Diversity, limit: int) -> list[Hit]:
+    """The first `limit` of `hits` that repeat one another no more than `diversity` allows.
+
+    Their places stand for relevance, since scores of two cubes cannot be compared.
+    """
+    from memcube.memories.plaintext_engine import Match
+    from memcube.memories.plaintext_ranking import diversify
+
+    matches = [Match(place, 1 - place / len(hits)) for place in range(len(hits))]
+    chosen = diversify(matches, lambda place: hits[place].record, diversity, limit)
+    return [hits[match.number] for match in chosen][: max(limit, 0)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -17,8 +17,8 @@ from memcube.consume import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import ForgottenRecord
-from memcube.mounting.hits import Hit, Hits, Ranking, fuse
-from memcube.mounting.sources import Findable, Overlay
+from memcube.mounting.hits import Hit, Hits, Ranking, fuse, spread
+from memcube.mounting.sources import Findable, Overlay, Related
 from memcube.mounting.steps import MountStep, Step
 from memcube.trust import location_of
 from memcube.usage import Usage, Use
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     from memcube.memories.kv_mounted import Prefix
     from memcube.memories.parametric_adapters import Adapters
     from memcube.memories.plaintext import Filters
+    from memcube.memories.plaintext_ranking import Diversity
+    from memcube.memories.plaintext_relations import Neighbour
 
 ANSWER_TOKENS: Final = 128
 OVERLAY_PRIORITY: Final = 2
 """What the user's own memories weigh beside those of cubes: as much as a cube of normal priority."""
 
 _CONTEXT_HITS: Final = 50
+_CANDIDATES: Final = 100
+"""Hits among which a search that may not repeat itself chooses."""
 _WHOLE: Final = frozenset({Step.MOUNTED, Step.REBUILT, Step.PREFIX})
 
 
@@ -136,19 +140,61 @@ class MountedMemory:
         """
         return self._open().prefix_text
 
-    def search(self, query: str, limit: int = 10, filters: Filters | None = None) -> list[Hit]:
-        """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`."""
-        hits = Hits(self._search(query, limit, filters))
+    def search(
+        self,
+        query: str,
+        limit: int = 10,
+        filters: Filters | None = None,
+        *,
+        diversity: Diversity | None = None,
+    ) -> list[Hit]:
+        """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`.
+
+        `diversity` bounds how much they may repeat one another, across all cubes.
+        """
+        hits = Hits(self._search(query, limit, filters, diversity))
         self._usage.found(self._used(hits))
         return hits
 
-    def _search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
-        filters = self._capped(filters)
+    def _search(
+        self, query: str, limit: int, filters: Filters | None, diversity: Diversity | None = None
+    ) -> list[Hit]:
+        filters, wide = (
+            self._capped(filters),
+            limit if diversity is None else max(limit, _CANDIDATES),
+        )
         found = [
-            Ranking(share, source.search(query, limit, filters))
-            for share, source in self._sources()
+            Ranking(share, source.search(query, wide, filters)) for share, source in self._sources()
         ]
-        return fuse(found, limit)
+        hits = fuse(found, wide)
+        return hits if diversity is None else spread(hits, diversity, limit)
+
+    def neighbours(
+        self,
+        record_id: str,
+        cube: str | None = None,
+        *,
+        types: Collection[str] = (),
+        depth: int = 1,
+        limit: int = 50,
+        filters: Filters | None = None,
+    ) -> list[Neighbour]:
+        """Records around one by their relations, in both directions, nearest first; see `read`.
+
+        Relations lead to records of the same cube. `types` are those to follow, all if empty; `depth` is
+        at most 8.
+
+        Raises:
+            NotFoundError: no cube has it, or there is no such cube.
+        """
+        hit = self.read(record_id, cube)
+        capped = self._capped(filters)
+        for _, source in self._sources():
+            if source.name == hit.cube and isinstance(source, Related):
+                return source.neighbours(
+                    record_id, types=types, depth=depth, limit=limit, filters=capped
+                )
+        return []
 
     def read(self, record_id: str, cube: str | None = None) -> Hit:
         """The record of this id: of `cube`, or of the first cube by priority that has it.

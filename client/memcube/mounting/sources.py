@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
@@ -14,6 +14,7 @@ from memcube.mounting.hits import Hit, Ranking, fuse
 
 if TYPE_CHECKING:
     from memcube.memories.plaintext import Filters, PlaintextIndex
+    from memcube.memories.plaintext_relations import Neighbour
 
 
 class Findable(Protocol):
@@ -38,6 +39,23 @@ class Findable(Protocol):
 
     def records(self) -> Iterator[Record]:
         """All that may be shown, in order of id."""
+        ...
+
+
+@runtime_checkable
+class Related(Protocol):
+    """Records that name one another."""
+
+    def neighbours(
+        self,
+        record_id: str,
+        *,
+        types: Collection[str],
+        depth: int,
+        limit: int,
+        filters: Filters | None,
+    ) -> list[Neighbour]:
+        """Records around one by their relations, in both directions, nearest first."""
         ...
 
 
@@ -92,6 +110,14 @@ class Joined:
         for source in self._sources:
             yield from source.records()
 
+    def neighbours(self, record_id: str, **how: Any) -> list[Neighbour]:
+        """See `Related.neighbours`; a passage of a text has none."""
+        for source in self._sources:
+            if isinstance(source, Related):
+                with suppress(NotFoundError):
+                    return source.neighbours(record_id, **how)
+        return []
+
 
 class CubeRecords:
     """The records of one cube, from its index."""
@@ -120,6 +146,10 @@ class CubeRecords:
     def records(self) -> Iterator[Record]:
         """See `Findable.records`."""
         return self._index.records()
+
+    def neighbours(self, record_id: str, **how: Any) -> list[Neighbour]:
+        """See `Related.neighbours`."""
+        return self._index.neighbours(record_id, **how)
 
     def close(self) -> None:
         """See `RecordSource.close`."""

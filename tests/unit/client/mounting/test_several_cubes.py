@@ -9,10 +9,12 @@ import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
 from memcube.memories.plaintext_context import estimate_tokens
+from memcube.memories.plaintext_ranking import Diversity
 from memcube.mounting import MountedMemory
+from memcube.mounting.hits import Hit
 from memcube.settings import Settings
 from memcube_protocol.errors import ConflictError, InvalidError, NotFoundError
-from memcube_protocol.records import Record
+from memcube_protocol.records import Record, Relation
 
 pytest.importorskip("qdrant_edge")
 TEAM, OWN = "acme/team:1.0.0", "alice/notes:1.0.0"
@@ -26,7 +28,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         team = MemDumper(home / "team", name="acme/team", version="1.0.0")
         team.add_records(
             [
-                Record(id="call", text="Ada is on call this week."),
+                Record(
+                    id="call",
+                    text="Ada is on call this week.",
+                    relations=(Relation(type="before", target="ferry"),),
+                ),
                 Record(id="ferry", text="The ferry leaves at nine."),
                 Record(id="old", text="Bob was on call.", valid_to="2020-01-01T00:00:00Z"),
                 *(Record(id=f"n{n}", text=f"On call note number {n}.") for n in range(9)),
@@ -54,6 +60,28 @@ def test_a_search_finds_in_all_cubes_and_says_in_which(memory: MountedMemory) ->
     found = memory.search("who is on call", limit=4)
     assert [hit.cube for hit in found] == [TEAM, OWN, TEAM, OWN]
     assert [step.cube for step in memory.steps] == [TEAM, OWN]
+
+
+def test_what_is_found_need_not_repeat_itself(memory: MountedMemory) -> None:
+    first, *_ = alike = memory.search("on call", limit=6)
+    spread = memory.search("on call", limit=6, diversity=Diversity(weight=0.6))
+    assert spread[0] == first
+
+    def notes(hits: list[Hit]) -> int:
+        return sum(hit.record.id.startswith("n") for hit in hits)
+
+    assert notes(spread) < notes(alike)
+    assert memory.search("on call", limit=0, diversity=Diversity(weight=0.6)) == []
+
+
+def test_neighbours_are_of_the_same_cube_in_both_directions(memory: MountedMemory) -> None:
+    (after,) = memory.neighbours("call")
+    assert after.record.text == "The ferry leaves at nine."
+    (before,) = memory.neighbours("ferry", cube=TEAM)
+    assert (before.record.id, before.incoming) == ("call", True)
+    assert memory.neighbours("ferry", cube=OWN) == []
+    with pytest.raises(NotFoundError):
+        memory.neighbours("nobody")
 
 
 def test_the_users_priority_wins(client: Client) -> None:
