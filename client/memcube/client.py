@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from memcube_protocol.cube import Cube
 from memcube_protocol.errors import NotFoundError
@@ -17,6 +16,7 @@ from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
 from memcube import consume
+from memcube.closing import Closing
 from memcube.consume import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.settings import Settings
@@ -47,7 +47,7 @@ Place: TypeAlias = "Name | LayoutPlace"
 """A reference, or a folder: `oci:FOLDER[:TAG]`."""
 
 
-class Client:
+class Client(Closing):
     """One user's client; a context manager. `progress` hears of transfers; `keys` are those to sign with.
 
     References are values or text; a short one means the default registry of the settings. Filters
@@ -375,17 +375,6 @@ class Client:
     def close(self) -> None:
         """Close idle connections."""
         self.context.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _reference(reference: Name) -> Reference:

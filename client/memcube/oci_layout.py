@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from memcube_protocol import canonical_json, limits, oci
@@ -30,6 +29,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import is_immutable_tag, is_tag
 
+from memcube.closing import Closing
 from memcube.http import HttpClient
 from memcube.store import Store
 from memcube.store.files import PIECE_BYTES, open_file, read_file, storage_errors, write_all
@@ -71,7 +71,7 @@ class LayoutPlace:
         return f"{SCHEME}{self.folder}{f':{self.tag}' if self.tag else ''}"
 
 
-class OpenFile:
+class OpenFile(Closing):
     """Bytes of a file, still to be read; see `interface.Opened`."""
 
     def __init__(self, descriptor: int, start: int, stop: int) -> None:
@@ -103,17 +103,6 @@ class OpenFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class OciLayout:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import urllib3
 from memcube_protocol import limits
@@ -18,6 +17,7 @@ from memcube_protocol.errors import (
 )
 from urllib3.exceptions import HTTPError, SSLError
 
+from memcube.closing import Closing
 from memcube.credentials import Credentials, CredentialStore
 from memcube.http.authorization import Authenticator
 from memcube.http.bodies import SizedBody
@@ -66,7 +66,7 @@ class Request:
         return f"{self.method} {self.url.partition('?')[0]}"
 
 
-class Response:
+class Response(Closing):
     """An answer whose body is still to be read; a context manager that gives the connection back."""
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, what: str) -> None:
@@ -140,17 +140,6 @@ class Response:
         if left is not None and left <= PIECE_BYTES:
             self._raw.drain_conn()
         self._raw.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class HttpClient:

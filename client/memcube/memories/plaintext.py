@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from memcube_protocol import text
@@ -28,6 +27,7 @@ from memcube_protocol.oci import Manifest
 from memcube_protocol.records import Record
 from memcube_protocol.shards import read_shards
 
+from memcube.closing import Closing
 from memcube.memories import plaintext_context
 from memcube.memories.plaintext_build import Records
 from memcube.memories.plaintext_edge import EdgeEngines, engine
@@ -92,7 +92,7 @@ def vector_files(manifest: Manifest, store: Store) -> list[Path]:
     return [store.path(one.digest, one.size) for one in layers if store.has(one.digest)]
 
 
-class PlaintextIndex:
+class PlaintextIndex(Closing):
     """The records of one cube, ready to be searched. Use `open`; close it after use."""
 
     def __init__(self, parts: Parts) -> None:
@@ -138,17 +138,6 @@ class PlaintextIndex:
                 root, cube, _engines(server, settings), Embedding.choose(carried, named)
             )
             return cls(opener.open(records))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the files."""

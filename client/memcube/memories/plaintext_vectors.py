@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol import tensors, vectors
 from memcube_protocol.tensors import Rejection, rejected
 from memcube_protocol.vectors import VectorFile
 
+from memcube.closing import Closing
 from memcube.memories.plaintext_embedders import Embedder, checked, probe
 from memcube.memories.plaintext_lsa import LsaEmbedder
 from memcube.store import files
@@ -23,7 +23,7 @@ _DTYPES: Final = {"F16": "<f2", "F32": "<f4", "U8": "u1", "U32": "<u4"}
 _ROWS: Final = 4096
 
 
-class CarriedVectors:
+class CarriedVectors(Closing):
     """The vectors of an open file, found by the text that each was made from. Use `close` after use.
 
     Raises:
@@ -85,17 +85,6 @@ class CarriedVectors:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _load(self, name: str) -> Any:
         tensor = self.file.header.tensor(name)

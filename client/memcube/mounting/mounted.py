@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
 
+from memcube.closing import Closing
 from memcube.consume import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.mounting.baseline import uninterrupted
@@ -78,7 +78,7 @@ class Parts:
     undo: ExitStack
 
 
-class MountedMemory:
+class MountedMemory(Closing):
     """The memories of one or several cubes in use; a context manager that takes them off again.
 
     `budget_tokens` bounds what `context` gives, over all cubes together. `usage` hears which records
@@ -316,17 +316,6 @@ class MountedMemory:
             if parts is not None:
                 parts.undo.close()
                 self._usage.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _capped(self, filters: Filters | None) -> Filters | None:
         """`filters` that ask for nothing above the ceiling."""

@@ -10,13 +10,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from memcube_protocol.content import Expected
 from memcube_protocol.digest import Digest, new_hasher
 from memcube_protocol.errors import ConflictError, IntegrityError
 
+from memcube.closing import Closing
 from memcube.store.files import (
     PIECE_BYTES,
     make_folder,
@@ -32,7 +32,7 @@ Keep = Callable[[Path, Digest], None]
 """Moves a finished file to where its digest says."""
 
 
-class Ingest:
+class Ingest(Closing):
     """One expected blob on its way into the store; a context manager.
 
     `offset` counts the bytes that are there, those of an earlier attempt included. Leaving the
@@ -105,17 +105,6 @@ class Ingest:
     def close(self) -> None:
         """Stop; bytes that were not committed stay for the next attempt."""
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _take_up(self) -> None:
         """Hash again what an earlier attempt left, or throw it away if it is too long."""
