@@ -145,10 +145,9 @@ class MemcubeStore(BaseStore):
             hits = self._overlay.search(query, limit, None)
             ranked.append((1, [(entry_of_overlay(hit.record), hit.score) for hit in hits]))
         for cube in self._cubes(prefix):
-            if cube.records is not None:
-                hits = cube.records.search(query, limit, None)
-                found = [(_entry(hit.record, cube), hit.score) for hit in hits]
-                ranked.append((cube.priority, found))
+            hits = self._memory.search_in(cube, query, limit)
+            found = [(_entry(hit.record, cube), hit.score) for hit in hits]
+            ranked.append((cube.priority, found))
         return ranked
 
     def _namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
@@ -188,8 +187,7 @@ class MemcubeStore(BaseStore):
         if prefix[:1] != (CUBES,):
             yield from self._own()
         for cube in self._cubes(prefix):
-            if cube.records is not None:
-                yield from (_entry(record, cube) for record in cube.records.records())
+            yield from (_entry(hit.record, cube) for hit in self._memory.records_in(cube))
 
     def _own(self) -> Iterator[Entry]:
         return map(entry_of_overlay, self._overlay.records() if self._overlay else ())

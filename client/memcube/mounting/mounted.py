@@ -218,9 +218,25 @@ class MountedMemory(Closing):
     def records(self) -> Iterator[Hit]:
         """All records that may be shown, cube by cube in the order of `cubes`, each in order of id."""
         for _, source in self._sources():
-            for record in source.records():
-                if not self._is_above(record):
-                    yield Hit(record, 1.0, source.name)
+            yield from self._records_of(source)
+
+    def search_in(
+        self, cube: MountedCube, query: str, limit: int = 10, filters: Filters | None = None
+    ) -> list[Hit]:
+        """As `search`, in one of `cubes` alone; the indicators hear nothing of it."""
+        self._open()
+        return cube.records.search(query, limit, self._capped(filters)) if cube.records else []
+
+    def records_in(self, cube: MountedCube) -> Iterator[Hit]:
+        """As `records`, of one of `cubes` alone."""
+        self._open()
+        if cube.records:
+            yield from self._records_of(cube.records)
+
+    def _records_of(self, source: Findable) -> Iterator[Hit]:
+        for record in source.records():
+            if not self._is_above(record):
+                yield Hit(record, 1.0, source.name)
 
     def context(
         self, query: str, budget_tokens: int | None = None, filters: Filters | None = None

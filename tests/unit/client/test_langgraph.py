@@ -284,3 +284,26 @@ def test_a_graph_remembers_across_threads(store: Any) -> None:
     asked = {"question": "Where does the third copy lie?"}
     assert graph.invoke(asked)["answer"] == "The third copy lies in Tartu."
     assert store.get(ADA, "last").value == {"text": asked["question"]}
+
+
+def test_records_above_the_ceiling_and_closed_memories_are_not_shown(tmp_path: Path) -> None:
+    from memcube.langgraph import MemcubeStore
+    from memcube.langgraph.items import CUBES
+
+    dumper = MemDumper(tmp_path / "cube", name="acme/team", version="1.0.0")
+    dumper.add_records(
+        [
+            Record(id="call", text="Ada is on call."),
+            Record(id="pay", text="Ada earns more on call.", sensitivity="restricted"),
+        ]
+    )
+    environ = {"MEMCUBE_HOME": str(tmp_path / "home"), "MEMCUBE_SENSITIVITY": "internal"}
+    with Client(Settings.load(environ)) as client:
+        client.pack(dumper.folder)
+        with client.mount("acme/team") as memory:
+            store = MemcubeStore(memory)
+            assert keys(store.search((CUBES,), query="on call")) == ["call"]
+            assert keys(store.search((CUBES,))) == ["call"]
+        for asked in ({"query": "on call"}, {}):
+            with pytest.raises(ConflictError, match="unmounted"):
+                store.search((CUBES,), **asked)
