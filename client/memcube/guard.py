@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 TOKEN_CHARS: Final = 32
 _TOKEN_BYTES: Final = 4096
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
+_OWN_SITES: Final = frozenset({"none", "same-origin"})
+"""What browsers say in `Sec-Fetch-Site` of what the user typed, or a page of this server asks."""
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -102,7 +104,8 @@ class Entrance:
         host = values.get("host", [])
         if len(host) != 1 or host[0].lower() not in self.hosts:
             return 421, "this server is not called that: see --allow-host"
-        if not set(values.get("origin", [])) <= self.origins:
+        origins = set(values.get("origin", []))
+        if not origins <= self.origins or (not origins and _is_led_by_a_page(values)):
             return 403, "requests of pages from there are not allowed: see --allow-origin"
         is_preflight = method == "OPTIONS" and "access-control-request-method" in values
         if is_preflight or self.token is None:
@@ -135,6 +138,11 @@ class Guard:
             await _refuse(send, *refused)
         elif scope["type"] in ("http", "lifespan"):
             await self._app(scope, receive, send)
+
+
+def _is_led_by_a_page(values: Mapping[str, list[str]]) -> bool:
+    """Whether a page of another origin caused a request without `Origin`: a link, an image, a frame."""
+    return not set(values.get("sec-fetch-site", [])) <= _OWN_SITES
 
 
 def token_in(path: Path) -> str:

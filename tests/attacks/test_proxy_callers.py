@@ -92,6 +92,42 @@ def test_a_page_that_the_user_allows_may_ask(engine: Engine) -> None:
         )
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_that_leads_a_browser_here_asks_nothing(
+    engine: Engine, proxied: Proxied, site: str
+) -> None:
+    """Links, images and frames carry no `Origin`."""
+    count = len(engine.requests)
+    head = (
+        f"GET /v1/models HTTP/1.1\nHost: {here(proxied)}\nSec-Fetch-Site: {site}\nConnection: close"
+    )
+    assert b" 403 " in sent(proxied, head)
+    assert len(engine.requests) == count
+
+
+def test_an_engine_that_answers_with_a_page_runs_nothing_under_the_address_of_the_proxy(
+    engine: Engine, proxied: Proxied
+) -> None:
+    page = {
+        "Content-Type": "text/html",
+        "Content-Security-Policy": "script-src *",
+        "Refresh": "0; url=https://evil.example",
+        "Clear-Site-Data": '"*"',
+    }
+    engine.failure = 200, page, b"<script>fetch('/v1/chat/completions')</script>"
+    try:
+        found = sent(
+            proxied, f"GET /v1/models HTTP/1.1\nHost: {here(proxied)}\nConnection: close"
+        ).lower()
+    finally:
+        engine.failure = None
+    assert b"<script>" in found
+    assert b"content-security-policy: sandbox; default-src 'none'\r\n" in found
+    assert b"x-content-type-options: nosniff\r\n" in found
+    for name in (b"script-src", b"refresh:", b"clear-site-data:"):
+        assert name not in found
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_what_a_form_can_send_without_being_asked_is_refused(
     engine: Engine, proxied: Proxied, kind: str

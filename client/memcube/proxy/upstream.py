@@ -33,7 +33,16 @@ _OF_THE_CONNECTION: Final = frozenset(
         *("trailer", "transfer-encoding", "upgrade"),
     }
 )
-_NOT_ANSWERED: Final = _OF_THE_CONNECTION | {"date", "server", "set-cookie", "location"}
+_NO_PAGE: Final = {
+    "content-security-policy": "sandbox; default-src 'none'",
+    "x-content-type-options": "nosniff",
+}
+"""A browser that is led here shows an answer at most: what the upstream sends runs nothing under this address."""
+_NOT_ANSWERED: Final = (
+    _OF_THE_CONNECTION
+    | _NO_PAGE.keys()
+    | {"clear-site-data", "date", "location", "refresh", "server", "set-cookie"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +121,16 @@ class Upstream:
 
 
 def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Of an upstream's `headers` those that go to the caller; its cookies and redirects do not."""
-    return [
+    """Of an upstream's `headers` those that go to the caller, and what makes the answer no page.
+
+    Its cookies and redirects do not go there.
+    """
+    told = [
         (name.lower(), value)
         for name, value in headers
         if name.lower().decode("latin-1") not in _NOT_ANSWERED
     ]
+    return told + [(name.encode(), value.encode()) for name, value in _NO_PAGE.items()]
 
 
 def _invalid(why: str, *, hint: str | None = None) -> InvalidSettingError:
