@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from memcube.demo.corpus import handbook
+from memcube.memories import plaintext_vectors
 from memcube.memories.plaintext import Filters, PlaintextIndex
 from memcube.memories.plaintext_edge import EdgeEngines
 from memcube.memories.plaintext_embedders import FunctionEmbedder
@@ -29,6 +30,7 @@ from memcube_protocol.errors import (
     NetworkError,
     StorageError,
 )
+from memcube_protocol.text import query_weights, term_id
 from memcube_protocol.vectors import indexed_text
 from support.memories import note
 
@@ -108,6 +110,24 @@ def test_a_vector_that_is_no_number_is_refused(
     path.write_bytes(overwritten(made["model"], "vectors", number))
     with CarriedVectors(path) as carried, pytest.raises(InvalidTensorsError, match="NaN"):
         [carried.find(text) for text in TEXTS]
+
+
+def test_weights_that_add_up_to_infinity_for_a_question_of_their_choice_are_refused(
+    tmp_path: Path,
+) -> None:
+    """The probes know none of the two words, so that nothing shows before somebody asks for them."""
+    lsa = LsaEmbedder.fit(handbook())
+    chosen = np.isin(lsa.terms, [*map(term_id, query_weights("radar zero"))])
+    held = {
+        "keys": np.zeros((0, 16), np.uint8),
+        "vectors": np.zeros((0, lsa.width), np.float32),
+        "lsa.terms": lsa.terms.astype("<u4"),
+        "lsa.weights": np.where(chosen[:, None], np.float32(3e38), lsa.weights),
+    }
+    path = tmp_path / "vectors"
+    plaintext_vectors._write(path, "lsa", held)
+    with pytest.raises(InvalidTensorsError, match="beyond"):
+        PlaintextIndex.open(tmp_path / "indexes", CUBE, handbook, vectors=[path])
 
 
 def test_vectors_of_another_width_than_the_embedder_makes_are_not_used(tmp_path: Path) -> None:

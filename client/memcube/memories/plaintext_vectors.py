@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _DTYPES: Final = {"F16": "<f2", "F32": "<f4", "U8": "u1", "U32": "<u4"}
 _ROWS: Final = 4096
+_MOST_WEIGHT: Final = 65504
+"""The largest number of 16 bits: larger ones could add up to infinity for some questions and not for others."""
 
 
 class CarriedVectors(Closing):
@@ -62,7 +64,10 @@ class CarriedVectors(Closing):
         terms = self._load(vectors.TERMS)
         if (terms[1:] <= terms[:-1]).any():
             raise rejected(Rejection.UNEXPECTED, f"{vectors.TERMS} do not ascend")
-        return LsaEmbedder(terms, _finite(self._load(vectors.WEIGHTS)))
+        weights = _finite(self._load(vectors.WEIGHTS))
+        if abs(weights).max() > _MOST_WEIGHT:
+            raise rejected(Rejection.UNEXPECTED, f"{vectors.WEIGHTS} are beyond {_MOST_WEIGHT}")
+        return LsaEmbedder(terms, weights)
 
     def find(self, text: str) -> Matrix | None:
         """The vector of `text`, if there is one.
