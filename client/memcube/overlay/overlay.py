@@ -145,6 +145,7 @@ class Overlay:
             self._look()
             known = self._records.get(self._said.get(_fingerprint(record), ""))
             if replaces in self._records:
+                self._require_bytes()
                 self._segments.replace(replaces, record)
             elif known is not None and allows(Filters(), known, now):
                 return known
@@ -217,8 +218,11 @@ class Overlay:
     def close(self) -> None:
         """Nothing to do: no file stays open between two calls."""
 
-    def _require_room(self) -> None:
+    def _require_bytes(self) -> None:
         limits.require_at_most(str(self.folder), self._segments.size_bytes, BYTES)
+
+    def _require_room(self) -> None:
+        self._require_bytes()
         limits.require_at_most(str(self.folder), len(self._records) + 1, RECORDS, unit="records")
 
     def _find(self, record_id: str) -> Record:

@@ -153,7 +153,8 @@ class Segments:
 
         Raises:
             KeyError: the last look saw no record of this id.
-            InvalidRecordError, LimitExceededError, StorageError: as `append`; nothing changed.
+            LimitExceededError: more than 1 MiB, or the file would be larger than can be read again.
+            InvalidRecordError, StorageError: as `append`; nothing changed.
         """
         self._rewrite(record_id, [_line(record)[:-1]])
 
@@ -175,7 +176,9 @@ class Segments:
             is_it = line in known and known[line].id == record_id
             lines += by if is_it else [line] if line.strip() else []
         if lines:
-            files.replace_file(path, b"\n".join([*lines, b""]))
+            content = b"\n".join([*lines, b""])
+            limits.require_at_most(str(path), len(content), FILE_BYTES)
+            files.replace_file(path, content)
             return
         with files.storage_errors(f"{path} cannot be removed"):
             path.unlink()

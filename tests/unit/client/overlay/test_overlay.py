@@ -127,6 +127,19 @@ class TestReplace:
         first = overlay.remember("Ada has a cat.", replaces="absent")
         assert overlay.remember("Ada has a cat.", replaces="absent") == first
 
+    def test_by_ever_longer_texts_ends_where_the_folder_could_not_be_read_again(
+        self, overlay: Overlay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old = overlay.remember("Ada has a cat.")
+        before = files_of(overlay)
+        for limit, value in (("overlay.BYTES", 100), ("segments.FILE_BYTES", 1000)):
+            with monkeypatch.context() as lowered:
+                lowered.setattr(f"memcube.overlay.{limit}", value)
+                with pytest.raises(LimitExceededError):
+                    overlay.remember("Ada has many cats. " * 100, replaces=old.id)
+            assert files_of(overlay) == before
+        assert overlay.remember("Ada has many cats. " * 100, replaces=old.id)
+
     def test_by_the_same_text_takes_the_new_fields(self, overlay: Overlay) -> None:
         old = overlay.remember("Ada has a cat.", tags=["old"])
         new = overlay.remember("Ada has a cat.", tags=["new"], replaces=old.id)
@@ -263,6 +276,13 @@ class TestFolder:
         (tmp_path / "alias").symlink_to(overlay.folder)
         with pytest.raises(StorageError):
             Overlay.open(tmp_path / "alias")
+
+    def test_a_pipe_in_the_place_of_records_is_not_waited_for(self, overlay: Overlay) -> None:
+        import os
+
+        os.mkfifo(overlay.folder / "plaintext/pipe.jsonl")
+        with pytest.raises(StorageError, match="not a regular file"):
+            overlay.search("x")
 
     def test_what_a_killed_process_left_is_swept(self, overlay: Overlay) -> None:
         import os
