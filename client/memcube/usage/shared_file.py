@@ -17,7 +17,7 @@ from typing import Final
 
 from memcube_protocol.errors import StorageError
 
-from memcube.store.files import make_folder, open_file, storage_errors
+from memcube.store.files import make_folder, open_file, require_ours, storage_errors
 
 _PAGE_BYTES: Final = 4096
 _ABANDONED: Final[list[sqlite3.Connection]] = []
@@ -59,6 +59,7 @@ class SharedFile:
 
         Raises:
             sqlite3.Error: the file is absent, locked, damaged, full or read-only.
+            StorageError: as `opened`.
         """
         with self.opened(wait_s=wait_s) as db:
             db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -75,6 +76,7 @@ class SharedFile:
 
         Raises:
             sqlite3.Error: as `transaction`.
+            StorageError: others can write it: what they put there would run with each question.
         """
         with self._lock:
             if self._db is None or self._mark != self._looks():
@@ -114,6 +116,8 @@ class SharedFile:
         return os.getpid(), found.st_dev, found.st_ino
 
     def _connect(self, wait_s: float) -> sqlite3.Connection:
+        for path in (self.path.parent, self.path):
+            require_ours(path)
         uri = f"{self.path.absolute().as_uri()}?mode=rw"  # never makes one that others could read
         db = sqlite3.connect(
             uri, uri=True, timeout=wait_s, isolation_level=None, check_same_thread=False

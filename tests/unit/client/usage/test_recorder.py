@@ -94,6 +94,29 @@ def test_a_damaged_file_is_begun_anew(kept: Sidecar, content: bytes) -> None:
     assert accesses(kept) == 2
 
 
+@pytest.mark.parametrize("open_to_all", ["usage", "usage/usage.db"])
+def test_a_file_that_others_can_write_is_told_nothing_and_runs_nothing(
+    kept: Sidecar, tmp_path: Path, open_to_all: str
+) -> None:
+    """Whoever made it first may have put triggers there, or reads what is written."""
+    kept.write(Portion(mounts=[(ATLAS, "sha256:one", 0)]))
+    kept.close()
+    with closing(sqlite3.connect(kept.path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE spied (record)")
+        db.execute(
+            "CREATE TRIGGER spy AFTER INSERT ON record BEGIN INSERT INTO spied VALUES (NEW.record); END"
+        )
+    place = tmp_path / open_to_all
+    place.chmod(0o777)
+    usage = Usage(kept)
+    usage.found([Use(ATLAS, "a")])
+    usage.flush()
+    assert usage.cube(ATLAS) is None
+    assert usage.records(ATLAS, ["a"]) == {}
+    with closing(sqlite3.connect(kept.path)) as db:
+        assert db.execute("SELECT * FROM spied").fetchall() == []
+
+
 def test_a_folder_that_cannot_be_made_hinders_nobody(tmp_path: Path) -> None:
     (tmp_path / "usage").write_text("a file is in the way")
     usage = Usage(Sidecar(tmp_path / "usage"))
