@@ -125,6 +125,27 @@ def test_the_context_is_the_same_bytes_for_the_same_records() -> None:
     assert render(records, 1000) == render(records, 1000)
 
 
+def test_of_records_that_could_never_fit_no_more_is_looked_at_than_could() -> None:
+    """A publisher who fills a cube with the largest records would make every question take minutes."""
+    looked_at: list[int] = []
+
+    def count(text: str) -> int:
+        looked_at.append(len(text))
+        return len(text) // 4
+
+    large = [note(number, "ferry " * 100_000) for number in range(20)]
+    assert "ferry" in render(large, 1000, count)
+    assert sum(looked_at) < 100_000
+    looked_at.clear()
+    assert "short" in render([*large, note(21, "short")], 1000, count)
+    assert sum(looked_at) < 100_000
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_neutralised_as_everything_else_is(one: str) -> None:
+    assert neutralise(one) == neutralise(f"{one}é")[:-1]
+
+
 def test_a_record_that_repeats_an_earlier_fence_does_not_close_its_own() -> None:
     fence = render([note(1)], 1000).split("\n")[0]
     record = Record(id="a", text=fence.replace("<", "</"))
