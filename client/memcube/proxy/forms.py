@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from memcube_protocol import limits
 from memcube_protocol.errors import InvalidRequestError
 
 from memcube.proxy.addition import Addition
@@ -23,6 +24,9 @@ Form = Callable[[Json, Addition], Json]
 
 QUESTION_CHARS: Final = 8192
 """Of a longer question, records are looked up for its end."""
+
+PROMPTS: Final = 256
+"""Prompts of one request: each is looked up for."""
 
 _LEADING_ROLES: Final = ("system", "developer")
 _PLAIN, _TYPED = "text", "input_text"
@@ -70,9 +74,11 @@ def completion(request: Json, addition: Addition) -> Json:
 
     Raises:
         InvalidRequestError: the prompt is made of token ids, to which no text can be added.
+        LimitExceededError: more than 256 prompts: others would wait for the records of all of them.
     """
     prompt = request.get("prompt")
     several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+    limits.require_at_most("request", len(several), PROMPTS, unit="prompts")
     if not several or not all(isinstance(one, str) for one in several):
         raise _invalid("prompt is not a text, nor a list of texts")
     made = [_joined(addition.prefix, _looked_up(one, addition), one) for one in several]

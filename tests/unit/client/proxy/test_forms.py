@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube.proxy.addition import Addition
-from memcube.proxy.forms import FORMS, QUESTION_CHARS, chat, completion, responses
-from memcube_protocol.errors import InvalidRequestError
+from memcube.proxy.forms import FORMS, PROMPTS, QUESTION_CHARS, chat, completion, responses
+from memcube_protocol.errors import InvalidRequestError, LimitExceededError
 from support.attempts import attempt
 
 PREFIX = "<memories-1>\nThe handbook.\n</memories-1>"
@@ -109,6 +109,12 @@ def test_each_of_several_prompts_gets_its_own_records() -> None:
     made = completion({"prompt": ["a", "b"]}, ADDITION)["prompt"]
     assert made == [f"{PREFIX}\n\nRECORDS[a]\n\na", f"{PREFIX}\n\nRECORDS[b]\n\nb"]
     assert completion({"prompt": "a"}, ADDITION) == {"prompt": made[0]}
+
+
+def test_so_many_prompts_that_others_would_wait_for_hours_are_refused() -> None:
+    with pytest.raises(LimitExceededError):
+        completion({"prompt": ["a"] * (PROMPTS + 1)}, ADDITION)
+    assert asked == []
 
 
 def test_of_a_long_question_the_end_is_looked_up() -> None:
