@@ -40,6 +40,9 @@ def find_made(context: Context, verified: Verified, digest: Digest) -> Made:
 def require_repeated(digest: Digest, claimed: Made, again: Build) -> str:
     """In words, how far `again` is the build `digest` that was `claimed`.
 
+    Only the same digest says something about the published files themselves: with another one, it is the
+    recipe that does what was claimed, and a publisher may have signed other files beside it.
+
     Raises:
         UselessBuildError: it does what was claimed neither to the bit nor nearly.
     """
@@ -48,7 +51,10 @@ def require_repeated(digest: Digest, claimed: Made, again: Build) -> str:
     assert again.made
     before, after = claimed.evaluation, again.made.evaluation
     if before and after and _is_close(before, after):
-        return f"another digest ({again.digest}), and what it does is the same within the tolerance"
+        return (
+            f"another digest ({again.digest}); what is made again does what was claimed, within the "
+            "tolerance. Whether the published files do so as well was not looked at"
+        )
     raise UselessBuildError(
         f"made again it does something else: {_words(before)} was claimed, {_words(after)} was found",
         hint="compare the environments of both (memcube builds --json): libraries, device, machine",
@@ -56,6 +62,8 @@ def require_repeated(digest: Digest, claimed: Made, again: Build) -> str:
 
 
 def _is_close(before: Evaluation, after: Evaluation) -> bool:
+    if not before.asked and not before.perplexity:
+        return False  # nothing was claimed
     if before.asked != after.asked or bool(before.perplexity) != bool(after.perplexity):
         return False
     spare = max(1.0, RECALL_TOLERANCE * before.asked)

@@ -226,7 +226,15 @@ def test_a_build_made_again_is_the_same_to_the_bit_or_nearly() -> None:
     claimed = build_with(MADE.evaluation)
     assert "to the bit" in require_repeated(claimed.digest, MADE, build_with(MADE.evaluation))
     near = build_with(Evaluation(20, 2, 20, None, 0, (2.05, 2.25)))
-    assert "within the tolerance" in require_repeated(claimed.digest, MADE, near)
+    told = require_repeated(claimed.digest, MADE, near)
+    assert "within the tolerance" in told
+    assert "published files do so as well was not looked at" in told
+
+
+def test_a_build_that_claims_nothing_is_not_said_to_do_what_was_claimed() -> None:
+    empty = Evaluation(0, 0, 0)
+    with pytest.raises(UselessBuildError):
+        require_repeated(Digest.of(b"claimed"), Made(MADE.recipe, empty), build_with(empty))
 
 
 @pytest.mark.parametrize(
