@@ -104,9 +104,10 @@ class Entrance:
         host = values.get("host", [])
         if len(host) != 1 or host[0].lower() not in self.hosts:
             return 421, "this server is not called that: see --allow-host"
-        origins = set(values.get("origin", []))
-        if not origins <= self.origins or (not origins and _is_led_by_a_page(values)):
+        if not set(values.get("origin", [])) <= self.origins:
             return 403, "requests of pages from there are not allowed: see --allow-origin"
+        if "origin" not in values and _is_led_by_a_page(values):
+            return 403, "pages of other sites may not lead here"
         is_preflight = method == "OPTIONS" and "access-control-request-method" in values
         if is_preflight or self.token is None:
             return None
