@@ -94,7 +94,8 @@ def require_useful(found: Evaluation) -> None:
         raise UselessBuildError(
             f"it recalls nothing: {found.with_memory} of {found.asked} answers are right with it, "
             f"{found.without} without",
-            hint="more --steps or another --rate may help; or keep it with --accept",
+            hint="see that the records answer the questions; a larger model may help, or for an adapter more "
+            "--steps or another --rate; or keep it with --accept",
         )
     if found.perplexity and not found.perplexity[1] <= DAMAGE * found.perplexity[0]:
         before, after = found.perplexity

@@ -156,6 +156,16 @@ def filters_of(filters: tuple[str, ...], model: str | None) -> tuple[str, ...]:
     return (*filters, f"model={model}")
 
 
+def require_something(
+    references: tuple[str, ...], profile: str | None, overlay: Path | None = None
+) -> None:
+    """Refuse a command that names nothing to mount, before it loads a model for it."""
+    if not references and profile is None and overlay is None:
+        raise click.UsageError(
+            "name a cube, a --profile, or a folder with --overlay", click.get_current_context()
+        )
+
+
 def trust_options(function: Function) -> Function:
     """`--trust` and the `--accept-…` options; read them with `trust_of`."""
     for option in (

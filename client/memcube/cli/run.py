@@ -83,6 +83,9 @@ def storage_error(error: OSError) -> StorageError:
 
 
 def _usage(error: click.UsageError, mode: Mode) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and not mode.as_json:
+        sys.stderr.write(f"{error.format_message()}\n")
+        return EXIT_USAGE
     path = error.ctx.command_path if error.ctx else "memcube"
     problem = MemcubeError(error.format_message(), hint=f"{path} --help shows how it is used")
     print_problem(problem, mode)

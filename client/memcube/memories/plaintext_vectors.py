@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol import tensors, vectors
+from memcube_protocol.errors import InvalidError
 from memcube_protocol.tensors import Rejection, rejected
 from memcube_protocol.vectors import VectorFile
 
@@ -110,7 +111,7 @@ def write_vectors(path: Path, embedder: Embedder, texts: Iterable[str]) -> int:
     A text that stands twice has one vector; one that it can make nothing of has none.
 
     Raises:
-        InvalidError: the embedder returns something else than vectors.
+        InvalidError: the embedder returns something else than vectors, or none for any text.
         StorageError: the file cannot be written.
     """
     import numpy as np
@@ -120,6 +121,12 @@ def write_vectors(path: Path, embedder: Embedder, texts: Iterable[str]) -> int:
     rows = _embedded(embedder, [by_key[key] for key in keys])
     kept = np.abs(rows).sum(1) > 0
     keys = [key for key, keep in zip(keys, kept, strict=True) if keep]
+    if by_key and not keys:
+        raise InvalidError(
+            f"{embedder.name} makes a vector of none of the {len(by_key)} texts: "
+            "they share too few words, or all the same ones",
+            hint="search without vectors, or name an embedder that is a model",
+        )
     held: dict[str, Any] = {
         vectors.KEYS: np.frombuffer(b"".join(keys), np.uint8).reshape(-1, vectors.KEY_BYTES),
         vectors.VECTORS: rows[kept].astype("<f4"),

@@ -87,9 +87,14 @@ def cache_misfit(memory: Memory, looks: Looks, adapters: Sequence[str]) -> Misfi
         refusal = incompatible(mismatches)
         return Misfit(str(refusal), refusal.hint)
     if own != list(adapters):
+        way = (
+            "mount the adapters that it was made under, and no others"
+            if own
+            else "leave the adapters out (filters kind=activation and kind=plaintext)"
+        )
         return Misfit(
             f"it was made under {_listed(own)}, and active will be {_listed(adapters)}",
-            "mount the cube's own adapters, and no others, or allow it to be computed anew: --rebuild",
+            f"{way}, or allow it to be computed anew: --rebuild",
         )
     return None
 

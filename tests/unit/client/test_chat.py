@@ -15,7 +15,7 @@ from memcube.client import Client
 from memcube.dumper import MemDumper
 from memcube.mounting import MountedMemory
 from memcube.settings import Settings
-from memcube_protocol.errors import EXIT_INTERRUPTED, EXIT_LIMIT, LimitExceededError
+from memcube_protocol.errors import EXIT_INTERRUPTED, EXIT_LIMIT, EXIT_USAGE, LimitExceededError
 from support.machine import Machine
 from support.models import model_of, text_of, tokenizer_of
 
@@ -228,3 +228,10 @@ def test_what_a_model_says_cannot_steer_the_terminal(
 ) -> None:
     monkeypatch.setattr(Conversation, "ask", lambda _, question, say: say("\x1b[31mred\u202e"))
     assert machine.ok("chat", NAME, "--model", checkpoint, stdin="w9\n") == "�[31mred�\n"
+
+
+def test_a_chat_about_nothing_is_refused_before_a_model_is_loaded(
+    machine: Machine, tmp_path: Path
+) -> None:
+    told = machine.fails(EXIT_USAGE, "chat", "--model", tmp_path)
+    assert "name a cube" in told

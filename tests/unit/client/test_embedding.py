@@ -12,7 +12,7 @@ from memcube.client import Client
 from memcube.demo.corpus import handbook
 from memcube.dumper import MemDumper
 from memcube.settings import Settings
-from memcube_protocol.errors import InvalidConfigError, RuleRefusedError
+from memcube_protocol.errors import InvalidConfigError, InvalidError, RuleRefusedError
 
 pytest.importorskip("qdrant_edge")
 pytest.importorskip("scipy")
@@ -52,6 +52,16 @@ def test_a_folder_that_was_embedded_is_searched_by_words_and_meaning(
     client.prune()
     indexes = client.context.settings.home / "indexes"
     assert len([one for one in indexes.iterdir() if one.is_dir()]) == 1  # the cube is still held
+
+
+def test_records_that_lsa_can_tell_nothing_of_are_refused_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    dumper = MemDumper(tmp_path / "cube", name="alice/tea", version="1.0.0")
+    dumper.add_records(["black tea leaves", "green tea leaves"])
+    with pytest.raises(InvalidError, match="none of the 2 texts"):
+        dumper.add_vectors()
+    assert not list(dumper.folder.rglob("*.safetensors"))
 
 
 def test_a_folder_without_records_or_that_is_no_cube_is_not_embedded(tmp_path: Path) -> None:

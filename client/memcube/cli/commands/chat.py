@@ -16,6 +16,7 @@ from memcube.cli.command import command
 from memcube.cli.options import (
     offline_option,
     open_client,
+    require_something,
     role_options,
     trust_of,
     trust_options,
@@ -93,6 +94,7 @@ def chat(
     from memcube.chat import Conversation
     from memcube.memories.checkpoint import load_checkpoint
 
+    require_something(references, profile, overlay)
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     loaded, tokenizer = load_checkpoint(Path(model))
     options = {"do_sample": True, "temperature": temperature} if temperature else {}

@@ -54,6 +54,11 @@ def context(
     memories, as far as the budget allows. Nothing else is printed, and nothing at all where nothing
     answers. A QUESTION of - is read from the input.
     """
+    if not references and profile is None and overlay is None:
+        raise click.UsageError(
+            "the cube or the QUESTION is missing: memcube context REFERENCE QUESTION",
+            click.get_current_context(),
+        )
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     asked = _from_input() if question == "-" else question
     with (

@@ -36,7 +36,8 @@ def embed(folder: Path, embedder: str) -> Answer:
 
     if not (folder / FILE_NAME).is_file():
         raise NotFoundError(
-            f"{folder} has no {FILE_NAME}", hint="embed a cube folder; `memcube init` makes one"
+            f"{folder} has no {FILE_NAME}",
+            hint="embed a cube folder; docs/guide/finding-records.md says how notes become one",
         )
     made = MemDumper(folder).add_vectors(embedder)
     return Answer(

@@ -15,6 +15,7 @@ from memcube.cli.command import command
 from memcube.cli.options import (
     offline_option,
     open_client,
+    require_something,
     role_options,
     trust_of,
     trust_options,
@@ -116,7 +117,7 @@ def serve(
     require_sdk()
     from memcube.mcp.opening import open_desk
 
-    _require_something(references, profile, overlay)
+    require_something(references, profile, overlay)
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
 
     def entrance(bound: int) -> Entrance:
@@ -188,7 +189,7 @@ def install(
     """
     from memcube.mcp.clients import CLIENTS, installation
 
-    _require_something(references, profile, overlay)
+    require_something(references, profile, overlay)
     _require_meant(references, profile)
     arguments = [*references, *(["--profile", profile] if profile else [])]
     arguments += ["--overlay", str(overlay.absolute())] if overlay else []
@@ -216,15 +217,6 @@ def install(
 
 mcp.add_command(serve)
 mcp.add_command(install)
-
-
-def _require_something(
-    references: tuple[str, ...], profile: str | None, overlay: Path | None
-) -> None:
-    if not references and profile is None and overlay is None:
-        raise click.UsageError(
-            "name a cube, a --profile, or a folder with --overlay", click.get_current_context()
-        )
 
 
 def _require_meant(references: tuple[str, ...], profile: str | None) -> None:

@@ -195,8 +195,8 @@ def _told(memory: MountedMemory, answers: list[tuple[str, str]]) -> Answer:
         "steps": [_step_value(step) for step in memory.steps],
         "answers": [{"question": question, "answer": answer} for question, answer in answers],
     }
-    lines = [line for cube in memory.cubes for line in _cube_lines(cube)]
     several = len(memory.cubes) > 1
+    lines = [line for cube in memory.cubes for line in _cube_lines(cube, named=several)]
     rows = [
         (str(s.step), s.kind, *([s.cube] if several else []), s.memory, s.why) for s in memory.steps
     ]
@@ -227,9 +227,10 @@ def _step_value(step: MountStep) -> dict[str, Any]:
     }
 
 
-def _cube_lines(cube: MountedCube) -> list[str]:
+def _cube_lines(cube: MountedCube, *, named: bool) -> list[str]:
     from memcube.findings import scan_lines
 
     if cube.verified.is_local:
         return [f"Packed here, unsigned: {cube.name}"]
-    return scan_lines(cube.scan)
+    name = f"{cube.name}: " if named else ""
+    return [f"{name}{line}" for line in scan_lines(cube.scan)]

@@ -15,6 +15,7 @@ from memcube.cli.command import command
 from memcube.cli.options import (
     offline_option,
     open_client,
+    require_something,
     role_options,
     trust_of,
     trust_options,
@@ -114,6 +115,7 @@ def proxy(
     from memcube.proxy.upstream import Upstream
 
     require_packages()
+    require_something(references, profile, overlay)
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     token, key = token_in(token_file) if token_file else None, _secret(upstream_key_env)
     entrance = partial(Entrance.of, host, token=token, hosts=hosts, origins=origins)

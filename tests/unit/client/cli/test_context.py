@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from memcube.dumper import MemDumper
-from memcube_protocol.errors import EXIT_LIMIT, EXIT_NOT_FOUND
+from memcube_protocol.errors import EXIT_LIMIT, EXIT_NOT_FOUND, EXIT_USAGE
 from support.kv import kv_folder
 from support.machine import Machine
 
@@ -42,6 +42,11 @@ def test_a_question_can_come_from_a_pipe(machine: Machine) -> None:
     assert "nine" in piped
     assert machine.fails(EXIT_NOT_FOUND, "context", "alice/absent", "x", "--offline")
     assert machine.run("context", NAME, "-", stdin="x" * (2**20 + 1)).returncode == EXIT_LIMIT
+
+
+def test_a_question_without_a_cube_is_told_what_is_missing(machine: Machine) -> None:
+    told = machine.fails(EXIT_USAGE, "context", "Where is the third copy?")
+    assert "memcube context REFERENCE QUESTION" in told
 
 
 def test_where_nothing_answers_nothing_is_printed(machine: Machine) -> None:

@@ -178,6 +178,14 @@ def test_a_usage_error_says_what_was_meant(
     assert "hint: memcube" in err
 
 
+@pytest.mark.parametrize("group", ["mcp", "keys", "policy"])
+def test_a_group_without_a_command_shows_its_help_and_no_error(
+    group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.run([group]) == EXIT_USAGE
+    assert capsys.readouterr().err.startswith(f"Usage: memcube {group}")
+
+
 def test_a_malformed_reference_has_its_own_exit_code() -> None:
     assert frame.run(["rm", "NOT A NAME"]) == EXIT_INVALID
 

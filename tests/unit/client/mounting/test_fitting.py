@@ -74,6 +74,8 @@ def test_a_cache_is_compared_with_the_adapters_that_will_be_active(looks: Looks)
     misfit = cache_misfit(cache(looks.key), looks, (ADAPTER,))
     assert misfit is not None
     assert f"active will be {ADAPTER}" in misfit.why
+    assert "kind=activation" in misfit.hint
+    assert "--rebuild" in misfit.hint
     assert active_adapters(model_of(num_hidden_layers=1)) == ()
 
 
