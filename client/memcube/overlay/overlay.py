@@ -85,10 +85,11 @@ class Overlay:
         Raises:
             InvalidConfigError, InvalidRecordError, InvalidJsonError, LimitExceededError: the folder
                 holds what is no cube.
-            StorageError: it cannot be read or made, or is a link.
+            StorageError: it cannot be read or made, is a link, or others can write it.
         """
         root = Path(folder).absolute()
         make_durable(root)
+        files.require_ours(root)
         segments = Segments(root)
         with segments.changing():
             content = files.read_file(root / FILE_NAME, limits.CONFIG_BYTES)

@@ -101,7 +101,7 @@ class Segments:
             InvalidRecordError, InvalidJsonError, LimitExceededError: a line is no record, or an id
                 stands twice; what was known stays known.
             InvalidConfigError: records are compressed.
-            StorageError: a file cannot be read.
+            StorageError: a file cannot be read, or others can write it.
         """
         before, after = self._segments, self._read_all()
         changed = {
@@ -226,7 +226,7 @@ class Segments:
 
     def _read(self, name: str, signature: Signature, known: Segment | None) -> Segment | None:
         """The file `name` as it is now; None where it has just gone."""
-        content = files.read_file(self._folder / name, FILE_BYTES)
+        content = files.read_own_file(self._folder / name, FILE_BYTES)
         if content is None:
             return None
         is_settled = abs(time.time() - signature[2] / 1e9) > _RACY_S

@@ -177,7 +177,7 @@ def require_ours(path: Path) -> None:
 
 def _not_ours(path: Path, why: str) -> StorageError:
     return StorageError(
-        f"{path} decides whom you trust, and {why}",
+        f"{path} decides what you believe, and {why}",
         hint=f"see what it holds; then make it yours alone: chmod o-w {path}",
     )
 

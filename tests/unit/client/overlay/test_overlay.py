@@ -277,6 +277,15 @@ class TestFolder:
         with pytest.raises(StorageError):
             Overlay.open(tmp_path / "alias")
 
+    @pytest.mark.parametrize("place", ["", "plaintext", "plaintext/memory-000001.jsonl"])
+    def test_what_everybody_can_write_is_no_memory_of_ones_own(
+        self, overlay: Overlay, place: str
+    ) -> None:
+        overlay.remember("Ada is vegetarian.")
+        (overlay.folder / place).chmod(0o777)
+        with pytest.raises(StorageError, match="written by everybody"):
+            Overlay.open(overlay.folder)
+
     def test_a_pipe_in_the_place_of_records_is_not_waited_for(self, overlay: Overlay) -> None:
         import os
 
