@@ -95,12 +95,18 @@ def installation(
 
     Raises:
         InvalidJsonError: the file is not strict JSON, or another form than the client's.
-        ConflictError: another program is called `name` there.
+        ConflictError: another program is called `name` there, or the file of a project lies outside of it.
         NotFoundError: the command `memcube` is not found.
         StorageError: the file cannot be read.
     """
-    # A file that a link leads to, as people keep their settings elsewhere, is changed there.
+    # A file that a link leads to, as people keep their settings elsewhere, is changed there. A project
+    # may be somebody else's, and its links their choice.
     path = Path(os.path.realpath((project if client.in_project else home) / client.path))
+    if client.in_project and not path.is_relative_to(os.path.realpath(project)):
+        raise ConflictError(
+            f"{project / client.path} leads out of the project, to {path}",
+            hint="remove the link, or --print the entry and add it by hand",
+        )
     before = files.read_file(path, FILE_BYTES)
     whole = _parsed(before, path)
     servers = whole.setdefault(client.key, {})

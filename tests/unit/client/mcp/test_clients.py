@@ -102,6 +102,18 @@ def test_a_file_behind_a_link_is_changed_where_it_lies(home: Path) -> None:
     assert "memcube" in kept.read_text()
 
 
+@pytest.mark.parametrize("client", ["claude-code", "vscode"])
+def test_a_project_leads_to_no_file_outside_of_it(home: Path, client: str) -> None:
+    victim = home / "settings.json"
+    victim.write_text("{}")
+    path = home / "project" / CLIENTS[client].path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(victim)
+    with pytest.raises(ConflictError, match="leads out of the project"):
+        planned(home, client)
+    assert victim.read_text() == "{}"
+
+
 def test_the_command_line_writes_what_it_shows(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
