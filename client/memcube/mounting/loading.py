@@ -54,7 +54,7 @@ class MemLoader:
         self.sources: dict[str, dict[Digest, CubeRecords]] = {}
         self.steps: list[MountStep] = []
         self.undo = ExitStack()
-        self._refusals: dict[str, list[IncompatibleError]] = {}
+        self._refusals: dict[str, list[tuple[str, IncompatibleError]]] = {}
         self._identity: BaseIdentity | None = None
         self.caches = Caches(context, model, tokenizer, wishes, self.undo, lambda: self.identity)
 
@@ -134,13 +134,13 @@ class MemLoader:
             step = Step.REFUSED if choice.offer.misfit else Step.SKIPPED
             self._note(chosen, memory, step, choice.why)
             if misfit := choice.offer.misfit:
-                self._refuse(memory, IncompatibleError(misfit.why, hint=misfit.hint))
+                self._refuse(chosen, memory, IncompatibleError(misfit.why, hint=misfit.hint))
             return
         try:
             step, why = act(self, choice, chosen, memory)
         except IncompatibleError as error:
             self._note(chosen, memory, Step.REFUSED, str(error))
-            self._refuse(memory, error)
+            self._refuse(chosen, memory, error)
         else:
             more = choice.why if memory.kind != PLAINTEXT else _fetched(choice)
             self._note(chosen, memory, step, f"{why}; {more}" if more else why)
@@ -229,10 +229,12 @@ class MemLoader:
         refusals = self._refusals.get(kind)
         done = {*Step} - {Step.REFUSED, Step.SKIPPED}
         if refusals and not any(step.kind == kind and step.step in done for step in self.steps):
-            raise refusals[0]
+            name, error = refusals[0]
+            raise IncompatibleError(f"{name}: {error}", hint=error.hint) from error
 
-    def _refuse(self, memory: Memory, error: IncompatibleError) -> None:
-        self._refusals.setdefault(memory.kind, []).append(error)
+    def _refuse(self, chosen: Chosen, memory: Memory, error: IncompatibleError) -> None:
+        name = f"{memory.id} of {chosen.name}"
+        self._refusals.setdefault(memory.kind, []).append((name, error))
 
     def _folder(self, chosen: Chosen, memory: Memory) -> Path:
         if built := chosen.build_of(memory):

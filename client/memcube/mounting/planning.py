@@ -152,6 +152,15 @@ class Plan:
         known = [choice.seconds for choice in self.choices if choice.seconds is not None]
         return sum(known) if len(known) == len(self.choices) else None
 
+    @property
+    def refused_kinds(self) -> tuple[str, ...]:
+        """Kinds of which the cubes have memories, none of them fit for the model: a mount ends with that."""
+        misfits = {
+            one.offer.kind for one in self.choices if one.act is Act.LEAVE and one.offer.misfit
+        }
+        used = {one.offer.kind for one in self.choices if one.act is not Act.LEAVE}
+        return tuple(kind for kind in ORDER if kind in misfits - used)
+
     def of(self, cube: str, memory: str) -> Planned | None:
         """The choice for one memory."""
         return next(

@@ -185,8 +185,14 @@ def _planned(plan: Plan) -> Answer:
         "choices": [choice.to_json() for choice in plan.choices],
         "fetchBytes": plan.fetch_bytes,
         "seconds": plan.seconds,
+        "refusedKinds": list(plan.refused_kinds),
     }
-    return Answer(value, "\n".join([*([table_text(rows)] if rows else []), total]), total)
+    refused = [
+        f"a mount would be refused: no {kind} memory fits (--filter chooses what is mounted)"
+        for kind in plan.refused_kinds
+    ]
+    lines = [*([table_text(rows)] if rows else []), total, *refused]
+    return Answer(value, "\n".join(lines), total)
 
 
 def _told(memory: MountedMemory, answers: list[tuple[str, str]]) -> Answer:

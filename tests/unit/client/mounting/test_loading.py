@@ -126,8 +126,14 @@ def test_memories_of_another_model_are_refused_and_nothing_stays_mounted(
     dumper.add_kv(model, tokenizer, memory_id="handbook", text=text_of(12))
     client.pack(dumper.folder)
     other = model_of(seed=5)
-    with pytest.raises(IncompatibleError):
+    with pytest.raises(
+        IncompatibleError, match=r"^handbook of alice/notes:1\.0\.0: .*base is "
+    ) as caught:
         client.mount("alice/notes", model=other, tokenizer=tokenizer)
+    assert caught.value.hint
+    assert client.plan("alice/notes", model=other, tokenizer=tokenizer).refused_kinds == (
+        "activation",
+    )
     with client.mount(
         "alice/notes", model=other, tokenizer=tokenizer, filters=["kind=plaintext"]
     ) as memory:

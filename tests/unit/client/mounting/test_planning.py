@@ -191,3 +191,12 @@ def test_adapters_come_first_and_records_last_each_by_the_priority_of_its_cube()
         for kind in ("parametric", "activation", "plaintext")
         for cube in ("high/one", "low/two")
     ]
+
+
+def test_a_plan_says_of_which_kinds_no_memory_fits() -> None:
+    wrong = replace(CACHE, misfit=Misfit("base is another"))
+    adapter = Offer("a/b", "style", "parametric", misfit=Misfit("trained on another base"))
+    at = circumstances()
+    assert plan([wrong, adapter], at).refused_kinds == ("parametric", "activation")
+    assert plan([wrong, replace(CACHE, memory="other")], at).refused_kinds == ()
+    assert plan([wrong], replace(at, rebuild=True)).refused_kinds == ()
