@@ -117,6 +117,9 @@ def test_an_agent_does_not_keep_secrets(desk: Desk) -> None:
     key = "AKIA" + "QYLPMN5HHHFPZAM2"
     with pytest.raises(FindingsError, match="secret"):
         ask(desk, "remember", text=f"Ada's key is {key}.")
+    for more in ({"subject": key}, {"tags": ["aws", key]}, {"conversation": key}):
+        with pytest.raises(FindingsError, match="secret"):
+            ask(desk, "remember", text="Ada has a key.", **more)
     assert key not in json.dumps(ask(desk, "search", query=key))
 
 

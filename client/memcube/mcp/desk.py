@@ -6,7 +6,7 @@ close (`plaintext_context`); titles and names in JSON are made harmless in the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -118,7 +118,7 @@ class Desk:
             InvalidRecordError, LimitExceededError, StorageError: it was not kept.
         """
         own = self._writable()
-        _require_no_secret(text)
+        _require_no_secret("\n".join((text, *_texts(fields.values()))))
         old = own.read(self._own_id(own, replaces)).id if replaces else None
         record = own.remember(text, agent=agent, replaces=old, **fields)
         return _result(Hit(record, 1.0, own.name))
@@ -205,6 +205,12 @@ def _require_no_secret(text: str) -> None:
             f"this holds a secret ({found.name}), so it is not remembered",
             hint="remember where the secret is kept, not the secret",
         )
+
+
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    """The texts among `values`, those of lists too."""
+    for value in values:
+        yield from [value] if isinstance(value, str) else value or ()
 
 
 def _result(hit: Hit) -> dict[str, Any]:
