@@ -107,12 +107,17 @@ def _body(record: Record, text: str, cube: str | None) -> str:
         "id": record.id,
         "cube": cube,
         "type": record.type,
-        "subject": record.subject,
+        "subject": record.subject and _quoted(record.subject),
         "valid from": record.valid_from,
         "updated": record.updated_at or record.created_at,
     }
     said = ", ".join(f"{name}: {one_line(value)}" for name, value in facts.items() if value)
     return f"[{said}]\n{neutralise(text)}"
+
+
+def _quoted(value: str) -> str:
+    """`value`, between quotes that it cannot close where it could pass for further facts."""
+    return "“" + value.replace("”", "'") + "”" if "," in value else value
 
 
 def one_line(text: str) -> str:
