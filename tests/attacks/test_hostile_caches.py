@@ -18,7 +18,8 @@ from memcube.memories.kv_capture import captured
 from memcube.memories.kv_layers import LayerView
 from memcube.memories.kv_streaming import HeldKv, StreamedLayers
 from memcube.memories.model_identity import live_identity
-from memcube_protocol.activation import KvManifest
+from memcube_protocol.activation import KvManifest, Source, encode_tokens, token_chain
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     DigestMismatchError,
     InvalidTensorsError,
@@ -177,6 +178,18 @@ def test_a_cache_of_another_number_of_layers_under_the_models_key_is_refused(
 ) -> None:
     forge(kv, model, lambda views: (views * 2)[: 3 * count - 2 + (count == 2) * 2], monkeypatch)
     with pytest.raises(InvalidTensorsError, match="layers for a model of 3"):
+        mount_kv(kv, model, tokenizer)
+
+
+def test_a_cache_of_tokens_that_the_model_does_not_have_is_refused(kv, model, tokenizer) -> None:
+    """It carries no text that its ids could be compared with; a sampler that looks them up would fail."""
+    manifest, ids, _ = kv_files.open_kv(kv)
+    ids = (*ids[:-1], 2**32 - 1)
+    key = replace(manifest.key, tokens=Digest.of(encode_tokens(ids)))
+    forged = replace(manifest, key=key, chain=token_chain(ids), source=Source())
+    (kv / "tokens.u32").write_bytes(encode_tokens(ids))
+    (kv / "manifest.json").write_bytes(forged.to_bytes())
+    with pytest.raises(InvalidTensorsError, match="token 4294967295"):
         mount_kv(kv, model, tokenizer)
 
 

@@ -72,6 +72,7 @@ def mount_kv(
     if mismatches:
         raise incompatible(mismatches)
     _require_layers(manifest, layer_count)
+    _require_known(ids, model)
     count = len(ids) if prefix_tokens is None else prefix_tokens
     if not 1 <= count <= len(ids):
         raise NotFoundError(
@@ -171,3 +172,14 @@ def _require_layers(manifest: KvManifest, wanted: int) -> None:
         raise rejected(
             Rejection.UNEXPECTED, f"{len(manifest.layers)} layers for a model of {wanted}"
         )
+
+
+def _require_known(ids: Sequence[int], model: Any) -> None:
+    """Refuse token ids that `model` does not have: a look-up of one would end a GPU's whole process.
+
+    Raises:
+        InvalidTensorsError: there is one; no writer makes it.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    if max(ids) >= known:
+        raise rejected(Rejection.UNEXPECTED, f"token {max(ids)} for a model of {known}")
