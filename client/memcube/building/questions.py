@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from memcube_protocol import canonical_json, limits
-from memcube_protocol.errors import InvalidRequestError
+from memcube_protocol.errors import InvalidConfigError, InvalidRequestError
 from memcube_protocol.fields import Fields, is_printable_line, snake_case
 from memcube_protocol.recipe import CHAT, QUESTIONS, Question
 from memcube_protocol.records import Record, split_lines
@@ -21,6 +21,7 @@ TRIES: Final = 4
 """Questions that are drawn about one record before it is given up."""
 _FILE_BYTES: Final = limits.CONFIG_BYTES // 2
 """Of a file of questions: they all go into the recipe, which is part of a config."""
+_LINE: Final = 'write one a line: {"question": "Where is it?", "answer": "In Tartu"}'
 _CHARS: Final = 2000
 _INSTRUCTION: Final = (
     "Write one short question that this text answers, and its answer in a few words, "
@@ -48,7 +49,7 @@ def read_questions(path: Path) -> tuple[Question, ...]:
     if not 0 < len(found) <= QUESTIONS:
         raise InvalidRequestError(
             f"{path.name} holds {len(found)} questions, 1 to {QUESTIONS} are wanted",
-            hint='write one a line: {"question": "Where is it?", "answer": "In Tartu"}',
+            hint=_LINE,
         )
     return found
 
@@ -58,7 +59,10 @@ def _lines(content: bytes, name: str) -> Iterator[Question]:
         if line.strip():
             what = f"line {number} of {name}"
             value = canonical_json.parse_object(line, what=what)
-            yield Question.from_fields(Fields(value, what, spelling=snake_case))
+            try:
+                yield Question.from_fields(Fields(value, what, spelling=snake_case))
+            except InvalidConfigError as error:
+                raise InvalidConfigError(str(error), hint=_LINE) from None
 
 
 def ask_itself(

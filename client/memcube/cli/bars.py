@@ -15,7 +15,8 @@ from memcube.transfer import Outcome, Progress, Silent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, Task, TaskID
+    from rich.text import Text
 
 _LEAST_BYTES = 256 * 1024
 
@@ -31,17 +32,26 @@ def progress_for(mode: Mode) -> Iterator[tuple[Progress, Pause]]:
         yield Silent(), nullcontext
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as rich:
+    with RichProgress(*_columns(), console=Console(stderr=True), transient=True) as rich:
         yield Bars(rich), lambda: _stopped(rich)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    """What a bar says: its bytes and speed only once it is known how many there are to move."""
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.text import Text
+
+    class Bytes(DownloadColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else super().render(task)
+
+    class Speed(TransferSpeedColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else super().render(task)
+
+    return TextColumn("{task.description}", markup=False), BarColumn(), Bytes(), Speed()
 
 
 @contextmanager
@@ -58,7 +68,7 @@ class Bars:
 
     def __init__(self, rich: RichProgress) -> None:
         self._rich = rich
-        self._task = rich.add_task("connecting", total=None)
+        self._task = rich.add_task("working", total=None)
         self._total = self._count = self._done = 0
 
     def expect(self, blobs: Sequence[Descriptor]) -> None:

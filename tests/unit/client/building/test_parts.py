@@ -95,6 +95,7 @@ def test_a_file_that_holds_no_questions_is_refused_with_words(
     with pytest.raises(MemcubeError) as caught:
         read_questions(path)
     assert caught.value.hint
+    assert "docs/spec/config.md" not in caught.value.hint
 
 
 def test_records_are_taken_as_long_as_they_fit_and_no_further() -> None:

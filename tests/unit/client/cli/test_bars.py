@@ -7,7 +7,9 @@ from unittest import mock
 
 import pytest
 from memcube.cli.answer import Mode
-from memcube.cli.bars import steps_for
+from memcube.cli.bars import progress_for, steps_for
+from memcube_protocol.digest import Digest
+from memcube_protocol.oci import Descriptor
 
 
 class Terminal(io.StringIO):
@@ -39,3 +41,17 @@ def test_a_person_at_a_terminal_sees_each_kind_of_work() -> None:
 )
 def test_nobody_else_sees_any(mode: Mode, stream: io.StringIO) -> None:
     assert shown(mode, stream) == ""
+
+
+def test_a_bar_speaks_of_bytes_only_once_there_are_some_to_move() -> None:
+    blob = Descriptor("application/octet-stream", Digest.of(b"x" * 2048), 2048)
+    terminal = Terminal()
+    with mock.patch("sys.stderr", terminal), progress_for(Mode()) as (progress, pause):
+        with pause():
+            waiting = terminal.getvalue()
+        progress.expect([blob])
+        progress.advance(blob, 2048)
+    assert "working" in waiting
+    assert "bytes" not in waiting
+    assert "?" not in waiting.replace("[?25", "")
+    assert "2.0/2.0 kB" in terminal.getvalue()
