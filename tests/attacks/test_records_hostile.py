@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memcube.memories.plaintext_context import neutralise, render
+from memcube.memories.plaintext_relations import neighbours
 from memcube_protocol import limits, text
 from memcube_protocol.errors import InvalidJsonError, LimitExceededError, MemcubeError
-from memcube_protocol.records import Record, parse_record, read_lines
+from memcube_protocol.records import Record, Relation, parse_record, read_lines
 from support.memories import note
 
 SIGNS = st.text(
@@ -145,6 +148,32 @@ def test_of_records_that_could_never_fit_no_more_is_looked_at_than_could() -> No
 @given(st.text(st.characters(max_codepoint=127)))
 def test_ascii_is_neutralised_as_everything_else_is(one: str) -> None:
     assert neutralise(one) == neutralise(f"{one}é")[:-1]
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_of_thousands_of_relations_to_one_record_it_is_read_once(hidden: bool) -> None:
+    """It may be of the largest size, and lead back to everything that leads to it."""
+    many = tuple(Relation(type=f"acme:{number}", target="big") for number in range(1000))
+    records = {f"hub{n}": Record(id=f"hub{n}", text="x", relations=many) for n in range(20)}
+    first = Relation(type="near", target="hub0")
+    hubs = tuple(replace(first, target=name) for name in records)
+    records["big"] = Record(id="big", text="large", relations=many)
+    read: list[str] = []
+
+    def find(record_id: str) -> Record:
+        read.append(record_id)
+        return records[record_id]
+
+    found = neighbours(
+        Record(id="start", text="x", relations=hubs),
+        find,
+        lambda _: iter(()),
+        allowed=lambda record: not hidden or record.id != "big",
+        now=datetime(2026, 11, 27, tzinfo=UTC),
+        depth=8,
+    )
+    assert len(list(found)) == 20 + (not hidden)
+    assert read.count("big") == 1
 
 
 def test_a_subject_does_not_pass_for_further_facts() -> None:

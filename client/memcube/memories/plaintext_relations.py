@@ -48,29 +48,37 @@ def neighbours(
     nor are records that are not `allowed`.
     """
     seen, ring = {start.id}, [start]
+
+    def leads_on(record_id: str, relation: Relation) -> bool:
+        of_type = not types or relation.type in types
+        return record_id not in seen and of_type and _holds(relation, now)
+
     for distance in range(1, min(depth, DEPTH) + 1):
         following: list[Record] = []
         for at in ring:
-            for record, relation, incoming in _edges(at, find, pointing):
-                if record.id in seen or not allowed(record):
-                    continue
-                if (types and relation.type not in types) or not _holds(relation, now):
-                    continue
+            for record, relation, incoming in _edges(at, find, pointing, leads_on):
                 seen.add(record.id)
+                if not allowed(record):
+                    continue
                 following.append(record)
                 yield Neighbour(record, relation.type, at.id, distance, incoming)
         ring = following
 
 
-def _edges(at: Record, find: Find, pointing: Pointing) -> Iterator[tuple[Record, Relation, bool]]:
+def _edges(
+    at: Record, find: Find, pointing: Pointing, leads_on: Callable[[str, Relation], bool]
+) -> Iterator[tuple[Record, Relation, bool]]:
+    """Records one step from `at`; read only where `leads_on` says so, as thousands may lead to the same."""
     for relation in at.relations:
+        if not leads_on(relation.target, relation):
+            continue
         try:
             yield find(relation.target), relation, False
         except NotFoundError:
             continue  # a target may lie outside of the cube
     for record in pointing(at.id):
         for relation in record.relations:
-            if relation.target == at.id:
+            if relation.target == at.id and leads_on(record.id, relation):
                 yield record, relation, True
 
 
