@@ -80,7 +80,7 @@ def _role(context: Context, names: Names, profile: str | None) -> Profile | None
         return None
     if isinstance(names, Reference | str | Verified) or names:
         raise InvalidRequestError(
-            f"cubes are named, and the profile {profile[:80]!r}",
+            f"both cubes and the profile {profile[:80]!r} are named",
             hint="mount one or the other: a role's memories stay by themselves",
         )
     return context.settings.profile(profile)

@@ -38,7 +38,7 @@ def log(question: Question, signed: Signed) -> RuleResult:
             error.reason if isinstance(error, TrustError | InvalidStatementError) else error.code
         )
         return _lacking(question, str(error), reason)
-    witnessed = f", {len(found.seen)} say when" if found.seen else ""
+    witnessed = f", time witnessed by {len(found.seen)}" if found.seen else ""
     detail = f"entry {found.index} of {policy.log.name}{witnessed}"
     return RuleResult("log", Outcome.PASSED, detail)
 

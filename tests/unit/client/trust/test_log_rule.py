@@ -129,9 +129,12 @@ def test_witnesses_are_counted():
     terms = Terms(witnesses=frozenset({WITNESS_KEY}), witness_threshold=1)
     seen = release_in(log, witnessed=True)
     assert result(ask(seen, known(log), terms)).outcome is Outcome.PASSED
-    assert result(ask(seen, known(log), terms)).detail == "entry 2 of registry.example, 2 say when"
+    assert (
+        result(ask(seen, known(log), terms)).detail
+        == "entry 2 of registry.example, time witnessed by 2"
+    )
     alone = result(ask(release_in(log), known(log)))
-    assert alone.detail == "entry 2 of registry.example, 1 say when"
+    assert alone.detail == "entry 2 of registry.example, time witnessed by 1"
     refused(ask(release_in(log), known(log), terms), "log-unwitnessed")
 
 
