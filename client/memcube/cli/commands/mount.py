@@ -12,6 +12,7 @@ from memcube.cli.command import command
 from memcube.cli.options import (
     offline_option,
     open_client,
+    role_options,
     trust_of,
     trust_options,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     'memcube mount --profile work --ask "Who is on call?"',
 )
 @click.argument("references", nargs=-1, metavar="REFERENCE…")
-@click.option("--profile", metavar="NAME", help="Mount the cubes of this profile in config.toml.")
+@role_options
 @click.option(
     "--priority",
     "priorities",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
 def mount(
     references: tuple[str, ...],
     profile: str | None,
+    overlay: Path | None,
     priorities: tuple[str, ...],
     budget_tokens: int | None,
     model: str | None,
@@ -129,7 +131,7 @@ def mount(
     with open_client(offline=offline) as client:
         if dry_run:
             return _planned(client.plan(cubes, **wanted))
-        with client.mount(cubes, **wanted) as memory:
+        with client.mount(cubes, overlay=overlay, **wanted) as memory:
             asked = [
                 (question, _answer(memory, question, max_new_tokens)) for question in questions
             ]
