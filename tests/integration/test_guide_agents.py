@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ from support.machine import Machine
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "agents-over-mcp.md").read_text("utf-8")
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def ada(new_person: Callable[[], Person]) -> Person:
+    """Somebody who has nothing at the registry yet: the guide's cubes have names of their own."""
+    return new_person()
 
 
 def test_the_commands_of_the_guide_do_what_it_says(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,12 @@ pytestmark = pytest.mark.filterwarnings(
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "build-for-another-model.md").read_text(
     "utf-8"
 )
+
+
+@pytest.fixture(scope="module")
+def ada(new_person: Callable[[], Person]) -> Person:
+    """Somebody who has nothing at the registry yet: the guide's cubes have names of their own."""
+    return new_person()
 
 
 @pytest.fixture(scope="module")
