@@ -44,7 +44,7 @@ class Embedder(Protocol):
         """One row for each of `texts`; zeros where it can make nothing of one."""
         ...
 
-    def query(self, text: str) -> Matrix:
+    def query(self, text: str, /) -> Matrix:
         """The vector of a question, as one row."""
         ...
 

@@ -58,7 +58,9 @@ def _sentence_transformer(folder: Path) -> Embedder:
             f"no folder {folder}", hint="name the folder of a model, such as ./model"
         )
     try:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import (  # pyright: ignore[reportMissingImports]
+            SentenceTransformer,
+        )
     except ImportError:
         raise MissingDependencyError(
             "embedding with a model's folder needs sentence-transformers, which is not installed",
