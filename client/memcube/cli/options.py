@@ -111,6 +111,38 @@ def role_options(function: Function) -> Function:
     return function
 
 
+def entrance_options(token_help: str) -> Callable[[Function], Function]:
+    """`--token-file`, `--allow-host` and `--allow-origin`: whose requests a server of this machine takes."""
+
+    def decorate(function: Function) -> Function:
+        for option in (
+            click.option(
+                "--allow-origin",
+                "origins",
+                multiple=True,
+                metavar="URL",
+                help="Web page origin that may send requests, such as https://app.example.",
+            ),
+            click.option(
+                "--allow-host",
+                "hosts",
+                multiple=True,
+                metavar="HOST[:PORT]",
+                help="Further name that requests may be for, such as a proxy's.",
+            ),
+            click.option(
+                "--token-file",
+                type=click.Path(path_type=Path, dir_okay=False),
+                metavar="FILE",
+                help=token_help,
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 def offline_option(function: Function) -> Function:
     """`--offline`: use the local store only."""
     option = click.option("--offline", is_flag=True, help="Use the local store only.")

@@ -13,6 +13,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import (
+    entrance_options,
     offline_option,
     open_client,
     require_something,
@@ -66,25 +67,8 @@ _model_option = click.option(
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=7080, show_default=True, help="0: a free one."
 )
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help=f"Demand the bearer token in this file, which is made if absent; or {_TOKEN_VARIABLE}.",
-)
-@click.option(
-    "--allow-host",
-    "hosts",
-    multiple=True,
-    metavar="HOST[:PORT]",
-    help="Further name that requests may be for, such as a proxy's.",
-)
-@click.option(
-    "--allow-origin",
-    "origins",
-    multiple=True,
-    metavar="URL",
-    help="Web page origin that may send requests, such as https://app.example.",
+@entrance_options(
+    f"Demand the bearer token in this file, which is made if absent; or {_TOKEN_VARIABLE}."
 )
 @_model_option
 @offline_option

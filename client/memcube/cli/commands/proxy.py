@@ -13,6 +13,7 @@ from memcube_protocol.errors import InvalidSettingError
 from memcube.cli.answer import Answer, sanitised
 from memcube.cli.command import command
 from memcube.cli.options import (
+    entrance_options,
     offline_option,
     open_client,
     require_something,
@@ -61,26 +62,7 @@ from memcube.cli.words import table_text
     metavar="NAME",
     help="Show the engine the key in this variable instead of the caller's.",
 )
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Demand the token in this file, which is made if absent, as API key of callers.",
-)
-@click.option(
-    "--allow-host",
-    "hosts",
-    multiple=True,
-    metavar="HOST[:PORT]",
-    help="Further name that requests may be for.",
-)
-@click.option(
-    "--allow-origin",
-    "origins",
-    multiple=True,
-    metavar="URL",
-    help="Web page origin that may send requests, such as https://app.example.",
-)
+@entrance_options("Demand the token in this file, which is made if absent, as API key of callers.")
 @offline_option
 @trust_options
 def proxy(
