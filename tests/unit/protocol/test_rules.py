@@ -42,7 +42,18 @@ class Row:
         return next(iter(self.governance))
 
     def __str__(self) -> str:
-        return " ".join(map(str, (*self.governance.values(), *self.asked.values())))
+        """The row's name: the same in every process, which the order of a set is not."""
+        return " ".join(map(_spelled, (*self.governance.values(), *self.asked.values())))
+
+
+def _spelled(value: Any) -> str:
+    match value:
+        case frozenset() | tuple():
+            return "+".join(sorted(value))
+        case Governance():
+            return f"made under {'+'.join(value.allowed_uses) or value.licence}"
+        case _:
+            return str(value)
 
 
 def acts(*names: Act) -> frozenset[Act]:
