@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -194,14 +195,12 @@ def made_by_plugin(size: str = "small") -> FunctionEmbedder:
     return FunctionEmbedder(lengths, name=size)
 
 
-def test_a_folder_is_a_model_of_sentence_transformers(tmp_path: Path) -> None:
-    try:
-        import sentence_transformers  # noqa: F401
-    except ImportError:
-        with pytest.raises(MissingDependencyError, match="sentence-transformers"):
-            embedder_of(tmp_path)
-    else:
-        pytest.skip("sentence-transformers is installed, and there is no model to load")
+def test_a_folder_without_sentence_transformers_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(MissingDependencyError, match="sentence-transformers"):
+        embedder_of(tmp_path)
 
 
 @pytest.mark.parametrize("given", ["", "tests", "./nowhere", "/nowhere/model"])
