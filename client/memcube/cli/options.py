@@ -94,55 +94,6 @@ def _tell_of_new_key(made: SigningKey) -> None:
     )
 
 
-def role_options(function: Function) -> Function:
-    """`--profile` and `--overlay`: whose cubes, and where the user's own memories are."""
-    for option in (
-        click.option(
-            "--overlay",
-            type=click.Path(path_type=Path, file_okay=False),
-            metavar="FOLDER",
-            help="Mount the memories in this cube folder of your own as well.",
-        ),
-        click.option(
-            "--profile", metavar="NAME", help="Mount the cubes of this profile in config.toml."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def entrance_options(token_help: str) -> Callable[[Function], Function]:
-    """`--token-file`, `--allow-host` and `--allow-origin`: whose requests a server of this machine takes."""
-
-    def decorate(function: Function) -> Function:
-        for option in (
-            click.option(
-                "--allow-origin",
-                "origins",
-                multiple=True,
-                metavar="URL",
-                help="Web page origin that may send requests, such as https://app.example.",
-            ),
-            click.option(
-                "--allow-host",
-                "hosts",
-                multiple=True,
-                metavar="HOST[:PORT]",
-                help="Further name that requests may be for, such as a proxy's.",
-            ),
-            click.option(
-                "--token-file",
-                type=click.Path(path_type=Path, dir_okay=False),
-                metavar="FILE",
-                help=token_help,
-            ),
-        ):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 def offline_option(function: Function) -> Function:
     """`--offline`: use the local store only."""
     option = click.option("--offline", is_flag=True, help="Use the local store only.")
@@ -186,16 +137,6 @@ def filters_of(filters: tuple[str, ...], model: str | None) -> tuple[str, ...]:
         checks = FileChecks(Settings.load().home / CHECKS_FILE)
         model = str(checkpoint_identity(Path(model), checks=checks))
     return (*filters, f"model={model}")
-
-
-def require_something(
-    references: tuple[str, ...], profile: str | None, overlay: Path | None = None
-) -> None:
-    """Refuse a command that names nothing to mount, before it loads a model for it."""
-    if not references and profile is None and overlay is None:
-        raise click.UsageError(
-            "name a cube, a --profile, or a folder with --overlay", click.get_current_context()
-        )
 
 
 def trust_options(function: Function) -> Function:

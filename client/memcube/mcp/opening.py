@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Unpack
 
 from memcube.client import Client
-from memcube.context import NORMAL_TRUST, Trust
 from memcube.mcp.desk import Desk
+from memcube.mounting.choosing import Asked, Names
 from memcube.overlay import Overlay
 
 ELSEWHERE: Final = ("the machine of the agent's model",)
@@ -19,14 +19,15 @@ ELSEWHERE: Final = ("the machine of the agent's model",)
 @contextmanager
 def open_desk(
     client: Client,
-    references: Sequence[str] = (),
+    references: Names = (),
     *,
-    profile: str | None = None,
     overlay: Path | None = None,
-    trust: Trust = NORMAL_TRUST,
     model_is_here: bool = False,
+    **asked: Unpack[Asked],
 ) -> Iterator[Desk]:
     """The desk over the cubes `references`, or those of a mount profile, and the folder `overlay`.
+
+    What else may be asked of the mount: `mounting.Asked`.
 
     `model_is_here`: the agent's model runs on this machine, so that nothing leaves it.
 
@@ -35,8 +36,6 @@ def open_desk(
         MemcubeError: whatever mounting raises.
     """
     own = Overlay.open(overlay, store=client.context.store) if overlay else None
-    leaves_to = () if model_is_here else ELSEWHERE
-    with client.mount(
-        references, profile=profile, overlay=own, trust=trust, leaves_to=leaves_to
-    ) as memory:
+    asked["leaves_to"] = () if model_is_here else ELSEWHERE
+    with client.mount(references, overlay=own, **asked) as memory:
         yield Desk(memory, own)

@@ -6,26 +6,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from memcube_protocol.errors import MemcubeError
 
 from memcube.cli.answer import Answer, Mode, print_problem, sanitised
 from memcube.cli.command import command
-from memcube.cli.options import (
-    offline_option,
-    open_client,
-    require_something,
-    role_options,
-    trust_of,
-    trust_options,
-)
+from memcube.cli.mount_options import MountOptions, fit_options, mount_options
+from memcube.cli.options import open_client
 from memcube.cli.words import table_text
 
 if TYPE_CHECKING:
     from memcube.chat import Conversation
     from memcube.mounting import MountedMemory
+    from memcube.mounting.choosing import Asked
 
 _HELP: Final = """\
 /context        show the records that were given with the last question
@@ -42,14 +37,9 @@ Ctrl-C stops an answer."""
     'echo "Which backups are there?" | memcube chat alice/notes --model ./Qwen3-0.6B',
 )
 @click.argument("references", nargs=-1, metavar="[REFERENCE…]")
-@role_options
+@mount_options()
 @click.option("--model", required=True, metavar="FOLDER", help="The model in this folder.")
-@click.option(
-    "--budget",
-    "budget_tokens",
-    type=click.IntRange(1),
-    help="Tokens of records for each question. Default: the profile's, or 1024.",
-)
+@fit_options
 @click.option(
     "--max-new-tokens",
     default=512,
@@ -62,29 +52,13 @@ Ctrl-C stops an answer."""
     type=click.FloatRange(0, 5),
     help="Draw words by chance; 0, or left out: never.",
 )
-@click.option(
-    "--allow-unverified-base",
-    is_flag=True,
-    help="Mount an adapter though it does not say which base it was trained on.",
-)
-@click.option("--rebuild", is_flag=True, help="Compute a KV cache that does not fit anew.")
-@offline_option
-@trust_options
 def chat(
-    references: tuple[str, ...],
-    profile: str | None,
-    overlay: Path | None,
+    wanted: MountOptions,
+    *,
+    fit: Asked,
     model: str,
-    budget_tokens: int | None,
     max_new_tokens: int,
     temperature: float | None,
-    allow_unverified_base: bool,
-    rebuild: bool,
-    offline: bool,
-    trust_mode: str,
-    accept_publisher: str | None,
-    accept_origin: str | None,
-    accept_rollback: bool,
 ) -> Answer:
     """Talk with a model that has the memories of cubes, or of a profile's: adapters, KV cache and records.
 
@@ -94,22 +68,12 @@ def chat(
     from memcube.chat import Conversation
     from memcube.memories.checkpoint import load_checkpoint
 
-    require_something(references, profile, overlay)
-    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
+    wanted.require_something()
     loaded, tokenizer = load_checkpoint(Path(model))
     options = {"do_sample": True, "temperature": temperature} if temperature else {}
-    with open_client(offline=offline) as client:
-        memory = client.mount(
-            references,
-            profile=profile,
-            overlay=overlay,
-            model=loaded,
-            tokenizer=tokenizer,
-            budget_tokens=budget_tokens,
-            trust=trust,
-            allow_unverified_base=allow_unverified_base,
-            rebuild=rebuild,
-        )
+    on: Any = {"model": loaded, "tokenizer": tokenizer, **wanted.asked, **fit}
+    with open_client(offline=wanted.offline) as client:
+        memory = client.mount(wanted.cubes, overlay=wanted.overlay, **on)
     # The client's progress bars are gone by now: the terminal belongs to the dialogue.
     mode = click.get_current_context().find_object(Mode) or Mode()
     with memory:

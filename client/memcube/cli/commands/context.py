@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 from memcube_protocol import limits
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.options import (
-    offline_option,
-    open_client,
-    role_options,
-    trust_of,
-    trust_options,
-)
+from memcube.cli.mount_options import MountOptions, mount_options
+from memcube.cli.options import open_client
 
 
 @command(
@@ -27,49 +21,23 @@ from memcube.cli.options import (
 )
 @click.argument("references", nargs=-1, metavar="[REFERENCE…]")
 @click.argument("question")
-@role_options
-@click.option(
-    "--budget",
-    "budget_tokens",
-    type=click.IntRange(1),
-    help="Tokens of text, by a careful estimate. Default: the profile's, or 1024.",
-)
-@offline_option
-@trust_options
-def context(
-    references: tuple[str, ...],
-    question: str,
-    profile: str | None,
-    overlay: Path | None,
-    budget_tokens: int | None,
-    offline: bool,
-    trust_mode: str,
-    accept_publisher: str | None,
-    accept_origin: str | None,
-    accept_rollback: bool,
-) -> Answer:
+@mount_options()
+def context(wanted: MountOptions, *, question: str) -> Answer:
     """Print the records of cubes, or of a profile's, that answer QUESTION, for the prompt of any model.
 
     They stand between delimiters that they cannot close, with ids to cite; before them the texts of KV
     memories, as far as the budget allows. Nothing else is printed, and nothing at all where nothing
     answers. A QUESTION of - is read from the input.
     """
-    if not references and profile is None and overlay is None:
+    if not wanted.names_something:
         raise click.UsageError(
             "the cube or the QUESTION is missing: memcube context REFERENCE QUESTION",
             click.get_current_context(),
         )
-    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     asked = _from_input() if question == "-" else question
     with (
-        open_client(offline=offline) as client,
-        client.mount(
-            references,
-            profile=profile,
-            overlay=overlay,
-            budget_tokens=budget_tokens,
-            trust=trust,
-        ) as memory,
+        open_client(offline=wanted.offline) as client,
+        client.mount(wanted.cubes, overlay=wanted.overlay, **wanted.asked) as memory,
     ):
         found = "\n\n".join(filter(None, (memory.prefix_text, memory.context(asked))))
         value = {

@@ -12,18 +12,11 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.options import (
-    entrance_options,
-    offline_option,
-    open_client,
-    require_something,
-    role_options,
-    trust_of,
-    trust_options,
-)
+from memcube.cli.mount_options import MountOptions, mount_options
+from memcube.cli.options import open_client
+from memcube.cli.serving_options import ServingOptions, serving_options
 
 if TYPE_CHECKING:
-    from memcube.guard import Entrance
     from memcube.mcp.clients import Installation
 
 _CLIENTS: Final = ("claude-desktop", "claude-code", "cursor", "vscode", "windsurf", "gemini-cli")
@@ -61,34 +54,16 @@ _model_option = click.option(
     "memcube mcp serve alice/notes --http --port 7080 --token-file ~/.memcube-mcp-token",
 )
 @click.argument("references", nargs=-1)
-@role_options
+@mount_options()
 @click.option("--http", is_flag=True, help="Serve over HTTP instead of stdin and stdout.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=7080, show_default=True, help="0: a free one."
-)
-@entrance_options(
-    f"Demand the bearer token in this file, which is made if absent; or {_TOKEN_VARIABLE}."
+@serving_options(
+    f"Demand the bearer token in this file, which is made if absent; or {_TOKEN_VARIABLE}.",
+    port=7080,
+    token_variable=_TOKEN_VARIABLE,
 )
 @_model_option
-@offline_option
-@trust_options
 def serve(
-    references: tuple[str, ...],
-    profile: str | None,
-    overlay: Path | None,
-    http: bool,
-    host: str,
-    port: int,
-    token_file: Path | None,
-    hosts: tuple[str, ...],
-    origins: tuple[str, ...],
-    model_is_here: bool,
-    offline: bool,
-    trust_mode: str,
-    accept_publisher: str | None,
-    accept_origin: str | None,
-    accept_rollback: bool,
+    wanted: MountOptions, *, serving: ServingOptions, http: bool, model_is_here: bool
 ) -> None:
     """Mount the cubes REFERENCES and answer an MCP client.
 
@@ -101,33 +76,27 @@ def serve(
     require_sdk()
     from memcube.mcp.opening import open_desk
 
-    require_something(references, profile, overlay)
-    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
-
-    def entrance(bound: int) -> Entrance:
-        from memcube.guard import Entrance
-
-        return Entrance.of(host, bound, token=_token(token_file), hosts=hosts, origins=origins)
-
-    if http:
-        entrance(port)  # what is refused is refused before anything is mounted
+    wanted.require_something()
+    # What is refused is refused before anything is mounted.
+    entrance = serving.entrance() if http else None
     with ExitStack() as opened:
-        with open_client(offline=offline) as client:
+        with open_client(offline=wanted.offline) as client:
             desk = opened.enter_context(
                 open_desk(
                     client,
-                    references,
-                    profile=profile,
-                    overlay=overlay,
-                    trust=trust,
+                    wanted.cubes,
+                    overlay=wanted.overlay,
                     model_is_here=model_is_here,
+                    **wanted.asked,
                 )
             )
         # The client's progress bars are gone by now: output and terminal belong to the server.
-        if http:
-            serve_http(desk, host, port, entrance=entrance, listening=_tell_listening)
-        else:
+        if entrance is None:
             serve_stdio(desk)
+        else:
+            serve_http(
+                desk, serving.host, serving.port, entrance=entrance, listening=_tell_listening
+            )
 
 
 @command(
@@ -136,7 +105,7 @@ def serve(
     "memcube mcp install alice/notes --client cursor --client vscode --print",
 )
 @click.argument("references", nargs=-1)
-@role_options
+@mount_options(asks_trust=False)
 @click.option(
     "--client",
     "clients",
@@ -153,31 +122,31 @@ def serve(
     help="Folder of the project, for claude-code and vscode. Default: this one.",
 )
 @click.option("--print", "only_print", is_flag=True, help="Show the file, and write nothing.")
+@click.option(
+    "--force", is_flag=True, help="Replace an entry of this name that says something else."
+)
 @_model_option
-@offline_option
 def install(
-    references: tuple[str, ...],
-    profile: str | None,
-    overlay: Path | None,
+    wanted: MountOptions,
+    *,
     clients: tuple[str, ...],
     name: str,
     project: Path,
     only_print: bool,
+    force: bool,
     model_is_here: bool,
-    offline: bool,
 ) -> Answer:
     """Write the configuration of MCP clients so that they mount the cubes REFERENCES.
 
-    Everything else in the files stays as it is, and a copy of each is kept beside it. Tokens are not
-    written: log in first, with `memcube login`.
+    Everything else in the files stays as it is, and a copy of each is kept beside it. An entry of the
+    same name that says something else is shown, and replaced only with --force. Tokens are not written:
+    log in first, with `memcube login`.
     """
     from memcube.mcp.clients import CLIENTS, installation
 
-    require_something(references, profile, overlay)
-    _require_meant(references, profile)
-    arguments = [*references, *(["--profile", profile] if profile else [])]
-    arguments += ["--overlay", str(overlay.absolute())] if overlay else []
-    arguments += ["--model-is-here"] * model_is_here + ["--offline"] * offline
+    wanted.require_something()
+    _require_meant(wanted)
+    arguments = [*wanted.words, *(["--model-is-here"] if model_is_here else [])]
     planned = [
         installation(
             CLIENTS[client],
@@ -190,45 +159,57 @@ def install(
         for client in clients
     ]
     if only_print:
-        lines = [line for one in planned for line in (f"{one.path}:", one.content.decode())]
+        lines = [line for one in planned for line in _shown(one)]
     else:
-        lines = [_written(one) for one in planned]
-        lines += ["", *(f"Pull it before: memcube pull {reference}" for reference in references)]
+        for one in () if force else planned:
+            one.require_new()
+        lines = [line for one in planned for line in _written(one)]
+        lines += ["", *(f"Pull it before: memcube pull {one}" for one in wanted.references)]
         lines += ["Restart the client to let it see the memories."]
-    paths = [str(one.path) for one in planned]
-    return Answer({"name": name, "written": not only_print, "files": paths}, "\n".join(lines))
+    value = {
+        "name": name,
+        "written": not only_print,
+        "files": [str(one.path) for one in planned],
+        "replaced": {str(one.path): list(one.differs) for one in planned if one.differs},
+    }
+    return Answer(value, "\n".join(lines))
 
 
 mcp.add_command(serve)
 mcp.add_command(install)
 
 
-def _require_meant(references: tuple[str, ...], profile: str | None) -> None:
-    """Refuse a reference or a profile that no start could mount.
+def _require_meant(wanted: MountOptions) -> None:
+    """Refuse what no start could mount.
 
     Raises:
         InvalidReferenceError, InvalidDigestError: not a reference.
+        InvalidRequestError: not a filter.
         NotFoundError: no such profile.
     """
     from memcube_protocol.reference import Reference
+    from memcube_protocol.selection import Selection
 
     from memcube.settings import Settings
 
-    for reference in references:
-        Reference.parse(reference)
-    if profile is not None:
-        Settings.load().profile(profile)
+    for reference in wanted.cubes:
+        Reference.parse(str(reference))
+    Selection.parse(wanted.filters)
+    if wanted.profile is not None:
+        Settings.load().profile(wanted.profile)
 
 
-def _written(installed: Installation) -> str:
+def _shown(installed: Installation) -> list[str]:
+    replaces = ["An entry of this name is there, and would change:"] if installed.differs else []
+    return [f"{installed.path}:", *replaces, *installed.differs, installed.content.decode()]
+
+
+def _written(installed: Installation) -> list[str]:
+    if installed.content == installed.before:
+        return [f"{installed.path} says so already"]
     backup = installed.write()
-    return f"Wrote {installed.path}" + (f"; as it was: {backup}" if backup else "")
-
-
-def _token(path: Path | None) -> str | None:
-    from memcube.guard import token_in
-
-    return token_in(path) if path else os.environ.get(_TOKEN_VARIABLE) or None
+    kept = f"; as it was: {backup}" if backup else ""
+    return [f"Wrote {installed.path}{kept}", *(f"  {line}" for line in installed.differs)]
 
 
 def _tell_listening(url: str) -> None:

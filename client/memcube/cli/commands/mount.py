@@ -9,19 +9,13 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.options import (
-    offline_option,
-    open_client,
-    role_options,
-    trust_of,
-    trust_options,
-)
+from memcube.cli.mount_options import MountOptions, fit_options, mount_options
+from memcube.cli.options import open_client
 from memcube.cli.words import bytes_text, seconds_text, table_text
 
 if TYPE_CHECKING:
-    from memcube_protocol.reference import Reference
-
     from memcube.mounting import MountedCube, MountedMemory, MountStep, Plan
+    from memcube.mounting.choosing import Asked
 
 
 @command(
@@ -33,124 +27,40 @@ if TYPE_CHECKING:
     'memcube mount --profile work --ask "Who is on call?"',
 )
 @click.argument("references", nargs=-1, metavar="REFERENCE…")
-@role_options
-@click.option(
-    "--priority",
-    "priorities",
-    multiple=True,
-    metavar="REFERENCE=N",
-    help="Share of a cube among several, 1 to 100; repeatable.",
-)
-@click.option(
-    "--budget",
-    "budget_tokens",
-    type=click.IntRange(min=1),
-    help="Tokens of text for one question, over all cubes. Default: the profile's, or 1024.",
-)
+@mount_options()
 @click.option("--model", metavar="FOLDER", help="Mount on the model in this folder.")
+@fit_options
 @click.option("--ask", "questions", multiple=True, metavar="TEXT", help="Ask this; repeatable.")
 @click.option("--max-new-tokens", default=128, show_default=True, help="Length of an answer.")
-@click.option(
-    "--allow-unverified-base",
-    is_flag=True,
-    help="Mount an adapter though it does not say which base it was trained on.",
-)
 @click.option(
     "--dry-run",
     is_flag=True,
     help="Only say what would be mounted, what not, and why, with bytes and seconds.",
 )
-@click.option(
-    "--embedder",
-    metavar="NAME",
-    help="Search by meaning too: a sentence-transformers folder, http(s)://HOST/v1#MODEL, lsa, a plug-in.",
-)
-@click.option("--search-server", metavar="URL", help="Search on this Qdrant server.")
-@click.option(
-    "--prefix-tokens",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Mount, and fetch, only the first N tokens of a KV cache.",
-)
-@click.option(
-    "--compose",
-    is_flag=True,
-    help="Mount several KV caches behind each other: approximate, they do not see each other.",
-)
-@click.option("--rebuild", is_flag=True, help="Compute a KV cache that does not fit anew.")
-@click.option(
-    "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="Only kind=… or memory=ID."
-)
-@offline_option
-@trust_options
 def mount(
-    references: tuple[str, ...],
-    profile: str | None,
-    overlay: Path | None,
-    priorities: tuple[str, ...],
-    budget_tokens: int | None,
+    wanted: MountOptions,
+    *,
+    fit: Asked,
     model: str | None,
     questions: tuple[str, ...],
     max_new_tokens: int,
-    allow_unverified_base: bool,
     dry_run: bool,
-    embedder: str | None,
-    search_server: str | None,
-    prefix_tokens: int | None,
-    compose: bool,
-    rebuild: bool,
-    filters: tuple[str, ...],
-    offline: bool,
-    trust_mode: str,
-    accept_publisher: str | None,
-    accept_origin: str | None,
-    accept_rollback: bool,
 ) -> Answer:
     """Make the memories of each cube REFERENCE, or of a profile, usable, say which and why, and ask.
 
     Without a model, the text that a prompt would get is printed for each question. With one, LoRA
     and KV caches are mounted too if they fit it exactly, and the model answers.
     """
-    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     loaded, tokenizer = _load(model) if model else (None, None)
-    wanted: dict[str, Any] = {
-        "profile": profile,
-        "model": loaded,
-        "tokenizer": tokenizer,
-        "budget_tokens": budget_tokens,
-        "filters": filters,
-        "trust": trust,
-        "allow_unverified_base": allow_unverified_base,
-        "prefix_tokens": prefix_tokens,
-        "compose": compose,
-        "embedder": embedder,
-        "search_server": search_server,
-        "rebuild": rebuild,
-    }
-    cubes = prioritised(references, priorities)
-    with open_client(offline=offline) as client:
+    on: Any = {"model": loaded, "tokenizer": tokenizer, **wanted.asked, **fit}
+    with open_client(offline=wanted.offline) as client:
         if dry_run:
-            return _planned(client.plan(cubes, **wanted))
-        with client.mount(cubes, overlay=overlay, **wanted) as memory:
+            return _planned(client.plan(wanted.cubes, **on))
+        with client.mount(wanted.cubes, overlay=wanted.overlay, **on) as memory:
             asked = [
                 (question, _answer(memory, question, max_new_tokens)) for question in questions
             ]
             return _told(memory, asked)
-
-
-def prioritised(
-    references: tuple[str, ...], priorities: tuple[str, ...]
-) -> dict[Reference | str, int | None]:
-    """`references` with what `--priority` says of them; None where it says nothing."""
-    chosen: dict[Reference | str, int | None] = dict.fromkeys(references)
-    for text in priorities:
-        reference, _, number = text.rpartition("=")
-        if reference not in chosen or not number.isdecimal():
-            raise click.UsageError(
-                f"--priority {text[:200]!r}: give one of the references, '=', and a number"
-            )
-        chosen[reference] = int(number)
-    return chosen
 
 
 def _load(folder: str) -> tuple[Any, Any]:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from memcube_protocol.errors import InvalidSettingError
 
 from memcube.cli.answer import Answer, sanitised
 from memcube.cli.command import command
-from memcube.cli.options import (
-    entrance_options,
-    offline_option,
-    open_client,
-    require_something,
-    role_options,
-    trust_of,
-    trust_options,
-)
+from memcube.cli.mount_options import MountOptions, mount_options
+from memcube.cli.options import open_client
+from memcube.cli.serving_options import ServingOptions, serving_options
 from memcube.cli.words import table_text
+
+if TYPE_CHECKING:
+    from memcube.mounting.choosing import Asked
 
 
 @command(
@@ -31,16 +27,7 @@ from memcube.cli.words import table_text
 )
 @click.option("--upstream", required=True, metavar="URL", help="The engine's API: https://…/v1.")
 @click.option("--mount", "references", multiple=True, metavar="REF", help="A cube; repeatable.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=7071, show_default=True, type=click.IntRange(0, 65535), help="0: any free."
-)
-@role_options
-@click.option(
-    "--budget",
-    type=click.IntRange(1),
-    help="Tokens of records for each request. Default: the profile's, or 1024.",
-)
+@mount_options()
 @click.option(
     "--prefix-budget",
     "prefix_tokens",
@@ -62,28 +49,17 @@ from memcube.cli.words import table_text
     metavar="NAME",
     help="Show the engine the key in this variable instead of the caller's.",
 )
-@entrance_options("Demand the token in this file, which is made if absent, as API key of callers.")
-@offline_option
-@trust_options
+@serving_options(
+    "Demand the token in this file, which is made if absent, as API key of callers.", port=7071
+)
 def proxy(
+    wanted: MountOptions,
+    *,
+    serving: ServingOptions,
     upstream: str,
-    references: tuple[str, ...],
-    profile: str | None,
-    overlay: Path | None,
-    host: str,
-    port: int,
-    budget: int | None,
     prefix_tokens: int,
     timeout_s: float,
     upstream_key_env: str | None,
-    token_file: Path | None,
-    hosts: tuple[str, ...],
-    origins: tuple[str, ...],
-    offline: bool,
-    trust_mode: str,
-    accept_publisher: str | None,
-    accept_origin: str | None,
-    accept_rollback: bool,
 ) -> Answer:
     """Pass requests of the OpenAI API on to --upstream, with the memory of cubes added to each.
 
@@ -91,36 +67,35 @@ def proxy(
     that never changes, and the records that answer the question; models and embeddings pass
     through. Answers are streamed as they come. Stop it with Ctrl-C.
     """
-    from memcube.guard import Entrance, token_in
     from memcube.proxy.mounting import RECORDS_TOKENS, addition_of, mount_budget
     from memcube.proxy.serving import ProxyServer, require_packages
     from memcube.proxy.upstream import Upstream
 
     require_packages()
-    require_something(references, profile, overlay)
-    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
-    token, key = token_in(token_file) if token_file else None, _secret(upstream_key_env)
-    entrance = partial(Entrance.of, host, token=token, hosts=hosts, origins=origins)
-    entrance(port)  # what is refused is refused before anything is mounted
-    with open_client(offline=offline) as client:
+    wanted.require_something()
+    key, entrance = _secret(upstream_key_env), serving.entrance()
+    with open_client(offline=wanted.offline) as client:
         settings = client.context.settings
         engine = Upstream.parse(upstream, settings, key=key, timeout_s=timeout_s)
-        role = settings.profile(profile) if profile else None
-        memory = client.mount(
-            references,
-            profile=profile,
-            overlay=overlay,
-            budget_tokens=mount_budget(prefix_tokens),
-            trust=trust,
-            leaves_to=(engine.host,),
-        )
+        role = settings.profile(wanted.profile) if wanted.profile else None
+        asked: Asked = {
+            **wanted.asked,
+            "budget_tokens": mount_budget(prefix_tokens),
+            "leaves_to": (engine.host,),
+        }
+        memory = client.mount(wanted.cubes, overlay=wanted.overlay, **asked)
     # The client's progress bars are gone by now.
-    records_tokens = budget or (role and role.budget_tokens) or RECORDS_TOKENS
+    records_tokens = wanted.budget_tokens or (role and role.budget_tokens) or RECORDS_TOKENS
     addition = addition_of(memory, records_tokens)
     with (
         memory,
         ProxyServer(
-            engine, addition, host=host, port=port, entrance=entrance, tell=_tell
+            engine,
+            addition,
+            host=serving.host,
+            port=serving.port,
+            entrance=entrance,
+            tell=_tell,
         ) as server,
     ):
         _tell(table_text([(str(s.step), s.kind, s.memory, s.cube, s.why) for s in memory.steps]))

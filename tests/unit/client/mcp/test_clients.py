@@ -10,7 +10,7 @@ import pytest
 from memcube.cli.run import run
 from memcube.mcp import clients
 from memcube.mcp.clients import CLIENTS, Installation, installation
-from memcube_protocol.errors import EXIT_USAGE, ConflictError, InvalidJsonError
+from memcube_protocol.errors import EXIT_USAGE, ConflictError, InvalidJsonError, outcome_of
 
 CURSOR = CLIENTS["cursor"]
 
@@ -61,20 +61,62 @@ def test_everything_else_in_the_file_stays_and_a_copy_of_it_is_kept(home: Path) 
 
 def test_the_same_again_changes_nothing(home: Path) -> None:
     planned(home).write()
-    again = planned(home)
-    assert again.content == again.before
-    assert again.write() is None
-
-
-def test_an_entry_of_memcube_is_brought_up_to_date_and_another_is_left(home: Path) -> None:
-    planned(home, environment={"MEMCUBE_HOME": "/old"}).write()
-    planned(home).write()
     path = home / CURSOR.path
-    assert "env" not in json.loads(path.read_text())["mcpServers"]["memcube"]
-    path.write_text('{"mcpServers": {"memcube": {"command": "/bin/other"}}}')
-    with pytest.raises(ConflictError, match="another server"):
-        planned(home)
-    assert planned(home, name="memories").content
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    again = planned(home)
+    again.require_new()
+    assert again.write() is None
+    assert again.content == again.before == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "shown"),
+    [
+        ({"command": "/bin/other"}, '-  "command": "/bin/other"'),
+        ({"command": "memcube", "args": ["mcp", "serve", "alice/old"]}, '-   "alice/old"'),
+        ({"url": "https://mcp.example"}, '-  "url": "https://mcp.example"'),
+        ("no object", '- "no object"'),
+        (None, "- null"),
+    ],
+)
+def test_another_entry_of_the_name_is_shown_and_replaced_by_wish_alone(
+    home: Path, old: object, shown: str
+) -> None:
+    path = home / CURSOR.path
+    path.parent.mkdir()
+    path.write_text(json.dumps({"mcpServers": {"memcube": old, "z": {"command": "x"}}}))
+    one = planned(home)
+    with pytest.raises(ConflictError, match="another server called 'memcube'") as refused:
+        one.require_new()
+    assert shown in str(refused.value)
+    assert '+  "command"' in str(refused.value)
+    assert planned(home, name="memories").differs == ()
+    assert one.write() == path.with_name("mcp.json.memcube-backup")
+    servers = json.loads(path.read_text())["mcpServers"]
+    assert servers["z"] == {"command": "x"}
+    assert servers["memcube"]["args"] == ["mcp", "serve", "alice/notes"]
+
+
+def test_secrets_of_an_entry_are_not_shown(home: Path) -> None:
+    path = home / CURSOR.path
+    path.parent.mkdir()
+    entry = {"command": "x", "env": {"KEY": "sk-1"}, "headers": {"Authorization": "Bearer 2"}}
+    path.write_text(json.dumps({"mcpServers": {"memcube": entry}}))
+    told = "\n".join(planned(home, environment={"MEMCUBE_HOME": "/m"}).differs)
+    assert '"KEY": "…"' in told
+    assert '"MEMCUBE_HOME": "/m"' in told
+    assert "sk-1" not in told
+    assert "Bearer" not in told
+
+
+def test_what_somebody_else_wrote_meanwhile_is_not_lost(home: Path) -> None:
+    one = planned(home)
+    path = home / CURSOR.path
+    path.parent.mkdir()
+    path.write_text('{"theme": "dark"}')
+    with pytest.raises(ConflictError, match="meanwhile"):
+        one.write()
+    assert path.read_text() == '{"theme": "dark"}'
 
 
 @pytest.mark.parametrize(
@@ -131,6 +173,33 @@ def test_the_command_line_writes_what_it_shows(
     entry = json.loads(written)["mcpServers"]["memcube"]
     assert entry["args"] == ["mcp", "serve", "alice/notes", "--overlay", str(home / "own")]
     assert entry["env"]["MEMCUBE_HOME"] == str(home / "memcube")
+    assert run(words) == 0
+    assert "says so already" in capsys.readouterr().out
+
+
+def test_the_command_line_replaces_no_entry_unasked_in_any_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: home)
+    cursor, gemini = home / CURSOR.path, home / CLIENTS["gemini-cli"].path
+    words = ["mcp", "install", "--client", "gemini-cli", "--client", "cursor", "alice/new"]
+    assert (
+        run(["mcp", "install", "--client", "cursor", "alice/old", "--filter", "kind=plaintext"])
+        == 0
+    )
+    before = cursor.read_text()
+    assert run(words) == outcome_of(ConflictError("")).exit_code
+    told = capsys.readouterr().err
+    assert '-   "alice/old"' in told
+    assert "--force" in told
+    assert cursor.read_text() == before
+    assert not gemini.exists()
+    assert run([*words, "--print"]) == 0
+    assert "would change" in capsys.readouterr().out
+    assert run([*words, "--force"]) == 0
+    assert "alice/new" in cursor.read_text()
+    assert "alice/new" in gemini.read_text()
+    assert cursor.with_name("mcp.json.memcube-backup").read_text() == before
 
 
 def test_what_no_start_could_mount_is_not_written(
