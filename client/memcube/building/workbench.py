@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol.config import PARAMETRIC, PLAINTEXT
-from memcube_protocol.errors import IncompatibleError, NotFoundError
+from memcube_protocol.errors import NotFoundError
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.recipe import ASK, DISTIL, ENCODE, SOURCE_TEXT, Evaluation, Question, Recipe
 from memcube_protocol.records import Record, write_record
@@ -26,7 +26,7 @@ from memcube.holdings import memory_folder
 from memcube.memories.activation import FOLDER as ACTIVATION_FOLDER
 from memcube.memories.activation import MountedKv, mount_kv
 from memcube.memories.activation_dump import dump_kv
-from memcube.memories.parametric import mount_lora
+from memcube.memories.parametric import mount_fitting, mount_lora
 from memcube.memories.plaintext import records_of
 
 _RECORDS: Final = "plaintext/records.jsonl"
@@ -183,18 +183,13 @@ class Workbench:
 
     def _mount_adapters(self) -> list[str]:
         """Mount the cube's own adapters that fit this model; their ids."""
-        mounted = []
-        for memory in self.verified.cube.config.memories:
-            if memory.kind != PARAMETRIC or str(self.base) not in bases_of(memory):
-                continue
-            try:
-                folder = memory_folder(self.context, self.verified, memory.id)
-                adapter = mount_lora(folder, self.model, base_identity=self.base)
-            except IncompatibleError as error:
-                self.notes.append(f"made without the adapter {memory.id}: {error}")
-                continue
-            self.undo.callback(adapter.unmount)
-            mounted.append(memory.id)
+        folders = {
+            memory.id: partial(memory_folder, self.context, self.verified, memory.id)
+            for memory in self.verified.cube.config.memories
+            if memory.kind == PARAMETRIC and str(self.base) in bases_of(memory)
+        }
+        mounted, notes = mount_fitting(folders, self.model, self.undo, base_identity=self.base)
+        self.notes += notes
         return mounted
 
     def _find_questions(self, records: Sequence[Record]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memcube_protocol.errors import ConflictError
 
+from memcube.closing import Closing
 from memcube.memories.activation_key import active_adapter_scales
 from memcube.memories.kv_files import Stamp
 
@@ -62,7 +62,7 @@ class MappedLayers:
         self._views = ()
 
 
-class Prefix:
+class Prefix(Closing):
     """The token ids that every prompt of `model` starts with, and fresh caches behind them.
 
     A context manager that lets go of the tensors at its end.
@@ -119,13 +119,6 @@ class Prefix:
         if layers is not None:
             layers.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """As `unmount`."""
         self.unmount()

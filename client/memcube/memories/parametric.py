@@ -24,9 +24,23 @@ from memcube.memories import making
 from memcube.memories.known_identity import known_identity
 from memcube.memories.model_identity import dtype_name, tensor_bytes
 from memcube.memories.parametric_files import AdapterFiles, require_finite
-from memcube.memories.parametric_mount import MountedLora, model_form, module_shapes, mount_lora
+from memcube.memories.parametric_mount import (
+    MountedLora,
+    model_form,
+    module_shapes,
+    mount_fitting,
+    mount_lora,
+)
 
-__all__ = ["MountedLora", "dump_lora", "model_form", "module_shapes", "mount_lora", "read_adapter"]
+__all__ = [
+    "MountedLora",
+    "dump_lora",
+    "model_form",
+    "module_shapes",
+    "mount_fitting",
+    "mount_lora",
+    "read_adapter",
+]
 
 FOLDER: Final = "parametric"
 _ALIGNMENT: Final = 64

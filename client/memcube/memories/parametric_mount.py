@@ -9,16 +9,17 @@ holds the file's tensors themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from memcube_protocol import parametric
 from memcube_protocol.errors import ConflictError, IncompatibleError
 from memcube_protocol.identity import BaseIdentity, TensorIdentity
 from memcube_protocol.parametric import Adapter, Base, Level, Verdict
 
+from memcube.closing import Closing
 from memcube.memories.activation_key import adapter_tensors, weight_quantisation
 from memcube.memories.known_identity import known_identity
 from memcube.memories.model_identity import dtype_name, tensor_identity, torch_dtypes
@@ -70,7 +71,33 @@ def mount_lora(
         raise
 
 
-class MountedLora:
+def mount_fitting(
+    folders: Mapping[str, Callable[[], Path]],
+    model: Any,
+    undo: ExitStack,
+    *,
+    base_identity: BaseIdentity | None = None,
+) -> tuple[list[str], list[str]]:
+    """Mount those adapters, given by id and folder, that belong to `model`; `undo` takes them off again.
+
+    Returns the ids of those that are active now, and in words why the others are not.
+
+    Raises:
+        InvalidTensorsError, ConflictError, NotFoundError, InvalidConfigError: see `mount_lora`.
+    """
+    mounted, passed_over = [], []
+    for memory_id, folder in folders.items():
+        try:
+            adapter = mount_lora(folder(), model, base_identity=base_identity)
+        except IncompatibleError as error:
+            passed_over.append(f"made without the adapter {memory_id}: {error}")
+            continue
+        undo.callback(adapter.unmount)
+        mounted.append(memory_id)
+    return mounted, passed_over
+
+
+class MountedLora(Closing):
     """A LoRA memory on a model; `verdict` says how sure it is that its base is right.
 
     `tensors` are those of its file under their own names, or those that were computed for it.
@@ -143,15 +170,8 @@ class MountedLora:
             self._is_mounted = False
             self.tensors, self._files = {}, None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """As `unmount`."""
         self.unmount()
 
 

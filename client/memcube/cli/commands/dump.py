@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
+
+if TYPE_CHECKING:
+    from memcube.dumper import MemDumper
 
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -35,6 +40,11 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--without-text", is_flag=True, help="Keep only the digest of the text: the cache is opaque."
 )
 @click.option(
+    "--model-alone",
+    is_flag=True,
+    help="Compute the KV cache without the adapters of FOLDER that fit the model.",
+)
+@click.option(
     "--input",
     "inputs",
     type=_FILE,
@@ -50,10 +60,12 @@ def dump(
     adapter: Path | None,
     model: Path | None,
     without_text: bool,
+    model_alone: bool,
     inputs: tuple[Path, ...],
 ) -> Answer:
     """Write the memory MEMORY into the cube folder FOLDER: a KV cache of a text or a chat, or an adapter.
 
+    A KV cache is computed under the adapters of FOLDER that fit the model, as a mount puts them on first.
     What it was made from and with is recorded in it; `memcube push` signs that as build provenance,
     which `memcube provenance` shows.
     """
@@ -64,32 +76,71 @@ def dump(
             "a KV cache wants --model FOLDER, and no --input: the text or chat is the input"
         )
     from memcube.dumper import MemDumper
-    from memcube.memories.checkpoint import load_checkpoint
+
+    dumper = MemDumper(folder)
+    notes: list[str] = []
+    if adapter:
+        path = _add_adapter(dumper, adapter, memory, model, inputs)
+    else:
+        assert model
+        prompt = {**_prompt(text, chat), "keep_text": not without_text}
+        path = _add_cache(dumper, memory, model, prompt, notes, alone=model_alone)
+    kind = "adapter" if adapter else "KV cache"
+    told = (
+        f"Dumped the {kind} {memory} into {path}",
+        *(f"  {note}" for note in notes),
+        f"Next: memcube push {folder}",
+    )
+    value = {"memory": memory, "path": str(path), "notes": notes}
+    return Answer(value, "\n".join(told), str(path))
+
+
+def _add_adapter(
+    dumper: MemDumper, adapter: Path, memory: str, base: Path | None, inputs: tuple[Path, ...]
+) -> Path:
     from memcube.memories.model_identity import checkpoint_identity
     from memcube.settings import Settings
     from memcube.store.checks import CHECKS_FILE, FileChecks
 
     checks = FileChecks(Settings.load().home / CHECKS_FILE)
-    dumper = MemDumper(folder)
-    if adapter:
-        path = dumper.add_lora(
-            adapter,
-            memory_id=memory,
-            base_identity=checkpoint_identity(model, checks=checks) if model else None,
-            inputs={given.name: given for given in inputs},
-        )
-    else:
-        assert model
-        prompt = _prompt(text, chat)
-        path = dumper.add_kv(
-            *load_checkpoint(model), memory_id=memory, keep_text=not without_text, **prompt
-        )
-    kind = "adapter" if adapter else "KV cache"
-    return Answer(
-        {"memory": memory, "path": str(path)},
-        f"Dumped the {kind} {memory} into {path}\nNext: memcube push {folder}",
-        str(path),
+    return dumper.add_lora(
+        adapter,
+        memory_id=memory,
+        base_identity=checkpoint_identity(base, checks=checks) if base else None,
+        inputs={given.name: given for given in inputs},
     )
+
+
+def _add_cache(
+    dumper: MemDumper,
+    memory: str,
+    checkpoint: Path,
+    prompt: dict[str, Any],
+    notes: list[str],
+    *,
+    alone: bool,
+) -> Path:
+    """The folder of a KV cache of `prompt`, made as a mount of this cube would use it; `notes` say how."""
+    from memcube.memories.checkpoint import load_checkpoint
+    from memcube.memories.known_identity import known_identity
+    from memcube.memories.parametric import FOLDER, mount_fitting
+
+    model, tokenizer = load_checkpoint(checkpoint)
+    base = known_identity(model)
+    places = () if alone else sorted((dumper.folder / FOLDER).glob("[!.]*/"))
+    folders = {place.name: partial(Path, place) for place in places}
+    with ExitStack() as undo:
+        mounted, passed_over = mount_fitting(folders, model, undo, base_identity=base)
+        notes += [f"made under the adapter {name}" for name in mounted]
+        notes += passed_over
+        return dumper.add_kv(
+            model,
+            tokenizer,
+            memory_id=memory,
+            base_identity=base,
+            cube_adapters=mounted,
+            **prompt,
+        )
 
 
 def _prompt(text: Path | None, chat: Path | None) -> dict[str, Any]:
