@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidConfigError, MemcubeError
-from memcube_protocol.fields import Fields, write_moment
+from memcube_protocol.fields import Described, Fields, write_moment
 from memcube_protocol.governance import Descriptive, Governance
 from memcube_protocol.reference import Reference, is_name, tag_of_version
 
@@ -46,20 +46,12 @@ MEMORY_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
+class Parent(Described):
     """A cube that this one was made from: its origin `host/namespace/name`, digest and relation."""
 
     origin: str
     digest: Digest
     relation: str = "derived-from"
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "parent"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Parent that `fields` describe."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -77,19 +69,11 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class Lineage(Described):
     """Where a cube comes from: its parents, and the manifest digest that it replaces."""
 
     parents: tuple[Parent, ...] = ()
     supersedes: Digest | None = None
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "lineage"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Lineage that `fields` describe."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -112,7 +96,7 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Described):
     """One memory of a cube: what it is, which layers hold it (in order), which model it fits.
 
     `records` counts the records of a plaintext memory; `shape` and `compatibility` describe a KV
@@ -127,13 +111,9 @@ class Memory:
     shape: Mapping[str, Any] = field(default_factory=dict[str, Any])
     compatibility: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), f"memory {self.id[:64]!r}"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Memory that `fields` describe."""
-        return cls(**cls._read(fields))
+    @property
+    def _what(self) -> str:
+        return f"memory {self.id[:64]!r}"
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -170,7 +150,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class CubeConfig:
+class CubeConfig(Described):
     """Everything that a cube says of itself. `name` has no host; `version` is SemVer 2.0."""
 
     name: str
@@ -184,8 +164,9 @@ class CubeConfig:
     memories: tuple[Memory, ...] = ()
     extensions: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "config"))
+    @property
+    def _what(self) -> str:
+        return "config"
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -200,7 +181,7 @@ class CubeConfig:
         limits.require_at_most("config", len(raw), limits.CONFIG_BYTES)
         fields = Fields(canonical_json.parse_object(raw, what="config"), "config")
         try:
-            config = cls(**cls._read(fields))
+            config = cls.from_fields(fields)
             canonical = config.write()
         except InvalidConfigError:
             raise

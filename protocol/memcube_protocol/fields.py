@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, date, datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from memcube_protocol.errors import InvalidConfigError
 
@@ -211,6 +212,38 @@ class Fields:
         if value.tzinfo is None:
             raise self.refuse(key, "has no time zone: write it with a Z at the end")
         return value.astimezone(UTC).replace(microsecond=0)
+
+
+class Described(ABC):
+    """A frozen value that is read from `Fields`, and held to the same rules when it is made in code."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        self._read(Fields(self.to_json(), self._what))
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Self:
+        """The value that `fields` describe.
+
+        Raises:
+            InvalidConfigError: a field is unknown, missing or out of bounds.
+        """
+        return cls(**cls._read(fields))
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of this value; what is absent is left out."""
+
+    @staticmethod
+    @abstractmethod
+    def _read(fields: Fields) -> dict[str, Any]:
+        """The arguments of the value that `fields` describe, of which none is left over."""
+
+    @property
+    def _what(self) -> str:
+        """What errors call it."""
+        return type(self).__name__.lower()
 
 
 def is_printable_line(text: str) -> bool:

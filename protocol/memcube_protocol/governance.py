@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from memcube_protocol.fields import Fields, write_moment
+from memcube_protocol.fields import Described, Fields, write_moment
 
 ACCESS: Final = ("open", "listed", "private")
 SENSITIVITIES: Final = ("public", "internal", "confidential", "restricted")
@@ -31,20 +31,12 @@ _URL: Final = re.compile(r"https?://[^\s<>\"\\^`{|}]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Source(Described):
     """A work that the cube's content comes from: its name, address and licence."""
 
     name: str
     url: str | None = None
     licence: str | None = None
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "source"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Source that `fields` describe."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -63,7 +55,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptive:
+class Descriptive(Described):
     """What a cube is about. Languages are BCP 47 tags; the rest are words of the publisher."""
 
     languages: tuple[str, ...] = ()
@@ -71,14 +63,6 @@ class Descriptive:
     tags: tuple[str, ...] = ()
     semantic_types: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "descriptive"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Descriptive part that `fields` hold."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -105,7 +89,7 @@ class Descriptive:
 
 
 @dataclass(frozen=True, slots=True)
-class Governance:
+class Governance(Described):
     """The rules a cube asks its holders to keep.
 
     `licence` is an SPDX id, or `LicenseRef-…` with a `licence_url`. `allowed_uses` is empty where
@@ -125,14 +109,6 @@ class Governance:
     retention_days: int | None = None
     priority: str = "normal"
     watermark: str = "none"
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "governance"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Governance part that `fields` hold."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:

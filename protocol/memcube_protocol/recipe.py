@@ -19,7 +19,7 @@ from memcube_protocol import canonical_json, limits
 from memcube_protocol.config import ACTIVATION, MEMORY_ID, PARAMETRIC, PLAINTEXT
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidConfigError
-from memcube_protocol.fields import Fields, write_moment
+from memcube_protocol.fields import Described, Fields, write_moment
 from memcube_protocol.identity import BaseIdentity
 
 ENCODE: Final = "encode"
@@ -53,7 +53,7 @@ _TRAINING: Final = ("alpha", "answers", "batch", "rank", "rate", "retain", "step
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(Described):
     """A question about a cube's facts, and the answer that counts as right, where that is known.
 
     `record` is the id of the record that answers it. One that is `held_out` is asked at the end and
@@ -64,14 +64,6 @@ class Question:
     answer: str | None = None
     record: str | None = None
     held_out: bool = False
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "question"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Question that `fields` describe."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -96,7 +88,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class Training(Described):
     """How an adapter is taught: its rank and scale, and how long with which weights.
 
     The loss is the divergence from the model that has the text before it, plus `answers` times the
@@ -111,14 +103,6 @@ class Training:
     rate: float = RATE
     answers: float = 1.0
     retain: float = 1.0
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "training"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Training that `fields` describe."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -142,7 +126,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(Described):
     """Everything that was chosen when the build `memory` was made of the memory `source` of a cube.
 
     Records that were not to be shown at `as_of` stay out, and so do those behind the first
@@ -167,9 +151,6 @@ class Recipe:
     training: Training | None = None
     confidence: float | None = None
 
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "recipe"))
-
     @property
     def kind(self) -> str:
         """The kind of memory that is made."""
@@ -191,11 +172,6 @@ class Recipe:
         """
         limits.require_at_most("recipe", len(raw), limits.CONFIG_BYTES)
         return cls.from_fields(Fields(canonical_json.parse_object(raw, what="recipe"), "recipe"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Recipe that `fields` describe."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:
@@ -255,7 +231,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Described):
     """What a build was measured to do.
 
     Of `asked` questions so many were answered right by the model `without` the memory, `with_memory`,
@@ -269,14 +245,6 @@ class Evaluation:
     source: int | None = None
     held_out: int = 0
     perplexity: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        self._read(Fields(self.to_json(), "evaluation"))
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> Self:
-        """Evaluation that `fields` describe."""
-        return cls(**cls._read(fields))
 
     @staticmethod
     def _read(fields: Fields) -> dict[str, Any]:

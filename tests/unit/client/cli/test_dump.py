@@ -14,6 +14,7 @@ peft = pytest.importorskip("peft")
 pytest.importorskip("qdrant_edge")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint `model`, `other` of another seed, a text, and an adapter for each model."""
