@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,16 +112,19 @@ class MemDumper:
             NotFoundError: the folder has no records, or there is no such embedder.
             InvalidError: the embedder makes no vectors; or the records share too few words for LSA.
             MissingDependencyError: what the embedder needs is not installed.
+            RuleRefusedError: the cube's texts are to stay on this machine, and the embedder is elsewhere.
         """
         from memcube.memories.plaintext_lsa import LsaEmbedder
-        from memcube.memories.plaintext_plugins import embedder_of
+        from memcube.memories.plaintext_plugins import embedder_of, places_of
         from memcube.memories.plaintext_vectors import write_vectors
+        from memcube.rules import require_embedding
 
         draft = Draft.parse((self.folder / FILE_NAME).read_bytes())
         found = Layout.of(scan(self.folder, ignore=draft.ignore)).records
         if not found:
             raise NotFoundError(f"{self.folder} holds no records", hint=f"write some to {RECORDS}")
         named = embedder_of(embedder)
+        require_embedding(str(self.folder), draft.governance, places_of(named), datetime.now(UTC))
         if named is None or isinstance(named, str):
             total = sum(1 for _ in read_files(found))
             named = LsaEmbedder.fit(read_files(found), total=total)

@@ -2,7 +2,8 @@
 
 | act | asked in |
 |---|---|
-| mount | `mounting.mount`, of each cube, before a layer of it is fetched, and at each use |
+| mount, embed | `mounting.mount`, of each cube, before a layer of it is fetched, and at each use |
+| embed | `MemDumper.add_vectors`, of a folder |
 | export | `Client.unpack`, `Client.path`; `copying.carry_verified` for a folder |
 | copy | `copying.carry_verified`: `cp`, `mirror` and the Hub go through it |
 | re-push, publish | `pushing`, before anything is sent |
@@ -51,11 +52,12 @@ def require_mount(
     *,
     profile: Profile | None = None,
     leaves_to: tuple[str, ...] = (),
+    embedded_at: tuple[str, ...] = (),
 ) -> Callable[[], None]:
     """That the rules of `verified` let it be mounted here, for what this user or `profile` says.
 
-    `leaves_to` names the hosts that get content of it, such as that of a model behind an API; this
-    machine is none.
+    `leaves_to` names the hosts that get content of it, such as that of a model behind an API;
+    `embedded_at` those that make vectors of its texts and of questions. This machine is none.
 
     Returns:
         What asks the same again: a mount may last longer than its cube is valid.
@@ -63,11 +65,12 @@ def require_mount(
     Raises:
         RuleRefusedError: a rule forbids it.
     """
-    asked = _mounting(context, verified, profile, leaves_to)
+    acts = _mounting(context, verified, profile, leaves_to, embedded_at)
     name, governance = _name(verified), verified.cube.config.governance
 
     def ask() -> None:
-        require(name, governance, replace(asked, now=context.now()))
+        for asked in acts:
+            require(name, governance, replace(asked, now=context.now()))
 
     ask()
     return ask
@@ -79,10 +82,23 @@ def mount_rulings(
     *,
     profile: Profile | None = None,
     leaves_to: tuple[str, ...] = (),
+    embedded_at: tuple[str, ...] = (),
 ) -> tuple[Ruling, ...]:
     """What each rule of `verified` says to a mount: for a plan that is only shown."""
-    asked = _mounting(context, verified, profile, leaves_to)
-    return rulings(verified.cube.config.governance, asked)
+    acts = _mounting(context, verified, profile, leaves_to, embedded_at)
+    governance = verified.cube.config.governance
+    return tuple(ruling for asked in acts for ruling in rulings(governance, asked))
+
+
+def require_embedding(
+    name: str, governance: Governance, hosts: tuple[str, ...], now: datetime
+) -> None:
+    """That `governance`, of a folder of this user's, lets texts go to `hosts` to be embedded.
+
+    Raises:
+        RuleRefusedError: they are to stay on this machine.
+    """
+    require(name, governance, Asked(Act.EMBED, now, owner=True, leaves_to=_elsewhere(hosts)))
 
 
 def require_export(context: Context, verified: Verified, *, held: bool = True) -> Verified:
@@ -202,15 +218,21 @@ def _foreign_origins(context: Context, found: Found) -> list[str]:
 
 
 def _mounting(
-    context: Context, verified: Verified, profile: Profile | None, leaves_to: tuple[str, ...]
-) -> Asked:
+    context: Context,
+    verified: Verified,
+    profile: Profile | None,
+    leaves_to: tuple[str, ...],
+    embedded_at: tuple[str, ...],
+) -> tuple[Asked, ...]:
+    """The acts of a mount: it, and embedding for it."""
     asked = _asked(context, verified, Act.MOUNT, held=True)
-    told = (*leaves_to, *context.settings.search_hosts)
-    asked = replace(asked, leaves_to=_elsewhere(told))
-    if profile is None:
-        return asked
-    uses = asked.uses if profile.uses is None else profile.uses
-    return replace(asked, uses=uses, ceiling=ceiling(context, profile))
+    if profile is not None:
+        uses = asked.uses if profile.uses is None else profile.uses
+        asked = replace(asked, uses=uses, ceiling=ceiling(context, profile))
+    return (
+        replace(asked, leaves_to=_elsewhere(leaves_to)),
+        replace(asked, act=Act.EMBED, leaves_to=_elsewhere(embedded_at)),
+    )
 
 
 def ceiling(context: Context, profile: Profile | None) -> str:

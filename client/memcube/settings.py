@@ -30,7 +30,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 from memcube_protocol.errors import InvalidSettingError, NotFoundError, StorageError
 from memcube_protocol.governance import SENSITIVITIES, USES
@@ -184,12 +183,6 @@ class Settings:
                 hint=known or f"write [profile.{name[:80]}] with cubes = […] into {CONFIG_FILE}",
             )
         return self.profiles[name]
-
-    @property
-    def search_hosts(self) -> tuple[str, ...]:
-        """Hosts that get content of records for searching: those of the embedder and of Qdrant."""
-        asked = (urlsplit(address).netloc for address in (self.embedder, self.qdrant) if address)
-        return tuple(host.rpartition("@")[2] for host in asked if host)
 
     @property
     def store_path(self) -> Path:

@@ -29,6 +29,8 @@ class Act(StrEnum):
 
     MOUNT = "mount"
     """Let a model, or who asks through it, use its memories."""
+    EMBED = "embed"
+    """Have vectors made of its texts, or of questions that are asked of it."""
     EXPORT = "export"
     """Write its files for other programs: a folder, the path of a memory, an OCI layout."""
     COPY = "copy"
@@ -315,6 +317,7 @@ _RULES: Final = (
     _Rule("retention_days", _ALL, False, _retention),
     _Rule("allowed_uses", _USED | _MADE, False, _uses),
     _Rule("processing", _PASSED | {Act.MOUNT}, False, _processing),
+    _Rule("processing", frozenset({Act.EMBED}), True, _processing),
     _Rule("redistribution", _PASSED, False, _redistribution),
     _Rule("watermark", _PASSED, False, _watermark),
     _Rule("sensitivity", _PASSED, False, _sensitivity),

@@ -119,8 +119,8 @@ class PlaintextIndex(Closing):
         `vectors` are the files of vectors that the cube carries. `embedder` is an embedder, or what
         `plaintext_plugins.embedder_of` takes; without one the cube's own serves, if it carries it.
         `server` is the address of a Qdrant server that a team shares, instead of the engine in this
-        process; what it is told of the records stands in `plaintext_server`. Where neither is given,
-        `settings` decide.
+        process; what it is told of the records stands in `plaintext_server`. `settings` say which hosts
+        may be asked, and how. The rules of the cube are asked before, by whoever mounts it.
 
         Raises:
             MissingDependencyError: qdrant-edge-py, or what the embedder needs, is not installed.
@@ -129,8 +129,6 @@ class PlaintextIndex(Closing):
             InvalidError: the embedder makes no vectors, or those of different widths.
             MemcubeError: whatever reading the records raises; nothing is left behind then.
         """
-        if settings is not None:
-            embedder, server = embedder or settings.embedder, server or settings.qdrant
         with ExitStack() as opened:
             carried = [opened.enter_context(CarriedVectors(path)) for path in vectors]
             named = embedder_of(embedder, settings)

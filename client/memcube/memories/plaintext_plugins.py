@@ -18,6 +18,7 @@ from memcube.memories.plaintext_embedders import LSA, Embedder, FunctionEmbedder
 from memcube.settings import Settings
 
 GROUP: Final = "memcube.embedders"
+_ADDRESSES: Final = ("http://", "https://")
 
 
 def embedder_of(given: object, settings: Settings | None = None) -> Embedder | str | None:
@@ -42,13 +43,37 @@ def embedder_of(given: object, settings: Settings | None = None) -> Embedder | s
         raise refused_embedder(
             type(given).__name__, "it is neither an embedder nor the name of one"
         )
-    if given.startswith(("http://", "https://")):
+    if given.startswith(_ADDRESSES):
         from memcube.memories.plaintext_endpoint import EndpointEmbedder
 
         return EndpointEmbedder(given, settings)
     if "/" in given:
         return _sentence_transformer(Path(given))
     return _contributed(given)
+
+
+def reached(given: object, settings: Settings | None = None) -> object:
+    """`given` as far as it has to be made to say where texts go: all but the folder of a model.
+
+    That takes seconds to load, and sends nothing anywhere.
+
+    Raises:
+        As `embedder_of`.
+    """
+    is_folder = isinstance(given, Path) or (
+        isinstance(given, str) and "/" in given and not given.startswith(_ADDRESSES)
+    )
+    return given if is_folder else embedder_of(given, settings)
+
+
+def places_of(given: object, settings: Settings | None = None) -> tuple[str, ...]:
+    """Where but to this machine texts go to be embedded by what `given` is or names: for a cube's rules.
+
+    Raises:
+        As `embedder_of`.
+    """
+    made = reached(given, settings)
+    return (f"the embedder {made.name}",) if isinstance(made, Embedder) and made.remote else ()
 
 
 def _sentence_transformer(folder: Path) -> Embedder:

@@ -11,6 +11,7 @@ from memcube_protocol.selection import Selection
 
 from memcube.consume import Verified, open_layerless
 from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Context, Trust
+from memcube.memories.plaintext_plugins import reached
 from memcube.mounting.chosen import Chosen
 from memcube.mounting.offers import Wishes
 
@@ -55,13 +56,15 @@ def choose(
     budget_tokens: int | None = None,
     trust: Trust = NORMAL_TRUST,
     leaves_to: Iterable[str] = (),
+    embedder: object = None,
+    search_server: str | None = None,
     **wishes: Any,
 ) -> tuple[list[Chosen], Wishes]:
     """The cubes of `names`, verified, no layer fetched, and how they are wanted; see `Asked`.
 
     Raises:
         InvalidRequestError: cubes are named besides a profile.
-        NotFoundError: there is no such cube or profile, or no memory of a kind that is asked for.
+        NotFoundError: there is no such cube, profile or embedder, or no memory of a kind that is asked for.
         TrustError, IntegrityError, NetworkError: as `consume.open_layerless`.
     """
     role = _role(context, names, profile)
@@ -70,8 +73,15 @@ def choose(
         _opened(context, name, priority, Selection.parse(own), trust)
         for name, priority, own in _wanted(names, role, wanted)
     ]
-    budget = budget_tokens or (role and role.budget_tokens) or CONTEXT_TOKENS
-    return chosen, Wishes(budget, profile=role, leaves_to=tuple(leaves_to), **wishes)
+    settings = context.settings
+    return chosen, Wishes(
+        budget_tokens or (role and role.budget_tokens) or CONTEXT_TOKENS,
+        profile=role,
+        leaves_to=tuple(leaves_to),
+        embedder=reached(embedder or settings.embedder, settings),
+        search_server=search_server or settings.qdrant,
+        **wishes,
+    )
 
 
 def _role(context: Context, names: Names, profile: str | None) -> Profile | None:

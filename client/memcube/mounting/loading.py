@@ -116,12 +116,10 @@ class MemLoader:
 
     @cached_property
     def _embedder(self) -> object:
-        """The embedder that is wished or set, made once for all cubes; None, or LSA, which each cube fits."""
-        from memcube.memories.plaintext_embedders import LSA
+        """The embedder that is wished, made once for all cubes; None, or LSA, which each cube fits."""
         from memcube.memories.plaintext_plugins import embedder_of
 
-        wished = self.wishes.embedder or self.context.settings.embedder
-        return wished if wished in (None, LSA) else embedder_of(wished, self.context.settings)
+        return embedder_of(self.wishes.embedder, self.context.settings)
 
     def _records_of(self, chosen: Chosen) -> Findable | None:
         sources = [*self.sources.get(chosen.name, {}).values()]

@@ -54,7 +54,11 @@ def mount(
     try:
         asked = [
             rules.require_mount(
-                context, chosen.verified, profile=wishes.profile, leaves_to=wishes.hosts
+                context,
+                chosen.verified,
+                profile=wishes.profile,
+                leaves_to=wishes.hosts,
+                embedded_at=wishes.embedded_at,
             )
             for chosen in loader.cubes
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from memcube_protocol import limits, media_types
@@ -66,13 +66,16 @@ class Wishes:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Every host that gets content of the cubes, or what is made of it: their rules ask for these."""
-        addresses = (urlsplit(one) for one in (self.embedder, self.search_server) if _is_url(one))
-        return (*self.leaves_to, *(one.netloc.rpartition("@")[2] for one in addresses))
+        """Every host that gets content of the cubes, but for embedding: their rules ask for these."""
+        server = urlsplit(self.search_server or "").netloc.rpartition("@")[2]
+        return (*self.leaves_to, *([server] if server else []))
 
+    @property
+    def embedded_at(self) -> tuple[str, ...]:
+        """Who but this machine makes vectors of texts and questions: the cubes' rules ask for these."""
+        from memcube.memories.plaintext_plugins import places_of
 
-def _is_url(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and value.startswith(("http://", "https://"))
+        return places_of(self.embedder)
 
 
 NO_WISHES: Final = Wishes()
@@ -131,7 +134,11 @@ class Planning:
         verified = next(chosen.verified for chosen in cubes if chosen.name == offer.cube)
         wishes = self._wishes
         said = mount_rulings(
-            self._context, verified, profile=wishes.profile, leaves_to=wishes.hosts
+            self._context,
+            verified,
+            profile=wishes.profile,
+            leaves_to=wishes.hosts,
+            embedded_at=wishes.embedded_at,
         )
         refused = [f"{one.rule} = {one.value}: {one.refusal}" for one in said if not one.allows]
         return "; ".join(refused) or None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,10 @@ from memcube.cli.run import run
 from memcube.client import Client
 from memcube.demo.corpus import handbook
 from memcube.dumper import MemDumper
+from memcube.memories import plaintext_plugins
+from memcube.memories.plaintext_embedders import FunctionEmbedder
 from memcube.settings import Settings
-from memcube_protocol.errors import InvalidConfigError, InvalidError, RuleRefusedError
+from memcube_protocol.errors import EXIT_RULE, InvalidConfigError, InvalidError, RuleRefusedError
 
 pytest.importorskip("qdrant_edge")
 pytest.importorskip("scipy")
@@ -71,15 +73,68 @@ def test_a_folder_without_records_or_that_is_no_cube_is_not_embedded(tmp_path: P
         MemDumper(tmp_path / "cube", name="alice/empty").add_vectors()
 
 
-def test_a_cube_that_must_stay_here_is_not_embedded_elsewhere(
-    folder: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("memcube.rules.owns", lambda context, verified: False)
+class Far(FunctionEmbedder):
+    """An embedder on another machine, which is never to be asked."""
+
+    def __init__(self, *, name: str = "far", remote: bool = True) -> None:
+        super().__init__(self.fail, name=name, remote=remote)
+        self.asked: list[str] = []
+
+    def fail(self, texts: Sequence[str]) -> None:
+        self.asked += texts
+        raise AssertionError("texts were sent")
+
+
+@pytest.fixture
+def local(folder: Path) -> Path:
+    """A folder whose texts are to stay on this machine."""
     (folder / "memcube.toml").write_text(
         'name = "alice/station"\nversion = "1.0.0"\n[governance]\nprocessing = "local"\n'
     )
-    elsewhere = environ | {"MEMCUBE_EMBEDDER": "https://models.example/v1#m"}
-    with Client(Settings.load(elsewhere)) as client:
-        client.pack(folder)
-        with pytest.raises(RuleRefusedError, match=r"models\.example"):
-            client.mount("alice/station")
+    return folder
+
+
+@pytest.mark.parametrize("owner", [True, False])
+@pytest.mark.parametrize("said", ["setting", "address", "object", "plug-in"])
+def test_a_cube_that_must_stay_here_is_not_embedded_elsewhere(
+    local: Path,
+    environ: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    owner: bool,
+) -> None:
+    monkeypatch.setattr("memcube.rules.owns", lambda context, verified: owner)
+    url, far = "https://models.example/v1#m", Far(name="localhost")
+    named = {"address": url, "object": far, "plug-in": "acme:m"}.get(said)
+    setting = {"MEMCUBE_EMBEDDER": url} if said == "setting" else {}
+    monkeypatch.setattr(plaintext_plugins, "_contributed", lambda _: far)
+    with Client(Settings.load(environ | setting)) as client:
+        client.pack(local)
+        with pytest.raises(RuleRefusedError, match="would leave this machine, to the embedder"):
+            client.mount("alice/station", embedder=named)
+        planned = client.plan("alice/station", embedder=named).choices
+        assert all("processing = local" in choice.why for choice in planned)
+        with client.mount("alice/station", embedder="lsa") as memory:
+            assert memory.search("clean the radar antenna")
+    assert far.asked == []
+
+
+def test_an_embedder_of_this_machine_embeds_a_cube_that_must_stay_here(
+    client: Client, local: Path
+) -> None:
+    client.pack(local)
+    near = FunctionEmbedder(lambda texts: [[1.0, float(len(text))] for text in texts], name="near")
+    with client.mount("alice/station", embedder=near) as memory:
+        assert memory.search("clean the radar antenna")
+
+
+def test_a_folder_that_must_stay_here_is_not_embedded_elsewhere(
+    local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = Far()
+    with pytest.raises(RuleRefusedError, match="the embedder far"):
+        MemDumper(local).add_vectors(far)
+    assert run(["embed", str(local), "--with", "https://models.example/v1#m"]) == EXIT_RULE
+    assert "m at models.example" in capsys.readouterr().err
+    assert not list(local.rglob("*.safetensors"))
+    assert far.asked == []

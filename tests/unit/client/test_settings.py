@@ -86,14 +86,3 @@ def test_direct_uploads_are_on_unless_they_are_forbidden(tmp_path: Path) -> None
     assert load(tmp_path).direct
     assert not load(tmp_path, MEMCUBE_DIRECT="0").direct
     assert not load(tmp_path, "direct = false").direct
-
-
-def test_hosts_that_get_content_of_records_for_searching_are_known(tmp_path: Path) -> None:
-    assert load(tmp_path).search_hosts == ()
-    assert load(tmp_path, MEMCUBE_EMBEDDER="lsa").search_hosts == ()
-    settings = load(
-        tmp_path,
-        'qdrant = "https://qdrant.example:6333"',
-        MEMCUBE_EMBEDDER="https://models.example/v1#m",
-    )
-    assert settings.search_hosts == ("models.example", "qdrant.example:6333")

@@ -24,7 +24,7 @@ from memcube_protocol.rules import CLOCK_TOLERANCE, Act, Asked, require, rulings
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 ALL = frozenset(Act)
-HELD = ALL - {Act.PUBLISH}
+HELD = ALL - {Act.PUBLISH, Act.EMBED}
 PASSED = frozenset({Act.COPY, Act.REPUBLISH})
 
 
@@ -93,8 +93,9 @@ TABLE = [
     Row({"processing": "local"}, acts()),
     Row(
         {"processing": "local"},
-        acts(Act.MOUNT, Act.COPY, Act.REPUBLISH),
+        acts(Act.MOUNT, Act.EMBED, Act.COPY, Act.REPUBLISH),
         {"leaves_to": ("api.example",)},
+        acts(Act.EMBED),
     ),
     Row({"processing": "anywhere"}, acts(), {"leaves_to": ("api.example",)}),
     Row({"redistribution": "allowed"}, acts()),

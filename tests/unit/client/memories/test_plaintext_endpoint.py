@@ -16,7 +16,7 @@ from memcube.memories import plaintext_plugins
 from memcube.memories.plaintext import PlaintextIndex
 from memcube.memories.plaintext_embedders import FunctionEmbedder, probe
 from memcube.memories.plaintext_endpoint import TEXT_CHARS, EndpointEmbedder
-from memcube.memories.plaintext_plugins import embedder_of
+from memcube.memories.plaintext_plugins import embedder_of, places_of
 from memcube.settings import Settings
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
@@ -145,7 +145,12 @@ def test_an_address_that_would_give_records_away_is_refused(url: str, settings: 
 
 
 def test_texts_that_leave_this_machine_are_told_of(settings: Settings) -> None:
-    assert EndpointEmbedder("https://models.example/v1#m", settings).remote
+    far = "https://models.example/v1#m"
+    assert EndpointEmbedder(far, settings).remote
+    assert places_of(far, settings) == ("the embedder m at models.example",)
+    assert places_of(EndpointEmbedder(far, settings)) == places_of(far, settings)
+    for near in (None, "lsa", "./absent", Path("absent"), "http://127.0.0.1:9/v1#m", lengths):
+        assert places_of(near, settings) == ()
 
 
 def test_offline_asks_no_endpoint(endpoint: Any, tmp_path: Path) -> None:
