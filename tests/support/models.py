@@ -64,7 +64,7 @@ def tokenizer_of(*, bos: bool = False, words: int = WORDS) -> Any:
             single="<s> $A", special_tokens=[("<s>", 65)]
         )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", pad_token="w0"
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", pad_token="<unk>"
     )
 
 

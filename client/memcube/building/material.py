@@ -12,6 +12,7 @@ from memcube_protocol.recipe import PLAIN
 from memcube_protocol.records import Record
 from memcube_protocol.text import terms
 
+from memcube.memories.control_tokens import without_control_tokens
 from memcube.memories.plaintext_context import neutralise, render
 from memcube.memories.plaintext_filters import Filters, allows
 
@@ -25,21 +26,28 @@ CountTokens = Callable[[str], int]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Records to make a memory of, in order of their ids. `is_whole` says that none was left out for room."""
+    """Records to make a memory of, in order of their ids. `is_whole` says that none was left out for room.
+
+    `control` are the control tokens of the model, which no record may spell.
+    """
 
     records: tuple[Record, ...]
     rendering: str
     is_whole: bool = True
+    control: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
         """All of them as one text, which ends with an empty line."""
-        return rendered(self.records, self.rendering)
+        return self._said(self.records)
 
     def text_of(self, record_id: str | None) -> str:
         """The text of one record; of all of them where no record is named, or none of this id is here."""
         found = tuple(record for record in self.records if record.id == record_id)
-        return rendered(found or self.records, self.rendering)
+        return self._said(found or self.records)
+
+    def _said(self, records: Iterable[Record]) -> str:
+        return without_control_tokens(rendered(records, self.rendering), self.control)
 
 
 def gather(

@@ -26,6 +26,7 @@ from memcube.holdings import memory_folder
 from memcube.memories.activation import FOLDER as ACTIVATION_FOLDER
 from memcube.memories.activation import MountedKv, mount_kv
 from memcube.memories.activation_dump import dump_kv
+from memcube.memories.control_tokens import control_tokens
 from memcube.memories.parametric import mount_fitting, mount_lora
 from memcube.memories.plaintext import records_of
 
@@ -171,6 +172,7 @@ class Workbench:
             rendering=recipe.render,
             count_tokens=count,
         )
+        material = replace(material, control=control_tokens(self.tokenizer))
         if not material.is_whole:
             self.notes.append(
                 f"the first {len(material.records)} of {memory.records} records fit into "

@@ -49,6 +49,7 @@ def dump_kv(
     base_identity: BaseIdentity | None = None,
     cube_adapters: Sequence[str] = (),
     add_special_tokens: bool = True,
+    control_tokens: bool = False,
     keep_text: bool = True,
     storage: str = NONE,
 ) -> Path:
@@ -57,6 +58,7 @@ def dump_kv(
     The prompt is one of `text`, `token_ids`, and `messages`: a chat, in the template of the tokenizer, with
     the `tools` that it offers. `cache` is a live cache of transformers that has seen exactly this prompt;
     nothing is computed then, and that the ids are those it has seen is the caller's word.
+    `control_tokens` takes a text that spells control tokens of the model: a template wrote them.
 
     The adapters that are active on `model` become part of the key; `cube_adapters` are the ids of
     the cube's LoRA memories behind them, for people. `base_identity` spares hashing the model.
@@ -67,7 +69,8 @@ def dump_kv(
         ConflictError: the memory exists already.
         UnsupportedError: a layer of the model or of the cache keeps something else than a key and a value of
             every token, the tokenizer has no chat template, or there is no such storage.
-        InvalidConfigError: no prompt or several, no tokens, or a cache that has seen another number of them.
+        InvalidConfigError: no prompt or several, no tokens, a cache that has seen another number of them, or
+            a text or message that spells a control token.
         InvalidTensorsError: the model computes NaN or infinity.
         LimitExceededError: there is no room to compute it.
     """
@@ -79,6 +82,7 @@ def dump_kv(
         messages=messages,
         tools=tools,
         add_special_tokens=add_special_tokens,
+        control_tokens=control_tokens,
     )
     raw_ids = activation.encode_tokens(prompt.ids)
     key = model_key(

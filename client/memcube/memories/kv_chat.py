@@ -13,6 +13,8 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 
+from memcube.memories.control_tokens import control_tokens, find_control_token
+
 Message = Mapping[str, Any]
 """One turn: `role`, `content`, and what else the template knows, such as `tool_calls`."""
 _SHOWN_CHARS: Final = 200
@@ -111,22 +113,15 @@ def _require_messages(messages: Sequence[Message]) -> None:
 
 def _require_plain(tokenizer: Any, messages: Sequence[Message], tools: object) -> None:
     """Refuse words that the tokenizer would take for the frame of the chat."""
-    control = sorted(_control_tokens(tokenizer))
+    control = control_tokens(tokenizer)
     for position, message in enumerate([*messages, tools]):
         for words in _strings(message):
-            if found := next((token for token in control if token in words), None):
+            if found := find_control_token(words, control):
                 where = f"message {position}" if position < len(messages) else "a tool"
                 raise InvalidConfigError(
                     f"{where} spells the control token {found!r}",
                     hint="take it out: the model would read it as the frame of a turn",
                 )
-
-
-def _control_tokens(tokenizer: Any) -> set[str]:
-    """The special tokens of `tokenizer`: those that have a role, and those that were added as special."""
-    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    named = set(tokenizer.all_special_tokens)
-    return (named | {str(token) for token in added if token.special}) - {""}
 
 
 def _strings(value: object) -> Iterator[str]:

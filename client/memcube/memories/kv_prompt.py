@@ -9,6 +9,7 @@ from typing import Any, Final
 from memcube_protocol.errors import InvalidConfigError
 
 from memcube.memories.activation_key import special_tokens
+from memcube.memories.control_tokens import require_words
 from memcube.memories.kv_chat import Message, chat_template_hash, render_chat
 
 GIVEN: Final = "given"
@@ -38,11 +39,15 @@ def prompt_of(
     messages: Sequence[Message] | None = None,
     tools: Sequence[Mapping[str, Any]] | None = None,
     add_special_tokens: bool = True,
+    control_tokens: bool = False,
 ) -> Prompt:
     """The prompt that is given: exactly one of a text, token ids, and the messages of a chat.
 
+    `control_tokens` takes a text that spells some: a chat template wrote it.
+
     Raises:
-        InvalidConfigError: none or several are given, or the messages cannot be rendered.
+        InvalidConfigError: none or several are given, the messages cannot be rendered, or the text spells
+            a control token.
         UnsupportedError: the tokenizer has no chat template.
     """
     if sum(each is not None for each in (text, token_ids, messages)) != 1:
@@ -57,6 +62,8 @@ def prompt_of(
         told = {"chatTemplate": str(chat_template_hash(tokenizer, tools=tools))}
         return Prompt(ids_of_text(tokenizer, rendered, BARE), BARE, rendered, told)
     assert text is not None
+    if not control_tokens:
+        require_words(text, tokenizer)
     policy = special_tokens(tokenizer, added=add_special_tokens)
     return Prompt(ids_of_text(tokenizer, text, policy), policy, text)
 

@@ -188,6 +188,7 @@ class Caches:
                 memory_id=memory.id,
                 base_identity=self._identity(),
                 add_special_tokens=not bare,
+                control_tokens=True,  # those that its publisher put there
             )
         return folder
 

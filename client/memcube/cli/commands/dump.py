@@ -40,6 +40,11 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--without-text", is_flag=True, help="Keep only the digest of the text: the cache is opaque."
 )
 @click.option(
+    "--control-tokens",
+    is_flag=True,
+    help="The text was written by a chat template: keep the model's control tokens in it.",
+)
+@click.option(
     "--model-alone",
     is_flag=True,
     help="Compute the KV cache without the adapters of FOLDER that fit the model.",
@@ -60,6 +65,7 @@ def dump(
     adapter: Path | None,
     model: Path | None,
     without_text: bool,
+    control_tokens: bool,
     model_alone: bool,
     inputs: tuple[Path, ...],
 ) -> Answer:
@@ -84,6 +90,7 @@ def dump(
     else:
         assert model
         prompt = {**_prompt(text, chat), "keep_text": not without_text}
+        prompt["control_tokens"] = control_tokens
         path = _add_cache(dumper, memory, model, prompt, notes, alone=model_alone)
     kind = "adapter" if adapter else "KV cache"
     told = (

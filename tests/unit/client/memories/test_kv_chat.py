@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv
+from memcube.memories.control_tokens import (
+    control_tokens,
+    find_control_token,
+    without_control_tokens,
+)
 from memcube.memories.kv_chat import chat_template_hash, next_turn, render_chat
 from memcube.memories.recompute import recompute
 from memcube_protocol.activation import KvManifest
@@ -120,6 +125,29 @@ def test_a_token_that_was_only_added_as_special_counts_too(model) -> None:
     render_chat(tokenizer, [{"role": "w1", "content": "<think> w5"}])
     with pytest.raises(InvalidConfigError, match="turn"):
         render_chat(tokenizer, [{"role": "w1", "content": "w5 <|turn|>"}])
+
+
+def test_a_text_that_spells_a_control_token_is_refused_unless_a_template_wrote_it(
+    model, tokenizer, tmp_path
+) -> None:
+    text = "w5 <s> w6"
+    with pytest.raises(InvalidConfigError, match="spells the control token '<s>'") as refusal:
+        dump_kv(model, tokenizer, text=text, folder=tmp_path, memory_id="kv")
+    assert "--control-tokens" in (refusal.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+    folder = dump_kv(
+        model, tokenizer, text=text, control_tokens=True, folder=tmp_path, memory_id="kv"
+    )
+    assert mount_kv(folder, model, tokenizer).token_ids == (65, 5, 65, 6)
+
+
+def test_a_broken_control_token_is_none(tokenizer) -> None:
+    control = control_tokens(tokenizer)
+    assert control == {"<s>", "<unk>"}
+    broken = without_control_tokens("w5 <s> w6 <unk>", control)
+    assert broken == "w5 ‹s> w6 ‹unk>"
+    assert find_control_token(broken, control) is None
+    assert without_control_tokens("a END b", {"END"}) == "a E ND b"
 
 
 def test_a_tool_that_spells_a_control_token_is_refused(tokenizer) -> None:
