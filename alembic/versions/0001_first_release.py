@@ -267,6 +267,20 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_direct_upload_digest"), ["digest"], unique=False)
 
     op.create_table(
+        "direct_part",
+        sa.Column("upload_id", sa.String(32), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["upload_id"],
+            ["upload.id"],
+            name=op.f("fk_direct_part_upload_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("upload_id", "number", name=op.f("pk_direct_part")),
+    )
+
+    op.create_table(
         "manifest_blob",
         sa.Column("manifest_id", sa.Integer(), nullable=False),
         sa.Column("blob_id", sa.Integer(), nullable=False),
@@ -479,6 +493,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_manifest_blob_blob_id"))
 
     op.drop_table("manifest_blob")
+    op.drop_table("direct_part")
     with op.batch_alter_table("direct_upload", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_direct_upload_digest"))
 

@@ -107,9 +107,9 @@ class Settings:
         choices=("direct", "stream"),
     )
     s3_whole_bytes: int = _setting(
-        64 << 20,
-        "Largest blob that a client sends in one request, checked by the S3 server; larger ones come in "
-        "parts, resumed and in parallel, and are read back.",
+        1 << 30,
+        "Largest blob that a client sends in one request, checked by the S3 server; larger ones, and those "
+        "above 64 MiB whose request broke off, come in parts, resumed and in parallel, and are read back.",
     )
     s3_timeout_s: float = _setting(
         30.0, "Longest pause of the S3 server before a request to it is tried again.", low=0.1

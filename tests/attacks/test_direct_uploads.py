@@ -202,6 +202,26 @@ def test_a_second_body_before_the_end_changes_nothing_either(ann: Person) -> Non
         assert pulled(repository, content) == content
 
 
+def test_requests_for_two_contents_of_one_part_cannot_be_had(ann: Person) -> None:
+    """Else the second one, used once the blob is visible, would destroy it for all who share it."""
+    repository, content, other = ann.repository(), os.urandom(9 * MIB), os.urandom(9 * MIB)
+    view = begin(repository, content)
+    signed = sign(repository, view, content)
+    if not view["partSha256"]:
+        return  # this store takes no part once they are joined
+    assert sign(repository, view, content)["headers"] == signed["headers"]
+    wanted = {"number": 1, "sha256": hashlib.sha256(other[: view["partBytes"]]).hexdigest()}
+    reply = ask(repository.wire, "POST", f"/{view['id']}/requests", {"parts": [wanted]})
+    assert reply.status == 404, reply
+    assert ask(repository.wire, "GET", f"/{view['id']}").status == 404
+    again = begin(repository, content)
+    assert again["id"] != view["id"]
+    send(repository, again, content)
+    assert complete(repository, again).status == 201
+    put(signed["url"], signed["headers"], content[: view["partBytes"]])
+    assert pulled(repository, content) == content
+
+
 def test_a_request_is_still_good_for_nothing_after_the_blob_was_deleted(ann: Person) -> None:
     repository, content = ann.repository(), os.urandom(100_000)
     view = begin(repository, content)

@@ -155,7 +155,7 @@ def test_cpu_of_the_registry_for_a_pull(scratch: Path, store: SwiftServer) -> No
 
 SENDERS: dict[str, dict[str, str]] = {
     "memcube": {},
-    "memcube, s3_whole_bytes=5GiB": {"S3_WHOLE_BYTES": "5GiB"},
+    "memcube, in parts (s3_whole_bytes=64MiB)": {"S3_WHOLE_BYTES": "64MiB"},
 }
 
 

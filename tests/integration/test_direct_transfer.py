@@ -25,6 +25,7 @@ from memcube_protocol import limits, media_types
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DigestMismatchError
 from memcube_protocol.oci import Descriptor
+from support.faults import Fault, faulty_proxy
 from support.machine import Machine
 from support.proxy import Counter, counting_proxy
 from support.servers import MemcubeServer, command, free_port, memcube_server, run
@@ -196,11 +197,13 @@ def pushing(arguments: Sequence[str]) -> subprocess.Popen[str]:
 def test_a_killed_push_goes_on_after_the_parts_that_arrived(
     s3_server: SwiftServer, tmp_path: Path
 ) -> None:
+    """Parts are what larger blobs come in, and those of which a first push brought nothing."""
     port = int(s3_server.endpoint_url.rpartition(":")[2])
     store = Store(tmp_path / "store")
     (blob,) = stored(store, 80 * MIB)
     with counting_proxy(port, bytes_per_s=60 * MIB) as line:
-        settings = NO_LIMITS | s3_server.registry_settings(S3_PUBLIC_URL=line.url)
+        more = {"S3_PUBLIC_URL": line.url, "S3_WHOLE_BYTES": str(WHOLE_BYTES)}
+        settings = NO_LIMITS | s3_server.registry_settings(**more)
         with memcube_server(tmp_path / "registry", settings) as server:
             server.create_account("ann")
             token = server.create_token("ann", *ALL_SCOPES)
@@ -216,6 +219,30 @@ def test_a_killed_push_goes_on_after_the_parts_that_arrived(
             process.communicate()
             out, _ = pushing(told).communicate(timeout=100)
             assert int(out) == blob.size - 32 * MIB
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.LOST_ANSWER, Fault.ERROR])
+def test_a_large_blob_whose_one_request_fails_comes_in_parts(
+    s3_server: SwiftServer, tmp_path: Path, fault: Fault
+) -> None:
+    store, watched, name = Store(tmp_path / "store"), Watched(), f"ann/{fresh('cube')}"
+    (blob,) = stored(store, 65 * MIB)
+    with faulty_proxy(int(s3_server.endpoint_url.rpartition(":")[2])) as proxy:
+        settings = NO_LIMITS | s3_server.registry_settings(S3_PUBLIC_URL=proxy.url)
+        with memcube_server(tmp_path / "registry", settings) as server:
+            server.create_account("ann")
+            token = server.create_token("ann", *ALL_SCOPES)
+            proxy.order(fault, when=lambda seen: seen.method == "PUT")
+            registry = Place(server, Counter(0), "ann", token).registry()
+            report = push_blobs(registry, name, [blob], store, progress=watched)
+            assert report.count(Outcome.SENT) == 1
+            assert watched.shown == {blob.digest: blob.size}
+            puts = [seen for seen in proxy.seen if seen.method == "PUT"]
+            assert len(puts) == (1 if fault is Fault.LOST_ANSWER else 4)
+            assert all("partNumber" in seen.path for seen in puts[1:])
+            consumer = Store(tmp_path / "consumer", strict=True)
+            pull_blobs(registry, name, [blob], consumer)
+            assert consumer.has(blob.digest, blob.size)
 
 
 def test_where_clients_cannot_reach_the_s3_server_bytes_go_through_the_registry(

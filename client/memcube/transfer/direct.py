@@ -1,7 +1,8 @@
 """One blob from the store of this machine straight into the registry's store, part by part.
 
 The registry signs a request for each part, and makes the parts a blob once they are there. Whoever
-announces the same blob again is told which parts have arrived: a killed transfer goes on after them.
+announces the same blob again is told which parts have arrived: a killed transfer goes on after them. Of
+one request for the whole blob nothing is kept when it breaks off: announced again, a large one gets parts.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ _TRANSIENT: Final = (
     ForbiddenError,  # the signed request ran out: each try has a fresh one
     ConflictError,
 )
+
+
+class _BrokenOffError(MemcubeError):
+    """The one request for the whole blob failed: smaller ones may get through, and what they bring is kept."""
 
 
 class _StoreUnreachableError(NetworkError):
@@ -128,6 +133,7 @@ class _Attempt:
         self._taken_up = bool(upload.received)
         self._answered = self._taken_up
         self._renewed = False
+        self._asked_for_parts = False
         self._lock = threading.Lock()
         self._shown = 0
         self._moved = 0
@@ -149,6 +155,9 @@ class _Attempt:
                 raise
             except (DigestMismatchError, SizeMismatchError, NotFoundError) as error:
                 if self._begin_again(error):
+                    return self._done()
+            except _BrokenOffError:
+                if self._announce():
                     return self._done()
             except ConflictError as error:
                 failures += 1
@@ -208,6 +217,10 @@ class _Attempt:
         if self._renewed or not (self._taken_up or is_over):
             raise error
         self._renewed = True
+        return self._announce()
+
+    def _announce(self) -> bool:
+        """Announce the blob again, and go on with what the answer says; whether the repository holds it."""
         found = self._uploads.announce(self._sender.name, self._blob.digest, self._blob.size)
         if isinstance(found, DirectUpload):
             self._upload, self._taken_up = found, bool(found.received)
@@ -225,7 +238,9 @@ class _Attempt:
         """Put one part, however often it takes.
 
         Raises:
+            _BrokenOffError: the part was the whole blob, and did not get through the first time.
             _StoreUnreachableError: the store has not answered once.
+            LimitExceededError: it is too large for the store, also in parts.
             MemcubeError: as it answers.
         """
         failures = 0
@@ -239,16 +254,30 @@ class _Attempt:
                     self._put_once(part, signed, stop)
                 except UnsafeRedirectError:
                     raise
-                except _TRANSIENT as error:
+                except (*_TRANSIENT, LimitExceededError) as error:
                     problem: MemcubeError = error
                 else:
                     self._answered = True
                     return
             failures += 1
             self._stop.check()
-            if type(problem) is NetworkError and not self._answered and failures >= _FIRST_TRIES:
+            tries = failures + self._asked_for_parts
+            if type(problem) is NetworkError and not self._answered and tries >= _FIRST_TRIES:
                 raise _StoreUnreachableError(str(problem), hint=problem.hint) from problem
+            if isinstance(problem, LimitExceededError) and self._asked_for_parts:
+                raise problem
             self._wait(problem, failures)
+            self._require_parts(problem)
+
+    def _require_parts(self, problem: MemcubeError) -> None:
+        """Give the one request for the whole blob up the first time that it fails.
+
+        Raises:
+            _BrokenOffError: it was that, and did.
+        """
+        if self._upload.part_count == 1 and not self._asked_for_parts:
+            self._asked_for_parts = True
+            raise _BrokenOffError(str(problem), hint=problem.hint) from problem
 
     def _put_once(self, part: _Part, signed: SignedPut, stop: Stop) -> None:
         sent = 0

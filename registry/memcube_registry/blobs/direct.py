@@ -3,7 +3,8 @@
 Announced bytes count against the account's storage from the start. Order of a direct push, so that a
 crash between any two steps leaves nothing half visible: rows → bytes in the store → parts joined → digest
 proven → one transaction makes the blob visible and ends the upload (`uploading.complete`). Whoever announces
-the same blob again goes on with the same upload; one that nobody goes on with is swept like any other.
+the same blob again goes on with the same upload, in parts where one request did not bring a large blob; one
+that nobody goes on with is swept like any other.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs import service, uploading
-from memcube_registry.blobs.models import DirectUpload, Upload
+from memcube_registry.blobs.models import DirectPart, DirectUpload, Upload
 from memcube_registry.blobs.uploading import OpenUpload
 from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database
@@ -35,6 +36,8 @@ from memcube_registry.storage import BlobStore
 from memcube_registry.storage.direct import Body, DirectWrites, Guarantees, SignedPut
 
 PART_BYTES: Final = 32 * limits.MIB
+RESUMED_BYTES: Final = 64 * limits.MIB
+"""A larger blob that did not arrive whole comes in parts from then on: what arrived of them is kept."""
 PARTS_MAX: Final = 1000
 PART_BYTES_MAX: Final = 5 << 30
 URL_LIFE_S: Final = 3600
@@ -100,13 +103,14 @@ class DirectUploads:
     """The direct uploads of one registry.
 
     A blob of up to `whole_bytes` is one request whose body the store itself checks, where it does; a larger
-    one comes in parts, in parallel and resumed, and is read back.
+    one comes in parts, in parallel and resumed, and is read back. So does one above `RESUMED_BYTES` that is
+    announced again because that request broke off.
     """
 
     database: Database
     blobs: BlobStore
     store: DirectWrites
-    whole_bytes: int = 64 * limits.MIB
+    whole_bytes: int
 
     def announce(
         self, principal: Principal, wanted: Announcement, now: datetime
@@ -125,6 +129,8 @@ class DirectUploads:
                 hint="send the blob to /v2/…/blobs/uploads/",
             )
         found = self.database.run(lambda s: _known(s, principal, wanted, guarantees, now))
+        if isinstance(found, OpenDirect):
+            return self._take_up(found)
         if found is not None:
             return found
         with self.database.read() as session:
@@ -148,12 +154,16 @@ class DirectUploads:
     ) -> list[tuple[int, SignedPut]]:
         """Requests that put the parts of these numbers; the upload lives on from now.
 
+        A part has one content for good: the store may take a late one after the blob became visible.
+
         Raises:
             InvalidRequestError: there is no such part, or its SHA-256 is missing.
+            NotFoundError: a part was to have other bytes before; the upload is over.
         """
         bodies = {number: _body(direct, number, sha256) for number, sha256 in checksums.items()}
-        size = direct.size_bytes
-        self.database.run(lambda s: uploading.record(s, direct.upload.id, size, now))
+        if not self.database.run(lambda session: _settle(session, direct, bodies, now)):
+            self.discard(direct.upload.id)
+            raise uploading.unknown_upload(direct.upload.id)
         return [(number, self._sign(direct, number, body)) for number, body in bodies.items()]
 
     def received(self, direct: OpenDirect) -> Sequence[int]:
@@ -180,9 +190,9 @@ class DirectUploads:
         # Not before: the upload may have become a blob at the same moment, whose bytes these are.
         self.blobs.abort(upload_id)
         self.blobs.delete(upload_id)
-        if direct.is_whole:
-            # Else the blob could be put after all, into nobody's quota. Swept with other orphans, later
-            # than the last signed request.
+        if self._may_come_whole(direct.size_bytes, direct.digest, guarantees):
+            # Else the blob could be put after all, into nobody's quota, also where it comes in parts by
+            # now. Swept with other orphans, later than the last signed request.
             self.store.occupy(upload_id)
 
     def discard(self, upload_id: str) -> None:
@@ -193,11 +203,7 @@ class DirectUploads:
         self, principal: Principal, wanted: Announcement, guarantees: Guarantees, now: datetime
     ) -> OpenDirect:
         upload = self.database.run(lambda s: _reserve(s, principal, wanted, now))
-        is_whole = (
-            guarantees.checks_bodies
-            and wanted.size_bytes <= self.whole_bytes
-            and wanted.digest.algorithm == "sha256"
-        )
+        is_whole = self._may_come_whole(wanted.size_bytes, wanted.digest, guarantees)
         try:
             parts_id = (
                 "" if is_whole else self.store.begin(upload.id, checked=guarantees.checks_bodies)
@@ -211,6 +217,36 @@ class DirectUploads:
             self.discard(upload.id)
             raise
         return direct
+
+    def _take_up(self, direct: OpenDirect) -> OpenDirect:
+        """The upload for whoever announces it again: in parts, where a large blob did not arrive whole.
+
+        Both ways may end at once: whatever comes to the location is bound to the blob's SHA-256, or is read back.
+        """
+        missed = direct.is_whole and self.store.arrived(direct.location) is None
+        if not missed or direct.size_bytes <= RESUMED_BYTES:
+            return direct
+        parts_id = self.store.begin(direct.location, checked=True)
+
+        def turn(session: Session) -> DirectUpload:
+            row = session.get(DirectUpload, direct.upload.id)
+            if row is None:
+                raise uploading.unknown_upload(direct.upload.id)
+            if not row.parts_id:  # else another request was quicker; what it does not use is swept
+                row.parts_id, row.part_bytes = parts_id, part_bytes_of(row.size_bytes)
+                session.add(row)
+            return row
+
+        row = self.database.run(turn)
+        return replace(direct, parts_id=row.parts_id, part_bytes=row.part_bytes)
+
+    def _may_come_whole(self, size_bytes: int, digest: Digest, guarantees: Guarantees) -> bool:
+        """Whether one request may carry a blob, checked by the store."""
+        return (
+            guarantees.checks_bodies
+            and size_bytes <= self.whole_bytes
+            and digest.algorithm == "sha256"
+        )
 
     def _sign(self, direct: OpenDirect, number: int, body: Body) -> SignedPut:
         if direct.is_whole:
@@ -297,6 +333,23 @@ def _open(row: DirectUpload, repository: Repository, guarantees: Guarantees) -> 
         row.parts_id,
         guarantees,
     )
+
+
+def _settle(
+    session: Session, direct: OpenDirect, bodies: Mapping[int, Body], now: datetime
+) -> bool:
+    """Note what each part shall hold; False where one was to hold something else before."""
+    uploading.record(session, direct.upload.id, direct.size_bytes, now)
+    if direct.is_whole:
+        return True
+    told = select(DirectPart).where(
+        DirectPart.upload_id == direct.upload.id, col(DirectPart.number).in_(bodies)
+    )
+    settled = {part.number: part.sha256 for part in session.exec(told)}
+    wanted = {number: body.sha256 for number, body in bodies.items() if body.sha256}
+    for number in wanted.keys() - settled.keys():
+        session.add(DirectPart(upload_id=direct.upload.id, number=number, sha256=wanted[number]))
+    return (wanted | settled).items() >= wanted.items()
 
 
 def _row(direct: OpenDirect) -> DirectUpload:

@@ -77,3 +77,16 @@ class DirectUpload(SQLModel, table=True):
     read_back_bytes: int = Field(default=0, sa_type=BigInteger)
     read_back_by: str = Field(default="", max_length=32)
     read_back_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class DirectPart(SQLModel, table=True):
+    """The one SHA-256 (hex) for which requests are signed that put a part; goes with its `Upload`."""
+
+    __tablename__: ClassVar[Any] = "direct_part"
+    __table_args__ = PASSING
+
+    upload_id: str = Field(
+        max_length=32, primary_key=True, foreign_key="upload.id", ondelete="CASCADE"
+    )
+    number: int = Field(primary_key=True)
+    sha256: str = Field(max_length=64)

@@ -341,6 +341,77 @@ def test_a_crash_after_a_whole_object_came_is_gone_on_from(ann: DirectCore) -> N
     assert isinstance(ann.complete(again), Proven)
 
 
+@pytest.fixture
+def broken_off(ann: DirectCore, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, OpenDirect]:
+    """A blob of 6 MiB that the store checks whole, large enough for parts, of which nothing has arrived."""
+    if not checks(ann):
+        pytest.skip("this store takes any body: everything comes in parts")
+    monkeypatch.setattr(direct_module, "RESUMED_BYTES", PART)
+    content = os.urandom(6 * MIB)
+    direct = ann.begin(content)
+    assert direct.is_whole
+    return content, direct
+
+
+def test_a_large_blob_that_did_not_arrive_whole_comes_in_parts(
+    ann: DirectCore, broken_off: tuple[bytes, OpenDirect]
+) -> None:
+    content, direct = broken_off
+    again = ann.begin(content)
+    assert (again.upload.id, again.part_count) == (direct.upload.id, 2)
+    ann.put(again, content, [2])
+    killed = ann.begin(content)
+    assert killed == again
+    assert list(ann.uploads.received(killed)) == [2]
+    ann.put(killed, content, [1])
+    assert ann.complete(killed) == Proven(direct.digest, len(content), Proof.READ_BACK)
+    assert ann.content(content) == content
+    assert ann.reserved_bytes() == 0
+
+
+def test_a_large_blob_that_did_arrive_whole_is_not_asked_for_again(
+    ann: DirectCore, broken_off: tuple[bytes, OpenDirect]
+) -> None:
+    content, direct = broken_off
+    ann.put(direct, content)
+    assert ann.begin(content) == direct
+    assert ann.complete(direct) == Proven(direct.digest, len(content), Proof.CHECKSUM)
+
+
+@pytest.mark.parametrize("numbers", [[1], [1, 2]])
+def test_the_request_for_the_whole_blob_may_still_arrive_beside_its_parts(
+    ann: DirectCore, broken_off: tuple[bytes, OpenDirect], numbers: list[int]
+) -> None:
+    """As when two machines of one account push the same blob, or a proxy kept what the client gave up."""
+    content, direct = broken_off
+    ((_, signed),) = ann.uploads.sign(direct, {1: None}, ann.core.now)
+    again = ann.begin(content)
+    ann.put(again, content, numbers)
+    other = os.urandom(len(content))
+    assert put(signed.url, dict(signed.headers), other) == 400
+    assert put(signed.url, dict(signed.headers), content) == 200
+    assert isinstance(ann.complete(direct), Proven)
+    assert put(signed.url, dict(signed.headers), content) == 412
+    assert ann.content(content) == content
+    ann.core.wait(hours=25)
+    ann.core.collect()
+    assert not list(ann.store.uploads())
+    assert ann.content(content) == content
+
+
+def test_what_was_signed_before_it_came_in_parts_keeps_no_bytes_once_cancelled(
+    ann: DirectCore, broken_off: tuple[bytes, OpenDirect]
+) -> None:
+    content, direct = broken_off
+    ((_, signed),) = ann.uploads.sign(direct, {1: None}, ann.core.now)
+    again = ann.begin(content)
+    ann.put(again, content, [1])
+    ann.uploads.cancel(ann.core.principal, again.upload.id)
+    assert put(signed.url, dict(signed.headers), content) == 412
+    assert not ann.uploads.store.arrived(direct.location)
+    assert not list(ann.store.uploads())
+
+
 def test_a_process_that_died_while_reading_back_is_followed_by_another(ann: DirectCore) -> None:
     content = os.urandom(7 * MIB)
     direct = ann.begin(content)
