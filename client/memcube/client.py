@@ -81,6 +81,7 @@ class Client(Closing):
         trust: Trust = NORMAL_TRUST,
         vet: Vetting | None = None,
         expose: bool = False,
+        again: bool = False,
     ) -> Published:
         """Pack, sign and publish the folder `source`, or publish a cube packed before by its name.
 
@@ -88,7 +89,8 @@ class Client(Closing):
         the account's own. `public` says who may read the cube at our registry; None leaves that as
         it is, and a new cube private. `vet` says what is looked for before, and attached after.
         `expose` lets a cube become public that its governance calls confidential or personal.
-        See `publish.publish` for what else it raises.
+        `again` asks the registry for every file, also of a cube that it shows already, and sends what
+        it has lost. See `publish.publish` for what else it raises.
 
         Raises:
             ConflictError: a folder without a version of its own, where newer ones are released.
@@ -100,9 +102,8 @@ class Client(Closing):
         from memcube.vetting import THOROUGH
 
         wanted = _reference(reference) if reference is not None else None
-        return pushing.push(
-            self.context, source, wanted, pushing.Terms(key, public, trust, vet or THOROUGH, expose)
-        )
+        terms = pushing.Terms(key, public, trust, vet or THOROUGH, expose, again)
+        return pushing.push(self.context, source, wanted, terms)
 
     def scan(self, cube: Cube) -> Scan:
         """What the rules find in a cube that the local store holds; see `vetting.scan`."""

@@ -29,6 +29,7 @@ from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
 from memcube import accounts, consume, holdings, identity_tokens, publish, publishers, rules
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.credentials import CredentialStore
+from memcube.healing import send_again
 from memcube.packing.kinds import Folder, open_folder
 from memcube.packing.pack import local_reference, pack_folder, read_cube
 from memcube.publish import Published
@@ -44,7 +45,8 @@ _SHORT_VERSION: Final = re.compile(r"[vV]?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}
 class Terms:
     """How to publish: the key's name, who may read it, what is accepted and looked for.
 
-    `expose` lets a cube become public that its governance calls confidential or personal.
+    `expose` lets a cube become public that its governance calls confidential or personal. `again` asks
+    the registry for every file, also of a cube that is there already.
     """
 
     key: str | None = None
@@ -52,6 +54,7 @@ class Terms:
     trust: Trust = NORMAL_TRUST
     vet: Vetting = THOROUGH
     expose: bool = False
+    again: bool = False
 
 
 def push(context: Context, source: Path | str, wanted: Reference | None, terms: Terms) -> Published:
@@ -70,6 +73,9 @@ def push(context: Context, source: Path | str, wanted: Reference | None, terms: 
         else:
             packed = Reference.parse(os.fspath(source))
             published = _push_packed(context, packed, wanted, terms)
+        if terms.again:
+            sent = send_again(context, published.reference, published.cube)
+            published = replace(published, sent_bytes=published.sent_bytes + sent)
         if terms.public is None:
             return published
         visibility = Visibility.PUBLIC if terms.public else Visibility.PRIVATE

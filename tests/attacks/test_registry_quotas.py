@@ -81,3 +81,12 @@ def test_a_strangers_manifest_is_not_even_parsed(
     for wire, status in ((stranger, 403), (stranger.anonymous(), 401)):
         seen: Repository = repository.seen_by(wire)
         assert seen.put_manifest("latest", b"[" * size).status == status
+
+
+def test_an_upload_that_a_quota_refuses_leaves_no_cube(poor: Person) -> None:
+    repository, content = poor.repository(), os.urandom(100_001)
+    refused = repository.post_blob(content, Digest.of(content))
+    assert (refused.status, refused.error_codes) == (413, ["DENIED"])
+    assert poor.wire.get("/api/v1/cubes").json()["cubes"] == []
+    assert repository.list_tags().status == 404
+    assert used(poor) == 0

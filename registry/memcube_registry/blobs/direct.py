@@ -22,7 +22,6 @@ from memcube_protocol.errors import (
     MemcubeError,
     UnsupportedError,
 )
-from sqlalchemy import delete
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -31,7 +30,7 @@ from memcube_registry.blobs.models import DirectPart, DirectUpload, Upload
 from memcube_registry.blobs.uploading import OpenUpload
 from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database
-from memcube_registry.delivery.service import Act, authorize
+from memcube_registry.delivery.service import Act, authorize, require_allowed
 from memcube_registry.storage import BlobStore
 from memcube_registry.storage.direct import Body, DirectWrites, Guarantees, SignedPut
 
@@ -183,7 +182,7 @@ class DirectUploads:
 
         def end(session: Session) -> OpenDirect:
             direct = _resume(session, principal, upload_id, guarantees)
-            session.execute(delete(Upload).where(col(Upload.id) == upload_id))
+            uploading.end(session, upload_id)
             return direct
 
         direct = self.database.run(end)
@@ -275,7 +274,9 @@ def _known(
         return Found.PRESENT
     if service.mount(session, principal, name, digest, wanted.source, now):
         return Found.MOUNTED
-    repository = authorize(session, principal, name, Act.WRITE, digest=digest)
+    repository = require_allowed(session, principal, name, Act.WRITE, digest=digest)
+    if repository is None:
+        return None
     row = session.exec(
         select(DirectUpload)
         .join(Upload, col(Upload.id) == DirectUpload.upload_id)

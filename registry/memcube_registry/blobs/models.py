@@ -13,13 +13,18 @@ from memcube_registry.delivery.decision import Form
 
 
 class Blob(SQLModel, table=True):
-    """Bytes that the blob store holds at `location`, durable before this row is written."""
+    """Bytes that the blob store holds at `location`, durable before this row is written.
+
+    `lost_at` is when a check found that it holds them no longer: until somebody pushes them again, no
+    repository has the blob.
+    """
 
     id: int | None = Field(default=None, primary_key=True)
     digest: str = Field(max_length=160, unique=True)
     size_bytes: int = Field(sa_type=BigInteger)
     location: str = Field(max_length=255, unique=True)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    lost_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class BlobLink(SQLModel, table=True):

@@ -101,5 +101,6 @@ def _content(store: BlobStore, offer: Offer, span: Span | None) -> Response:
 def _lost(blob: StoredBlob) -> StorageError:
     return StorageError(
         f"the bytes of blob {blob.digest} are damaged or lost",
-        hint="push the blob again; the registry's operator should check its disk",
+        hint="the registry's operator should check its disk, and run `memcube-registry fsck --repair`: "
+        "then `memcube push --again`",
     )

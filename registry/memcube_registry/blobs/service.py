@@ -17,7 +17,7 @@ from memcube_registry.accounts.service import add_usage, require_quota
 from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database, table_of
-from memcube_registry.delivery.service import Act, Form, authorize
+from memcube_registry.delivery.service import Act, Form, authorize, require_allowed
 from memcube_registry.manifests.models import Manifest as ManifestRow
 from memcube_registry.manifests.models import ManifestBlob
 
@@ -30,7 +30,7 @@ _BLOB: Final = table_of(Blob).c
 _LINK: Final = table_of(BlobLink).c
 # Made once: putting a statement together takes longer than running it.
 _LINKED: Final = (
-    select_columns(_BLOB.id, _BLOB.size_bytes, _BLOB.location, _LINK.form)
+    select_columns(_BLOB.id, _BLOB.size_bytes, _BLOB.location, _BLOB.lost_at, _LINK.form)
     .join(table_of(BlobLink), _LINK.blob_id == _BLOB.id)
     .where(_LINK.repository_id == bindparam("repository"), _BLOB.digest == bindparam("digest"))
 )
@@ -51,7 +51,8 @@ def find(session: Session, principal: Principal, name: str, digest: Digest) -> S
     """The blob of that digest in repository `name`, once the caller may read it.
 
     Raises:
-        NotFoundError: no such blob in this repository, or none that the caller may know of.
+        NotFoundError: no such blob in this repository, or none that the caller may know of, or its
+            bytes are known to be lost.
         UnauthenticatedError, ForbiddenError, PaymentRequiredError: see `authorize`.
     """
     repository = authorize(session, principal, name, Act.READ, digest=digest)
@@ -59,6 +60,8 @@ def find(session: Session, principal: Principal, name: str, digest: Digest) -> S
     row = session.connection().execute(_LINKED, values).one_or_none()
     if row is None:
         raise unknown_blob(digest)
+    if row.lost_at is not None:
+        raise lost_blob(digest)
     if row.form is not Form.OPEN:
         authorize(session, principal, name, Act.READ, digest=digest, form=row.form)
     return StoredBlob(
@@ -102,7 +105,8 @@ def mount(
         UnauthenticatedError, ForbiddenError, NotFoundError: the caller may not write to `name`.
         QuotaExceededError: the account's storage is full.
     """
-    target = authorize(session, principal, name, Act.WRITE, digest=digest)
+    # Nothing is made for a blob that comes from nowhere: its upload may yet be refused.
+    require_allowed(session, principal, name, Act.WRITE, digest=digest)
     sources = [source] if source is not None else _holders(session, principal, digest)
     for candidate in sources:
         try:
@@ -113,6 +117,7 @@ def mount(
         if blob.form is not Form.OPEN:
             continue
         row = session.get_one(Blob, blob.link[1])
+        target = authorize(session, principal, name, Act.WRITE, digest=digest)
         link(session, target, row, now)
         return blob
     return None
@@ -189,6 +194,11 @@ def is_named_by_a_manifest(repository_id: Any, blob_id: Any) -> ColumnElement[bo
 def unknown_blob(digest: Digest) -> NotFoundError:
     """The error of a blob that a repository does not hold."""
     return NotFoundError(f"this repository holds no blob {digest}", hint="push it first")
+
+
+def lost_blob(digest: Digest) -> NotFoundError:
+    """The error of a blob whose bytes a check found to be lost."""
+    return NotFoundError(f"the bytes of blob {digest} are lost", hint="push the blob again")
 
 
 def require_id(row: Repository | Blob) -> int:

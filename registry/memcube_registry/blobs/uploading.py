@@ -19,6 +19,7 @@ from memcube_protocol.errors import (
     MemcubeError,
     NotFoundError,
     QuotaExceededError,
+    StorageError,
     UnavailableError,
 )
 from sqlalchemy import delete, func, update
@@ -27,11 +28,13 @@ from sqlmodel import Session, col, select
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.service import require_quota
 from memcube_registry.blobs.models import Blob, Upload
+from memcube_registry.blobs.removing import remove_later
 from memcube_registry.blobs.service import link
 from memcube_registry.catalog.models import Repository
+from memcube_registry.catalog.service import forget_if_unused
 from memcube_registry.database import Database
 from memcube_registry.delivery.service import Act, authorize
-from memcube_registry.storage import BlobStore
+from memcube_registry.storage import BlobStore, size_at
 
 OPEN_MAX: Final = 1000
 """How many uploads one account may have begun and not ended: each costs a row and a file."""
@@ -161,6 +164,17 @@ def record(session: Session, upload_id: str, size_bytes: int, now: datetime) -> 
     )
 
 
+def end(session: Session, upload_id: str) -> bool:
+    """End an upload that came to nothing, and with it a cube that it alone was for; whether it was there."""
+    row = session.get(Upload, upload_id)
+    if row is None:
+        return False
+    session.delete(row)
+    session.flush()
+    forget_if_unused(session, row.repository_id)
+    return True
+
+
 def cancel(
     database: Database, store: BlobStore, principal: Principal, name: str, upload_id: str
 ) -> None:
@@ -172,7 +186,7 @@ def cancel(
 
     def forget(session: Session) -> None:
         upload = _own(session, principal, name, upload_id)
-        session.execute(delete(Upload).where(col(Upload.id) == upload.id))
+        end(session, upload.id)
 
     database.run(forget)
     store.abort(upload_id)
@@ -188,24 +202,20 @@ def complete(
 ) -> None:
     """Make an upload's finished object a blob of its repository, and end the upload.
 
+    Where the same blob is known already its bytes stay, unless they are lost: then these take their place.
+
     Raises:
         ConflictError: the upload was ended by somebody else meanwhile.
         QuotaExceededError: the account's storage is full.
         UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
     """
-    digest = str(blob.digest)
+    lost = _lost_location(database, store, blob.digest)
 
     def publish(session: Session) -> bool:
         repository = authorize(session, principal, upload.repository, Act.WRITE, digest=blob.digest)
         if session.get(Upload, upload.id) is None:
             raise ConflictError("the upload has just ended", hint="start a new upload")
-        row = session.exec(select(Blob).where(Blob.digest == digest)).one_or_none()
-        if row is None:
-            row = Blob(
-                digest=digest, size_bytes=blob.size_bytes, location=blob.location, created_at=now
-            )
-            session.add(row)
-            session.flush()
+        row = keep(session, blob, now, lost=lost)
         link(session, repository, row, now)
         session.execute(delete(Upload).where(col(Upload.id) == upload.id))
         return row.location == blob.location
@@ -222,14 +232,48 @@ def complete(
         store.delete(blob.location)
 
 
+def keep(session: Session, blob: NewBlob, now: datetime, *, lost: str | None = None) -> Blob:
+    """The row of the blob: a new one, or the one that is there.
+
+    That one takes over the new bytes if its own are marked as lost, or are missing at `lost`.
+    """
+    row = session.exec(select(Blob).where(Blob.digest == str(blob.digest))).one_or_none()
+    if row is None:
+        row = Blob(
+            digest=str(blob.digest),
+            size_bytes=blob.size_bytes,
+            location=blob.location,
+            created_at=now,
+        )
+    elif row.lost_at is not None or row.location == lost:
+        if row.location != blob.location:
+            remove_later(session, now, objects=[row.location])
+        row.location, row.lost_at = blob.location, None
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _lost_location(database: Database, store: BlobStore, digest: Digest) -> str | None:
+    """Where the blob is said to lie though the store has it not, or not whole; None where all is well."""
+    with database.read() as session:
+        row = session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
+    try:
+        if row is None or size_at(store, row.location, row.size_bytes) == row.size_bytes:
+            return None
+    except NotFoundError:
+        return row.location if row else None
+    except (StorageError, UnavailableError):
+        return None  # nobody knows; a check finds out
+    return row.location
+
+
 def discard(database: Database, store: BlobStore, upload_id: str, location: str) -> None:
     """End an upload that came to nothing, with what was made of it at `location`.
 
     Only whoever ends it removes the bytes: another request may have made them a blob a moment ago, and
     none does once the row is gone.
     """
-    gone = delete(Upload).where(col(Upload.id) == upload_id)
-    ended = database.run(lambda session: session.execute(gone))
-    if ended.rowcount:  # type: ignore[attr-defined]
+    if database.run(lambda session: end(session, upload_id)):
         store.abort(upload_id)
         store.delete(location)

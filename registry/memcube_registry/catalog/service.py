@@ -8,8 +8,9 @@ from typing import Final
 
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.reference import is_immutable_tag
-from sqlalchemy import ColumnElement, delete, func
-from sqlmodel import Session, col, or_, select
+from sqlalchemy import ColumnElement, delete, exists, func
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, SQLModel, col, or_, select
 
 from memcube_registry.accounts.models import Membership
 from memcube_registry.accounts.principal import Principal
@@ -20,6 +21,7 @@ from memcube_registry.blobs.models import Blob, BlobLink, Upload
 from memcube_registry.blobs.removing import remove_later
 from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.countersigning.models import Countersigning
+from memcube_registry.database import table_of
 from memcube_registry.delivery.service import authorize
 from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, RetiredTag, Tag
 
@@ -111,14 +113,21 @@ def delete_cube(session: Session, principal: Principal, name: str, now: datetime
     session.flush()
 
 
-def is_empty(session: Session, row: Repository) -> bool:
-    """Whether the cube has neither manifests nor blobs nor uploads."""
-    tables = (Manifest, BlobLink, Upload)
+def forget_if_unused(session: Session, repository_id: int) -> None:
+    """Remove a cube's row where nothing was ever pushed to it, and nobody has made it public."""
+    row = session.get_one(Repository, repository_id)
+    lasting = (RetiredTag, Countersigning)
+    if row.visibility is Visibility.PRIVATE and is_empty(session, row, *lasting):
+        session.delete(row)
+        session.flush()
+
+
+def is_empty(session: Session, row: Repository, *further: type[SQLModel]) -> bool:
+    """Whether the cube has neither manifests nor blobs nor uploads, nor anything in `further` tables."""
+    tables: list[type[SQLModel]] = [Manifest, BlobLink, Upload, *further]
+    keys = [table_of(table).c.repository_id for table in tables]
     return not any(
-        session.exec(
-            select(func.count()).select_from(table).where(table.repository_id == row.id)
-        ).one()
-        for table in tables
+        session.execute(select_columns(exists().where(key == row.id))).scalar_one() for key in keys
     )
 
 

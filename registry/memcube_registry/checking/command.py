@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint", type=FOLDER, help="A checkpoint that the log has shown: it must still hold it."
 )
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Mark blobs whose bytes are lost: pushing them again then heals them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @places
 def fsck(
@@ -36,11 +41,12 @@ def fsck(
     seed: int | None,
     threads: int,
     checkpoint: Path | None,
+    repair: bool,
     as_json: bool,
 ) -> None:
     """Check that database and blob store fit each other; the registry may be serving meanwhile.
 
-    Nothing is changed. Ends with exit code 6 where something is damaged. Leftovers, which
+    Nothing is changed, unless by --repair. Ends with exit code 6 where something is damaged. Leftovers, which
     `memcube-registry gc` removes when they are old enough, are no damage.
 
     Example: memcube-registry fsck --all --data ./registry
@@ -54,9 +60,8 @@ def fsck(
 
     draw = sample_of(everything, sample, seed)
     with closing(existing_database(settings)) as database:
-        how = Thoroughness(
-            draw, threads, log_key(settings.log_key_file, database), checkpoint_in(checkpoint)
-        )
+        key, seen = log_key(settings.log_key_file, database), checkpoint_in(checkpoint)
+        how = Thoroughness(draw, threads, key, seen, marks=repair)
         report = check(database, open_store(settings, database), how, utc_now())
     click.echo(json.dumps(report.to_json()) if as_json else shown(report))
     if report.damage:

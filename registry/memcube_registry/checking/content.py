@@ -7,11 +7,11 @@ and hashed, several at once and in constant memory.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError, StorageError
@@ -21,19 +21,24 @@ from sqlmodel import col
 from memcube_registry.blobs.models import Blob
 from memcube_registry.checking.findings import Findings, Rule
 from memcube_registry.database import Database
-from memcube_registry.storage.interface import Reader
+from memcube_registry.storage.interface import Reader, size_at
 
 _PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """What the database says of a blob."""
+    """What the database says of a blob. `is_lost`: its bytes are known to be lost, or were."""
 
     id: int
     digest: str
     size_bytes: int
     location: str
+    is_lost: bool = False
+
+
+Note: TypeAlias = Callable[[StoredBlob, bool], None]
+"""Hears of a blob whether its bytes are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +56,27 @@ class Sample:
 
 
 def check_blobs(
-    database: Database, store: Reader, sample: Sample, threads: int, findings: Findings
+    database: Database,
+    store: Reader,
+    sample: Sample,
+    threads: int,
+    findings: Findings,
+    note: Note,
 ) -> None:
-    """Check every blob that the database knows. What is collected meanwhile is no finding."""
+    """Check every blob that the database knows. What is collected meanwhile is no finding.
+
+    `note` is told, in any of the threads, of each blob that was read whole, or whose bytes are lost.
+    """
     with database.read() as session:
         total = session.execute(select(func.count()).select_from(Blob)).scalar_one()
     drawn, position = sample.drawn(total), 0
-    checker = _Checker(database, store, findings)
+    checker = _Checker(database, store, findings, note)
     with ThreadPoolExecutor(threads, thread_name_prefix="fsck") as pool:
         for page in pages(database):
-            whole = [drawn is None or position + at in drawn for at in range(len(page))]
+            whole = [
+                drawn is None or position + at in drawn or blob.is_lost
+                for at, blob in enumerate(page)
+            ]
             position += len(page)
             for _ in pool.map(checker.check, page, whole):
                 pass
@@ -71,7 +87,13 @@ def pages(database: Database) -> Iterator[Sequence[StoredBlob]]:
     last = 0
     while True:
         query = (
-            select(col(Blob.id), col(Blob.digest), col(Blob.size_bytes), col(Blob.location))
+            select(
+                col(Blob.id),
+                col(Blob.digest),
+                col(Blob.size_bytes),
+                col(Blob.location),
+                col(Blob.lost_at).is_not(None),
+            )
             .where(col(Blob.id) > last)
             .order_by(col(Blob.id))
             .limit(_PAGE)
@@ -96,24 +118,25 @@ class _Checker:
     database: Database
     store: Reader
     findings: Findings
+    note: Note
 
     def check(self, blob: StoredBlob, whole: bool) -> None:
         """Check one blob: its size, and its bytes if `whole`."""
         self.findings.count("blobs")
         try:
-            if self._has_its_size(blob) and whole:
-                self._require_bytes(blob)
+            if not self._has_its_size(blob):
+                self.note(blob, True)
+            elif whole:
+                self.note(blob, not self._has_its_bytes(blob))
         except NotFoundError:
             if is_known(self.database, blob):
                 self.findings.add(Rule.BLOB_MISSING, blob.digest, f"no object {blob.location}")
+                self.note(blob, True)
         except StorageError as error:
             self.findings.add(Rule.BLOB_UNREADABLE, blob.digest, str(error))
 
     def _has_its_size(self, blob: StoredBlob) -> bool:
-        """Whether one byte comes from the last place on: so for files as for a bucket."""
-        last = max(0, blob.size_bytes - 1)
-        with closing(self.store.read(blob.location, start=last)) as pieces:
-            found = last + pieces.size
+        found = size_at(self.store, blob.location, blob.size_bytes)
         if found == blob.size_bytes:
             return True
         held = "fewer" if found < blob.size_bytes else "more"
@@ -121,7 +144,7 @@ class _Checker:
         self.findings.add(Rule.BLOB_SIZE, blob.digest, detail)
         return False
 
-    def _require_bytes(self, blob: StoredBlob) -> None:
+    def _has_its_bytes(self, blob: StoredBlob) -> bool:
         expected = Digest.parse(blob.digest)
         hasher = expected.hasher()
         with closing(self.store.read(blob.location)) as pieces:
@@ -134,3 +157,4 @@ class _Checker:
             self.findings.add(
                 Rule.BLOB_DIGEST, blob.digest, f"object {blob.location} has digest {actual}"
             )
+        return actual == expected

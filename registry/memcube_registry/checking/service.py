@@ -1,4 +1,7 @@
-"""The whole check. It reads only, in short transactions, and may run while the registry serves."""
+"""The whole check, in short transactions, which may run while the registry serves.
+
+It reads only, unless it is to mark what is lost.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Final
 
 from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
 
-from memcube_registry.checking.content import Sample, check_blobs
+from memcube_registry.checking.content import Note, Sample, StoredBlob, check_blobs
 from memcube_registry.checking.findings import Findings, Report
 from memcube_registry.checking.history import check_log
 from memcube_registry.checking.leftovers import check_leftovers
+from memcube_registry.checking.marking import Marker
 from memcube_registry.checking.references import check_references
 from memcube_registry.database import Database
 from memcube_registry.storage.interface import BlobStore, Reader
@@ -21,29 +25,41 @@ THREADS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Thoroughness:
-    """How much is read, by how many threads, and what the log is held against."""
+    """How much is read, by how many threads, and what the log is held against.
+
+    `marks`: blobs whose bytes are lost are marked, so that pushing them again heals them.
+    """
 
     sample: Sample
     threads: int = THREADS
     log_key: NoteKey | None = None
     seen: SignedCheckpoint | None = None
+    marks: bool = False
 
 
 def check(database: Database, store: BlobStore, how: Thoroughness, now: datetime) -> Report:
     """Check everything that `database` and `store` hold."""
-    findings = _checked(database, store, how)
+    findings = Findings()
+    note = Marker(database, findings, now) if how.marks else _ignore
+    _check(database, store, how, findings, note)
     check_leftovers(database, store, now, findings)
     return findings.report(how.sample.seed)
 
 
 def check_copy(database: Database, store: Reader, how: Thoroughness) -> Report:
     """As `check`, for a store that holds what the database names and nothing else."""
-    return _checked(database, store, how).report(how.sample.seed)
-
-
-def _checked(database: Database, store: Reader, how: Thoroughness) -> Findings:
     findings = Findings()
+    _check(database, store, how, findings, _ignore)
+    return findings.report(how.sample.seed)
+
+
+def _check(
+    database: Database, store: Reader, how: Thoroughness, findings: Findings, note: Note
+) -> None:
     check_references(database, findings)
     check_log(database, how.log_key, how.seen, findings)
-    check_blobs(database, store, how.sample, how.threads, findings)
-    return findings
+    check_blobs(database, store, how.sample, how.threads, findings, note)
+
+
+def _ignore(_blob: StoredBlob, _is_lost: bool) -> None:
+    """Nothing is marked."""

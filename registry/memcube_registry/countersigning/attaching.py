@@ -11,8 +11,10 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError
 from sqlmodel import Session, col, select
 
+from memcube_registry.blobs import uploading
 from memcube_registry.blobs.models import Blob, Upload
 from memcube_registry.blobs.service import link
+from memcube_registry.blobs.uploading import NewBlob
 from memcube_registry.catalog.models import Repository
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.countersigning.queue import Key
@@ -74,8 +76,9 @@ def is_made(session: Session, row: Countersigning) -> bool:
     return row.made is not None and session.exec(query).first() is not None
 
 
-def _blob(session: Session, digest: Digest) -> Blob | None:
-    return session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
+def _is_held(session: Session, digest: Digest) -> bool:
+    query = select(Blob.id).where(Blob.digest == str(digest), col(Blob.lost_at).is_(None))
+    return session.exec(query).first() is not None
 
 
 def _begun(
@@ -83,7 +86,7 @@ def _begun(
 ) -> dict[Digest, str]:
     """Uploads of what is not stored yet: rows that keep its bytes from being taken for orphans."""
     account_id = session.get_one(Repository, repository_id).account_id
-    uploads = {digest: uuid.uuid4().hex for digest in contents if _blob(session, digest) is None}
+    uploads = {digest: uuid.uuid4().hex for digest in contents if not _is_held(session, digest)}
     for upload in uploads.values():
         session.add(
             Upload(
@@ -124,13 +127,8 @@ def _link(
     now: datetime,
 ) -> bool:
     """Let the repository hold the blob; whether `location` is where it lies from now on."""
-    row = _blob(session, digest)
-    is_new = row is None
-    if row is None:
-        if location is None:
-            raise ConflictError(f"the blob {digest} has just been collected", hint="try again")
-        row = Blob(digest=str(digest), size_bytes=size_bytes, location=location, created_at=now)
-        session.add(row)
-        session.flush()
+    if location is None and not _is_held(session, digest):
+        raise ConflictError(f"the blob {digest} has just been collected", hint="try again")
+    row = uploading.keep(session, NewBlob(digest, size_bytes, location or ""), now)
     link(session, repository, row, now)
-    return is_new
+    return row.location == location

@@ -94,7 +94,11 @@ def _location(session: Session, repository_id: int, digest: Digest) -> str:
     row = session.exec(
         select(Blob.location, Blob.size_bytes)
         .join(BlobLink, col(BlobLink.blob_id) == Blob.id)
-        .where(BlobLink.repository_id == repository_id, Blob.digest == str(digest))
+        .where(
+            BlobLink.repository_id == repository_id,
+            Blob.digest == str(digest),
+            col(Blob.lost_at).is_(None),
+        )
     ).one_or_none()
     if row is None:
         raise NotFoundError(f"the blob {digest} is gone", hint="push it again")

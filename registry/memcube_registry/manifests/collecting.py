@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import Row, delete, exists, select, update
 from sqlmodel import Session, col
 
+from memcube_registry.blobs import uploading
 from memcube_registry.blobs.models import Blob, BlobLink, Upload
 from memcube_registry.blobs.removing import remove_later
 from memcube_registry.blobs.service import is_named_by_a_manifest, unlink
@@ -275,7 +276,8 @@ def _expire_uploads(database: Database, rules: Rules, done: Collected) -> None:
 
     def sweep(session: Session) -> int:
         found = list(session.execute(expired.limit(_AT_ONCE)).scalars())
-        session.execute(delete(Upload).where(col(Upload.id).in_(found)))
+        for upload in found:
+            uploading.end(session, upload)
         remove_later(session, rules.now, uploads=found)
         return len(found)
 

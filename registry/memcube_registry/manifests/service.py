@@ -357,7 +357,11 @@ def _require_blobs(
         query = (
             select(Blob.digest, Blob.id, Blob.size_bytes)
             .join(BlobLink, col(BlobLink.blob_id) == Blob.id)
-            .where(BlobLink.repository_id == repository_id, col(Blob.digest).in_(digests))
+            .where(
+                BlobLink.repository_id == repository_id,
+                col(Blob.digest).in_(digests),
+                col(Blob.lost_at).is_(None),
+            )
         )
         found.update({row[0]: (row[1], row[2]) for row in session.execute(query)})
     _require_all("blobs", sizes, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -58,6 +59,19 @@ class Reader(Protocol):
             StorageError, UnavailableError: it cannot be read.
         """
         ...
+
+
+def size_at(store: Reader, location: str, expected_bytes: int) -> int:
+    """How many bytes the object has, asked for as those from the last expected one on.
+
+    So it costs as little for files as for a bucket.
+
+    Raises:
+        NotFoundError, StorageError, UnavailableError: see `Reader.read`.
+    """
+    last = max(0, expected_bytes - 1)
+    with closing(store.read(location, start=last)) as pieces:
+        return last + pieces.size
 
 
 class Direct(Protocol):

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 @click.option(
     "--builds", is_flag=True, help="Publish what `memcube build` made of this published cube here."
 )
+@click.option(
+    "--again", is_flag=True, help="Ask for every file anew, and send what the registry has lost."
+)
 @trust_options
 def push(
     source: str,
@@ -56,6 +59,7 @@ def push(
     allow_findings: bool,
     yes: bool,
     builds: bool,
+    again: bool,
     trust_mode: str,
     accept_publisher: str | None,
     accept_origin: str | None,
@@ -85,6 +89,7 @@ def push(
             trust=trust,
             vet=Vetting(not no_scan, allow_findings),
             expose=yes,
+            again=again,
         )
     cube = published.cube
     value = {
@@ -149,7 +154,10 @@ def _outcome(published: Published) -> list[str]:
         lines = [f"Attached 1 signature: {missing}", f"Next: memcube cosign {place}"]
         return lines + [f"Now {shown}"] * bool(shown)
     if published.unchanged:
-        return [f"Unchanged {place}: nothing was sent" + (f"; now {shown}" if shown else "")]
+        sent = f"{bytes_text(published.sent_bytes)} sent again" if published.sent_bytes else ""
+        return [
+            f"Unchanged {place}: {sent or 'nothing was sent'}" + (f"; now {shown}" if shown else "")
+        ]
     # Signatures are sent as well: what was sent is no part of the cube's own size.
     sent = f"{bytes_text(published.sent_bytes)} sent with signatures"
     size = f"the cube has {bytes_text(published.cube.size)}"
