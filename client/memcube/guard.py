@@ -2,11 +2,12 @@
 
 A page in a browser can send requests to 127.0.0.1, and with DNS rebinding under a name of its own
 choice. So `Host` must be a name that this server was told it has, `Origin`, which browsers add, one
-that was allowed, and with a token `Authorization` must hold it.
+that was allowed, and with a token `Authorization` must hold it. The body then has to come in time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import secrets
@@ -26,6 +27,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN_CHARS: Final = 32
+BODY_S: Final = 60.0
+"""How long the body of a request may take, from its headers on."""
+
 _TOKEN_BYTES: Final = 4096
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#]+")
 _OWN_SITES: Final = frozenset({"none", "same-origin"})
@@ -124,7 +128,10 @@ class Entrance:
 
 
 class Guard:
-    """An ASGI application that lets only those requests through to `app` that `entrance` allows."""
+    """An ASGI application that lets only those requests through to `app` that `entrance` allows.
+
+    Where the body is not whole in time, `app` sees that the caller has gone, and the caller gets 408.
+    """
 
     def __init__(self, app: Application, entrance: Entrance) -> None:
         self._app = app
@@ -137,8 +144,56 @@ class Guard:
             refused = self._entrance.refuses(scope["headers"], scope["method"])
         if refused is not None:
             await _refuse(send, *refused)
-        elif scope["type"] in ("http", "lifespan"):
+        elif scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._in_time(scope, _Exchange(receive, send))
+
+    async def _in_time(self, scope: Scope, exchange: _Exchange) -> None:
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception:
+            # Applications may take it for an error that nobody waits for their answer.
+            if not exchange.is_late:
+                raise
+        if exchange.is_late and not exchange.is_answered:
+            exchange.is_late = False
+            await _refuse(
+                exchange.send, 408, f"the request did not come within {BODY_S:.0f} seconds"
+            )
+
+
+class _Exchange:
+    """A request and its answer. Once the request `is_late`, the application hears and says no more."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._due = asyncio.get_running_loop().time() + BODY_S
+        self._is_whole = False
+        self.is_late = False
+        self.is_answered = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message of the caller."""
+        if self._is_whole:
+            return await self._receive()
+        if not self.is_late:
+            try:
+                async with asyncio.timeout_at(self._due):
+                    message = await self._receive()
+            except TimeoutError:
+                self.is_late = True
+            else:
+                self._is_whole = not message.get("more_body", False)
+                return message
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Say `message` to the caller."""
+        if not self.is_late:
+            self.is_answered = True
+            await self._send(message)
 
 
 def _is_led_by_a_page(values: Mapping[str, list[str]]) -> bool:

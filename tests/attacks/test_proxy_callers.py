@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from memcube import guard
 from memcube.proxy.addition import Addition
 from memcube.proxy.upstream import Upstream
 from support.engine import WAIT_S, Engine, running_engine
@@ -15,6 +16,7 @@ from support.proxied import Proxied, running_proxy
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
+http_server = pytest.importorskip("memcube.http_server")
 
 ADDITION = Addition("", lambda _: "")
 BODY = b'{"messages":[{"role":"user","content":"What is my password?"}]}'
@@ -165,10 +167,26 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_whole(
 def test_a_request_that_never_ends_is_given_up(
     monkeypatch: pytest.MonkeyPatch, proxied: Proxied
 ) -> None:
-    from memcube.proxy import application
+    monkeypatch.setattr(guard, "BODY_S", 0)
+    found = sent(proxied, chat(here(proxied)), BODY[:-1])
+    assert found.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in found.lower()
 
-    monkeypatch.setattr(application, "REQUEST_S", 0.05)
-    assert b" 400 " in sent(proxied, chat(here(proxied)), BODY[:-1])
+
+def test_headers_that_never_end_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, proxied: Proxied
+) -> None:
+    monkeypatch.setattr(http_server, "HEADERS_S", 0.05)
+    count = len(engine.requests)
+    models = f"GET /v1/models HTTP/1.1\r\nHost: {here(proxied)}\r\n".encode()
+    for begun in (b"", b"GET", models, models + b"\r\n" + models):
+        with socket.create_connection(("127.0.0.1", proxied.port), timeout=WAIT_S) as line:
+            line.sendall(begun)
+            found = b""
+            while piece := line.recv(65536):
+                found += piece
+        assert (b" 200 " in found) == (b"\r\n\r\n" in begun)
+    assert len(engine.requests) == count + 1
 
 
 def test_headers_without_end_are_cut_off(engine: Engine, proxied: Proxied) -> None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 PATH: Final = "/mcp"
 BODY_BYTES: Final = 256 * limits.KIB
 SESSIONS: Final = 64
-CONNECTIONS: Final = 64
 _IDLE_S: Final = 30 * 60.0
 _STOP_S: Final = 5
 
@@ -100,20 +99,12 @@ def serve_http(
         InvalidSettingError: whatever `entrance` raises.
     """
     import anyio
-    import uvicorn
+
+    from memcube.http_server import server_of
 
     with listen_at(host, port) as listener:
-        port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            application(desk, entrance(port)),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="none",
-            lifespan="on",
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=_STOP_S,
-        )
+        guarded = application(desk, entrance(listener.getsockname()[1]))
+        server = server_of(guarded, lifespan="on", stop_s=_STOP_S)
         listening(f"{address_of(listener)}{PATH}")
-        serve: Any = partial(uvicorn.Server(config).serve, sockets=[listener])
+        serve: Any = partial(server.serve, sockets=[listener])
         anyio.run(serve)

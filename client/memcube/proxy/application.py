@@ -39,9 +39,6 @@ PASSED: Final = ("embeddings", "models")
 """What goes through without memory."""
 
 REQUEST_BYTES: Final = 32 * limits.MIB
-REQUEST_S: Final = 60.0
-"""How long a caller may take to send a request."""
-
 _JSON: Final = [(b"content-type", b"application/json")]
 
 
@@ -197,10 +194,10 @@ class _Answer:
 
 
 async def _body(asked: Asked, receive: Receive) -> bytes:
-    """The request's content.
+    """The request's content; the guard before this sees to it that it comes in time.
 
     Raises:
-        InvalidRequestError: it is no JSON, or compressed, or comes too slowly.
+        InvalidRequestError: it is no JSON, or compressed.
         LimitExceededError: more than `REQUEST_BYTES`.
         CallerGoneError: it will not come.
     """
@@ -212,19 +209,13 @@ async def _body(asked: Asked, receive: Receive) -> bytes:
                 hint="send Content-Type: application/json",
             )
     body, more = bytearray(), True
-    try:
-        async with asyncio.timeout(REQUEST_S):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise CallerGoneError
-                body += message.get("body", b"")
-                limits.require_at_most("request", len(body), REQUEST_BYTES)
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise InvalidRequestError(
-            f"the request did not come within {REQUEST_S:.0f} seconds", hint="send it in one go"
-        ) from None
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGoneError
+        body += message.get("body", b"")
+        limits.require_at_most("request", len(body), REQUEST_BYTES)
+        more = message.get("more_body", False)
     return bytes(body)
 
 

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
     from memcube.proxy.application import Tell
 
-REQUESTS: Final = 64
-"""Requests at the same time; more are told to come again."""
-
 _STOP_S: Final = 10
-_HEADER_BYTES: Final = 64 * 1024
 
 
 class ProxyServer:
@@ -78,27 +74,11 @@ class ProxyServer:
             self._server.should_exit = True
 
     async def _serve(self) -> None:
-        import uvicorn
+        from memcube.http_server import server_of
 
         with ThreadPoolExecutor(1, "memory") as memory:
             async with self._upstream.connect() as client:
-                config = uvicorn.Config(
-                    self._application(client, memory),
-                    loop="asyncio",
-                    http="h11",
-                    ws="none",
-                    interface="asgi3",
-                    lifespan="off",
-                    log_config=None,
-                    log_level="critical",
-                    access_log=False,
-                    proxy_headers=False,
-                    server_header=False,
-                    limit_concurrency=REQUESTS,
-                    timeout_graceful_shutdown=_STOP_S,
-                    h11_max_incomplete_event_size=_HEADER_BYTES,
-                )
-                self._server = uvicorn.Server(config)
+                self._server = server_of(self._application(client, memory), stop_s=_STOP_S)
                 self._server.should_exit = self._stopped
                 await self._server.serve(sockets=[self._socket])
 

@@ -86,12 +86,13 @@ class Far(FunctionEmbedder):
 
 
 @pytest.fixture
-def local(folder: Path) -> Path:
+def local(tmp_path: Path) -> Path:
     """A folder whose texts are to stay on this machine."""
-    (folder / "memcube.toml").write_text(
-        'name = "alice/station"\nversion = "1.0.0"\n[governance]\nprocessing = "local"\n'
-    )
-    return folder
+    dumper = MemDumper(tmp_path / "local", name="alice/station", version="1.0.0")
+    dumper.add_records(["Clean the radar antenna.", "The ferry leaves at nine."])
+    with (dumper.folder / "memcube.toml").open("a") as draft:
+        draft.write('[governance]\nprocessing = "local"\n')
+    return dumper.folder
 
 
 @pytest.mark.parametrize("owner", [True, False])

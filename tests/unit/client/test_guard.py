@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from memcube.guard import Entrance, Guard
+from memcube import guard as guard_module
+from memcube.guard import Entrance, Guard, Receive, Send
 from memcube_protocol.errors import InvalidSettingError
 
 TOKEN = "t" * 32
@@ -111,6 +112,69 @@ def answered(guard: Guard, scope: dict) -> list[dict]:
 
     anyio.run(guard, scope, receive, send)
     return sent
+
+
+@pytest.mark.parametrize("ends", ["quietly", "with an error", "with an answer of its own"])
+def test_a_body_that_does_not_come_in_time_is_refused(
+    monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    monkeypatch.setattr(guard_module, "BODY_S", 0)
+    heard: list[str] = []
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        if not heard:
+            return {"type": "http.request", "body": b"{", "more_body": True}
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def application(scope: dict, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            heard.append((await receive())["type"])
+        if ends == "with an error":
+            raise ConnectionError("gone")
+        if ends == "with an answer of its own":
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+
+    scope = {"type": "http", "method": "POST", "headers": [HOST]}
+    anyio.run(Guard(application, entrance()), scope, receive, send)
+    assert heard == ["http.request", "http.disconnect", "http.disconnect"]
+    start, body = sent
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+    assert b"did not come" in body["body"]
+
+
+def test_an_answer_may_take_longer_than_its_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "BODY_S", 0)
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        if sent:
+            await anyio.sleep(0.01)
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def application(scope: dict, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert (await receive())["type"] == "http.disconnect"
+        raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match="of its own"):
+        anyio.run(
+            Guard(application, entrance()),
+            {"type": "http", "method": "POST", "headers": [HOST]},
+            receive,
+            send,
+        )
+    assert [message.get("status") for message in sent] == [200]
 
 
 def test_what_is_refused_never_reaches_the_application() -> None:
