@@ -30,6 +30,8 @@ KV_TOKENS: Final = 16 * MIB
 """Tokens of an activation memory."""
 LORA_RANK: Final = 65536
 """Rank of an adapter."""
+MAGNITUDE: Final = 65536
+"""What every number of an adapter or a cache, and the alpha of an adapter, stays below."""
 STATEMENT_BYTES: Final = 1 * MIB
 """A signed statement."""
 BUNDLE_BYTES: Final = 2 * MIB

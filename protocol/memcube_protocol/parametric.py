@@ -406,8 +406,10 @@ def _rank(value: object, name: str) -> int:
 
 
 def _alpha(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _invalid(f"{name} is {value!r}, not a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _invalid(f"{name} is {str(value)[:40]!r}, not a number")
+    if not abs(value) < limits.MAGNITUDE:
+        raise _invalid(f"{name} is {value!r}, not a number below {limits.MAGNITUDE}")
     return value
 
 

@@ -5,6 +5,7 @@ Each is refused with an error of ours, and the model is as it was.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -16,6 +17,8 @@ import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
 from memcube.memories import parametric_files
+from memcube.memories.generation import generate
+from memcube.memories.model_identity import live_identity
 from memcube.memories.parametric import dump_lora, mount_lora
 from memcube.memories.parametric_adapters import Adapters
 from memcube.settings import Settings
@@ -23,12 +26,13 @@ from memcube.store.checks import CHECKS_FILE, FileChecks
 from memcube_protocol import parametric, tensors
 from memcube_protocol.errors import (
     IntegrityError,
+    InvalidConfigError,
     InvalidTensorsError,
     MemcubeError,
     NotFoundError,
 )
 from support.adapters import adapted, footprint, logits
-from support.models import model_of
+from support.models import model_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -95,6 +99,44 @@ def test_one_poisoned_value_is_found_in_a_file_that_was_checked_before(
         dump_lora(lora, lora.parent, memory_id="again")
 
 
+@pytest.mark.parametrize("value", [65536.0, -1e30])
+def test_an_adapter_of_huge_finite_numbers_is_refused(value, model, lora, checks, answers) -> None:
+    poison(lora / parametric.TENSORS_FILE, 65000.0)
+    mount_lora(lora, model, checks=checks).unmount()
+    poison(lora / parametric.TENSORS_FILE, value)
+    with pytest.raises(InvalidTensorsError, match=r"beyond 65536"):
+        mount_lora(lora, model, checks=checks)
+
+
+@pytest.mark.parametrize("alpha", [1e30, -65536, 65536])
+def test_an_alpha_that_blows_an_adapter_up_is_refused(alpha, model, lora) -> None:
+    config = lora / parametric.CONFIG_FILE
+    config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": alpha}))
+    with pytest.raises(InvalidConfigError, match=r"lora_alpha is .* below 65536"):
+        mount_lora(lora, model)
+
+
+def test_an_adapter_that_breaks_a_model_of_sixteen_bits_is_noticed_at_the_first_answer(
+    lora,
+) -> None:
+    half, tokenizer = model_of(dtype="float16"), tokenizer_of()
+    plain = generate(half, tokenizer, "w1 w2", max_new_tokens=2)
+    identity = live_identity(half)
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(lora / parametric.TENSORS_FILE)
+    save_file(
+        {name: torch.full_like(tensor, 6e4) for name, tensor in state.items()},
+        lora / parametric.TENSORS_FILE,
+    )
+    with mount_lora(lora, half, allow_unverified_base=True):
+        with pytest.raises(InvalidTensorsError, match="computes NaN or infinity") as caught:
+            generate(half, tokenizer, "w1 w2", max_new_tokens=2)
+        assert "as it was" in (caught.value.hint or "")
+    assert live_identity(half) == identity
+    assert generate(half, tokenizer, "w1 w2", max_new_tokens=2) == plain
+
+
 def test_a_poisoned_adapter_of_a_live_model_is_not_dumped(tmp_path) -> None:
     trained = adapted()
     tensor = next(t for name, t in trained.named_parameters() if "lora_B" in name)
@@ -124,13 +166,13 @@ def test_another_file_under_the_name_of_a_checked_one_is_checked_itself(
 def test_a_file_that_changes_between_its_checks_is_refused(
     model, lora, checks, monkeypatch
 ) -> None:
-    finite = parametric_files.require_finite
+    finite = parametric_files.require_bounded
 
     def swapped(*args: Any) -> None:
         finite(*args)
         poison(lora / parametric.TENSORS_FILE)
 
-    monkeypatch.setattr(parametric_files, "require_finite", swapped)
+    monkeypatch.setattr(parametric_files, "require_bounded", swapped)
     with pytest.raises(MemcubeError):
         mount_lora(lora, model, checks=checks)
     monkeypatch.undo()

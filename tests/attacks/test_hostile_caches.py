@@ -88,7 +88,7 @@ def forge(folder: Path, model: Any, change: Any, monkeypatch: Any) -> Path:
     manifest, ids, _ = kv_files.open_kv(folder)
     views = change(list(captured(activation_dump.prefill(model, ids), len(ids))))
     (folder / "kv.safetensors").unlink()
-    monkeypatch.setattr(activation_dump, "require_finite", lambda *_: None)
+    monkeypatch.setattr(activation_dump, "require_bounded", lambda *_: None)
     forged = activation_dump._write(folder, views, manifest.key, ids, manifest.id)
     described = replace(forged, source=manifest.source, information=manifest.information)
     (folder / "manifest.json").write_bytes(described.to_bytes())
@@ -107,7 +107,7 @@ def test_a_signed_cache_of_numbers_that_are_none_is_refused(
 
     folder = Path(shutil.copytree(memories[dtype, "none"], tmp_path / "kv"))
     forge(folder, models[dtype], spoiled, monkeypatch)
-    with pytest.raises(InvalidTensorsError, match=r"l1\.v of the cache holds NaN or infinity"):
+    with pytest.raises(InvalidTensorsError, match=r"l1\.v of the cache holds NaN"):
         mount_kv(folder, models[dtype], tokenizer)
     mount_kv(folder, models[dtype], tokenizer, prefix_tokens=256)
     manifest, _, _ = kv_files.open_kv(folder)
@@ -117,6 +117,32 @@ def test_a_signed_cache_of_numbers_that_are_none_is_refused(
     with pytest.raises(InvalidTensorsError, match="NaN"):
         layers.view(2)
     layers.close()
+
+
+@pytest.mark.parametrize("value", [65536.0, -1e30])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_signed_cache_of_huge_numbers_is_refused(
+    dtype, value, models, memories, tokenizer, tmp_path, monkeypatch
+) -> None:
+    def huge(views: list[LayerView]) -> list[LayerView]:
+        keys = views[2].keys.clone()
+        keys[0, 0, 3, 1] = value
+        return [*views[:2], LayerView(keys, views[2].values)]
+
+    folder = Path(shutil.copytree(memories[dtype, "none"], tmp_path / "kv"))
+    forge(folder, models[dtype], huge, monkeypatch)
+    with pytest.raises(InvalidTensorsError, match=r"l2\.k of the cache .* beyond 65536"):
+        mount_kv(folder, models[dtype], tokenizer)
+
+
+def test_a_cache_of_large_numbers_is_mounted(kv, model, tokenizer, monkeypatch) -> None:
+    def large(views: list[LayerView]) -> list[LayerView]:
+        keys = views[2].keys.clone()
+        keys[0, 0, 3, 1] = 65000.0
+        return [*views[:2], LayerView(keys, views[2].values)]
+
+    forge(kv, model, large, monkeypatch)
+    assert torch.isfinite(ask(model, mount_kv(kv, model, tokenizer))).all()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -23,7 +23,7 @@ from memcube.memories.kv_capture import attention_layers, captured, no_kv
 from memcube.memories.kv_chat import Message
 from memcube.memories.kv_prompt import Prompt, prompt_of
 from memcube.memories.kv_room import room_errors
-from memcube.memories.kv_storage import require_finite, stored
+from memcube.memories.kv_storage import require_bounded, stored
 from memcube.memories.model_identity import dtype_name, live_identity, tensor_bytes
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _write(
         file.write(header)
         for name, tensor in _stored(views, key.kv_quantisation):
             content = tensor_bytes(tensor)
-            require_finite(content, name, dtype_name(tensor.dtype))
+            require_bounded(content, name, dtype_name(tensor.dtype))
             row = content.nbytes // len(ids)
             blocks[name] = Blocks.of(content, row * limits.KV_BLOCK_TOKENS, file.tell())
             file.write(content)

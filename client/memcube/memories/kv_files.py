@@ -14,7 +14,7 @@ from memcube_protocol.compatibility import INT8
 from memcube_protocol.errors import DigestMismatchError
 
 from memcube.memories.kv_room import room_errors
-from memcube.memories.kv_storage import dequantise, require_finite, require_scales
+from memcube.memories.kv_storage import dequantise, require_bounded, require_scales
 from memcube.memories.model_identity import torch_dtypes
 from memcube.memories.reading import read_small, require_file
 
@@ -91,7 +91,7 @@ def verify_blocks(manifest: KvManifest, storage: Any, tokens: int) -> None:
 
     Raises:
         DigestMismatchError: a block differs from its signed hash.
-        InvalidTensorsError: it holds NaN or infinity.
+        InvalidTensorsError: it holds NaN, infinity or a huge number.
     """
     for name, dtype, _ in manifest.tensors():
         blocks = manifest.blocks[name]
@@ -99,7 +99,7 @@ def verify_blocks(manifest: KvManifest, storage: Any, tokens: int) -> None:
         first, last = blocks.covering(blocks.start, blocks.start + row * tokens)
         content = _bytes_of(storage, first, last)
         blocks.verify(content, first)
-        require_finite(content, name, dtype)
+        require_bounded(content, name, dtype)
 
 
 def views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Iterator[LayerView]:

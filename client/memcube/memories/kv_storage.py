@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from memcube_protocol import limits
 from memcube_protocol.activation import scale_of
 from memcube_protocol.compatibility import INT8
 from memcube_protocol.tensors import Rejection, rejected
 
 _LARGEST: Final = 127
-_LARGEST_VALUE: Final = {"F16": 65504.0, "BF16": 3.3895e38, "F32": 3.4028e38}
+_LARGEST_VALUE: Final = {"F16": 65504.0}
 _SLACK: Final = 1.0001
 """A scale is rounded: times 127 it may be a little more than the largest value."""
-_EXPONENTS: Final = {
+_BITS: Final = {
     "F8_E4M3": ("u1", 0x7F, 0x7F),
     "F8_E5M2": ("u1", 0x7F, 0x7C),
     "F16": ("<u2", 0x7FFF, 0x7C00),
-    "BF16": ("<u2", 0x7FFF, 0x7F80),
-    "F32": ("<u4", 0x7FFF_FFFF, 0x7F80_0000),
-    "F64": ("<u8", 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
+    "BF16": ("<u2", 0x7FFF, 0x4780),
+    "F32": ("<u4", 0x7FFF_FFFF, 0x4780_0000),
+    "F64": ("<u8", 0x7FFF_FFFF_FFFF_FFFF, 0x40F0_0000_0000_0000),
 }
-"""Per element type: its bits as a number, all bits but the sign, the smallest that is no finite value."""
+"""Per element type: its bits as a number, all but the sign, and those of the first value that is refused.
+
+That is `limits.MAGNITUDE`, or where the type ends before, infinity or NaN. Larger values have larger bits.
+"""
 _PORTION: Final = 1 << 16
 """Numbers looked at together: they stay in the processor's cache."""
 
@@ -66,25 +70,28 @@ def require_scales(scales: Any, dtype: str) -> None:
     """
     import numpy as np
 
-    largest = _LARGEST_VALUE.get(dtype, _LARGEST_VALUE["F32"]) / _LARGEST * _SLACK
+    largest = _LARGEST_VALUE.get(dtype, limits.MAGNITUDE) / _LARGEST * _SLACK
     if not (np.isfinite(scales).all() and (scales >= 0).all() and (scales <= largest).all()):
         raise rejected(
             Rejection.UNEXPECTED, "a scale of the cache is negative, too large or not finite"
         )
 
 
-def require_finite(content: memoryview, name: str, dtype: str) -> None:
-    """Refuse NaN and infinity in `content`, elements of type `dtype` of the tensor `name`.
+def require_bounded(content: memoryview, name: str, dtype: str) -> None:
+    """Refuse NaN, infinity and what no cache holds in `content`, elements of type `dtype` of the tensor `name`.
 
     Raises:
         InvalidTensorsError: there is one.
     """
     import numpy as np
 
-    if dtype not in _EXPONENTS:
+    if dtype not in _BITS:
         return
-    kind, mask, limit = _EXPONENTS[dtype]
+    kind, mask, limit = _BITS[dtype]
     numbers = np.frombuffer(content, kind)
     for at in range(0, len(numbers), _PORTION):
         if (numbers[at : at + _PORTION] & numbers.dtype.type(mask)).max() >= limit:
-            raise rejected(Rejection.NOT_FINITE, f"{name} of the cache holds NaN or infinity")
+            raise rejected(
+                Rejection.NOT_FINITE,
+                f"{name} of the cache holds NaN, infinity or a number beyond {limits.MAGNITUDE}",
+            )

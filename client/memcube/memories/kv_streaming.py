@@ -30,7 +30,7 @@ from memcube_protocol.errors import ConflictError, SizeMismatchError
 
 from memcube.memories.kv_layers import LayerView
 from memcube.memories.kv_room import is_full, no_room, room_errors
-from memcube.memories.kv_storage import dequantise, require_finite, require_scales
+from memcube.memories.kv_storage import dequantise, require_bounded, require_scales
 from memcube.memories.model_identity import torch_dtypes
 
 STAGE_BYTES: Final = 64 * limits.MIB
@@ -136,7 +136,7 @@ class _Reader:
             done += count
         if self.verify:
             self.manifest.blocks[piece.tensor].verify(into, piece.start)
-            require_finite(into, piece.tensor, self.dtypes[piece.tensor])
+            require_bounded(into, piece.tensor, self.dtypes[piece.tensor])
         if piece.tensor in self.scales:
             require_scales(np.frombuffer(into, "<f4"), self.manifest.key.kv_dtype)
 

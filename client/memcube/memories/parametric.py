@@ -23,7 +23,7 @@ from memcube_protocol.parametric import Adapter, Base
 from memcube.memories import making
 from memcube.memories.known_identity import known_identity
 from memcube.memories.model_identity import dtype_name, tensor_bytes
-from memcube.memories.parametric_files import AdapterFiles, require_finite
+from memcube.memories.parametric_files import AdapterFiles, require_bounded
 from memcube.memories.parametric_mount import (
     MountedLora,
     model_form,
@@ -127,7 +127,7 @@ def _from_model(
         ),
         len(start) + sum(tensor.nbytes for tensor in state.values()),
     )
-    require_finite(state)
+    require_bounded(state)
     values = {**model.peft_config[adapter_name].to_dict(), "inference_mode": True}
     return _without_local_paths(values), state.__getitem__, header
 

@@ -1,6 +1,6 @@
 """The two files of an adapter, open: checked against each other, mapped, looked through once.
 
-The tensors' file is opened once, and all that is said of it (header, hashes, finite values, the
+The tensors' file is opened once, and all that is said of it (header, hashes, bounds of values, the
 tensors themselves) comes from that one mapping: nobody can put another file under its name meanwhile.
 Its stamp is compared before and after, and again whenever the adapter is about to be used.
 """
@@ -26,8 +26,8 @@ from memcube.memories.model_identity import hashed_tensors, torch_dtypes
 from memcube.memories.reading import read_small, require_file
 from memcube.store.checks import FileChecks, Stamp
 
-_FINITE: Final = "finite-adapter"
-"""The kind of finding that names the identity of an adapter whose values are all finite."""
+_BOUNDED: Final = "bounded-adapter"
+"""The kind of finding that names the identity of an adapter whose values are all within bounds."""
 _PICKLES: Final = (
     "adapter_model.bin",
     "adapter_model.pt",
@@ -69,24 +69,24 @@ class AdapterFiles:
         return cls(opened, check(raw_config, header, size_bytes))
 
     def identity(self, checks: FileChecks | None = None) -> AdapterIdentity:
-        """The adapter's identity, once every value is known to be finite.
+        """The adapter's identity, once every value is known to be within bounds.
 
         With `checks`, a file that was looked through before and has not changed is not read again.
 
         Raises:
-            InvalidTensorsError: NaN or infinity in a tensor.
+            InvalidTensorsError: NaN, infinity or a huge number in a tensor.
             IntegrityError: somebody writes into the file.
         """
-        known = checks.get(_FINITE, self._stamp) if checks else None
+        known = checks.get(_BOUNDED, self._stamp) if checks else None
         if known is not None:
             self._identity = AdapterIdentity.parse(known)
             return self._identity
-        require_finite(self.tensors())
+        require_bounded(self.tensors())
         self._identity = self._hashed()
         if not self._opened.look().is_of(self._stamp):
             raise self._opened.changed()
         if checks:
-            checks.put(_FINITE, self._stamp, str(self._identity))
+            checks.put(_BOUNDED, self._stamp, str(self._identity))
         return self._identity
 
     def tensors(self) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def _check_once(config: bytes, header: bytes, file_bytes: int) -> Adapter:
     return _check(config, header, file_bytes)
 
 
-def require_finite(state: Mapping[str, Any]) -> None:
-    """Refuse NaN and infinity in the tensors of `state`.
+def require_bounded(state: Mapping[str, Any]) -> None:
+    """Refuse NaN, infinity and what no adapter holds in the tensors of `state`.
 
     Raises:
         InvalidTensorsError: names the first tensor that holds some.
@@ -179,5 +179,13 @@ def require_finite(state: Mapping[str, Any]) -> None:
     import torch
 
     for name, tensor in state.items():
-        if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
-            raise tensors.rejected(Rejection.NOT_FINITE, f"{name[:200]!r} holds NaN or infinity")
+        # Of NaN, neither is true: the smallest and the largest value tell of all.
+        if tensor.numel() and not _is_below(torch.stack(torch.aminmax(tensor)), limits.MAGNITUDE):
+            raise tensors.rejected(
+                Rejection.NOT_FINITE,
+                f"{name[:200]!r} holds NaN, infinity or a number beyond {limits.MAGNITUDE}",
+            )
+
+
+def _is_below(values: Any, bound: int) -> bool:
+    return bool((values.abs() < bound).all())

@@ -199,7 +199,7 @@ def test_an_adapter_that_was_looked_through_is_not_read_again(
     checks = FileChecks(tmp_path / "checks.sqlite")
     mount_lora(folders["of the same shape"], warm, checks=checks).unmount()
     monkeypatch.setattr(parametric_files, "hashed_tensors", None)
-    monkeypatch.setattr(parametric_files, "require_finite", None)
+    monkeypatch.setattr(parametric_files, "require_bounded", None)
     with mount_lora(folders["of the same shape"], warm, checks=checks):
         assert torch.equal(logits(warm), logits(of_peft(folders["of the same shape"])))
     with pytest.raises(TypeError):

@@ -59,7 +59,7 @@ def test_experts_of_several_cubes_take_the_questions_that_are_theirs(client, mod
 
 def test_a_second_mount_reads_no_adapter_through(client, model, monkeypatch) -> None:
     client.mount("alice/law", model=model, tokenizer=tokenizer_of()).close()
-    monkeypatch.setattr(parametric_files, "require_finite", None)
+    monkeypatch.setattr(parametric_files, "require_bounded", None)
     with client.mount("alice/law", model=model, tokenizer=tokenizer_of()) as memory:
         assert memory.adapters.list()[0].level == "exact"
         assert torch.equal(logits(model), logits(adapted(seed=1)))
