@@ -1,7 +1,9 @@
 """Which adapters a question is for, by what their cubes say of themselves.
 
 Each description is a short document, the question a query: BM25 over the tokenizer of search, or the
-cosine of vectors that an embedder gives. Several adapters chosen this way, each with its share as the
+cosine of vectors that an embedder gives. A publisher writes its own description, so that one cannot win
+by saying much: of a long one the beginning counts, a word counts once, and the more words a description
+has beside those of the others, the less each says. Several adapters chosen this way, each with its share as the
 factor on its effect, are a mixture of experts with one gate for a whole question.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from memcube_protocol import text
@@ -21,6 +24,8 @@ Embedder = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 _K1: Final = 1.2
 _B: Final = 0.75
+TERMS: Final = 128
+"""Different terms of a description that count: about a hundred words, or sixty signs of Chinese."""
 
 
 class Choice(NamedTuple):
@@ -59,20 +64,25 @@ def choose(
 
 
 def by_words(query: str, descriptions: Mapping[str, str]) -> dict[str, float]:
-    """The BM25 score of each description; a word that all of several have says nothing."""
-    counts = {name: Counter(text.terms(words)) for name, words in descriptions.items()}
-    average = sum(count.total() for count in counts.values()) / len(counts) if counts else 0.0
-    holders = Counter(term for count in counts.values() for term in count)
-    scores = dict.fromkeys(counts, 0.0)
-    for term in text.query_terms(query):
-        held = holders[term]
-        if held == len(counts) > 1:
-            continue
-        rarity = math.log(1 + (len(counts) - held + 0.5) / (held + 0.5))
-        for name, count in counts.items():
-            damping = _K1 * (1 - _B + _B * count.total() / (average or 1.0))
-            scores[name] += rarity * count[term] * (_K1 + 1) / (count[term] + damping)
+    """The BM25 score of each description, in which a word counts once; one that all of several have says nothing."""
+    held = {name: _first_terms(words) for name, words in descriptions.items()}
+    total = sum(map(len, held.values()))
+    holders = Counter(term for terms in held.values() for term in terms)
+    asked = [term for term in text.query_terms(query) if not holders[term] == len(held) > 1]
+    scores = dict.fromkeys(held, 0.0)
+    for name, terms in held.items():
+        # Beside the mean of the others: a description does not move what it is measured by.
+        usual = (total - len(terms)) / (len(held) - 1) if len(held) > 1 else len(terms)
+        damping = _K1 * (1 - _B + _B * len(terms) / (usual or 1.0))
+        for term in asked:
+            if term in terms:
+                rarity = math.log(1 + (len(held) - holders[term] + 0.5) / (holders[term] + 0.5))
+                scores[name] += rarity * (_K1 + 1) / (1 + damping)
     return scores
+
+
+def _first_terms(words: str) -> frozenset[str]:
+    return frozenset(islice(dict.fromkeys(text.terms(words)), TERMS))
 
 
 def by_meaning(query: str, descriptions: Mapping[str, str], embed: Embedder) -> dict[str, float]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memcube.memories.parametric_routing import by_words, choose, description_of
+from memcube.memories.parametric_routing import TERMS, by_words, choose, description_of
 from memcube_protocol.config import CubeConfig, Memory
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError
@@ -40,6 +40,44 @@ def test_several_experts_share_a_question_by_their_scores() -> None:
     assert [choice.name for choice in choices] == ["law", "heart"]
     assert math.isclose(sum(choice.share for choice in choices), 1)
     assert choices[0].share / choices[1].share == pytest.approx(choices[0].score / choices[1].score)
+
+
+QUESTIONS = (
+    "Which drugs help against an arrhythmia?",
+    "Is a verbal contract a contract? What of leases?",
+    "What claims can I bring to the courts?",
+)
+WORDS = "which what who how why can should does help against bring verbal " + " ".join(
+    f"subject{n} drugs{n} matter{n}" for n in range(600)
+)
+
+
+@pytest.mark.parametrize("query", QUESTIONS)
+@pytest.mark.parametrize(
+    "stuffed",
+    [
+        f"{WORDS} drugs arrhythmia contract leases claims courts heart law",
+        "drugs arrhythmia contract leases claims courts heart law " * 200 + WORDS,
+        f"drugs arrhythmia contract leases claims courts heart law {WORDS}",
+    ],
+)
+def test_a_description_that_speaks_of_everything_does_not_draw_the_questions(
+    query: str, stuffed: str
+) -> None:
+    honest = choose(query, EXPERTS)[0].name
+    assert choose(query, {**EXPERTS, "greedy": stuffed})[0].name == honest
+
+
+def test_saying_a_word_again_says_no_more() -> None:
+    once = by_words("leases", {"law": "leases and claims", "heart": "the ward"})
+    often = by_words("leases", {"law": "leases leases leases and claims", "heart": "the ward"})
+    assert once == often
+
+
+def test_of_a_long_description_the_beginning_counts() -> None:
+    many = " ".join(f"word{n}" for n in range(TERMS))
+    assert by_words("leases", {"law": f"leases {many}", "x": "y"})["law"] > 0
+    assert by_words("leases", {"law": f"{many} leases", "x": "y"})["law"] == 0
 
 
 @pytest.mark.parametrize("query", ["", "?!", "Who won the cup?", "an expert"])
