@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Compiling every module anew takes longer than most commands do.
+unexport PYTHONDONTWRITEBYTECODE
 PAGES := $(wildcard ../shared/data/tldr/pages.jsonl.gz)
 
 .DEFAULT_GOAL := help
@@ -24,7 +26,7 @@ serve: $(READY) ## run a registry with SQLite and local files
 	$(BIN)/memcube serve
 
 test: $(READY) ## run the tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## format, lint, types, layers, sizes
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import secrets
@@ -30,6 +31,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+gc.disable()  # Until all tests are collected: what is imported stays.
+
 ALL_SCOPES = ("pull", "push", "delete")
 NO_LIMITS = {
     f"MEMCUBE_REGISTRY_{name}": "0"
@@ -47,6 +50,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     unstable = [item.nodeid for item in items if re.search(r"set\(\{| at 0x", item.nodeid)]
     if unstable:
         raise pytest.UsageError(f"give the parameters of these tests ids: {', '.join(unstable)}")
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on, and never again through what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from memcube_protocol.errors import InvalidSettingError, MemcubeError, outcome_of
+from memcube_protocol.errors import (
+    EXIT_ERROR,
+    EXIT_OK,
+    InvalidSettingError,
+    MemcubeError,
+    outcome_of,
+)
 
 from memcube_registry.backups.command import backup, restore
 from memcube_registry.checking.command import fsck
@@ -40,9 +46,9 @@ def serve(config: Path | None, **given: Any) -> None:
 
     Example: memcube serve --port 7070 --data ./registry
     """
-    from memcube_registry.server import serve as run
+    from memcube_registry.server import serve as run_server
 
-    run(settings_of(config, given))
+    run_server(settings_of(config, given))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -311,10 +317,18 @@ def revoke_token(settings: Settings, name: str, token_id: int) -> None:
     click.echo(f"revoked token {token_id} of {name}")
 
 
-def main() -> None:
-    """Run `memcube-registry`; errors become a line on stderr and an exit code."""
+def main() -> NoReturn:
+    """The process `memcube-registry`: never returns."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and say the exit code; errors become a line on stderr."""
     try:
-        group(prog_name="memcube-registry")
+        group(list(arguments), prog_name="memcube-registry")
     except MemcubeError as error:
         click.echo(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), err=True)
-        sys.exit(outcome_of(error).exit_code)
+        return outcome_of(error).exit_code
+    except SystemExit as end:  # click ends every command so
+        return end.code if isinstance(end.code, int) else EXIT_ERROR
+    return EXIT_OK

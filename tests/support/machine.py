@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 from memcube.cli.run import run
 from memcube.client import Client
 from memcube.settings import Settings
 
+from support.commands import run_here
 from support.servers import clean_environment, command
 
 if TYPE_CHECKING:
@@ -64,15 +61,7 @@ class Machine:
                 timeout=110,
                 check=False,
             )
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            mock.patch.dict(os.environ, self.environment, clear=True),
-            mock.patch("sys.stdin", io.StringIO(stdin or "")),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            code = run(words)
-        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+        return run_here(run, words, self.environment, stdin or "")
 
     def ok(self, *arguments: str | Path, **options: Any) -> str:
         """Output of a command that has to succeed."""

@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memcube_registry.cli import run as registry_command
+
+from support.commands import run_here
 from support.wire import Wire
 
 START_TIMEOUT_S = 60.0
@@ -137,14 +140,8 @@ class MemcubeServer:
 
     def admin(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`memcube-registry` with `arguments`, on this server's data."""
-        done = subprocess.run(
-            [command("memcube-registry"), *arguments, "--data", str(self.data)],
-            capture_output=True,
-            text=True,
-            env=clean_environment(**self.settings),
-            timeout=60,
-            check=False,
-        )
+        words = [*arguments, "--data", str(self.data)]
+        done = run_here(registry_command, words, clean_environment(**self.settings))
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done
 
