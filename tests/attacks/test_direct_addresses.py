@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from memcube.http import HttpClient, RetryPolicy
 from memcube.remote import Registry
 from memcube.settings import Settings
 from memcube.store import Store
-from memcube.transfer import Outcome, push_blobs
+from memcube.transfer import Outcome, Progress, Silent, patience, push_blobs
 from memcube_protocol import media_types
 from memcube_protocol.errors import (
     DigestMismatchError,
@@ -53,6 +54,8 @@ class Lying:
     headers: dict[str, Any] = field(default_factory=lambda: dict(RIGHT))
     method: str = "PUT"
     view: dict[str, Any] = field(default_factory=dict)
+    read_back: Iterator[int] = field(default_factory=lambda: iter(()))
+    """What it says to have read back, before it says that all is well."""
 
     def answer(self, request: Received) -> Answer:
         path = request.path
@@ -72,6 +75,8 @@ class Lying:
             signed = {"number": 1, "method": self.method, "url": self.url, "headers": self.headers}
             return _json({"requests": [signed]})
         if path.endswith("/completion"):
+            if (read := next(self.read_back, None)) is not None:
+                return _json({"state": "checking", "readBackBytes": read}, 202)
             return _json({"state": "complete", "digest": str(BLOB.digest)}, 201)
         if request.method == "DELETE":
             return Answer(204)
@@ -101,7 +106,9 @@ def push(tmp_path: Path) -> Push:
     store = Store(tmp_path / "store")
     store.blobs.add(CONTENT)
 
-    def pushed(host: str, *insecure: str, **variables: str) -> Outcome:
+    def pushed(
+        host: str, *insecure: str, progress: Progress | None = None, **variables: str
+    ) -> Outcome:
         environ = {"MEMCUBE_HOME": str(tmp_path), "MEMCUBE_INSECURE": ",".join(insecure)}
         settings = Settings.load({k: v for k, v in (environ | variables).items() if v})
         http = HttpClient(
@@ -110,7 +117,8 @@ def push(tmp_path: Path) -> Push:
             retry=RetryPolicy(attempts=3, sleep=lambda seconds: None),
             resolver=lambda host, port: ["127.0.0.1" if host == "127.0.0.1" else "93.184.215.14"],
         )
-        report = push_blobs(Registry(host, http, settings), "ann/notes", [BLOB], store)
+        registry = Registry(host, http, settings)
+        report = push_blobs(registry, "ann/notes", [BLOB], store, progress=progress)
         return report.blobs[0].outcome
 
     return pushed
@@ -260,7 +268,7 @@ def test_a_signature_in_the_address_is_in_no_error(push: Push) -> None:
         push(registry.host)
     assert "AccessDenied: no" in str(caught.value)
     assert "5ecret" not in str(caught.value)
-    assert len(store.received) == 3
+    assert len(store.received) == 4, "once, and three times announced anew"
 
 
 def test_a_body_that_the_store_calls_wrong_is_not_sent_twice(push: Push) -> None:
@@ -302,20 +310,41 @@ def test_an_upload_that_another_client_ended_meanwhile_is_no_failure(
     assert len(bucket.received) == 1
 
 
-def test_a_registry_that_never_ends_reading_back_is_given_up(push: Push, bucket: Scripted) -> None:
-    lying = Lying(f"{bucket.url}{NAMED}")
-
-    def checking(request: Received) -> Answer:
-        if request.path.endswith("/completion"):
-            return _json({"state": "checking", "readBackBytes": 4711}, 202)
-        return lying.answer(request)
-
-    with scripted(checking) as registry, pytest.raises(UnavailableError, match="4711"):
-        push(registry.host)
-
-
 def test_the_setting_sends_everything_through_the_registry(push: Push, bucket: Scripted) -> None:
     with scripted(Lying(f"{bucket.url}{NAMED}").answer) as registry:
         assert push(registry.host, MEMCUBE_DIRECT="0") is Outcome.SENT
     assert not bucket.received
     assert registry.received[-1].body == CONTENT
+
+
+class Watched(Silent):
+    """What somebody who waits is told of the check at the registry."""
+
+    def __init__(self) -> None:
+        self.checked: list[int] = []
+
+    def check(self, blob: Descriptor, size_bytes: int) -> None:
+        self.checked.append(size_bytes)
+
+
+def test_who_waits_for_the_registry_to_read_back_sees_how_far_it_is(
+    push: Push, bucket: Scripted
+) -> None:
+    watched, said = Watched(), iter([0, 1 << 20, 1 << 50])
+    with scripted(Lying(f"{bucket.url}{NAMED}", read_back=said).answer) as registry:
+        assert push(registry.host, progress=watched) is Outcome.SENT
+    assert watched.checked == [0, 1 << 20, len(CONTENT)], "never more than there is"
+
+
+@pytest.mark.parametrize("said", [itertools.repeat(7), itertools.count()], ids=["stuck", "endless"])
+def test_a_registry_that_never_ends_reading_back_is_given_up(
+    push: Push, bucket: Scripted, monkeypatch: pytest.MonkeyPatch, said: Iterator[int]
+) -> None:
+    monkeypatch.setattr(patience, "IDLE_S", 0.1)
+    monkeypatch.setattr(patience, "SLOWEST_BYTES_PER_S", 1 << 40)
+    with (
+        scripted(Lying(f"{bucket.url}{NAMED}", read_back=said).answer) as registry,
+        pytest.raises(UnavailableError, match="read back") as caught,
+    ):
+        push(registry.host)
+    assert "what has arrived is kept" in (caught.value.hint or "")

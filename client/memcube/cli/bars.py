@@ -81,6 +81,11 @@ class Bars:
         """See `transfer.Progress`."""
         self._rich.update(self._task, advance=size_bytes, description=_name(blob))
 
+    def check(self, blob: Descriptor, size_bytes: int) -> None:
+        """See `transfer.Progress`."""
+        percent = 100 * size_bytes // max(1, blob.size)
+        self._rich.update(self._task, description=f"{_name(blob)} is checked there: {percent} %")
+
     def finish(self, blob: Descriptor, outcome: Outcome) -> None:
         """See `transfer.Progress`."""
         self._done += 1

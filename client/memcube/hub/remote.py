@@ -8,7 +8,6 @@ began, so that of two machines that publish at the same time one is refused.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -32,6 +31,7 @@ from memcube.hub.layout import (
     places_of,
 )
 from memcube.hub.library import HubLibrary
+from memcube.hub.places import Places
 from memcube.hub.reading import MAIN, HubReader, Refs
 from memcube.hub.repository import read_catalogue
 from memcube.hub.site import Site
@@ -54,8 +54,7 @@ class HubRemote:
         self._reader = HubReader(site, http)
         self._library = HubLibrary(site, threads=parallel)
         self._publications = Publications(self._reader, self._library)
-        self._places: dict[tuple[str, Digest], tuple[str, str]] = {}
-        self._lock = threading.Lock()
+        self._places = Places()
 
     def blob_size(self, name: str, digest: Digest) -> int | None:
         """See `remote.Content.blob_size`."""
@@ -112,7 +111,7 @@ class HubRemote:
         for commit in self._commits_of(name, subject):
             for entry in self._catalogue(name, commit).attached_to(subject):
                 if found.setdefault(entry.digest, entry) is entry:
-                    self._remember(name, commit, {entry.digest: blob_path(entry.digest)})
+                    self._places.remember(name, commit, {entry.digest: blob_path(entry.digest)})
         return [one for one in found.values() if artifact_type in (None, one.artifact_type)]
 
     def put_manifest(
@@ -136,7 +135,7 @@ class HubRemote:
         """
         assert isinstance(manifest, Manifest)
         commit = self._publications.publish(name, manifest) or self._released(name, manifest.digest)
-        self._remember(name, commit, places_of(manifest))
+        self._places.remember(name, commit, places_of(manifest))
         for tag in tags:
             if not is_derived(tag):
                 self._publications.tag(name, tag, commit, manifest)
@@ -182,11 +181,11 @@ class HubRemote:
         """The cube of a commit; from now on its blobs are read from there."""
         raw = self._reader.read(name, commit, MANIFEST, limits.MANIFEST_BYTES)
         manifest = oci.parse_manifest(raw)
-        self._remember(name, commit, {**places_of(manifest), manifest.digest: MANIFEST})
+        self._places.remember(name, commit, {**places_of(manifest), manifest.digest: MANIFEST})
         return manifest
 
     def _by_digest(self, name: str, digest: Digest) -> Manifest:
-        known = self._known(name, digest)
+        known = self._places.find(name, digest)
         commit, path = known or (self._released(name, digest), MANIFEST)
         raw = self._reader.read(name, commit, path, limits.MANIFEST_BYTES)
         if (actual := Digest.of(raw, digest.algorithm)) != digest:
@@ -195,7 +194,7 @@ class HubRemote:
                 hint="the repository is damaged or was changed by hand",
             )
         manifest = oci.parse_manifest(raw)
-        self._remember(name, commit, {**places_of(manifest), digest: path})
+        self._places.remember(name, commit, {**places_of(manifest), digest: path})
         return manifest
 
     def _released(self, name: str, digest: Digest) -> str:
@@ -217,7 +216,7 @@ class HubRemote:
             commits = [self._reader.refs(name).head]
         except NotFoundError:
             return []
-        known = self._known(name, subject)
+        known = self._places.find(name, subject)
         return commits if known is None or known[0] in commits else [*commits, known[0]]
 
     def _catalogue(self, name: str, commit: str) -> Catalogue:
@@ -225,13 +224,4 @@ class HubRemote:
 
     def _place(self, name: str, digest: Digest) -> tuple[str, str]:
         """Commit and path of a blob."""
-        return self._known(name, digest) or (self._reader.refs(name).head, blob_path(digest))
-
-    def _known(self, name: str, digest: Digest) -> tuple[str, str] | None:
-        with self._lock:
-            return self._places.get((name, digest))
-
-    def _remember(self, name: str, commit: str, places: dict[Digest, str]) -> None:
-        with self._lock:
-            for digest, path in places.items():
-                self._places[name, digest] = (commit, path)
+        return self._places.find(name, digest) or (self._reader.refs(name).head, blob_path(digest))

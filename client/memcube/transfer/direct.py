@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,13 @@ from memcube.remote import Registry
 from memcube.remote.direct import DirectUpload, DirectUploads, SignedPut
 from memcube.store import Store
 from memcube.store.files import PIECE_BYTES, open_file, storage_errors
+from memcube.transfer.patience import Patience
 from memcube.transfer.progress import Moved, Outcome, Progress
 from memcube.transfer.workers import Stop, run
 
 DIRECT_BYTES: Final = 4 * limits.MIB
 """Smaller blobs go through the registry: the requests around a direct one cost more than it spares."""
 _POLL_S: Final = 1.0
-_PATIENCE_S: Final = 300.0
 _FIRST_TRIES: Final = 2
 """How often a store is tried that has never answered: the registry is another way to it."""
 _TRANSIENT: Final = (
@@ -186,22 +187,22 @@ class _Attempt:
         self._await_proof()
 
     def _await_proof(self) -> None:
-        """Have the upload made a blob, however long the registry reads back.
+        """Have the upload made a blob, while the registry reads back.
 
         Raises:
-            UnavailableError: it reads no further.
+            UnavailableError: it takes longer than `Patience` allows.
         """
-        name, furthest, idle_s = self._sender.name, -1, 0.0
-        while (read := self._uploads.complete(name, self._upload, self._blob.digest)) is not None:
+        name, blob, registry = self._sender.name, self._blob, self._sender.registry
+        patience = Patience(blob.size, time.monotonic())
+        while (read := self._uploads.complete(name, self._upload, blob.digest)) is not None:
             self._stop.check()
-            furthest, idle_s = max(furthest, read), 0.0 if read > furthest else idle_s + _POLL_S
-            if idle_s > _PATIENCE_S:
+            self._sender.progress.check(blob, min(read, blob.size))
+            if patience.is_over(read, time.monotonic()):
                 raise UnavailableError(
-                    f"{self._sender.registry.host} has read back {furthest} of {self._blob.size} bytes "
-                    "and reads no further",
+                    f"{registry.host} has read back {read} of {blob.size} bytes, and is too slow",
                     hint="run the command again in a minute: what has arrived is kept",
                 )
-            self._sender.registry.http.retry.sleep(_POLL_S)
+            registry.http.retry.sleep(_POLL_S)
 
     def _begin_again(self, error: MemcubeError) -> bool:
         """Announce anew where the upload is over, or held wrong bytes of an earlier process.

@@ -30,6 +30,10 @@ class Progress(Protocol):
         """So many bytes of `blob` more are there; fewer than none after a fresh start."""
         ...
 
+    def check(self, blob: Descriptor, size_bytes: int) -> None:
+        """All of `blob` is there, and so many bytes of it have been held against its digest there."""
+        ...
+
     def finish(self, blob: Descriptor, outcome: Outcome) -> None:
         """`blob` is done."""
         ...
@@ -43,6 +47,9 @@ class Silent:
 
     def advance(self, blob: Descriptor, size_bytes: int) -> None:
         """See `Progress.advance`."""
+
+    def check(self, blob: Descriptor, size_bytes: int) -> None:
+        """See `Progress.check`."""
 
     def finish(self, blob: Descriptor, outcome: Outcome) -> None:
         """See `Progress.finish`."""
