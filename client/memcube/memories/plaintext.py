@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Self
 
-from memcube_protocol import text
 from memcube_protocol.content import BlobReader
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
@@ -37,6 +36,7 @@ from memcube.memories.plaintext_engine import Engines, Match, SparseVector
 from memcube.memories.plaintext_filters import RELATES, Conditions, Filters, OneOf, allows
 from memcube.memories.plaintext_opening import Opener, Parts
 from memcube.memories.plaintext_plugins import embedder_of
+from memcube.memories.plaintext_question import weights_of
 from memcube.memories.plaintext_ranking import CANDIDATES, Diversity, diversify, fuse
 from memcube.memories.plaintext_relations import Neighbour, neighbours
 from memcube.memories.plaintext_vectors import CarriedVectors
@@ -54,7 +54,6 @@ __all__ = [
 ]
 
 _LIMIT: Final = 1000
-_QUERY_TERMS: Final = 64
 _POINTING: Final = 1000
 
 
@@ -269,10 +268,10 @@ class PlaintextIndex(Closing):
 
     def _ranked(self, query: str, conditions: Conditions, limit: int) -> list[Match]:
         """The best entries for `query` by words, or by words and vectors."""
-        weights = list(text.query_weights(query).items())[:_QUERY_TERMS]
+        weights = weights_of(query, len(self))
         if not weights:
             return []
-        by_terms = self._engine.by_terms(SparseVector.of(weights), conditions, limit)
+        by_terms = self._engine.by_terms(SparseVector.of(weights.items()), conditions, limit)
         embedder = self._embedding.embedder
         if embedder is None:
             return by_terms

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final, Self
@@ -14,10 +13,10 @@ from typing import Any, Final, Self
 from memcube_protocol import limits, timestamps
 from memcube_protocol.errors import InvalidRecordError, NotFoundError
 from memcube_protocol.records import Record, Source
-from memcube_protocol.text import query_weights
 from memcube_protocol.vectors import indexed_text
 
 from memcube.memories.plaintext_filters import Filters, allows
+from memcube.memories.plaintext_question import weights_of
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hit
 from memcube.overlay.copies import copies_of
@@ -37,7 +36,6 @@ BYTES: Final = 64 * limits.MIB
 
 SYSTEM: Final = "memcube"
 METHOD: Final = "remembered"
-_QUERY_TERMS: Final = 64
 
 
 class Overlay:
@@ -204,12 +202,11 @@ class Overlay:
         now: datetime | None = None,
     ) -> list[Hit]:
         """Up to `limit` records, best first, as a cube's own index gives them: by their words."""
-        weights = dict(islice(query_weights(query).items(), _QUERY_TERMS))
         filters, now = filters or Filters(), now or self._clock()
         hits: list[Hit] = []
         with self._lock:
             self._look()
-            for name, score in self._index.ranked(weights):
+            for name, score in self._index.ranked(weights_of(query, len(self._index))):
                 if len(hits) >= limit:
                     break
                 if allows(filters, self._records[name], now):

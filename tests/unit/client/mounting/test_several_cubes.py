@@ -57,7 +57,7 @@ def memory(client: Client) -> Iterator[MountedMemory]:
 
 
 def test_a_search_finds_in_all_cubes_and_says_in_which(memory: MountedMemory) -> None:
-    found = memory.search("who is on call", limit=4)
+    found = memory.search("a ferry, or a call", limit=4)
     assert [hit.cube for hit in found] == [TEAM, OWN, TEAM, OWN]
     assert [step.cube for step in memory.steps] == [TEAM, OWN]
 
