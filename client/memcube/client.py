@@ -25,12 +25,14 @@ from memcube.trust import KeyStore, Verdict, judge_cube
 from memcube.trust.attested import Claim, statements_of
 
 if TYPE_CHECKING:
+    from memcube_protocol.digest import Digest
     from memcube_protocol.recipe import Recipe
     from memcube_signing.predicates.scan import Scan
 
     from memcube import accounts, copying, holdings
     from memcube.building.builder import Built
     from memcube.building.planning import Order, Wanted
+    from memcube.building.repeating import Repeated
     from memcube.mirroring import Mirror, Report
     from memcube.mounting import Asked, MountedMemory, Names, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
@@ -372,6 +374,23 @@ class Client(Closing):
 
         verified = consume.open_layerless(self.context, _reference(reference), trust=trust)
         return build(self.context, verified, plan, model, tokenizer, order or Order())
+
+    def repeat(
+        self,
+        reference: Name,
+        build: Digest,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        order: Order | None = None,
+        trust: Trust = NORMAL_TRUST,
+    ) -> Repeated:
+        """Make a published build of a cube again, and judge both; see `building.repeating.repeat`."""
+        from memcube.building.planning import Order
+        from memcube.building.repeating import repeat
+
+        verified = consume.open_layerless(self.context, _reference(reference), trust=trust)
+        return repeat(self.context, verified, build, model, tokenizer, order or Order())
 
     def close(self) -> None:
         """Close idle connections."""

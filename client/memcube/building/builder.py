@@ -21,14 +21,14 @@ from memcube_protocol.config import PARAMETRIC
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import ConflictError, IncompatibleError
 from memcube_protocol.identity import BaseIdentity
-from memcube_protocol.recipe import DISTIL, ENCODE, Recipe
+from memcube_protocol.recipe import DISTIL, ENCODE, Evaluation, Recipe
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import bases_of
 
 from memcube import consume, rules
 from memcube.building.asking import steady
 from memcube.building.evaluation import require_useful
-from memcube.building.holding import keep
+from memcube.building.holding import HeldBuild, keep
 from memcube.building.planning import Order, Wanted, plan_of
 from memcube.building.workbench import Workbench
 from memcube.consume import Verified
@@ -83,18 +83,53 @@ def build(
     recipe = plan
     if isinstance(recipe, Wanted):
         recipe = plan_of(verified, recipe, model, tokenizer, now=context.now())
+    with _bench(context, verified, recipe, model, tokenizer, order) as bench:
+        with bench.undo:
+            bench.make()
+        if not order.accept and bench.evaluation:
+            require_useful(bench.evaluation)
+        return Built(_kept(bench), tuple(bench.notes))
+
+
+def judge(
+    context: Context,
+    verified: Verified,
+    held: HeldBuild,
+    model: Any,
+    tokenizer: Any,
+    order: Order,
+) -> Evaluation | None:
+    """What the files of a build do that tells its recipe, measured as that says; None without a model.
+
+    Raises:
+        MemcubeError: as `build`, and as a mount of its memory.
+    """
+    assert held.build.made
+    recipe = held.build.made.recipe
+    with _bench(context, verified, recipe, model, tokenizer, order) as bench:
+        if model is not None:
+            with bench.undo:
+                bench.judge(held)
+        return bench.evaluation
+
+
+@contextmanager
+def _bench(
+    context: Context,
+    verified: Verified,
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    order: Order,
+) -> Iterator[Workbench]:
+    """A bench for `recipe` where everything that it needs is there, and chance and threads are its own."""
     _require_own(verified, recipe)
     base = _require_base(model, recipe)
     _require_allowed(context, verified, recipe)
     verified = consume.fetch(context, verified, tuple(_needed(verified, recipe)))
     repeatable = nullcontext() if model is None else steady(recipe.seed, recipe.threads)
     with _workshop(context) as folder, repeatable:
-        bench = Workbench(context, verified, recipe, model, tokenizer, order, folder, base)
-        with bench.undo:
-            bench.make()
-        if not order.accept and bench.evaluation:
-            require_useful(bench.evaluation)
-        return Built(_kept(bench), tuple(bench.notes))
+        yield Workbench(context, verified, recipe, model, tokenizer, order, folder, base)
 
 
 def _require_own(verified: Verified, recipe: Recipe) -> None:

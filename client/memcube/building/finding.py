@@ -13,6 +13,7 @@ from typing import Final
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.build import Build, require_build
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     IntegrityError,
     InvalidError,
@@ -120,22 +121,53 @@ def pull_builds(
         IntegrityError: the registry sent other bytes than it named.
         NetworkError, UnauthenticatedError, ForbiddenError: as the registry answers.
     """
-    found, place = offers(context, verified, selection), verified.reference
-    registry, fetched = context.remote(place.host), 0
-    for offer in found:
-        with context.store.session():
-            report = pull_blobs(
-                registry,
-                place.name,
-                [file.descriptor() for file in offer.build.files],
-                context.store,
-                progress=context.progress,
-                parallel=context.settings.parallel,
-            )
-            here = Reference(place.host, place.name)
-            keep(context, here, offer.build, is_own=False, attestations=offer.attestations)
-        fetched += report.moved_bytes
-    return found, fetched
+    found = offers(context, verified, selection)
+    return found, sum(_fetch(context, verified, offer) for offer in found)
+
+
+def find_build(context: Context, verified: Verified, digest: Digest) -> HeldBuild | Offer:
+    """The build `digest` of `verified`, if it counts: one of the store, or one that its registry offers.
+
+    Raises:
+        NotFoundError: there is none.
+        NetworkError, UnauthenticatedError, ForbiddenError: as the registry answers.
+    """
+    found: list[HeldBuild | Offer] = [*trusted_builds(context, verified)]
+    if not (context.settings.offline or verified.is_local):
+        found += offers(context, verified, EVERYTHING)
+    for one in found:
+        if one.build.digest == digest:
+            return one
+    raise NotFoundError(
+        f"{verified.reference} has no build {digest}",
+        hint="memcube builds REF lists those that count",
+    )
+
+
+def fetched(context: Context, verified: Verified, found: HeldBuild | Offer) -> HeldBuild:
+    """`found` with its files in the store; raises as `pull_builds`."""
+    if isinstance(found, HeldBuild):
+        return found
+    _fetch(context, verified, found)
+    place = Reference(verified.reference.host, verified.reference.name)
+    return HeldBuild(place, found.build, found.attestations, is_own=False)
+
+
+def _fetch(context: Context, verified: Verified, offer: Offer) -> int:
+    """The bytes that came of the files of `offer`, which the store holds now."""
+    place = verified.reference
+    with context.store.session():
+        report = pull_blobs(
+            context.remote(place.host),
+            place.name,
+            [file.descriptor() for file in offer.build.files],
+            context.store,
+            progress=context.progress,
+            parallel=context.settings.parallel,
+        )
+        here = Reference(place.host, place.name)
+        keep(context, here, offer.build, is_own=False, attestations=offer.attestations)
+    return report.moved_bytes
 
 
 def _offers(

@@ -1,64 +1,96 @@
-"""Making a build again from its recipe, and saying whether it is what its maker claims."""
+"""A published build made again from its recipe: whether it is, and does, what its maker claims."""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from memcube_protocol.build import Build, Made
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError, UselessBuildError
 from memcube_protocol.recipe import Evaluation
 
-from memcube.building.finding import offers, trusted_builds
+from memcube.building.builder import Built, build, judge
+from memcube.building.finding import fetched, find_build
+from memcube.building.planning import Order
 from memcube.consume import Verified
-from memcube.context import EVERYTHING, Context
+from memcube.context import Context
 
 RECALL_TOLERANCE: Final = 0.1
 """By which share of the questions the right answers may differ on another machine; one may always."""
 PERPLEXITY_TOLERANCE: Final = 0.05
 """By which share a perplexity may differ on another machine."""
+SAME: Final = "the same digest: the published files were made again to the bit"
 
 
-def find_made(context: Context, verified: Verified, digest: Digest) -> Made:
-    """How the build `digest` of `verified` was made: one of the store, or that its registry offers.
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A build made again, and in words how it and the published one are what was claimed.
+
+    `published` is what the published files were measured to do; None where they are the same to the bit.
+    """
+
+    built: Built
+    words: str = SAME
+    published: Evaluation | None = None
+
+
+def repeat(
+    context: Context,
+    verified: Verified,
+    digest: Digest,
+    model: Any,
+    tokenizer: Any,
+    order: Order,
+) -> Repeated:
+    """The build `digest` of `verified`, made again from its recipe.
+
+    Where other bits come out, on another machine or with other libraries, the recipe has to do what was
+    claimed, and so have the published files: they are fetched, and measured with the same questions.
 
     Raises:
-        NotFoundError: there is no such build that counts, or it does not tell.
+        NotFoundError: there is no such build that counts, or it does not tell how it was made.
+        UselessBuildError: one of both does something else than was claimed.
+        MemcubeError: as `builder.build`.
     """
-    builds = [one.build for one in trusted_builds(context, verified)]
-    if not (context.settings.offline or verified.is_local):
-        builds += [one.build for one in offers(context, verified, EVERYTHING)]
-    for build in builds:
-        if build.digest == digest and build.made:
-            return build.made
-    raise NotFoundError(
-        f"{verified.reference} has no build {digest} that tells how it was made",
-        hint="memcube builds REF lists those that count",
+    found = find_build(context, verified, digest)
+    claimed = _claimed(found.build)
+    built = build(context, verified, claimed.recipe, model, tokenizer, order)
+    if built.build.digest == digest:
+        return Repeated(built)
+    again = built.made.evaluation
+    require_close(claimed.evaluation, again, "made again from its recipe it does")
+    held = fetched(context, verified, found)
+    published = judge(context, verified, held, model, tokenizer, order)
+    require_close(claimed.evaluation, published, "the published files do")
+    words = (
+        f"another digest ({built.build.digest}); claimed were {_words(claimed.evaluation)}; within the "
+        f"tolerance are what was made again ({_words(again)}) and the published files ({_words(published)})"
     )
+    return Repeated(built, words, published)
 
 
-def require_repeated(digest: Digest, claimed: Made, again: Build) -> str:
-    """In words, how far `again` is the build `digest` that was `claimed`.
-
-    Only the same digest says something about the published files themselves: with another one, it is the
-    recipe that does what was claimed, and a publisher may have signed other files beside it.
+def require_close(claimed: Evaluation | None, found: Evaluation | None, what: str) -> None:
+    """Refuse what was measured where it is not nearly what was `claimed`.
 
     Raises:
-        UselessBuildError: it does what was claimed neither to the bit nor nearly.
+        UselessBuildError: with the figures.
     """
-    if again.digest == digest:
-        return "the same digest: made again to the bit"
-    assert again.made
-    before, after = claimed.evaluation, again.made.evaluation
-    if before and after and _is_close(before, after):
-        return (
-            f"another digest ({again.digest}); what is made again does what was claimed, within the "
-            "tolerance. Whether the published files do so as well was not looked at"
+    if claimed is None or found is None or not _is_close(claimed, found):
+        raise UselessBuildError(
+            f"{what} something else: {_words(claimed)} was claimed, {_words(found)} was found",
+            hint="compare the environments of both (memcube builds --json): libraries, device, machine; "
+            "if they are alike, do not use this build",
         )
-    raise UselessBuildError(
-        f"made again it does something else: {_words(before)} was claimed, {_words(after)} was found",
-        hint="compare the environments of both (memcube builds --json): libraries, device, machine",
-    )
+
+
+def _claimed(published: Build) -> Made:
+    if published.made is None:
+        raise NotFoundError(
+            f"the build {published.digest} does not tell how it was made",
+            hint="nobody can repeat it: ask its publisher for one that tells",
+        )
+    return published.made
 
 
 def _is_close(before: Evaluation, after: Evaluation) -> bool:

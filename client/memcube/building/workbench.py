@@ -18,13 +18,13 @@ from memcube_protocol.selection import bases_of
 
 from memcube.building import distillation, evaluation, extraction, questions, unrelated
 from memcube.building.asking import NOTHING, Asker, Prefix
+from memcube.building.holding import HeldBuild
 from memcube.building.material import Material, closest, gather, rendered
 from memcube.building.planning import Order
 from memcube.consume import Verified
 from memcube.context import Context
 from memcube.holdings import memory_folder
-from memcube.memories.activation import FOLDER as ACTIVATION_FOLDER
-from memcube.memories.activation import MountedKv, mount_kv
+from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv
 from memcube.memories.control_tokens import control_tokens
 from memcube.memories.parametric import mount_fitting, mount_lora
@@ -59,6 +59,20 @@ class Workbench:
         }
         steps[self.recipe.method]()
 
+    def judge(self, held: HeldBuild) -> None:
+        """Measure the files of a build that was made before, by the questions and the text of its recipe."""
+        told = evaluation.answered(self.recipe.questions)
+        if held.build.memory.kind == PLAINTEXT:
+            self._judge_records(tuple(records_of(held.build.manifest, self.context.store)), told)
+            return
+        folder = held.folder(self.context)
+        if held.build.memory.kind == PARAMETRIC:
+            self._judge_adapter(folder, told)
+            return
+        self._mount_adapters()
+        without = self._recalled("asking without the memory", told, NOTHING)
+        self._judge_cache(folder, told, without)
+
     @property
     def _asker(self) -> Asker:
         return Asker(self.model, self.tokenizer, self.recipe.prompt)
@@ -71,7 +85,7 @@ class Workbench:
         told = evaluation.answered(self.recipe.questions)
         without = self._recalled("asking without the memory", told, NOTHING)
         self._watch("reading the records")(0, 1)
-        dump_kv(
+        folder = dump_kv(
             self.model,
             self.tokenizer,
             text=material.text,
@@ -81,14 +95,7 @@ class Workbench:
             cube_adapters=adapters,
         )
         self._watch("reading the records")(1, 1)
-        mounted = mount_kv(
-            self.folder / ACTIVATION_FOLDER / self.recipe.memory,
-            self.model,
-            self.tokenizer,
-            base_identity=self.base,
-        )
-        with mounted:
-            self._judge_cache(told, without, _behind(mounted))
+        self._judge_cache(folder, told, without)
 
     def _distil(self) -> None:
         """Records into a LoRA of the model alone."""
@@ -113,10 +120,7 @@ class Workbench:
             base_identity=self._known_base(),
             watch=self._watch("teaching"),
         )
-        with mount_lora(folder, self.model, base_identity=self.base):
-            right = self._recalled("asking with the memory", told, NOTHING)
-            after = evaluation.perplexity(self.model, judging, NOTHING)
-        self._note_evaluation(told, without, right, source, (before, after))
+        self._judge_adapter(folder, told, without, source, before)
 
     def _take_text(self) -> None:
         """A KV cache into the records of its text."""
@@ -222,14 +226,35 @@ class Workbench:
             watch(number, len(told))
         return right
 
-    def _judge_cache(self, told: Sequence[Question], without: int, behind: Prefix) -> None:
+    def _judge_cache(self, folder: Path, told: Sequence[Question], without: int) -> None:
         """Measure a KV cache, which stands before every question and every other text."""
         _, judging = self._passages()
-        right = self._recalled("asking with the memory", told, behind)
-        before, after = (
-            evaluation.perplexity(self.model, judging, place) for place in (NOTHING, behind)
-        )
+        with mount_kv(folder, self.model, self.tokenizer, base_identity=self.base) as mounted:
+            behind = Prefix(mounted.token_ids, mounted.new_cache)
+            right = self._recalled("asking with the memory", told, behind)
+            before, after = (
+                evaluation.perplexity(self.model, judging, place) for place in (NOTHING, behind)
+            )
         self._note_evaluation(told, without, right, None, (before, after))
+
+    def _judge_adapter(
+        self,
+        folder: Path,
+        told: Sequence[Question],
+        without: int | None = None,
+        source: int | None = None,
+        before: float | None = None,
+    ) -> None:
+        """Measure an adapter; what is None of the model without it is measured too."""
+        _, judging = self._passages()
+        if without is None:
+            without = self._recalled("asking without the memory", told, NOTHING)
+        if before is None:
+            before = evaluation.perplexity(self.model, judging, NOTHING)
+        with mount_lora(folder, self.model, base_identity=self.base):
+            right = self._recalled("asking with the memory", told, NOTHING)
+            after = evaluation.perplexity(self.model, judging, NOTHING)
+        self._note_evaluation(told, without, right, source, (before, after))
 
     def _judge_records(
         self, records: Sequence[Record], told: Sequence[Question], source: int | None = None
@@ -272,7 +297,3 @@ class Workbench:
     def _known_base(self) -> BaseIdentity:
         assert self.base
         return self.base
-
-
-def _behind(mounted: MountedKv) -> Prefix:
-    return Prefix(mounted.token_ids, mounted.new_cache)

@@ -64,7 +64,7 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--threads", type=click.IntRange(1), help="Threads to compute with.")
 @click.option("--as-of", type=_MOMENT, metavar="TIME", help="Records valid then. Default: now.")
 @click.option("--recipe", type=_FILE, metavar="FILE", help="Do exactly what this recipe says.")
-@click.option("--again", metavar="DIGEST", help="Make this build of the cube again, and compare.")
+@click.option("--again", metavar="DIGEST", help="Make this build again, and judge it.")
 @click.option(
     "--save-recipe",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -104,32 +104,16 @@ def _built(
     from memcube_protocol.digest import Digest
 
     from memcube.building.planning import Order
-    from memcube.building.repeating import require_repeated
 
-    order = Order(options["unrelated"], options["accept"], options["ask"], watch)
-    claimed = _claimed(client, reference, options["again"], trust) if options["again"] else None
+    again = Digest.parse(options["again"]) if options["again"] else None
     model, tokenizer = _load(options["model"])
-    if claimed:
-        plan: Recipe | Wanted = claimed.recipe
-    else:
-        plan = _recipe(options["recipe"]) if options["recipe"] else _wanted(options, model)
-    built = client.build(
-        reference, plan, model=model, tokenizer=tokenizer, order=order, trust=trust
-    )
-    if claimed is None:
-        return built, None
-    return built, require_repeated(Digest.parse(options["again"]), claimed, built.build)
-
-
-def _claimed(client: Client, reference: str, digest: str, trust: Trust) -> Made:
-    from memcube_protocol.digest import Digest
-    from memcube_protocol.reference import Reference
-
-    from memcube.building.repeating import find_made
-    from memcube.consume import open_layerless
-
-    verified = open_layerless(client.context, Reference.parse(reference), trust=trust)
-    return find_made(client.context, verified, Digest.parse(digest))
+    order = Order(options["unrelated"], options["accept"], options["ask"], watch)
+    how = {"model": model, "tokenizer": tokenizer, "order": order, "trust": trust}
+    if again:
+        repeated = client.repeat(reference, again, **how)
+        return repeated.built, repeated.words
+    plan = _recipe(options["recipe"]) if options["recipe"] else _wanted(options, model)
+    return client.build(reference, plan, **how), None
 
 
 def _load(folder: Path | None) -> tuple[Any, Any]:
