@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from memcube_protocol.build import Build
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import KeyNotAuthorisedError, NotFoundError, UnsupportedError
-from memcube_protocol.reference import HUB_HOST, Reference
+from memcube_protocol.errors import KeyNotAuthorisedError, NotFoundError
+from memcube_protocol.reference import Reference
 from memcube_signing.keys import PublicKey
 from memcube_signing.predicates import attest
 from memcube_signing.predicates import provenance as provenances
@@ -54,16 +54,10 @@ def push_builds(
         FindingsError: secrets or programs were found, and `vet` does not allow them.
         NotFoundError: there is no such cube, or nothing was built of it here.
         KeyNotAuthorisedError: the key is not one that speaks for the cube.
-        UnsupportedError: the place holds no builds.
         TrustError: the cube's provenance cannot be established.
         UnauthenticatedError, ForbiddenError, NetworkError: as the registry answers.
     """
     place = context.at_registry(reference)
-    if place.host == HUB_HOST:
-        raise UnsupportedError(
-            "a repository of the Hub holds no builds yet",
-            hint="push the build to a registry, or a cube of its own to the Hub",
-        )
     verified = consume.resolve(context, reference, trust=trust)
     builds = [one for one in held_builds(context, verified.cube.digest) if one.is_own]
     if not builds:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from memcube_protocol import limits, oci
+from memcube_protocol import limits, media_types, oci
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
@@ -232,6 +232,8 @@ class Publications:
         """One more commit on `main` with what is attached to a published cube."""
         uploaded = self._uploaded(name)
         uploaded.require(manifest.blobs)
+        is_build = manifest.effective_artifact_type == media_types.BUILD
+        title = "Attach a build" if is_build else "Attach a statement"
         for attempt in range(_ATTEMPTS):
             head = self._reader.refs(name).head
             catalogue = repository.read_catalogue(self._reader, name, head)
@@ -240,7 +242,7 @@ class Publications:
             plan = repository.attachment(manifest, uploaded)
             plan += repository.contents_of({INDEX: catalogue.with_attached([manifest]).write()})
             try:
-                self._commit(name, plan, (), head, "Attach a statement")
+                self._commit(name, plan, (), head, title)
                 return
             except ConflictError:
                 if attempt == _ATTEMPTS - 1:
