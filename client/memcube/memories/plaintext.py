@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -28,6 +27,7 @@ from memcube_protocol.shards import read_shards
 
 from memcube.closing import Closing
 from memcube.memories import plaintext_context
+from memcube.memories.hit import Hit
 from memcube.memories.plaintext_build import Records
 from memcube.memories.plaintext_edge import EdgeEngines, engine
 from memcube.memories.plaintext_embedders import checked
@@ -55,19 +55,6 @@ __all__ = [
 
 _LIMIT: Final = 1000
 _POINTING: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A record that answers a query, and how well; `cube` is the reference of the cube that holds it.
-
-    The score is BM25's where words alone are searched, else between 0 and 1: compare scores of one
-    search only.
-    """
-
-    record: Record
-    score: float
-    cube: str = ""
 
 
 def records_of(manifest: Manifest, blobs: BlobReader) -> Iterator[Record]:

@@ -10,10 +10,10 @@ the records, which fit every model. Each kind goes through the cubes in the orde
 
 from __future__ import annotations
 
+from memcube.memories.hit import Hit
 from memcube.mounting.choosing import Asked, Names, choose
 from memcube.mounting.chosen import PRIORITIES, Chosen
 from memcube.mounting.forgotten import ForgottenRecord
-from memcube.mounting.hits import Hit
 from memcube.mounting.loading import MemLoader
 from memcube.mounting.mount import mount, plan_mount
 from memcube.mounting.mounted import MountedCube, MountedMemory

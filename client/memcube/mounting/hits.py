@@ -12,22 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memcube_protocol.records import Record
+from memcube.memories.hit import Hit
 
 if TYPE_CHECKING:
     from memcube.memories.plaintext_ranking import Diversity
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A record that was found or read, where: `cube` is the reference's text, or the overlay's name.
-
-    `score` orders the hits of one cube; those of two cubes are not comparable.
-    """
-
-    record: Record
-    score: float
-    cube: str
 
 
 class Hits(list[Hit]):

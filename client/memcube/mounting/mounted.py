@@ -15,9 +15,10 @@ from memcube_protocol.records import Record
 from memcube.closing import Closing
 from memcube.consume import Verified
 from memcube.context import CONTEXT_TOKENS
+from memcube.memories.hit import Hit
 from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import ForgottenRecord
-from memcube.mounting.hits import Hit, Hits, Ranking, fuse, spread
+from memcube.mounting.hits import Hits, Ranking, fuse, spread
 from memcube.mounting.sources import Findable, Overlay, Related
 from memcube.mounting.steps import MountStep, Step
 from memcube.trust import location_of

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
 
+from memcube.memories.hit import Hit
 from memcube.mounting.forgotten import ForgottenRecord
-from memcube.mounting.hits import Hit, Ranking, fuse
+from memcube.mounting.hits import Ranking, fuse
 
 if TYPE_CHECKING:
     from memcube.memories.plaintext import Filters, PlaintextIndex
@@ -137,7 +139,7 @@ class CubeRecords:
     def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
         """See `Findable.search`."""
         found = self._index.search(query, limit, filters)
-        return [Hit(hit.record, hit.score, self.name) for hit in found]
+        return [replace(hit, cube=self.name) for hit in found]
 
     def read(self, record_id: str) -> Record:
         """See `Findable.read`."""

@@ -4,7 +4,8 @@ from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
-from memcube.mounting.hits import Hit, Ranking, fuse
+from memcube.memories.hit import Hit
+from memcube.mounting.hits import Ranking, fuse
 from memcube_protocol.records import Record
 
 PRIORITIES = st.lists(st.integers(1, 20), min_size=1, max_size=4)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
+from memcube.memories.hit import Hit
 from memcube.memories.plaintext_context import estimate_tokens
 from memcube.memories.plaintext_ranking import Diversity
 from memcube.mounting import MountedMemory
-from memcube.mounting.hits import Hit
 from memcube.settings import Settings
 from memcube_protocol.errors import ConflictError, InvalidError, NotFoundError
 from memcube_protocol.records import Record, Relation
