@@ -66,12 +66,24 @@ class Client(Closing):
         self.context = Context(settings or Settings.load(), progress=progress, keys=keys)
 
     def pack(
-        self, folder: Path | str, *, name: str | None = None, version: str | None = None
+        self,
+        folder: Path | str,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        embedder: object = None,
     ) -> Packed:
-        """Pack `folder` into the local store; see `packing.pack.pack_folder`."""
+        """Pack `folder` into the local store, with vectors by `embedder` if there is one; see `pack_folder`."""
+        from memcube.packing.embedding import Embedding
         from memcube.packing.pack import pack_folder
 
-        return pack_folder(Path(folder), self.context.store, name=name, version=version)
+        return pack_folder(
+            Path(folder),
+            self.context.store,
+            name=name,
+            version=version,
+            embedding=Embedding(embedder, self.context.settings) if embedder else None,
+        )
 
     def push(
         self,

@@ -11,40 +11,28 @@ memcube.push("my-cube")
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record, parse_record, write_record
-from memcube_protocol.vectors import indexed_text
 
 from memcube.importers.foreign import id_of_text
 from memcube.memories.plaintext_embedders import LSA
 from memcube.packing.contents import read_files
 from memcube.packing.draft import FILE_NAME, Draft
+from memcube.packing.embedding import VECTORS, Embedded, Embedding
 from memcube.packing.kinds import DEFAULT_VERSION, name_of_folder
 from memcube.packing.layout import CARD, Layout
 from memcube.packing.scan import scan
 from memcube.store.files import replace_file, storage_errors
 
 RECORDS: Final = "plaintext/records.jsonl"
-VECTORS: Final = "plaintext/vectors"
 Told = Record | Mapping[str, Any] | str
 """A record, the fields of one, or a bare text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A file of `count` vectors at `path`, made by `embedder`."""
-
-    path: Path
-    embedder: str
-    count: int
 
 
 class MemDumper:
@@ -114,26 +102,11 @@ class MemDumper:
             MissingDependencyError: what the embedder needs is not installed.
             RuleRefusedError: the cube's texts are to stay on this machine, and the embedder is elsewhere.
         """
-        from memcube.memories.plaintext_lsa import LsaEmbedder
-        from memcube.memories.plaintext_plugins import embedder_of, places_of
-        from memcube.memories.plaintext_vectors import write_vectors
-        from memcube.rules import require_embedding
-
         draft = Draft.parse((self.folder / FILE_NAME).read_bytes())
         found = Layout.of(scan(self.folder, ignore=draft.ignore)).records
         if not found:
             raise NotFoundError(f"{self.folder} holds no records", hint=f"write some to {RECORDS}")
-        named = embedder_of(embedder)
-        require_embedding(str(self.folder), draft.governance, places_of(named), datetime.now(UTC))
-        if named is None or isinstance(named, str):
-            total = sum(1 for _ in read_files(found))
-            named = LsaEmbedder.fit(read_files(found), total=total)
-        name = "-".join(re.findall(r"[a-z0-9.]+", named.name.lower())).strip(".-") or "vectors"
-        path = self.folder / VECTORS / f"{name}.safetensors"
-        with storage_errors(f"{path} cannot be written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        count = write_vectors(path, named, map(indexed_text, read_files(found)))
-        return Embedded(path, named.name, count)
+        return Embedding(embedder).write(self.folder / VECTORS, draft, lambda: read_files(found))
 
     def add_card(self, markdown: str) -> Path:
         """Write the card, README.md.

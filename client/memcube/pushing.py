@@ -100,7 +100,7 @@ def _push_folder(
     """Pack and publish; large files are sent while others are still being packed."""
     # What the Hub calls a repository need not be a cube's name; and so the digest is that of other places.
     name = wanted.name if wanted and wanted.host != HUB_HOST else None
-    version = _version(wanted)
+    version = version_of(wanted)
     opened = open_folder(folder, name=name, version=version)
     _require_publishable(context, opened.draft.name, opened.draft.governance, terms)
     named = wanted or local_reference(opened.draft)
@@ -197,8 +197,12 @@ def _in_namespace(context: Context, place: Reference) -> Reference:
     return Reference(place.host, f"{identity.name}/{place.name}", place.tag)
 
 
-def _version(wanted: Reference | None) -> str | None:
-    """The version that the tag of `wanted` stands for."""
+def version_of(wanted: Reference | None) -> str | None:
+    """The version that the tag of `wanted` stands for; None where it has no tag.
+
+    Raises:
+        InvalidReferenceError: the tag is no whole version.
+    """
     if wanted is None or wanted.tag is None:
         return None
     if not is_immutable_tag(wanted.tag):

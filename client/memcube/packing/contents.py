@@ -92,6 +92,16 @@ class Contents:
             ]
             self._add_memory(Memory(PLAINTEXT, PLAINTEXT, (), records=sorter.count), files)
 
+    def add_vectors(self, file: FoundFile) -> None:
+        """Add a file of vectors to the memory `plaintext`, whose records are here.
+
+        Raises:
+            InvalidTensorsError: it is no such file.
+        """
+        place = next(at for at, memory in enumerate(self.memories) if memory.id == PLAINTEXT)
+        self._add_memory(self.memories.pop(place), self._keep([_vectors(file)]))
+        self.memories.insert(place, self.memories.pop())
+
     def _keep_shard(self, shard: shards.CompressedShard) -> CubeFile:
         digest, size = self.blobs.add(shard.content)
         path = f"{PLAINTEXT}/{shard.name}"

@@ -27,6 +27,7 @@ from memcube_protocol.reference import Reference, tag_of_version
 
 from memcube.packing.contents import Contents
 from memcube.packing.draft import Draft
+from memcube.packing.embedding import Embedding
 from memcube.packing.kinds import Folder, open_folder
 from memcube.store import Store
 
@@ -55,15 +56,17 @@ def pack_folder(
     name: str | None = None,
     version: str | None = None,
     environ: Mapping[str, str] | None = None,
+    embedding: Embedding | None = None,
     kept: Callable[[oci.Descriptor], None] = lambda _: None,
 ) -> Packed:
     """Pack `folder` into `store`; `name` and `version` win over those of `memcube.toml`.
 
-    `kept` hears, from several threads, of each file that the store did not hold before.
+    `embedding` adds vectors of its records, which the folder does not hold. `kept` hears, from several threads, of each file that the store did not hold before.
 
     Raises:
         NotFoundError: there is no such folder.
         InvalidError, LimitExceededError: a file breaks a rule; the error names it.
+        MemcubeError: whatever `Embedding.add_to` raises.
         StorageError: the store cannot be written, or a file not be read.
     """
     opened = open_folder(folder, name=name, version=version)
@@ -75,11 +78,12 @@ def pack_folder(
         contents = Contents(store.blobs, opened.draft.titles, earlier.sizes, kept=kept)
         opened.fill(contents, earlier.compressed)
         _require_memory(folder, opened, contents)
+        notes = (embedding.add_to(contents, opened.draft),) if embedding else ()
         cube = _assemble(opened, contents, fixed, previous)
         keep_cube(store, cube)
         store.put_ref(reference, cube.digest, kept=True)
     unchanged = previous is not None and previous.digest == cube.digest
-    return Packed(cube, reference, unchanged, opened.notes())
+    return Packed(cube, reference, unchanged, (*opened.notes(), *notes))
 
 
 def _require_memory(folder: Path, opened: Folder, contents: Contents) -> None:

@@ -37,7 +37,7 @@ def embed(folder: Path, embedder: str) -> Answer:
     if not (folder / FILE_NAME).is_file():
         raise NotFoundError(
             f"{folder} has no {FILE_NAME}",
-            hint="embed a cube folder; docs/guide/finding-records.md says how notes become one",
+            hint=f"notes are embedded as they are packed: memcube pack {folder} --embed {embedder}",
         )
     made = MemDumper(folder).add_vectors(embedder)
     return Answer(
