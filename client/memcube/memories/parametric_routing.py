@@ -2,9 +2,10 @@
 
 Each description is a short document, the question a query: BM25 over the tokenizer of search, or the
 cosine of vectors that an embedder gives. A publisher writes its own description, so that one cannot win
-by saying much: of a long one the beginning counts, a word counts once, and the more words a description
-has beside those of the others, the less each says. Several adapters chosen this way, each with its share as the
-factor on its effect, are a mixture of experts with one gate for a whole question.
+by saying much: English function words of a question count nothing; of a long description the beginning
+counts, a word once, and the more words it has beside those of the others, the less each says. Several
+adapters chosen this way, each with its share as the factor on its effect, are a mixture of experts with
+one gate for a whole question.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Final, NamedTuple
 from memcube_protocol import text
 from memcube_protocol.config import CubeConfig, Memory
 from memcube_protocol.errors import InvalidError
+
+from memcube.memories.plaintext_question import weights_of
 
 Embedder = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 """Gives a vector for each text, all of one length."""
@@ -68,7 +71,7 @@ def by_words(query: str, descriptions: Mapping[str, str]) -> dict[str, float]:
     held = {name: _first_terms(words) for name, words in descriptions.items()}
     total = sum(map(len, held.values()))
     holders = Counter(term for terms in held.values() for term in terms)
-    asked = [term for term in text.query_terms(query) if not holders[term] == len(held) > 1]
+    asked = [term for term in weights_of(query, len(held)) if not holders[term] == len(held) > 1]
     scores = dict.fromkeys(held, 0.0)
     for name, terms in held.items():
         # Beside the mean of the others: a description does not move what it is measured by.

@@ -59,6 +59,7 @@ WORDS = "which what who how why can should does help against bring verbal " + " 
         f"{WORDS} drugs arrhythmia contract leases claims courts heart law",
         "drugs arrhythmia contract leases claims courts heart law " * 200 + WORDS,
         f"drugs arrhythmia contract leases claims courts heart law {WORDS}",
+        "what which of is a the to an how i can help against",
     ],
 )
 def test_a_description_that_speaks_of_everything_does_not_draw_the_questions(
