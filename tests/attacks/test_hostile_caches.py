@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories import activation_dump, kv_files
+from memcube.memories import activation_dump, kv_files, kv_mounted
 from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv
 from memcube.memories.generation import generate
@@ -172,7 +172,12 @@ def test_a_model_that_computes_nan_is_not_dumped(tokenizer, tmp_path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_cache_of_one_head_is_not_repeated_to_fit(kv, model, tokenizer, monkeypatch) -> None:
+@pytest.mark.parametrize("lying", [1, TOKENS + 1], ids=["where it lies", "copied"])
+def test_a_cache_of_one_head_is_not_repeated_to_fit(
+    lying, kv, model, tokenizer, monkeypatch
+) -> None:
+    monkeypatch.setattr(kv_mounted, "LYING_TOKENS", lying)
+
     def one_head(views: list[LayerView]) -> list[LayerView]:
         return [LayerView(view.keys[:, :1], view.values[:, :1]) for view in views]
 
@@ -232,6 +237,21 @@ def test_a_file_that_is_changed_while_it_is_mounted_ends_the_next_question(
     assert "mount the memory again" in refusal.value.hint
     with pytest.raises(DigestMismatchError):
         mount_kv(kv, model, tokenizer)
+
+
+def test_a_file_that_is_changed_between_two_questions_ends_the_second(
+    kv, model, tokenizer, monkeypatch
+) -> None:
+    """Of one talk, whose cache leaves the memory where it lies."""
+    monkeypatch.setattr(kv_mounted, "LYING_TOKENS", 1)
+    cache = mount_kv(kv, model, tokenizer).new_cache()
+    with torch.inference_mode():
+        model(torch.tensor([QUESTION]), past_key_values=cache)
+        with (kv / "kv.safetensors").open("r+b") as file:
+            file.seek(-8, os.SEEK_END)
+            file.write(b"12345678")
+        with pytest.raises(DigestMismatchError, match="changed since it was checked"):
+            model(torch.tensor([QUESTION]), past_key_values=cache)
 
 
 def test_a_file_that_is_cut_while_it_is_mounted_is_noticed_before_it_is_read(

@@ -2,10 +2,12 @@
 
     python tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B
     python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B
+    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B --cell 6064/167 --out cell.json
     python tests/bench/time_to_first_token.py --document tests/bench/results/gpu.json
 
 The first two measure, keep every figure in tests/bench/results (or --out), and put the table into
-docs/benchmarks.md; the last one only writes the table of figures that another machine made.
+docs/benchmarks.md; the third measures single cells; the last one only writes the table of figures that another
+machine made.
 
 Models have the shape of Qwen3 and random weights made on the device: speed does not depend on their
 values. A memory of 6064 tokens is computed once, dumped in each storage, and mounted whole or as a prefix.
@@ -51,6 +53,7 @@ from support.models import tokenizer_of  # noqa: E402
 
 CONTEXTS = (583, 2773, 6064)
 QUERIES = (167, 303, 953)
+CELLS = tuple(product(CONTEXTS, QUERIES))
 STORAGES = {"bf16": "none", "int8": "int8-token"}
 PUBLISHED = {
     (583, 167): (0.29, 0.08, 0.713),
@@ -345,11 +348,19 @@ def measured(given: argparse.Namespace) -> dict[str, Any]:
             if bandwidth is not None:
                 found["loading"] = list(loading(bench, bandwidth))
                 print(json.dumps(found["loading"]), flush=True)
-            for context, query in product(CONTEXTS, QUERIES):
+            for context, query in given.cell or CELLS:
                 found["cells"].append(row := cell(bench, context, query, bandwidth))
                 print(shape, json.dumps(row), flush=True)
                 given.out.write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def cell_of(text: str) -> tuple[int, int]:
+    """Tokens of context and question of the cell `text`, as it stands in the table."""
+    context, _, query = text.partition("/")
+    if (found := (int(context), int(query))) not in CELLS:
+        raise argparse.ArgumentTypeError(f"no cell of the table: {text}")
+    return found
 
 
 def main() -> None:
@@ -360,8 +371,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--runs", type=int)
+    parser.add_argument("--cell", type=cell_of, action="append", metavar="CONTEXT/QUESTION")
     parser.add_argument("--document", type=Path, metavar="JSON", help="only write its table")
     given = parser.parse_args()
+    if given.cell and not given.out:
+        parser.error("single cells want --out: the results hold the whole table")
     name = "gpu" if given.device == "cuda" else "first_token_cpu"
     given.out = given.out or RESULTS / f"{name}.json"
     if given.document:

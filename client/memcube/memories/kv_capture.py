@@ -83,7 +83,7 @@ def _require_kept(layer: Any) -> None:
     """Refuse layers of other classes than those that are known to hold plain keys and values."""
     from transformers import cache_utils
 
-    from memcube.memories.kv_layers import MemoryLayer, MemoryWindowLayer
+    from memcube.memories.kv_layers import LyingMemoryLayer, MemoryLayer, MemoryWindowLayer
 
     kept = (
         cache_utils.DynamicLayer,
@@ -91,6 +91,7 @@ def _require_kept(layer: Any) -> None:
         cache_utils.StaticLayer,
         cache_utils.StaticSlidingWindowLayer,
         MemoryLayer,
+        LyingMemoryLayer,
         MemoryWindowLayer,
     )
     if type(layer) in kept:

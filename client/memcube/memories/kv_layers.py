@@ -1,7 +1,8 @@
 """Layers of a cache that start with a memory: waited for when first looked at, with room to grow.
 
 transformers' own layers copy everything that they hold for each new token. These copy a memory once, into a
-buffer with room behind it, and write new tokens there.
+buffer with room behind it, and write new tokens there. Where attention takes a memory and what is behind it in two
+parts, the copy waits until tokens come one by one: the first of them is there before.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ import torch
 from memcube_protocol.tensors import Rejection, rejected
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from memcube.memories.kv_attention import TwoParts
+
 ROOM_TOKENS: Final = 256
 """Room behind a memory for new tokens; a full buffer grows by an eighth, and by no fewer than these."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerView:
-    """Keys and values of one layer as the cache wants them: [1, heads, tokens, width]."""
+    """Keys and values of one layer as the cache wants them: [1, heads, tokens, width].
+
+    `require_unchanged` refuses a file that was changed since it was checked, where they are views of one.
+    """
 
     keys: Any
     values: Any
+    require_unchanged: Callable[[], None] | None = None
 
 
 Arrival = Callable[[], LayerView]
@@ -36,6 +43,7 @@ class _Arriving:
     _arrival: Arrival | None = None
     _keys: Any = None
     _values: Any = None
+    _require_unchanged: Callable[[], None] | None = None
 
     @property
     def keys(self) -> Any:
@@ -70,6 +78,7 @@ class _Arriving:
             view = self._arrival()
             self._arrival = None
             self._keys, self._values = view.keys, view.values
+            self._require_unchanged = view.require_unchanged
 
 
 class MemoryLayer(_Arriving, DynamicLayer):
@@ -91,6 +100,66 @@ class MemoryLayer(_Arriving, DynamicLayer):
         self.keys, self._key_room = _appended(self.keys, key_states, self._key_room)
         self.values, self._value_room = _appended(self.values, value_states, self._value_room)
         return self.keys, self.values
+
+
+class LyingMemoryLayer(MemoryLayer):
+    """A layer of full attention that leaves the memory where it lies: `TwoParts`, until someone wants one piece.
+
+    A file holds it token by token. Who asks for one token after the other reads it head by head, which takes three
+    quarters of the time, so it is laid out like that for the first token that comes alone.
+    """
+
+    _behind: MemoryLayer | None = None
+
+    def update(
+        self, key_states: Any, value_states: Any, *args: Any, **more: Any
+    ) -> tuple[Any, Any]:
+        """Take new tokens; all keys and values.
+
+        Raises:
+            InvalidTensorsError: the memory has other heads or widths than the model.
+            DigestMismatchError: its file was changed since.
+        """
+        super()._arrive()
+        if not self._may_lie(key_states):
+            return super().update(key_states, value_states, *args, **more)
+        if self._require_unchanged is not None:
+            self._require_unchanged()
+        if key_states.shape[-2] == 1 and not self._keys.is_contiguous():
+            self._keys, self._values = self._keys.contiguous(), self._values.contiguous()
+            self._require_unchanged = None
+        _require_like(self._keys, key_states)
+        _require_like(self._values, value_states)
+        if self._behind is None:
+            none = LayerView(key_states[:, :, :0], value_states[:, :, :0])
+            self._behind = MemoryLayer(lambda: none, key_states)
+        keys, values = self._behind.update(key_states, value_states)
+        return TwoParts(self._keys, keys), TwoParts(self._values, values)
+
+    def get_seq_length(self) -> int:
+        """How many tokens it holds."""
+        super()._arrive()
+        behind = self._behind.get_seq_length() if self._behind else 0
+        return behind + (self._keys.shape[-2] if self.is_initialized and self._keys.numel() else 0)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._behind = None
+        super().reset()
+
+    def _may_lie(self, new: Any) -> bool:
+        held = self._keys
+        if held is None or held.dim() != new.dim() or held.dtype != new.dtype:
+            return False
+        return not (new.requires_grad or torch.compiler.is_compiling())
+
+    def _arrive(self) -> None:
+        """Put all in one piece: someone looks at it."""
+        super()._arrive()
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            self._keys = TwoParts(self._keys, behind.keys).joined()
+            self._values = TwoParts(self._values, behind.values).joined()
 
 
 class MemoryWindowLayer(_Arriving, DynamicSlidingWindowLayer):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -122,11 +191,13 @@ class MemoryWindowLayer(_Arriving, DynamicSlidingWindowLayer):  # pyright: ignor
         return super().update(key_states, value_states, *args, **more)
 
 
-def memory_layer(like: Any, arrival: Arrival, sample: Any, tokens: int) -> Any:
+def memory_layer(
+    like: Any, arrival: Arrival, sample: Any, tokens: int, *, lying: bool = False
+) -> Any:
     """What takes the place of the empty cache layer `like`; `sample` has element type and device."""
     if isinstance(like, DynamicSlidingWindowLayer):
         return MemoryWindowLayer(arrival, sample, like.sliding_window, tokens)
-    return MemoryLayer(arrival, sample)
+    return (LyingMemoryLayer if lying else MemoryLayer)(arrival, sample)
 
 
 def _appended(held: Any, new: Any, room: Any) -> tuple[Any, Any]:

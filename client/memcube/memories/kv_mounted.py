@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from memcube_protocol.errors import ConflictError
 
@@ -15,6 +16,10 @@ from memcube.memories.kv_files import Stamp
 
 if TYPE_CHECKING:
     from memcube.memories.kv_layers import LayerView
+
+
+LYING_TOKENS: Final = 512
+"""A memory shorter than that is copied for each question on a CPU: it takes no longer, and rounds as one pass."""
 
 
 class Exactness(StrEnum):
@@ -53,9 +58,10 @@ class MappedLayers:
         Raises:
             DigestMismatchError: the file was changed since.
         """
-        if self._stamp is not None:
-            self._stamp.require_unchanged()
-        return self._views[position]
+        if self._stamp is None:
+            return self._views[position]
+        self._stamp.require_unchanged()
+        return replace(self._views[position], require_unchanged=self._stamp.require_unchanged)
 
     def close(self) -> None:
         """See `Layers.close`."""
@@ -104,14 +110,35 @@ class Prefix(Closing):
 
         from memcube.memories.kv_layers import memory_layer
 
-        layers, count = self.layers, len(self.token_ids)
+        layers, count, lies = self.layers, len(self.token_ids), self._lies()
         cache = DynamicCache(config=self.model.config)
         sample = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
         cache.layers = [
-            memory_layer(layer, partial(layers.view, position), sample, count)
+            memory_layer(layer, partial(layers.view, position), sample, count, lying=lies)
             for position, layer in enumerate(cache.layers)
         ]
         return cache
+
+    def why_copied(self) -> str | None:
+        """Why each question copies this memory though it need not on a CPU; None where all is well."""
+        if not self._may_lie():
+            return None
+        from memcube.memories.kv_attention import why_copied
+
+        return why_copied(self.model)
+
+    def _may_lie(self) -> bool:
+        """Whether it pays to leave the memory where it is: on a CPU, if it is not too short."""
+        return self.model.device.type == "cpu" and len(self.token_ids) >= LYING_TOKENS
+
+    def _lies(self) -> bool:
+        """Whether caches leave the memory where it is."""
+        if not self._may_lie() or self.why_copied() is not None:
+            return False
+        from memcube.memories.kv_attention import install
+
+        install()
+        return True
 
     def unmount(self) -> None:
         """Let go of the tensors; caches in use keep what they have of them."""

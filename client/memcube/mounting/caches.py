@@ -85,7 +85,8 @@ class Caches:
         label = opacity_of(chosen.verified, memory.id, cache.manifest.source.text)
         count, whole = len(cache.token_ids), cache.manifest.key.token_count
         tokens = f"{count} tokens" if count == whole else f"the first {count} of {whole} tokens"
-        return Step.MOUNTED, f"{tokens}, every field of the key equal, {exactness}; {label}"
+        slow = f"; copied for each question: {why}" if (why := cache.why_copied()) else ""
+        return Step.MOUNTED, f"{tokens}, every field of the key equal, {exactness}; {label}{slow}"
 
     def prefill(self, choice: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         """The text of a cache: read by the model now, or put before every prompt where there is none."""

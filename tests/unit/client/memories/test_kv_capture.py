@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from memcube.memories import kv_mounted
 from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv
 from memcube.memories.kv_capture import captured
+from memcube.memories.kv_mounted import LYING_TOKENS
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.errors import InvalidConfigError, UnsupportedError
 from support.models import FAMILIES, WINDOW, model_of, text_of, tokenizer_of
@@ -61,9 +63,11 @@ def test_a_live_cache_is_mounted_as_it_was_to_the_bit(
         assert torch.equal(one.values, other.values[:, :, : len(IDS)])
 
 
+@pytest.mark.parametrize("lying", [1, LYING_TOKENS], ids=["where it lies", "copied"])
 def test_a_conversation_behind_a_memory_becomes_a_memory_itself(
-    models, tokenizer, tmp_path
+    lying, models, tokenizer, tmp_path, monkeypatch
 ) -> None:
+    monkeypatch.setattr(kv_mounted, "LYING_TOKENS", lying)
     model = models["qwen3"]
     first = dump_kv(model, tokenizer, text=text_of(5), folder=tmp_path, memory_id="first")
     mounted = mount_kv(first, model, tokenizer)

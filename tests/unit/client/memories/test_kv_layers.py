@@ -1,4 +1,4 @@
-"""Cache layers behind a memory: equal to transformers' own whatever is done to them, copied once."""
+"""Cache layers behind a memory: equal to transformers' own whatever is done to them, copied once or never."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 from memcube.memories.kv_layers import (  # noqa: E402
     ROOM_TOKENS,
     LayerView,
+    LyingMemoryLayer,
     MemoryLayer,
     MemoryWindowLayer,
 )
@@ -31,9 +32,9 @@ def memory() -> LayerView:
     return LayerView(*states(TOKENS))
 
 
-@pytest.fixture
-def ours(memory) -> MemoryLayer:
-    return MemoryLayer(lambda: memory, torch.empty(0))
+@pytest.fixture(params=[MemoryLayer, LyingMemoryLayer])
+def ours(request, memory) -> MemoryLayer:
+    return request.param(lambda: memory, torch.empty(0))
 
 
 @pytest.fixture
@@ -57,7 +58,8 @@ def test_new_tokens_follow_the_memory(ours, theirs) -> None:
     assert ours.get_seq_length() == theirs.get_seq_length() == TOKENS + 12
 
 
-def test_the_memory_is_copied_once_and_never_written(ours, memory) -> None:
+def test_the_memory_is_copied_once_and_never_written(memory) -> None:
+    ours = MemoryLayer(lambda: memory, torch.empty(0))
     before = memory.keys.clone()
     ours.update(*states(1))
     place = ours.keys.data_ptr()
@@ -66,6 +68,48 @@ def test_the_memory_is_copied_once_and_never_written(ours, memory) -> None:
         ours.update(*states(1, seed))
         assert ours.keys.data_ptr() == place
     assert torch.equal(memory.keys, before)
+
+
+def by_token(view: LayerView) -> LayerView:
+    """The same, laid out as in a file."""
+    return LayerView(
+        *(each.transpose(1, 2).contiguous().transpose(1, 2) for each in (view.keys, view.values))
+    )
+
+
+def test_a_question_does_not_copy_a_lying_memory(memory) -> None:
+    lying = by_token(memory)
+    ours = LyingMemoryLayer(lambda: lying, torch.empty(0))
+    for seed in range(3):
+        keys, values = ours.update(*states(5, seed))
+        assert keys.memory.data_ptr() == lying.keys.data_ptr()
+        assert values.memory.data_ptr() == lying.values.data_ptr()
+    assert ours.get_seq_length() == TOKENS + 15
+    assert torch.equal(ours.keys, keys)
+    assert torch.equal(ours.values, values)
+
+
+def test_tokens_that_come_one_by_one_have_the_memory_copied_once(memory) -> None:
+    lying = by_token(memory)
+    ours = LyingMemoryLayer(lambda: lying, torch.empty(0))
+    places = set()
+    for seed in range(ROOM_TOKENS):
+        keys, values = ours.update(*states(1, seed))
+        places.add((keys.memory.data_ptr(), values.memory.data_ptr(), keys.behind.data_ptr()))
+    assert len(places) == 1
+    assert keys.memory.is_contiguous()
+    assert keys.memory.data_ptr() != lying.keys.data_ptr()
+    assert torch.equal(keys[:, :, :TOKENS], memory.keys)
+
+
+def test_one_memory_stands_before_each_of_several_questions(memory) -> None:
+    ours = LyingMemoryLayer(lambda: memory, torch.empty(0))
+    new = states(2, 1, batch=3)
+    for _ in range(2):
+        held, _ = ours.update(*new)
+        assert torch.equal(held[:, :, :TOKENS], memory.keys.expand(3, -1, -1, -1))
+        assert torch.equal(held[:, :, -2:], new[0])
+    assert ours.keys.shape == (3, 2, TOKENS + 4, 4)
 
 
 def test_a_full_buffer_grows(ours, theirs) -> None:
@@ -134,14 +178,15 @@ def test_gradients_flow_as_through_transformers_own(ours, theirs) -> None:
     assert torch.equal(*grads)
 
 
-def test_nothing_is_waited_for_before_it_is_looked_at(memory) -> None:
+@pytest.mark.parametrize("kind", [MemoryLayer, LyingMemoryLayer])
+def test_nothing_is_waited_for_before_it_is_looked_at(kind, memory) -> None:
     waited = []
 
     def arrival() -> LayerView:
         waited.append(True)
         return memory
 
-    layer = MemoryLayer(arrival, torch.empty(0))
+    layer = kind(arrival, torch.empty(0))
     assert not waited
     assert layer.get_seq_length() == TOKENS
     assert layer.keys is memory.keys
