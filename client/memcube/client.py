@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from memcube.building.builder import Built
     from memcube.building.planning import Order, Wanted
     from memcube.building.repeating import Repeated
+    from memcube.copying import CopyTerms
     from memcube.mirroring import Mirror, Report
     from memcube.mounting import Asked, MountedMemory, Names, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
@@ -289,25 +290,27 @@ class Client(Closing):
         wanted = _reference(reference)
         return tagging.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
 
-    def cp(
-        self, source: Place, target: Place, *, trust: Trust = NORMAL_TRUST, builds: bool = True
-    ) -> copying.Copied:
+    def cp(self, source: Place, target: Place, **how: Unpack[CopyTerms]) -> copying.Copied:
         """Copy a cube with everything attached to it; see `copying.copy`, and `layout_copies` for folders."""
         from memcube import copying, layout_copies
 
         here, there = layout_copies.place(source), layout_copies.place(target)
         if isinstance(here, Reference) and isinstance(there, Reference):
-            return copying.copy(self.context, here, there, trust=trust, builds=builds)
-        return layout_copies.copy(self.context, here, there, trust=trust, builds=builds)
+            copied = copying.copy(self.context, here, there, **how)
+        else:
+            copied = layout_copies.copy(self.context, here, there, **how)
+        if "exposure" in how and isinstance(copied.reference, Reference):
+            how["exposure"].apply(self.context, copied.reference)
+        return copied
 
     def cp_all(
-        self, source: Place, target: Place, *, trust: Trust = NORMAL_TRUST, builds: bool = True
+        self, source: Place, target: Place, **how: Unpack[CopyTerms]
     ) -> Iterator[copying.Copied]:
         """Copy every tag of a cube, one after the other; see `copying.copy_tags`."""
         from memcube import copying, layout_copies
 
         here, there = layout_copies.place(source), layout_copies.place(target)
-        return copying.copy_tags(self.context, here, there, trust=trust, builds=builds)
+        return copying.copy_tags(self.context, here, there, **how)
 
     def mirror(self, mirror: Mirror, *, trust: Trust = NORMAL_TRUST) -> Report:
         """Copy what is new in a namespace into another one; see `mirroring.run_round`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
@@ -27,6 +28,7 @@ from memcube.passage import Passage, Tally, descriptor_at
 from memcube.remote import is_fallback_tag
 from memcube.transfer import Repository
 from memcube.trust import location_of, releases_of
+from memcube.visibility import AS_IT_IS, Exposure
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,14 @@ class Copied:
     changed: bool
 
 
+class CopyTerms(TypedDict, total=False):
+    """How a copy is made: whom to trust, whether builds come along, and who may read it."""
+
+    trust: Trust
+    builds: bool
+    exposure: Exposure
+
+
 def copy(
     context: Context,
     source: Reference,
@@ -50,18 +60,20 @@ def copy(
     *,
     trust: Trust = NORMAL_TRUST,
     builds: bool = True,
+    exposure: Exposure = AS_IT_IS,
 ) -> Copied:
     """Copy the cube `source` with signatures and builds to `target`, the tags last.
 
     The copy keeps its origin: whoever pulls it sees whose cube it is, and learns from the key documents
-    attached to it which keys were replaced or revoked. It gets the tag of its version, and that of
+    attached to it which keys were replaced or revoked. A cube that does not bear the `exposure` which its copy
+    will have is refused; who copies applies it, once all is there. It gets the tag of its version, and that of
     `target` where it names one. Of a cube that was withdrawn, or whose key was revoked, nothing is
     copied; but an earlier copy is told. Without `builds` those stay, with what is attested to them.
 
     Raises:
         TrustError: the source's provenance cannot be established.
         OriginMismatchError: the target is known to hold another cube's releases.
-        RuleRefusedError: the cube's own rules forbid it.
+        RuleRefusedError: the cube's own rules forbid it, or that everybody reads it.
         ConflictError: an immutable tag of the target names another cube.
         UnauthenticatedError, ForbiddenError, NetworkError: as the registries answer.
     """
@@ -75,7 +87,7 @@ def copy(
     target = context.at_registry(replace(target, tag=tags[-1], digest=None))
     require_same_origin(context, target, verified)
     passage = _passage(context, source, target, builds=builds)
-    copied = carry_verified(context, passage, verified, tags, target)
+    copied = carry_verified(context, passage, verified, tags, target, exposure)
     if verified.verdict.release and target.location != source.location:
         context.pins.record_copy(location_of(target), verified.verdict.release.origin)
     return copied
@@ -104,6 +116,7 @@ def carry_verified(
     verified: Verified,
     tags: Sequence[str],
     target: Reference | LayoutPlace,
+    exposure: Exposure,
 ) -> Copied:
     """Take a cube that was verified to `target`, where `passage` leads: the keys of its origin too, `tags` last.
 
@@ -113,6 +126,7 @@ def carry_verified(
     """
     if isinstance(target, Reference):
         rules.require_copy(context, verified, passage.source, target)
+        exposure.require(context, verified.cube.config)
     else:
         rules.require_export(context, verified, held=False)
     cube, place = verified.cube.manifest, passage.target
@@ -134,8 +148,11 @@ def copy_tags(
     *,
     trust: Trust = NORMAL_TRUST,
     builds: bool = True,
+    exposure: Exposure = AS_IT_IS,
 ) -> Iterator[Copied]:
     """Copy the cube of every tag at `source` to the same tag at `target`: versions first, then other tags.
+
+    At the end who may read it is as `exposure` says.
 
     Raises:
         InvalidReferenceError: `source` or `target` names a tag or digest, or is a folder.
@@ -156,7 +173,8 @@ def copy_tags(
     listed = [tag for tag in context.remote(at.host).tags(at.name) if not is_fallback_tag(tag)]
     for tag in sorted(listed, key=tag_order):
         one = replace(source, tag=tag), replace(target, tag=tag)
-        yield copy(context, *one, trust=trust, builds=builds)
+        yield copy(context, *one, trust=trust, builds=builds, exposure=exposure)
+    exposure.apply(context, context.at_registry(target))
 
 
 def _passage(

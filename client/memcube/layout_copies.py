@@ -23,6 +23,7 @@ from memcube.store.files import storage_errors
 from memcube.transfer import Repository
 from memcube.trust import judge_cube, location_of, releases_of
 from memcube.trust.verdict import Standing
+from memcube.visibility import AS_IT_IS, Exposure
 
 
 def place(text: Reference | LayoutPlace | str) -> Reference | LayoutPlace:
@@ -43,11 +44,13 @@ def copy(
     *,
     trust: Trust = NORMAL_TRUST,
     builds: bool = True,
+    exposure: Exposure = AS_IT_IS,
 ) -> Copied:
     """Copy a cube into a folder, or out of one; otherwise as `copying.copy`.
 
     Raises:
-        InvalidReferenceError: both are folders, or the one to copy from holds several cubes.
+        InvalidReferenceError: both are folders, the one to copy from holds several cubes, or somebody
+            is to read the one to copy to.
         OriginMismatchError: the cube in the folder is released under several names.
         TrustError: its provenance cannot be established.
         …: as `copying.copy`.
@@ -65,13 +68,19 @@ def copy(
         here = Repository(context.remote(verified.reference.host), verified.reference.name)
     tags = tags_at(target, verified.cube.config.version)
     if isinstance(target, LayoutPlace):
+        if exposure.visibility is not None:
+            raise InvalidReferenceError(
+                f"{target} is a folder: who may read it is a matter of its files",
+                hint=f"leave --{exposure.visibility} out",
+            )
         target = replace(target, tag=tags[-1])
         there = Repository(_layout(context, target), NAME)
     else:
         target = context.at_registry(replace(target, tag=tags[-1], digest=None))
         require_same_origin(context, target, verified)
         there = Repository(context.remote(target.host), target.name)
-    copied = carry_verified(context, Passage(context, here, there, builds), verified, tags, target)
+    passage = Passage(context, here, there, builds)
+    copied = carry_verified(context, passage, verified, tags, target, exposure)
     release = verified.verdict.release
     known = verified.verdict.standing is Standing.TRUSTED
     if release and known and isinstance(target, Reference):

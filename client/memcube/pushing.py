@@ -36,7 +36,7 @@ from memcube.publish import Published
 from memcube.trust.hardware import SCHEME
 from memcube.trust.publishing import RAISE_VERSION
 from memcube.vetting import THOROUGH, Vetting, publish_vetted
-from memcube.visibility import Visibility, set_visibility
+from memcube.visibility import set_visibility, visibility_of
 
 _SHORT_VERSION: Final = re.compile(r"[vV]?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
 
@@ -76,9 +76,9 @@ def push(context: Context, source: Path | str, wanted: Reference | None, terms: 
         if terms.again:
             sent = send_again(context, published.reference, published.cube)
             published = replace(published, sent_bytes=published.sent_bytes + sent)
-        if terms.public is None:
+        visibility = visibility_of(terms.public)
+        if visibility is None:
             return published
-        visibility = Visibility.PUBLIC if terms.public else Visibility.PRIVATE
         set_visibility(context, published.reference, visibility)
         return replace(published, visibility=visibility)
     except UnauthenticatedError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +37,7 @@ from memcube.passage import ATTACHED, descriptor_at
 from memcube.remote import Registry
 from memcube.transfer import Repository
 from memcube.transfer.workers import Stop, run
+from memcube.visibility import Exposure, Visibility, set_visibility
 
 JOURNALS: Final = "mirrors"
 
@@ -47,7 +48,7 @@ class Mirror:
 
     `cubes` and `tags` are patterns as in a shell, of which one has to fit; none: all do. A cube's is
     matched against its name within the namespace. `prune` lets tags of the target go when they are
-    gone at the source.
+    gone at the source. `visibility` is who may read the copies; None: as it is, and new ones private.
     """
 
     source: Reference
@@ -57,6 +58,7 @@ class Mirror:
     builds: bool = True
     prune: bool = False
     parallel: int = 4
+    visibility: Visibility | None = None
 
     def __post_init__(self) -> None:
         for place in (self.source, self.target):
@@ -97,7 +99,9 @@ def run_round(context: Context, mirror: Mirror, *, trust: Trust = NORMAL_TRUST) 
     here, there = context.registry(source.host), context.registry(target.host)
     listing = Listing(here)
     listed = [name for name in listing.cubes(source.name) if mirror.wants_cube(name)]
-    with Journal.open(context.settings.home / JOURNALS, str(source), str(target)) as journal:
+    # Another journal: what was copied before is looked at again before everybody reads it.
+    into = f"{target} {mirror.visibility}" if mirror.visibility else str(target)
+    with Journal.open(context.settings.home / JOURNALS, str(source), into) as journal:
         one = _Round(context, mirror, trust, here, listing, there, journal, bool(listed))
         gone = [name for name in journal.names() if name not in listed and mirror.wants_cube(name)]
         work = [_Cube(name, there=True) for name in listed] + [_Cube(name) for name in gone]
@@ -136,7 +140,27 @@ class _Round:
         except MemcubeError as error:
             return [_failed(cube.name, "", error)]
         rows = list(self._present(cube.name, present, held, stop))
-        return rows + list(self._absent(cube.name, set(present)))
+        rows += self._absent(cube.name, set(present))
+        return rows + self._exposed(cube.name, rows, held)
+
+    def _exposed(self, name: str, rows: Sequence[Row], held: frozenset[str]) -> list[Row]:
+        """Let those read the copy who shall; a row where that cannot be.
+
+        A cube is public with all its versions: one that may not be, and lies there, keeps it as it is.
+        """
+        visibility, at_target = self.mirror.visibility, self.mirror.name_at_target(name)
+        there = {row.tag for row in rows if row.fate in (Fate.COPIED, Fate.UNCHANGED, Fate.KEPT)}
+        if visibility is None or not there:
+            return []
+        refused = [row for row in rows if row.fate is Fate.REFUSED and row.tag in held]
+        if visibility is Visibility.PUBLIC and refused:
+            why = f"not made public: {refused[0].tag} lies there, and {refused[0].detail}"
+            return [Row(name, "", Fate.REFUSED, "", why, exit_code=refused[0].exit_code)]
+        try:
+            set_visibility(self.context, Reference(self.there.host, at_target), visibility)
+        except MemcubeError as error:
+            return [_failed(name, "", error)]
+        return []
 
     def _present(
         self, name: str, present: dict[str, Digest], held: frozenset[str], stop: Stop
@@ -168,6 +192,7 @@ class _Round:
             Reference(self.there.host, self.mirror.name_at_target(name), tag),
             trust=self.trust,
             builds=self.mirror.builds,
+            exposure=Exposure(self.mirror.visibility),
         )
         if (
             copied.digest == now.digest

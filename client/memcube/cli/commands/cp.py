@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     "cp",
     "memcube cp alice/notes:1.0.0 bob/notes",
     "memcube cp registry.example/alice/notes:1.0.0 mirror.example/alice/notes",
+    "memcube cp registry.example/alice/notes:1.0.0 bob/notes --public",
     "memcube cp alice/notes:1.0.0 hf://alice/notes",
     "memcube cp alice/notes:1.0.0 oci:/media/stick/notes",
     "memcube cp --all-tags registry.example/alice/notes mirror.example/alice/notes",
@@ -27,12 +28,25 @@ if TYPE_CHECKING:
 @click.argument("target")
 @click.option("--all-tags", "-a", is_flag=True, help="Copy every version and every other tag.")
 @click.option("--no-builds", is_flag=True, help="Leave builds, and what is attested to them.")
+@click.option(
+    "--public/--private",
+    "public",
+    default=None,
+    help="Who may read the copy. Default: as it is; private.",
+)
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Make it public although its governance says confidential or personal.",
+)
 @trust_options
 def cp(
     source: str,
     target: str,
     all_tags: bool,
     no_builds: bool,
+    public: bool | None,
+    yes: bool,
     trust_mode: str,
     accept_publisher: str | None,
     accept_origin: str | None,
@@ -40,16 +54,23 @@ def cp(
 ) -> Answer:
     """Copy the cube SOURCE with its signatures and builds to TARGET.
 
-    The copy keeps its origin. What the target has is not sent again; within one registry blobs are
+    The copy keeps its origin, and the target has its own readers (--public, --private). What the target has is not sent again; within one registry blobs are
     mounted, and between two they stream through this machine; what goes to the Hub is kept on the way.
     Either may be a folder, oci:FOLDER[:TAG], as skopeo and oras read and write it.
     """
-    trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
+    from memcube.copying import CopyTerms
+    from memcube.visibility import Exposure, visibility_of
+
+    terms = CopyTerms(
+        trust=trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback),
+        builds=not no_builds,
+        exposure=Exposure(visibility_of(public), confidential=yes),
+    )
     with open_client() as client:
         if not all_tags:
-            copied = client.cp(source, target, trust=trust, builds=not no_builds)
+            copied = client.cp(source, target, **terms)
             return Answer(_value(copied), _text(copied), str(copied.digest))
-        found = list(client.cp_all(source, target, trust=trust, builds=not no_builds))
+        found = list(client.cp_all(source, target, **terms))
     text = "\n".join(map(_text, found)) or f"{source} has no tags"
     quiet = "\n".join(str(copied.digest) for copied in found)
     return Answer({"copies": [_value(copied) for copied in found]}, text, quiet)

@@ -41,6 +41,7 @@ class Interval(click.ParamType[float]):
 @command(
     "mirror",
     "memcube mirror registry.example/alice mirror.example/alice",
+    "memcube mirror registry.example/alice bob --public",
     "memcube mirror registry.example/alice bob --cube 'notes-*' --tag '1.*' --interval 15m",
 )
 @click.argument("source")
@@ -48,6 +49,12 @@ class Interval(click.ParamType[float]):
 @click.option("--cube", "cubes", multiple=True, metavar="PATTERN", help="Only cubes of such names.")
 @click.option("--tag", "tags", multiple=True, metavar="PATTERN", help="Only such tags.")
 @click.option("--no-builds", is_flag=True, help="Leave builds, and what is attested to them.")
+@click.option(
+    "--public/--private",
+    "public",
+    default=None,
+    help="Who may read the copies. Default: as it is; private.",
+)
 @click.option("--prune", is_flag=True, help="Remove tags here that are gone at the source.")
 @click.option(
     "--parallel",
@@ -74,6 +81,7 @@ def mirror(
     cubes: tuple[str, ...],
     tags: tuple[str, ...],
     no_builds: bool,
+    public: bool | None,
     prune: bool,
     parallel: int,
     once: bool,
@@ -84,16 +92,19 @@ def mirror(
 
     Each is verified as by `memcube pull`, and copied as by `memcube cp`. A second round asks little
     and moves nothing that is there. Nothing is removed at TARGET without --prune, and no version is
-    ever overwritten: other content under the same version is an alarm.
+    ever overwritten: other content under the same version is an alarm. With --public no version is
+    copied whose governance calls it confidential or personal, and no cube that has one becomes public.
     """
     from memcube_protocol.reference import Reference
 
     from memcube.mirroring import Mirror
+    from memcube.visibility import visibility_of
 
     if once and interval:
         raise click.UsageError("--once and --interval exclude each other")
     places = Reference.parse(source), Reference.parse(target)
-    wanted = Mirror(*places, cubes, tags, not no_builds, prune, parallel)
+    visibility = visibility_of(public)
+    wanted = Mirror(*places, cubes, tags, not no_builds, prune, parallel, visibility)
     while True:
         try:
             answer = _round(wanted, trust_mode)

@@ -1,0 +1,114 @@
+"""Who may read a copy is said when it is made: `cp --public`, `mirror --public`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Person, fresh
+from support.machine import Machine
+
+
+@pytest.fixture
+def ann(ada: Person, tmp_path: Path) -> Machine:
+    """Somebody with a namespace of her own, and a second one that a mirror fills."""
+    return Machine(tmp_path / "ann", ada.server.url, ada.token)
+
+
+@pytest.fixture
+def nobody(ada: Person, tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "nobody", ada.server.url)
+
+
+def push(ann: Machine, folder: Path, place: str, version: str, governance: str = "") -> None:
+    folder = folder / version
+    (folder / "plaintext").mkdir(parents=True)
+    (folder / "plaintext" / "notes.jsonl").write_text(f'{{"id":"r","text":"of {version}"}}\n')
+    name = f'name = "{place}"\nversion = "{version}"\n'
+    (folder / "memcube.toml").write_text(f"{name}[governance]\n{governance}\n")
+    ann.ok("push", folder, f"{place}:{version}")
+
+
+CONFIDENTIAL = 'sensitivity = "confidential"'
+
+
+def test_a_copy_is_private_until_it_is_made_public(
+    ada: Person, ann: Machine, nobody: Machine, tmp_path: Path
+) -> None:
+    source, copy = f"{ada.name}/{fresh('notes')}", f"{ada.name}/{fresh('copy')}"
+    push(ann, tmp_path / "cube", source, "1.0.0")
+    ann.ok("cp", f"{source}:1.0.0", copy)
+    assert nobody.run("pull", f"{copy}:1.0.0").returncode != 0
+    ann.ok("cp", f"{source}:1.0.0", copy, "--public")
+    pulled = nobody.json("pull", f"{copy}:1.0.0", "--accept-origin", f"{ada.wire.netloc}/{source}")
+    assert pulled["reference"].endswith(f"{copy}:1.0.0")
+    assert nobody.run("pull", f"{source}:1.0.0").returncode != 0, "the source stays as it is"
+    ann.ok("cp", "--all-tags", source, copy, "--private")
+    assert ada.wire.anonymous().get(f"/api/v1/tags/{copy}").status == 401
+
+
+def test_a_confidential_cube_is_no_public_copy_by_one_word(
+    ada: Person, ann: Machine, nobody: Machine, tmp_path: Path
+) -> None:
+    source, copy = f"{ada.name}/{fresh('notes')}", f"{ada.name}/{fresh('copy')}"
+    push(ann, tmp_path / "cube", source, "1.0.0", CONFIDENTIAL)
+    refused = ann.run("cp", f"{source}:1.0.0", copy, "--public")
+    assert refused.returncode != 0
+    assert "sensitivity = confidential" in refused.stderr
+    assert ada.wire.get(f"/api/v1/tags/{copy}").status == 404, "nothing was copied"
+    ann.ok("cp", f"{source}:1.0.0", copy, "--public", "--yes")
+    assert ada.wire.anonymous().get(f"/api/v1/tags/{copy}").status == 200
+
+
+def test_a_folder_has_no_readers_of_its_own(ada: Person, ann: Machine, tmp_path: Path) -> None:
+    source = f"{ada.name}/{fresh('notes')}"
+    push(ann, tmp_path / "cube", source, "1.0.0")
+    refused = ann.run("cp", f"{source}:1.0.0", f"oci:{tmp_path / 'stick'}", "--public")
+    assert "is a folder" in refused.stderr
+    assert not (tmp_path / "stick").exists()
+    ann.ok("cp", f"{source}:1.0.0", f"oci:{tmp_path / 'stick'}")
+    copy = f"{ada.name}/{fresh('copy')}"
+    ann.ok("cp", f"oci:{tmp_path / 'stick'}", copy, "--public")
+    cubes = ada.wire.get(f"/api/v1/cubes?prefix={copy}").json()["cubes"]
+    assert [cube["visibility"] for cube in cubes] == ["public"]
+
+
+def test_a_mirror_opens_what_it_may(
+    ada: Person, ann: Machine, nobody: Machine, tmp_path: Path
+) -> None:
+    team, owner = fresh("team"), ada.server.create_token(ada.name, "admin")
+    made = ada.server.wire.bearer(owner).post(
+        "/api/v1/organisations",
+        body=json.dumps({"name": team}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    assert made.status == 201
+    names = {name: fresh(name) for name in ("open", "mixed", "closed")}
+    push(ann, tmp_path / "open", f"{ada.name}/{names['open']}", "1.0.0")
+    push(ann, tmp_path / "mixed", f"{ada.name}/{names['mixed']}", "1.0.0")
+    push(ann, tmp_path / "mixed", f"{ada.name}/{names['mixed']}", "1.1.0", CONFIDENTIAL)
+    push(ann, tmp_path / "closed", f"{ada.name}/{names['closed']}", "1.0.0", CONFIDENTIAL)
+    cubes = [part for name in names.values() for part in ("--cube", name)]
+    words = ("mirror", ada.name, team, *cubes, "--tag", "*.*.*")
+
+    def visible() -> dict[str, str]:
+        listed = ada.wire.get(f"/api/v1/cubes?prefix={team}/").json()["cubes"]
+        short = {name: key for key, name in names.items()}
+        return {short[cube["name"].partition("/")[2]]: cube["visibility"] for cube in listed}
+
+    first = ann.run(*words, "--public")
+    assert "sensitivity = confidential" in first.stdout
+    assert visible() == {"open": "public", "mixed": "public"}, "without what is confidential"
+    assert nobody.run("pull", f"{team}/{names['mixed']}:1.1.0").returncode != 0
+    ann.ok(*words, "--private")
+    assert visible() == dict.fromkeys(names, "private")
+    again = ann.run(*words, "--public", "--json")
+    told = {
+        row["name"].partition("/")[2]: row
+        for row in json.loads(again.stdout)["versions"]
+        if not row["tag"]
+    }
+    assert list(told) == [names["mixed"]], "its confidential version lies there"
+    assert "not made public: 1.1.0" in told[names["mixed"]]["detail"]
+    assert visible() == {"open": "public", "mixed": "private", "closed": "private"}
