@@ -23,12 +23,12 @@ from memcube_signing.authority.document import authority_of
 from memcube import key_registry, rules
 from memcube.consume import Verified, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.exposure import AS_IT_IS, Exposure
 from memcube.oci_layout import LayoutPlace
 from memcube.passage import Passage, Tally, descriptor_at
 from memcube.remote import is_fallback_tag
 from memcube.transfer import Repository
 from memcube.trust import location_of, releases_of
-from memcube.visibility import AS_IT_IS, Exposure
 
 
 @dataclass(frozen=True, slots=True)

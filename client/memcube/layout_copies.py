@@ -17,13 +17,13 @@ from memcube_protocol.reference import Reference, tag_of_version
 from memcube.consume import Found, Verified, question, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.copying import Copied, carry_verified, require_same_origin, tags_at
+from memcube.exposure import AS_IT_IS, Exposure
 from memcube.oci_layout import NAME, SCHEME, LayoutPlace, OciLayout
 from memcube.passage import Passage
 from memcube.store.files import storage_errors
 from memcube.transfer import Repository
 from memcube.trust import judge_cube, location_of, releases_of
 from memcube.trust.verdict import Standing
-from memcube.visibility import AS_IT_IS, Exposure
 
 
 def place(text: Reference | LayoutPlace | str) -> Reference | LayoutPlace:

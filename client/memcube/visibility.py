@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from memcube_protocol import canonical_json
-from memcube_protocol.config import CubeConfig
 from memcube_protocol.errors import NotFoundError, UnsupportedError
 from memcube_protocol.reference import HUB_HOST, Reference
 
-from memcube import rules
 from memcube.context import Context
 from memcube.http import Request
 
@@ -28,38 +24,6 @@ def visibility_of(public: bool | None) -> Visibility | None:
     if public is None:
         return None
     return Visibility.PUBLIC if public else Visibility.PRIVATE
-
-
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """Who shall be able to read a copy; None: who can already, and of a new one its owners only.
-
-    `confidential` lets a cube become public that its governance calls confidential or personal.
-    """
-
-    visibility: Visibility | None = None
-    confidential: bool = False
-
-    def require(self, context: Context, config: CubeConfig) -> None:
-        """That the cube's own governance does not speak against it; before anything is copied.
-
-        Raises:
-            RuleRefusedError: it does.
-        """
-        if self.visibility is Visibility.PUBLIC and not self.confidential:
-            rules.require_publishable(context, config.governance, config.name)
-
-    def apply(self, context: Context, place: Reference) -> None:
-        """Make it so at `place`.
-
-        Raises:
-            UnsupportedError, UnauthenticatedError, ForbiddenError, NotFoundError: as `set_visibility`.
-        """
-        if self.visibility is not None:
-            set_visibility(context, place, self.visibility)
-
-
-AS_IT_IS: Final = Exposure()
 
 
 def set_visibility(context: Context, reference: Reference, visibility: Visibility) -> Reference:

@@ -30,6 +30,7 @@ from memcube_protocol.reference import Reference, is_immutable_tag, tag_order
 
 from memcube import copying
 from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.exposure import Exposure
 from memcube.mirroring.journal import Done, Journal
 from memcube.mirroring.listing import Listing, tag_names
 from memcube.mirroring.report import Fate, Report, Row
@@ -37,7 +38,7 @@ from memcube.passage import ATTACHED, descriptor_at
 from memcube.remote import Registry
 from memcube.transfer import Repository
 from memcube.transfer.workers import Stop, run
-from memcube.visibility import Exposure, Visibility, set_visibility
+from memcube.visibility import Visibility, set_visibility
 
 JOURNALS: Final = "mirrors"
 

@@ -59,7 +59,8 @@ def cp(
     Either may be a folder, oci:FOLDER[:TAG], as skopeo and oras read and write it.
     """
     from memcube.copying import CopyTerms
-    from memcube.visibility import Exposure, visibility_of
+    from memcube.exposure import Exposure
+    from memcube.visibility import visibility_of
 
     terms = CopyTerms(
         trust=trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback),
