@@ -45,23 +45,23 @@ class Desk:
         hits = self.memory.search(query, SEARCH_RESULTS)
         return {"results": [_result(hit) for hit in hits]}
 
-    def fetch(self, citation: str) -> dict[str, Any]:
+    def fetch(self, id: str) -> dict[str, Any]:  # noqa: A002 - the schema's own name
         """One record, whole up to `READ_TOKENS`.
 
         Raises:
             NotFoundError: no mounted cube has it, or it may not be shown.
         """
-        hit = self._hit(citation)
+        hit = self._hit(id)
         text = render([hit.record], READ_TOKENS, cubes=[hit.cube])
         return {**_result(hit), "text": text, "metadata": _metadata(hit)}
 
-    def read(self, citations: Sequence[str]) -> str:
+    def read(self, ids: Sequence[str]) -> str:
         """Several records as one text, in the order that they are named in.
 
         Raises:
             NotFoundError: there is one that no mounted cube has, or that may not be shown.
         """
-        hits = [self._hit(citation) for citation in citations]
+        hits = [self._hit(citation) for citation in ids]
         return render([hit.record for hit in hits], READ_TOKENS, cubes=[hit.cube for hit in hits])
 
     def context(
@@ -79,13 +79,17 @@ class Desk:
         found = self.memory.context(question, budget, Filters(tags=tags, types=types))
         return found or "No mounted memory answers this."
 
-    def cite(self, citations: Sequence[str]) -> dict[str, Any]:
+    def cite(self, ids: Sequence[str]) -> dict[str, Any]:
         """For each record, what a reader needs to find and judge it.
 
         Raises:
             NotFoundError: there is one that no mounted cube has, or that may not be shown.
         """
-        return {"citations": [self._cited(self._hit(citation)) for citation in citations]}
+        return {"citations": [self._cited(self._hit(citation)) for citation in ids]}
+
+    def list_memories(self, cube: str | None = None, after: str = "") -> dict[str, Any]:
+        """The cubes, or records of one; see `list_cubes` and `list_records`."""
+        return self.list_cubes() if cube is None else self.list_records(cube, after)
 
     def list_cubes(self) -> dict[str, Any]:
         """What is mounted: the cubes, and the overlay where there is one."""
@@ -123,7 +127,7 @@ class Desk:
         record = own.remember(text, agent=agent, replaces=old, **fields)
         return _result(Hit(record, 1.0, own.name))
 
-    def forget(self, citation: str) -> dict[str, Any]:
+    def forget(self, id: str) -> dict[str, Any]:  # noqa: A002 - the schema's own name
         """Remove a record of the overlay; says what is left elsewhere.
 
         Raises:
@@ -131,7 +135,7 @@ class Desk:
             NotFoundError: the overlay has no such record.
         """
         own = self._writable()
-        forgotten = own.forget(self._own_id(own, citation))
+        forgotten = own.forget(self._own_id(own, id))
         return {
             "forgotten": forgotten.record.id,
             "stillIn": [str(reference) for reference in forgotten.still_in],

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.errors import MissingDependencyError
 
+from memcube.closing import Closing
 from memcube.guard import Entrance, Guard
 from memcube.listening import address_of, listen_at
 from memcube.proxy.addition import Addition
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _STOP_S: Final = 10
 
 
-class ProxyServer:
+class ProxyServer(Closing):
     """A proxy that listens at `host` and `port` (0: any free one); a context manager.
 
     `entrance` says for the port that was got whom it answers.
@@ -98,15 +98,8 @@ class ProxyServer:
         )
         return Guard(pages, self._entrance)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the port."""
         self._socket.close()
 
 

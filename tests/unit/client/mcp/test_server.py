@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from memcube.mcp.desk import Desk
+from memcube.mounting import MountedMemory
 from support.mounted import HANDBOOK, mounted_desk
 
 mcp = pytest.importorskip("mcp")
@@ -118,7 +119,7 @@ def test_an_unexpected_failure_tells_the_agent_nothing_of_it(
     def fails(*_: object) -> None:
         raise RuntimeError("/secret/place")
 
-    monkeypatch.setattr(Desk, "search", fails)
+    monkeypatch.setattr(MountedMemory, "search", fails)
     answer = conversation(desk, lambda client: client.call_tool("search", {"query": "x"}))
     assert answer.is_error
     assert "secret" not in answer.content[0].text
