@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from memcube.demo.corpus import handbook
+from memcube.memories import machine_memory
 from memcube.memories.plaintext import PlaintextIndex, records_of
+from memcube.memories.plaintext_build import Entries, Survey
+from memcube.memories.plaintext_embedding import Embedding
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import IntegrityError, StorageError
+from memcube_protocol.errors import IntegrityError, LimitExceededError, StorageError
 from memcube_protocol.records import Record
 from memcube_protocol.shards import compress, cut
 from support.memories import note
@@ -85,6 +89,44 @@ def test_a_build_that_is_killed_leaves_nothing_half_visible(tmp_path: Path) -> N
     with PlaintextIndex.open(tmp_path, CUBE, handbook) as index:
         assert index.search("radar")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [f"sha256-{CUBE.hex}"]
+
+
+def test_more_records_than_memory_has_room_for_are_an_error_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([1 << 30, 1 << 30, 1 << 20])
+    monkeypatch.setattr(machine_memory, "free_bytes", lambda: next(left))
+    read: list[int] = []
+
+    def million() -> Iterator[Record]:
+        for number in range(4000):
+            read.append(number)
+            yield note(number, "some words to index")
+
+    with pytest.raises(LimitExceededError, match="64 MiB more of memory, and 1 are free") as caught:
+        PlaintextIndex.open(tmp_path, CUBE, million)
+    assert "--search-server" in (caught.value.hint or "")
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert len(read) < 8000, "the second reading ended where memory did"
+
+
+def test_what_an_index_holds_in_memory_does_not_grow_with_its_records(tmp_path: Path) -> None:
+    def peak_bytes(count: int) -> int:
+        def records() -> Iterator[Record]:
+            return (note(n % 90 + 1, f"note {n % 90} " + "tea " * 60) for n in range(count))
+
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        survey = Survey.of(records)
+        tracemalloc.start()
+        for _ in Entries(records, survey, Embedding(""), folder, 0):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    few = peak_bytes(300)
+    assert peak_bytes(1500) < 1.5 * few + 200_000
 
 
 def test_a_shard_that_was_changed_on_disk_builds_no_index(tmp_path: Path) -> None:

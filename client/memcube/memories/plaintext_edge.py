@@ -9,8 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from memcube_protocol.errors import DiskFullError, MissingDependencyError, StorageError
+from memcube_protocol.errors import (
+    DiskFullError,
+    LimitExceededError,
+    MissingDependencyError,
+    StorageError,
+)
 
+from memcube.memories import machine_memory
 from memcube.memories.plaintext_engine import Engine, Entry, Match, SparseVector, batches
 from memcube.memories.plaintext_filters import (
     NAMES,
@@ -30,7 +36,9 @@ TERMS: Final = "bm25"
 VECTOR: Final = "dense"
 _BATCH: Final = 1000
 _SPARE_BYTES: Final = 64 << 20
-"""Free space that is left while an index is built: more than one batch of the largest records takes."""
+"""Free space, and memory, left while an index is built: more than one batch of ordinary records takes."""
+_HELD_ONE_OF: Final = 2
+"""Of what lies on the disk, so much is in memory while the segments are brought together."""
 
 
 class EdgeEngine:
@@ -114,7 +122,7 @@ class EdgeEngines:
         entries: Iterable[Entry],
         width: int,
     ) -> frozenset[str]:
-        """See `Engines.build`; a full disk raises StorageError."""
+        """See `Engines.build`; a full disk raises StorageError, full memory LimitExceededError."""
         edge = engine()
         require_space(folder, _SPARE_BYTES)
         with engine_failures("built"):
@@ -125,10 +133,12 @@ class EdgeEngines:
                 points = [_point(edge, entry) for entry in batch]
                 held.update(field for entry in batch for field in entry.fields)
                 require_space(folder, _SPARE_BYTES)
+                require_memory(_SPARE_BYTES)
                 with engine_failures("built"):
                     shard.update(edge.UpdateOperation.upsert_points(points))
             # Its segments are written once more when they are brought together.
             require_space(folder, _SPARE_BYTES + _held_bytes(folder))
+            require_memory(_SPARE_BYTES + _held_bytes(folder) // _HELD_ONE_OF)
             with engine_failures("built"):
                 _index_fields(edge, shard, held)
                 shard.optimize()
@@ -157,6 +167,21 @@ def require_space(folder: Path, size_bytes: int) -> None:
         raise DiskFullError(
             f"the index needs {size_bytes >> 20} MiB more on its disk, and {free >> 20} are free",
             hint="free some space (`memcube prune`), then mount again",
+        )
+
+
+def require_memory(size_bytes: int) -> None:
+    """Refuse to go on without `size_bytes` of free memory: where it ends, the system kills a process unasked.
+
+    Raises:
+        LimitExceededError: there is less.
+    """
+    free = machine_memory.free_bytes()
+    if free is not None and free < size_bytes:
+        raise LimitExceededError(
+            f"the index needs {size_bytes >> 20} MiB more of memory, and {free >> 20} are free",
+            hint="close other programs, choose a part of the cube with --filter, or search with a Qdrant server "
+            "(--search-server)",
         )
 
 
