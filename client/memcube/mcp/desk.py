@@ -226,7 +226,8 @@ def _title(record: Record) -> str:
     """The subject and the first words of `record`, in one harmless line."""
     first = next((line for line in record.text.splitlines() if line.strip()), "")
     words = one_line(first[: 2 * _TITLE_CHARS]).strip()
-    title = f"{one_line(record.subject)}: {words}" if record.subject else words
+    subject = one_line(record.subject or "")
+    title = words if words.startswith(subject) else f"{subject}: {words}"
     return title if len(title) <= _TITLE_CHARS else title[: _TITLE_CHARS - 1] + "…"
 
 

@@ -50,8 +50,8 @@ def render(
 ) -> str:
     """Text of the first `records` that fit into `budget_tokens`, best first; empty if there are none.
 
-    A record that does not fit is left out for a later, shorter one; if none fits, the first is
-    cut. `count_tokens` is the model's; without it an estimate that errs on the long side serves.
+    The best one, where it does not fit, is cut to half of the budget, or to all of it where nothing
+    else fits; any other one is left out for a later, shorter one. `count_tokens` is the model's; without it an estimate that errs on the long side serves.
     `cubes` names the cube of each record, to be cited with it; `told` hears the position of each
     record that is in the text.
     """
@@ -61,17 +61,16 @@ def render(
     left = budget_tokens - count(_fenced([]))
     chosen: list[str] = []
     for position, (record, cube) in enumerate(zip(records, named, strict=True)):
-        if len(record.text) > left * _TOKEN_CHARS:
-            continue
-        body = _body(record, record.text, cube)
-        if (cost := count(_block(body, _WIDTH)) + 1) <= left:
+        body = _whole(record, left, count, cube)
+        if body is None and position == 0 and len(records) > 1:
+            body = _cut(record, left // 2, count, cube)
+        if body is not None:
             chosen.append(body)
-            left -= cost
+            left -= count(_block(body, _WIDTH)) + 1
             told(position)
-    if not chosen and records:
-        chosen = _cut(records[0], left, count, named[0])
-        if chosen:
-            told(0)
+    if not chosen and records and (body := _cut(records[0], left, count, named[0])):
+        chosen.append(body)
+        told(0)
     return _fenced(chosen) if chosen else ""
 
 
@@ -125,7 +124,15 @@ def one_line(text: str) -> str:
     return neutralise(text).replace("\n", " ").replace("[", "⁅").replace("]", "⁆")
 
 
-def _cut(record: Record, budget_tokens: int, count: CountTokens, cube: str | None) -> list[str]:
+def _whole(record: Record, budget_tokens: int, count: CountTokens, cube: str | None) -> str | None:
+    """All of `record`, if it fits."""
+    if len(record.text) > budget_tokens * _TOKEN_CHARS:
+        return None
+    body = _body(record, record.text, cube)
+    return body if count(_block(body, _WIDTH)) + 1 <= budget_tokens else None
+
+
+def _cut(record: Record, budget_tokens: int, count: CountTokens, cube: str | None) -> str | None:
     """The longest beginning of `record` that fits, found by halving; none of a few characters only."""
     low, high = 0, min(len(record.text), max(budget_tokens, 0) * _TOKEN_CHARS)
     while low < high:
@@ -135,7 +142,7 @@ def _cut(record: Record, budget_tokens: int, count: CountTokens, cube: str | Non
             low = middle
         else:
             high = middle - 1
-    return [_body(record, record.text[:low] + " …", cube)] if low >= _CUT_CHARS else []
+    return _body(record, record.text[:low] + " …", cube) if low >= _CUT_CHARS else None
 
 
 @lru_cache(maxsize=1 << 14)

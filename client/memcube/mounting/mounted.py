@@ -51,6 +51,10 @@ class MountedCube:
     priority: int
     records: Findable | None = None
 
+    def __repr__(self) -> str:
+        """Its name and priority; a manifest is no line to read."""
+        return f"<MountedCube: {self.name}, priority {self.priority}>"
+
     @property
     def name(self) -> str:
         """The reference's text: what hits call the cube."""
@@ -361,6 +365,15 @@ class MountedMemory(Closing):
             if hit.cube in self._locations
         ]
 
+    def __repr__(self) -> str:
+        """What a prompt of Python shows: what is mounted, also once it is no more."""
+        names = [one.name for one in self.cubes]
+        if self._parts is None:
+            names.append("unmounted")
+        elif self._parts.overlay:
+            names.append(f"overlay {self._parts.overlay.name}")
+        return f"<MountedMemory: {', '.join(names)}>"
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the cubes, and what became of each of their memories."""
         from memcube.notebook import table
@@ -368,6 +381,10 @@ class MountedMemory(Closing):
         cubes = [
             (one.name, str(one.priority), str(one.verified.verdict.standing)) for one in self.cubes
         ]
+        if self._parts is None:
+            return table(("unmounted",), [(one.name,) for one in self.cubes])
+        if own := self._parts.overlay:
+            cubes.append((own.name, str(OVERLAY_PRIORITY), "your own overlay, searched by words"))
         steps = [(str(one.step), one.kind, one.memory, one.cube, one.why) for one in self.steps]
         return table(("cube", "priority", "standing"), cubes) + table(
             ("step", "kind", "memory", "cube", "why"), steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from memcube.client import Client
@@ -52,6 +53,22 @@ def test_a_memory_shows_its_cubes_and_what_became_of_them(memory: MountedMemory)
     assert set(shown.tags) <= ALLOWED
     for part in (memory.cubes[0].name, "mounted", "plaintext", memory.steps[0].why):
         assert part in shown.text
+
+
+def test_a_line_names_what_is_mounted_also_once_it_is_no_more(
+    memory: MountedMemory, tmp_path: Path
+) -> None:
+    pytest.importorskip("qdrant_edge")
+    (cube,) = memory.cubes
+    assert repr(memory) == "<MountedMemory: alice/notes:1.0.0>"
+    assert repr(cube) == f"<MountedCube: alice/notes:1.0.0, priority {cube.priority}>"
+    with Client(Settings.load({"MEMCUBE_HOME": str(tmp_path / "home")})) as client:
+        own = client.mount(overlay=tmp_path / "own")
+    assert repr(own) == "<MountedMemory: overlay own>"
+    assert "your own overlay" in Parsed(own._repr_html_()).text
+    own.close()
+    assert repr(own) == "<MountedMemory: unmounted>"
+    assert "unmounted" in Parsed(own._repr_html_()).text
 
 
 def test_hits_show_text_and_nothing_that_runs(memory: MountedMemory) -> None:

@@ -164,7 +164,7 @@ def install(
         for one in () if force else planned:
             one.require_new()
         lines = [line for one in planned for line in _written(one)]
-        lines += ["", *(f"Pull it before: memcube pull {one}" for one in wanted.references)]
+        lines += ["", *(f"Pull it before: memcube pull {one}" for one in _absent(wanted))]
         lines += ["Restart the client to let it see the memories."]
     value = {
         "name": name,
@@ -197,6 +197,20 @@ def _require_meant(wanted: MountOptions) -> None:
     Selection.parse(wanted.filters)
     if wanted.profile is not None:
         Settings.load().profile(wanted.profile)
+
+
+def _absent(wanted: MountOptions) -> list[str]:
+    """The references of which this machine holds nothing yet."""
+    from memcube_protocol.reference import Reference
+
+    from memcube.consume import find_ref
+
+    with open_client(offline=True) as client:
+        return [
+            one
+            for one in wanted.references
+            if find_ref(client.context, Reference.parse(one)) is None
+        ]
 
 
 def _shown(installed: Installation) -> list[str]:

@@ -174,7 +174,9 @@ def test_the_command_line_writes_what_it_shows(
     assert entry["args"] == ["mcp", "serve", "alice/notes", "--overlay", str(home / "own")]
     assert entry["env"]["MEMCUBE_HOME"] == str(home / "memcube")
     assert run(words) == 0
-    assert "says so already" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "says so already" in told
+    assert "memcube pull alice/notes" in told
 
 
 def test_the_command_line_replaces_no_entry_unasked_in_any_file(

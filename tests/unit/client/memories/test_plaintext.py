@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from memcube.demo.corpus import handbook
 from memcube.memories.plaintext import Filters, PlaintextIndex, records_of
+from memcube.memories.plaintext_context import estimate_tokens, render
 from memcube_protocol import media_types, oci, text
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.digest import Digest
@@ -152,6 +153,17 @@ def test_a_record_longer_than_the_budget_is_cut(tmp_path: Path) -> None:
     assert "tea tea tea" in context
     assert "…" in context
     assert len(context) < 900
+
+
+def test_the_best_record_is_cut_rather_than_left_out_for_worse_ones() -> None:
+    long, short = note(1, "tea " * 5000), note(2, "A cup of tea.")
+    told: list[int] = []
+    context = render([long, short], 400, told=told.append)
+    assert context.index("tea tea") < context.index("…") < context.index("A cup of tea.")
+    assert told == [0, 1]
+    assert estimate_tokens(context) <= 400
+    assert "A cup of tea." in render([short, long], 400)
+    assert "tea tea" not in render([short, long], 400)
 
 
 def test_an_index_is_built_once_and_found_again(tmp_path: Path) -> None:
