@@ -21,7 +21,13 @@ from memcube_protocol.errors import (
     SigningKeyError,
     TrustError,
 )
-from memcube_protocol.reference import Reference, is_immutable_tag, release_numbers, tag_of_version
+from memcube_protocol.reference import (
+    HUB_HOST,
+    Reference,
+    is_immutable_tag,
+    release_numbers,
+    tag_of_version,
+)
 from memcube_signing.authority.document import authority_of
 from memcube_signing.job import Job
 from memcube_signing.keys import PublicKey, Signer
@@ -33,7 +39,6 @@ from memcube import key_registry, rivals
 from memcube.consume import Verified, attestations_of, resolve, resolve_unjudged
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.pack import keep_cube
-from memcube.remote import Registry
 from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog, log_of_releases
 from memcube.transfer import EarlySender, push_blobs
@@ -123,9 +128,10 @@ def publish(
 def early_sender(context: Context, reference: Reference) -> EarlySender | None:
     """What sends large files to `reference` while a cube for it is being packed, where that can be."""
     place = context.at_registry(reference)
-    registry = context.remote(place.host)
-    if not isinstance(registry, Registry):
+    if place.host == HUB_HOST:
+        context.hub().load_ahead()
         return None  # to the Hub nothing goes before it was scanned: it is somebody else's machine
+    registry = context.registry(place.host)
     parallel = context.settings.parallel
     return EarlySender(registry, place.name, context.store, context.progress, parallel)
 

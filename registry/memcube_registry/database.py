@@ -61,6 +61,7 @@ RETRY_S: Final = 15.0
 RACES_AT_MOST: Final = 4
 """How often it tries again what a taken key stopped: most often, that key stays taken."""
 BUSY_TIMEOUT_S: Final = 30
+_LANES: Final = 64
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.5
 _WRITES: Final = "memcube_writes"
@@ -137,6 +138,7 @@ class Database:
         self._writer = self.engine.execution_options(**self._write_options("SERIALIZABLE"))
         self._locker = self.engine.execution_options(**self._write_options("READ COMMITTED"))
         self._write_lock = threading.Lock()
+        self._lanes = tuple(threading.Lock() for _ in range(_LANES))
 
     @classmethod
     def of(cls, settings: Settings) -> Database:
@@ -178,11 +180,15 @@ class Database:
             yield session
             session.commit()
 
-    def run(self, work: Callable[[Session], Result], *, locks: bool = False) -> Result:
+    def run(
+        self, work: Callable[[Session], Result], *, locks: bool = False, lane: int | None = None
+    ) -> Result:
         """What `work` returns, committed; called again when another transaction came between.
 
         `locks` is for work that locks every row it relies on, as queues do: on PostgreSQL it sees what
-        others commit meanwhile (READ COMMITTED), and neither overtakes nor is overtaken.
+        others commit meanwhile (READ COMMITTED), and neither overtakes nor is overtaken. Works of this
+        process in the same `lane`, such as those that count for one account, go one after the other:
+        they would only make each other begin anew.
 
         Raises:
             ConflictError: a key that it needs was taken, or another transaction removed what it refers to.
@@ -194,7 +200,7 @@ class Database:
         deadline_s = time.monotonic() + RETRY_S
         for attempt in count():
             try:
-                with self._turn(), Session(engine, expire_on_commit=False) as session:
+                with self._turn(lane), Session(engine, expire_on_commit=False) as session:
                     result = work(session)
                     session.commit()
                     return result
@@ -233,17 +239,24 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """This thread's turn to write: fair within the process, where SQLite itself would poll."""
-        if not self.is_sqlite:
+    def _turn(self, lane: int | None = None) -> Iterator[None]:
+        """This thread's turn to write: fair within the process, where the database would poll or refuse."""
+        if self.is_sqlite:
+            if not self._write_lock.acquire(timeout=BUSY_TIMEOUT_S):
+                raise _busy()
+            turn = self._write_lock
+        elif lane is None:
             yield
             return
-        if not self._write_lock.acquire(timeout=BUSY_TIMEOUT_S):
-            raise _busy()
+        else:
+            turn = self._lanes[lane % _LANES]
+            if not turn.acquire(timeout=RETRY_S):  # it spares work, and keeps nobody out
+                yield
+                return
         try:
             yield
         finally:
-            self._write_lock.release()
+            turn.release()
 
     def _read_options(self) -> dict[str, Any]:
         if self.is_sqlite:

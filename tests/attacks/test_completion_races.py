@@ -63,9 +63,9 @@ def test_a_refused_request_that_another_overtakes_takes_no_bytes_along(
     with core.database.write() as session:
         add_usage(session, of[0].owner_id, 1000)
 
-    def overtaken(work: Any) -> Any:
+    def overtaken(work: Any, **how: Any) -> Any:
         try:
-            return run(work)
+            return run(work, **how)
         except QuotaExceededError:
             monkeypatch.undo()
             with core.database.write() as session:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,24 @@ class StoredFile(io.BufferedIOBase):
         if self._file is None:
             self._file = self._path.open("rb")
         return self._file
+
+
+def load_ahead() -> None:
+    """Load the library in the background, which takes half a second, while a cube is being packed."""
+    threading.Thread(target=_load, name="load-huggingface-hub", daemon=True).start()
+
+
+def _load() -> None:
+    with suppress(Exception):  # whoever needs it hears of what is wrong
+        _api_class()
+
+
+def _api_class() -> Any:
+    # The library decides when it is loaded; without this it warns that a stream is not sent by Xet.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    from huggingface_hub import HfApi
+
+    return HfApi
 
 
 class HubLibrary:
@@ -211,10 +230,8 @@ class HubLibrary:
 
     @cached_property
     def _api(self) -> Any:
-        # The library decides when it is loaded; without this it warns that a stream is not sent by Xet.
-        os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
         try:
-            from huggingface_hub import HfApi
+            made = _api_class()
         except ImportError:
             raise MissingDependencyError(
                 "to write to the Hugging Face Hub takes huggingface_hub, which is not installed",
@@ -225,7 +242,7 @@ class HubLibrary:
                 f"you are not logged in to {self._site.endpoint.host}",
                 hint="set HF_TOKEN to a token that may write, or run: hf auth login",
             )
-        return HfApi(endpoint=self._site.endpoint.url, token=self._site.token)
+        return made(endpoint=self._site.endpoint.url, token=self._site.token)
 
     @property
     def _http_error(self) -> type[Exception]:

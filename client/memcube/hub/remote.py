@@ -23,6 +23,7 @@ from memcube_protocol.oci import Descriptor, Manifest
 from memcube_protocol.reference import HUB_HOST, is_immutable_tag, is_tag
 
 from memcube.http import HttpClient, Response
+from memcube.hub import library
 from memcube.hub.layout import (
     MANIFEST,
     Catalogue,
@@ -30,6 +31,7 @@ from memcube.hub.layout import (
     is_commit,
     places_of,
 )
+from memcube.hub.lfs import LfsSender
 from memcube.hub.library import HubLibrary
 from memcube.hub.places import Places
 from memcube.hub.reading import MAIN, HubReader, Refs
@@ -53,8 +55,13 @@ class HubRemote:
         self.http = http
         self._reader = HubReader(site, http)
         self._library = HubLibrary(site, threads=parallel)
-        self._publications = Publications(self._reader, self._library)
+        sender = LfsSender(site, http, threads=parallel)
+        self._publications = Publications(self._reader, self._library, sender)
         self._places = Places()
+
+    def load_ahead(self) -> None:
+        """Load in the background what writing takes, while a cube is being packed."""
+        library.load_ahead()
 
     def blob_size(self, name: str, digest: Digest) -> int | None:
         """See `remote.Content.blob_size`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from memcube_protocol import limits, media_types, oci
@@ -31,6 +32,7 @@ from memcube_protocol.reference import (
 
 from memcube.hub import repository
 from memcube.hub.layout import CONFIG, INDEX, MANIFEST, Catalogue, blob_path, is_cube, places_of
+from memcube.hub.lfs import LargeFile, LfsSender
 from memcube.hub.library import Addition, HubLibrary, overtaken
 from memcube.hub.reading import HubReader, Refs
 from memcube.hub.repository import Contents
@@ -61,9 +63,10 @@ class _Draft:
 class Publications:
     """What one user publishes on one Hub."""
 
-    def __init__(self, reader: HubReader, library: HubLibrary) -> None:
+    def __init__(self, reader: HubReader, library: HubLibrary, sender: LfsSender) -> None:
         self._reader = reader
         self._library = library
+        self._sender = sender
         self._drafts: dict[str, _Draft] = {}
         self._seen: dict[str, str | None] = {}
         self._contents: dict[str, Contents] = {}
@@ -89,7 +92,7 @@ class Publications:
             self._made.add(name)
         contents, moved = self._uploaded(name), dict[Digest, int]()
         contents.store = store
-        operations = []
+        operations, large = [], []
         for blob in blobs:
             addition = repository.addition_of(blob, store)
 
@@ -100,6 +103,9 @@ class Publications:
             operation = self._library.operation(addition, sent)
             contents.add(addition, operation)
             operations.append(operation)
+            if isinstance(addition.content, Path):
+                large.append(LargeFile(blob.digest, blob.size, addition.content, sent))
+        self._sender.send(name, large)
         self._library.upload(name, operations)
         return [self._moved(blob, moved.get(blob.digest, 0), progress) for blob in blobs]
 

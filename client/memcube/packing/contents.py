@@ -23,8 +23,8 @@ from memcube.packing.scan import FoundFile
 from memcube.packing.sorting import RecordSorter
 from memcube.packing.tensor_files import identify, read_header, read_start
 from memcube.store import Blobs
+from memcube.store.files import hash_file
 
-_PIECE_BYTES: Final = 256 * 1024
 _THREADS: Final = 4
 RecordSource = Callable[[RecordSorter], None]
 """Adds its records to the sorter."""
@@ -122,28 +122,20 @@ class Contents:
         path = planned.found.path
         with planned.found.open() as stream:
             held = self._held(path, stream)
-            digest, size = held or self.blobs.add(_pieces(stream))
+            digest, size = held or self.blobs.add_copy(stream)
         if held is None:
             self.kept(Descriptor(planned.media_type, digest, size))
         return CubeFile(path, planned.media_type, digest, size, planned.memory, planned.details)
 
     def _held(self, path: str, stream: BinaryIO) -> tuple[Digest, int] | None:
-        """Digest and size of a file that the store holds already; else `stream` is at its start."""
+        """Digest and size of a file that the store holds already."""
         size = os.fstat(stream.fileno()).st_size
         if self.earlier.get(path) != size:
             return None
         hasher = new_hasher()
-        for piece in _pieces(stream):
-            hasher.update(piece)
+        size = hash_file(stream.fileno(), hasher)
         digest = Digest.finish("sha256", hasher)
-        if self.blobs.has(digest, size):
-            return digest, size
-        stream.seek(0)
-        return None
-
-
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: stream.read(_PIECE_BYTES), b"")
+        return (digest, size) if self.blobs.has(digest, size) else None
 
 
 def _card(layout: Layout) -> list[Planned]:

@@ -6,8 +6,9 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from memcube_protocol.content import Expected
 from memcube_protocol.digest import HEX_CHARS, Digest, new_hasher
@@ -15,6 +16,8 @@ from memcube_protocol.errors import IntegrityError, InvalidDigestError, NotFound
 
 from memcube.store.files import (
     PIECE_BYTES,
+    copy_file,
+    hash_file,
     make_folder,
     open_file,
     storage_errors,
@@ -129,22 +132,28 @@ class Blobs:
         Raises:
             DiskFullError, ReadOnlyError, StorageError: nothing was kept.
         """
-        path = make_folder(self.partial) / f"new-{secrets.token_hex(16)}"
         hasher, size = new_hasher(algorithm), 0
-        with storage_errors(f"{path} cannot be written"):
-            descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            try:
-                for piece in (content,) if isinstance(content, bytes) else content:
-                    hasher.update(piece)
-                    write_all(descriptor, piece)
-                    size += len(piece)
-                digest = Digest.finish(algorithm, hasher)
-                self._keep(path, digest)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
+        with self._new() as (path, descriptor):
+            for piece in (content,) if isinstance(content, bytes) else content:
+                hasher.update(piece)
+                write_all(descriptor, piece)
+                size += len(piece)
+            digest = Digest.finish(algorithm, hasher)
+            self._keep(path, digest)
+        return digest, size
+
+    def add_copy(self, file: BinaryIO, algorithm: str = "sha256") -> tuple[Digest, int]:
+        """Keep a copy of the regular `file`, from its first byte; see `add`.
+
+        The kernel copies, or shares the blocks where the file system can. The digest is that of the
+        copy: whatever is written to the file meanwhile, what is kept is what was hashed.
+        """
+        with self._new() as (path, descriptor):
+            copy_file(file.fileno(), descriptor)
+            hasher = new_hasher(algorithm)
+            size = hash_file(descriptor, hasher)
+            digest = Digest.finish(algorithm, hasher)
+            self._keep(path, digest)
         return digest, size
 
     def add_file(self, path: Path, algorithm: str = "sha256") -> tuple[Digest, int]:
@@ -152,7 +161,21 @@ class Blobs:
         with storage_errors(f"{path} cannot be read"):
             descriptor = open_file(path)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            return self.add(iter(lambda: file.read(PIECE_BYTES), b""), algorithm)
+            return self.add_copy(file, algorithm)
+
+    @contextmanager
+    def _new(self) -> Iterator[tuple[Path, int]]:
+        """A file of a content whose digest is not known yet; removed where it was not kept."""
+        path = make_folder(self.partial) / f"new-{secrets.token_hex(16)}"
+        with storage_errors(f"{path} cannot be written"):
+            descriptor = open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            try:
+                yield path, descriptor
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
 
     def remove(self, digest: Digest) -> None:
         """Remove the blob, if it is there.

@@ -8,10 +8,11 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from memcube_protocol.digest import Hasher
 from memcube_protocol.errors import DiskFullError, ReadOnlyError, StorageError
 
 FOLDER_MODE: Final = 0o700
@@ -19,6 +20,8 @@ FILE_MODE: Final = 0o600
 PIECE_BYTES: Final = 512 * 1024
 """Bytes per read: stays in the cache between reading, hashing and writing; smaller ones cost more calls."""
 _WRITE_BYTES: Final = 256 * 1024
+_COPY_BYTES: Final = 64 * 1024 * 1024
+_HASH_BYTES: Final = 256 * 1024
 """Larger writes ask Linux for runs of free memory that it may have to move other pages to make."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -99,6 +102,35 @@ def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:
         written = 0
         while written < len(rest):
             written += os.write(descriptor, rest[written : written + _WRITE_BYTES])
+
+
+def copy_file(source: int, target: int) -> None:
+    """Append all of the regular file `source` to `target`, in the kernel as far as that goes.
+
+    Raises:
+        OSError: as `os.pread` and `os.write`.
+    """
+    at = 0
+    with suppress(OSError, AttributeError):  # other file systems, other kernels; no room: see below
+        while count := os.copy_file_range(source, target, _COPY_BYTES, offset_src=at):
+            at += count
+    while piece := os.pread(source, PIECE_BYTES, at):
+        write_all(target, piece)
+        at += len(piece)
+
+
+def hash_file(descriptor: int, hasher: Hasher) -> int:
+    """Feed `hasher` with all of a regular file; its size in bytes.
+
+    Raises:
+        OSError: as `os.preadv`.
+    """
+    buffer, at = bytearray(_HASH_BYTES), 0
+    with memoryview(buffer) as view:
+        while count := os.preadv(descriptor, [buffer], at):
+            hasher.update(view[:count])
+            at += count
+    return at
 
 
 def replace_file(path: Path, content: bytes) -> None:

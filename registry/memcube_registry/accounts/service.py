@@ -155,7 +155,7 @@ def require_quota(session: Session, account_id: int, extra_bytes: int) -> None:
     Raises:
         QuotaExceededError: naming what is used, asked for and allowed.
     """
-    account = session.get_one(Account, account_id)
+    account = session.get_one(Account, account_id, populate_existing=True)
     if account.quota_bytes is None or account.used_bytes + extra_bytes <= account.quota_bytes:
         return
     raise QuotaExceededError(
@@ -163,6 +163,24 @@ def require_quota(session: Session, account_id: int, extra_bytes: int) -> None:
         f"{extra_bytes} more do not fit",
         hint="delete cubes that are no longer needed, or ask the registry's operator for more",
     )
+
+
+def take_room(session: Session, account_id: int, extra_bytes: int) -> None:
+    """`require_quota`, and count the bytes as stored by the account, in one statement.
+
+    Raises:
+        QuotaExceededError: they do not fit; nothing is counted.
+    """
+    used = col(Account.used_bytes) + extra_bytes
+    fits = or_(col(Account.quota_bytes).is_(None), used <= col(Account.quota_bytes))
+    taken = session.execute(
+        update(Account)
+        .where(col(Account.id) == account_id, fits)
+        .values(used_bytes=used)
+        .returning(col(Account.id))
+    )
+    if taken.first() is None:
+        require_quota(session, account_id, extra_bytes)
 
 
 def add_usage(session: Session, account_id: int, delta_bytes: int) -> None:

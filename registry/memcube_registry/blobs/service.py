@@ -13,7 +13,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
-from memcube_registry.accounts.service import add_usage, require_quota
+from memcube_registry.accounts.service import add_usage, take_room
 from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database, table_of
@@ -159,11 +159,12 @@ def link(
     if session.get(BlobLink, key) is not None:
         touch(session, key, now)
         return
-    if not _account_holds(session, repository, blob):
-        require_quota(session, repository.account_id, blob.size_bytes)
-        add_usage(session, repository.account_id, blob.size_bytes)
+    held = _account_holds(session, repository, blob)
     session.add(BlobLink(repository_id=key[0], blob_id=key[1], form=form, used_at=now))
     session.flush()
+    if not held:
+        # Last, for others wait for this row, or have to begin anew: it is the one that all pushes change.
+        take_room(session, repository.account_id, blob.size_bytes)
 
 
 def unlink(session: Session, repository: Repository, blob: Blob) -> None:

@@ -213,15 +213,15 @@ def complete(
 
     def publish(session: Session) -> bool:
         repository = authorize(session, principal, upload.repository, Act.WRITE, digest=blob.digest)
-        if session.get(Upload, upload.id) is None:
+        ended = session.execute(delete(Upload).where(col(Upload.id) == upload.id))
+        if not ended.rowcount:  # type: ignore[attr-defined]
             raise ConflictError("the upload has just ended", hint="start a new upload")
         row = keep(session, blob, now, lost=lost)
         link(session, repository, row, now)
-        session.execute(delete(Upload).where(col(Upload.id) == upload.id))
         return row.location == blob.location
 
     try:
-        kept = database.run(publish)
+        kept = database.run(publish, lane=upload.owner_id)
     except (ConflictError, UnavailableError, DiskFullError):
         # Whether the commit was reached is not known: the sweep of orphans finds out.
         raise

@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 from pathlib import Path
@@ -226,6 +227,28 @@ def test_a_file_is_copied_into_the_store(store: Store, tmp_path: Path) -> None:
     digest, size = store.blobs.add_file(source)
     source.write_bytes(b"changed")
     assert read_verified(store, digest, size) == CONTENT
+
+
+@pytest.mark.parametrize("copied_bytes", [0, 3, 1 << 20])
+def test_a_file_that_the_kernel_copies_in_part_or_not_at_all_is_copied_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied_bytes: int
+) -> None:
+    """As between file systems, or from one that says too early that the file ends."""
+    source, content = tmp_path / "kv.safetensors", os.urandom((1 << 20) + 17)
+    source.write_bytes(content)
+    copy, left = os.copy_file_range, copied_bytes
+
+    def some(source: int, target: int, count: int, *, offset_src: int) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.EXDEV, "cross-device link")
+        done = copy(source, target, min(left, count), offset_src=offset_src)
+        left -= done
+        return done
+
+    monkeypatch.setattr(os, "copy_file_range", some)
+    digest, size = store.blobs.add_file(source)
+    assert read_verified(store, digest, size) == content
 
 
 def test_an_interrupted_copy_leaves_nothing(store: Store) -> None:

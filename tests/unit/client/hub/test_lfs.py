@@ -1,0 +1,169 @@
+"""Large files on their way into the Hub's storage: what is sent there, what is left to the library, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from memcube.http import HttpClient, RetryPolicy
+from memcube.hub import lfs
+from memcube.hub.lfs import LargeFile, LfsSender
+from memcube.hub.site import Site
+from memcube.settings import Endpoint, Settings
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import UnsafeRedirectError
+from support.hub import HubServer, Seen
+from support.hub_repositories import Repository
+from support.scripted import Answer
+
+NAME = "Org/Notes"
+SIZE = 70_000
+BATCH = f"/{NAME}.git/info/lfs/objects/batch"
+
+
+@pytest.fixture(autouse=True)
+def large_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lfs, "LARGE_BYTES", SIZE)
+
+
+@pytest.fixture
+def repository(hub: HubServer) -> Repository:
+    return hub.state.create("model", NAME)
+
+
+def sender_of(url: str, token: str | None) -> LfsSender:
+    scheme, _, host = url.partition("://")
+    settings = Settings.load({"MEMCUBE_HOME": "/nonexistent", "MEMCUBE_INSECURE": host})
+    http = HttpClient(
+        settings,
+        retry=RetryPolicy(attempts=1),
+        resolver=lambda name, port: ["93.184.215.14" if name.endswith(".test") else "127.0.0.1"],
+    )
+    return LfsSender(Site(Endpoint(scheme, host), token), http, threads=2)
+
+
+@pytest.fixture
+def sender(hub: HubServer, repository: Repository) -> LfsSender:
+    return sender_of(hub.url, hub.state.token("ada", organisations=("Org",)))
+
+
+Made = Callable[..., tuple[LargeFile, list[int]]]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """A file of random bytes, and what was heard of its bytes on the way."""
+
+    def make(size: int = SIZE) -> tuple[LargeFile, list[int]]:
+        heard: list[int] = []
+        content = os.urandom(size)
+        path = tmp_path / Digest.of(content).hex
+        path.write_bytes(content)
+        return LargeFile(Digest.of(content), size, path, heard.append), heard
+
+    return make
+
+
+def stored(hub: HubServer, file: LargeFile) -> bool:
+    """Whether the repository holds the file's bytes."""
+    held = file.digest.hex in hub.state.of("model", NAME).lfs
+    return held and hub.state.path_of(file.digest.hex).read_bytes() == file.path.read_bytes()
+
+
+def puts(hub: HubServer) -> int:
+    return sum((seen.site, seen.method) == ("storage", "PUT") for seen in hub.seen)
+
+
+def test_large_files_are_sent_and_told_of_and_the_token_stays_with_the_hub(
+    hub: HubServer, sender: LfsSender, made: Made
+) -> None:
+    (first, heard), (second, _) = made(), made(3 * SIZE)
+    sender.send(NAME, [first, second])
+    assert stored(hub, first)
+    assert stored(hub, second)
+    assert sum(heard) == SIZE
+    assert hub.tokens_sent("storage") == set()
+    assert sum("/verify" in seen.path for seen in hub.seen) == 2
+
+
+def test_what_is_there_or_small_or_wanted_in_parts_is_left_to_the_library(
+    hub: HubServer, sender: LfsSender, made: Made
+) -> None:
+    (there, _), (small, _), (parts, _) = made(), made(SIZE - 1), made(3 * SIZE)
+    sender.send(NAME, [there])
+    hub.state.part_bytes = 2 * SIZE
+    before = puts(hub)
+    sender.send(NAME, [there, small, parts])
+    assert puts(hub) == before == 1
+
+
+def test_without_a_token_nothing_is_asked(hub: HubServer, made: Made) -> None:
+    sender_of(hub.url, None).send(NAME, [made()[0]])
+    assert not hub.seen
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+@pytest.mark.parametrize("site", ["hub", "storage"])
+def test_what_fails_is_left_to_the_library_and_counts_as_not_sent(
+    hub: HubServer, sender: LfsSender, made: Made, site: str, status: int
+) -> None:
+    hub.script = lambda seen: Answer(status) if seen.site == site else None
+    file, heard = made()
+    sender.send(NAME, [file])
+    assert sum(heard) == 0
+    assert not stored(hub, file)
+
+
+def naming(file: LargeFile, actions: Any) -> Callable[[Seen], Answer | None]:
+    """A Hub that says where to put `file`."""
+    one = {"oid": file.digest.hex, "size": file.size, "actions": actions}
+    body = json.dumps({"transfer": "basic", "objects": [one]}).encode()
+    return lambda seen: Answer(200, body=body) if seen.path == BATCH else None
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        None,
+        {},
+        [],
+        {"upload": None},
+        {"upload": {}},
+        {"upload": {"href": 7}},
+        {"upload": {"href": "http://127.0.0.1:9/x", "header": {"Authorization": "Basic x"}}},
+        {"upload": {"href": "http://127.0.0.1:9/x"}, "verify": 7},
+        {"upload": {"href": "http://127.0.0.1:9/x"}, "verify": {"href": "http://127.0.0.1:9/v"}},
+        {"upload": {"href": "http://127.0.0.1:9/x"}, "verify": {"href": "nonsense"}},
+    ],
+)
+def test_instructions_that_are_not_those_of_one_plain_request_are_left_to_the_library(
+    hub: HubServer, sender: LfsSender, made: Made, actions: Any
+) -> None:
+    file, heard = made()
+    hub.script = naming(file, actions)
+    sender.send(NAME, [file])
+    assert not heard
+    assert [seen.path for seen in hub.seen] == [BATCH]
+
+
+def test_a_remote_hub_cannot_have_bytes_put_into_this_machine(
+    hub: HubServer, repository: Repository, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *rest: Any, **more: Any) -> Any:
+        return real("127.0.0.1" if str(host).endswith(".test") else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    file, heard = made()
+    hub.script = naming(file, {"upload": {"href": f"{hub.storage_url}/upload/x"}})
+    remote = sender_of(hub.url.replace("127.0.0.1", "hub.test"), "hf_x")
+    with pytest.raises(UnsafeRedirectError):
+        remote.send(NAME, [file])
+    assert not heard
+    assert puts(hub) == 0
