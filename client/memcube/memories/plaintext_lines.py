@@ -133,7 +133,7 @@ class Lines:
         if zlib.crc32(line) != int(self._checksums[number]):
             raise damaged("a record of the index is damaged")
         try:
-            return parse_record(line)
+            return parse_record(line.removesuffix(b"\n"))
         except MemcubeError as error:
             raise damaged("a record of the index is damaged") from error
 
