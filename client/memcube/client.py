@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from memcube.building.planning import Order, Wanted
     from memcube.building.repeating import Repeated
     from memcube.copying import CopyTerms
+    from memcube.listing import Listed
     from memcube.mirroring import Mirror, Report
     from memcube.mounting import Asked, MountedMemory, Names, Overlay, Plan
     from memcube.oci_layout import LayoutPlace
@@ -241,6 +242,12 @@ class Client(Closing):
         from memcube import holdings
 
         return holdings.held(self.context)
+
+    def ls_remote(self, place: str) -> Listed:
+        """The cubes of a namespace elsewhere, or the tags of a cube; see `listing.list_place`."""
+        from memcube import listing
+
+        return listing.list_place(self.context, place)
 
     def rm(self, reference: Name) -> Reference:
         """Forget a cube; its bytes go with the next `prune`. Says what was forgotten."""

@@ -123,7 +123,7 @@ def test_a_list_without_end_is_left(
     mirror: Callable[..., dict[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("memcube.mirroring.listing.PAGES", 5)
+    monkeypatch.setattr("memcube.remote.listing.PAGES", 5)
     source.before = lists("/api/v1/cubes", page)
     mirror(code=EXIT_NETWORK)
     asked = [line for line in source.main.lines() if "/api/v1/cubes" in line]

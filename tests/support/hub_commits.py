@@ -159,6 +159,14 @@ def require_card(content: bytes) -> None:
         raise RefusedError(400, f"the metadata of README.md is no YAML: {error}") from None
 
 
+def card_tags(repository: Repository) -> list[str]:
+    """The tags in the metadata block of the README on `main`."""
+    card = repository.head.files.get("README.md")
+    text = repository.contents[card.oid].decode() if card and not card.lfs else ""
+    block = text[4:].partition("\n---")[0] if text.startswith("---\n") else ""
+    return (yaml.safe_load(block) or {}).get("tags") or []
+
+
 def add_tag(hub: Hub, repository: Repository, revision: str, name: str) -> None:
     """Let a new tag lead to `revision`."""
     with hub.lock:

@@ -72,6 +72,8 @@ def _api(exchange: Exchange, who: Person | None, parts: list[str], query: dict[s
             exchange.reply_json({"errors": [], "warnings": []})
         case ["repos", ("create" | "delete") as verb]:
             _repos(exchange, who, verb, json.loads(exchange.body()))
+        case [kinds] if kinds in _KINDS:
+            _list(exchange, who, kinds, query)
         case ["complete_multipart"]:
             _complete(exchange, query)
         case ["resolve-cache", kinds, owner, name, commit, *path]:
@@ -85,6 +87,27 @@ def _api(exchange: Exchange, who: Person | None, parts: list[str], query: dict[s
 
 def _state(exchange: Exchange) -> Hub:
     return exchange.server_of.state
+
+
+def _list(exchange: Exchange, who: Person | None, kinds: str, query: dict[str, str]) -> None:
+    """Repositories that `who` may see, of one author, with one tag of their cards, in pages."""
+    state, limit = _state(exchange), int(query.get("limit", "100"))
+    found = [
+        one
+        for (kind, name), one in sorted(state.repositories.items())
+        if kind == _KINDS[kinds]
+        and name.partition("/")[0] == query.get("author", name.partition("/")[0])
+        and (not one.private or (who is not None and who.is_of(name.partition("/")[0])))
+        and query.get("filter", "") in ("", *hub_commits.card_tags(one))
+    ]
+    start = int(query.get("cursor", "0"))
+    headers = {}
+    if start + limit < len(found):
+        more = urlencode(query | {"cursor": str(start + limit)})
+        url = f"{exchange.server_of.url}/api/{kinds}?{more}"
+        headers["Link"] = f'<{url}>; rel="next"'
+    page = [{"id": one.name, "private": one.private} for one in found[start : start + limit]]
+    exchange.reply_json(page, headers=headers)
 
 
 def _whoami(exchange: Exchange, who: Person | None) -> None:

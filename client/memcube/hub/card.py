@@ -17,6 +17,8 @@ from memcube_protocol.config import PARAMETRIC
 from memcube_protocol.cube import Cube
 from memcube_protocol.governance import Governance
 
+from memcube.hub.layout import CARD_TAG
+
 _FENCE: Final = "---"
 _MODEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _LANGUAGE: Final = re.compile(r"[a-z]{2,3}")
@@ -53,7 +55,7 @@ def metadata(cube: Cube) -> dict[str, Any]:
     if known := sorted(text for text in languages if _LANGUAGE.fullmatch(text)):
         found["language"] = known
     words = (*config.descriptive.tags, *config.descriptive.domains)
-    found["tags"] = list(dict.fromkeys(["memcube", *(word[:_TAG_CHARS] for word in words)]))
+    found["tags"] = list(dict.fromkeys([CARD_TAG, *(word[:_TAG_CHARS] for word in words)]))
     if config.title:
         found["pretty_name"] = config.title
     if any(memory.kind == PARAMETRIC for memory in config.memories):

@@ -21,6 +21,8 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.oci import Descriptor, Index, Manifest
 
 FOLDER: Final = ".memcube"
+CARD_TAG: Final = "memcube"
+"""What the card of every cube is tagged with, by which the Hub finds them."""
 MANIFEST: Final = f"{FOLDER}/manifest.json"
 CONFIG: Final = f"{FOLDER}/config.json"
 INDEX: Final = f"{FOLDER}/index.json"

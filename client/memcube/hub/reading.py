@@ -6,10 +6,10 @@ the endpoint; signed addresses of the storage behind it, to which large files ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import (
@@ -21,12 +21,15 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
     UnsupportedError,
 )
+from memcube_protocol.reference import DATASETS, is_name
 
 from memcube.http import HttpClient, Origin, Request, Response
-from memcube.hub.layout import is_commit
-from memcube.hub.site import Site
+from memcube.hub.layout import CARD_TAG, is_commit
+from memcube.hub.site import DATASET, MODEL, Site
+from memcube.remote.connection import LIST_BYTES, PAGES, next_page
 
 MAIN: Final = "main"
+_PAGE: Final = 100
 _REFS_BYTES: Final = 16 * limits.MIB
 _REFUSALS: Final = (401, 403, 404)
 
@@ -79,6 +82,38 @@ class HubReader:
             return Refs(_commits(fields["branches"]), _commits(fields["tags"]))
         except (InvalidError, KeyError, TypeError, AttributeError):
             raise self._nonsense("branches and tags that cannot be read") from None
+
+    def cubes(self, owner: str) -> Iterator[str]:
+        """Names of the repositories of `owner` whose card says that they are cubes, as references write them.
+
+        Raises:
+            NetworkError: no answer, nonsense, or pages without end.
+        """
+        for kind, middle in ((MODEL, ""), (DATASET, f"{DATASETS}/")):
+            for found in self._listed(kind, owner):
+                account, _, own = found.partition("/")
+                name = f"{account}/{middle}{own}"
+                if account == owner and "/" not in own and is_name(name):
+                    yield name
+
+    def _listed(self, kind: str, owner: str) -> Iterator[str]:
+        query = urlencode({"author": owner, "filter": CARD_TAG, "limit": str(_PAGE)})
+        url, size = f"{self._site.endpoint.url}/api/{kind}s?{query}", 0
+        for _ in range(PAGES):
+            with self._send(owner, "GET", url, {}) as response:
+                content, following = response.content(_REFS_BYTES), next_page(response)
+            size += len(content)
+            limits.require_at_most(f"list of the repositories of {owner}", size, LIST_BYTES)
+            try:
+                yield from [str(item["id"]) for item in canonical_json.parse(content)]
+            except (InvalidError, KeyError, TypeError):
+                raise self._nonsense("a list of repositories that cannot be read") from None
+            if following is None:
+                return
+            url = urljoin(url, following)
+            if Origin.of(url) != self._origin:
+                raise self._nonsense("a next page on another host")
+        raise self._nonsense(f"more than {PAGES} pages of repositories")
 
     def open(
         self,

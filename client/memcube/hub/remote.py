@@ -110,6 +110,10 @@ class HubRemote:
         self._publications.saw(name, refs)
         yield from sorted(tag for tag in refs.tags if is_tag(tag))
 
+    def cubes(self, owner: str) -> Iterator[str]:
+        """The repositories of `owner` that hold cubes, as their cards say."""
+        return self._reader.cubes(owner)
+
     def referrers(
         self, name: str, subject: Digest, artifact_type: str | None = None
     ) -> list[Descriptor]:

@@ -1,7 +1,6 @@
 """Following a namespace of one registry into another: `memcube mirror`.
 
-listing  what the source has        journal  what was copied before
-mirror   one round                  report   what became of each version
+mirror   one round     journal  what was copied before     report   what became of each version
 """
 
 from memcube.mirroring.mirror import Mirror, run_round

@@ -32,10 +32,10 @@ from memcube import copying
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.exposure import Exposure
 from memcube.mirroring.journal import Done, Journal
-from memcube.mirroring.listing import Listing, tag_names
 from memcube.mirroring.report import Fate, Report, Row
 from memcube.passage import ATTACHED, descriptor_at
 from memcube.remote import Registry
+from memcube.remote.listing import Listing, tag_names
 from memcube.transfer import Repository
 from memcube.transfer.workers import Stop, run
 from memcube.visibility import Visibility, set_visibility

@@ -1,10 +1,11 @@
-"""`memcube ls`: the cubes in the local store."""
+"""`memcube ls`: the cubes in the local store, or at a registry or the Hub."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
 from memcube_protocol.reference import is_immutable_tag
 
 from memcube.cli.answer import Answer
@@ -14,12 +15,28 @@ from memcube.cli.words import bytes_text, table_text
 
 if TYPE_CHECKING:
     from memcube.holdings import Held
+    from memcube.listing import Listed
 
 
-@command("ls", "memcube ls", "memcube ls --json")
-def ls() -> Answer:
-    """List the cubes in the local store: pulled ones, and those packed on this machine."""
+@command(
+    "ls",
+    "memcube ls",
+    "memcube ls alice",
+    "memcube ls alice/notes",
+    "memcube ls registry.example/",
+    "memcube ls hf://alice",
+)
+@click.argument("place", required=False)
+def ls(place: str | None) -> Answer:
+    """List the cubes in the local store: pulled ones, and those packed on this machine.
+
+    With PLACE, list what lies elsewhere: the cubes of a namespace that you may see, the tags of a
+    cube, or, with / at the end, every cube below that name. Digests are shown where the registry
+    tells them with the tags.
+    """
     with open_client() as client:
+        if place is not None:
+            return _elsewhere(client.ls_remote(place))
         cubes = client.ls()
     value = [
         {
@@ -37,6 +54,22 @@ def ls() -> Answer:
     rows += [_row(same) for same in _by_cube(cubes)]
     text = table_text(rows) if cubes else "The local store is empty."
     return Answer({"cubes": value}, text, "\n".join(str(cube.digest) for cube in cubes))
+
+
+def _elsewhere(listed: Listed) -> Answer:
+    if listed.cube is None:
+        names = [str(cube) for cube in listed.cubes]
+        nothing = f"{listed.place} shows no cubes to you."
+        value: dict[str, Any] = {"place": listed.place, "cubes": names}
+        return Answer(value, "\n".join(names) or nothing, "\n".join(names))
+    tags = [
+        {"tag": tag, "digest": str(digest) if digest else None}
+        for tag, digest in listed.tags.items()
+    ]
+    rows = [("TAG", "DIGEST")]
+    rows += [(tag, digest.hex[:12] if digest else "") for tag, digest in listed.tags.items()]
+    value = {"reference": str(listed.cube), "tags": tags}
+    return Answer(value, table_text(rows), "\n".join(listed.tags))
 
 
 def _by_cube(cubes: Iterable[Held]) -> list[list[Held]]:

@@ -15,6 +15,7 @@ from memcube_protocol.errors import (
     ForbiddenError,
     InvalidError,
     MemcubeError,
+    NetworkError,
     NotFoundError,
     UnauthenticatedError,
     UnsupportedError,
@@ -40,13 +41,13 @@ class Listing:
     def cubes(self, namespace: str) -> list[str]:
         """Names of the repositories below `namespace`, in order, without the one of its key documents.
 
-        Those travel with the cubes that they are about.
+        An empty one means the whole registry. Those travel with the cubes that they are about.
 
         Raises:
             UnsupportedError: the registry lists nothing.
             UnauthenticatedError, ForbiddenError: not to this user.
         """
-        below = f"{namespace}/"
+        below = f"{namespace}/" if namespace else ""
         names = {name for name in self._names(below) if name.startswith(below)}
         return sorted(name for name in names if name.rpartition("/")[2] != carrier.NAME)
 
@@ -64,6 +65,25 @@ class Listing:
             if not is_fallback_tag(tag)
         }
         return {tag: one.digest for tag, one in described.items() if one is not None}
+
+    def tags_as_told(self, name: str) -> dict[str, Digest | None]:
+        """The tags of repository `name`, and what they lead to where that costs no request of its own.
+
+        Raises:
+            NotFoundError: there is no such repository, or this user may not see it.
+            UnauthenticatedError, ForbiddenError: not to this user.
+        """
+        try:
+            return dict(self._tags_of_ours(name))
+        except (NotFoundError, UnsupportedError, InvalidError, NetworkError, *_CLOSED):
+            pass  # another kind of registry, or one that tells the same by its other list
+        told = self._registry.tags(name)
+        return {tag: None for tag in told if not is_fallback_tag(tag)}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the registry is one of memcube's; known once `cubes` was asked for."""
+        return self._is_ours
 
     def _names(self, below: str) -> list[str]:
         closed: MemcubeError | None = None
