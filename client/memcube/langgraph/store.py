@@ -43,9 +43,9 @@ LAST_LOOK: Final = 1000
 
 
 class MemcubeStore(BaseStore):
-    """LangGraph's long-term memory over a mounted `memory` and the `overlay` that was mounted with it.
+    """LangGraph's long-term memory over a mounted `memory`, and the overlay that was mounted with it.
 
-    Without an overlay nothing can be put. Items have no time to live. Searching is the mounted
+    Without an overlay nothing can be put; `overlay` is another one than the memory's own. Items have no time to live. Searching is the mounted
     memory's own, by words; `index` says which fields are searched. Safe for several threads.
     """
 
@@ -53,7 +53,7 @@ class MemcubeStore(BaseStore):
 
     def __init__(self, memory: MountedMemory, overlay: Overlay | None = None) -> None:
         self._memory = memory
-        self._overlay = overlay
+        self._overlay = overlay or memory.overlay
         self._lock = RLock()
 
     def batch(self, ops: Iterable[Any]) -> list[Any]:
@@ -178,7 +178,7 @@ class MemcubeStore(BaseStore):
         if self._overlay is None:
             raise ConflictError(
                 "nothing can be put here: mounted cubes do not change",
-                hint="mount with overlay=, a cube of your own, and give it to the store as well",
+                hint="mount with overlay=FOLDER, a cube of your own",
             )
         return self._overlay
 

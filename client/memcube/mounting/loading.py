@@ -93,9 +93,10 @@ class MemLoader:
             MountedCube(chosen.verified, chosen.share, self._records_of(chosen))
             for chosen in self.cubes
         )
+        own = (_step_of(overlay),) if overlay is not None else ()
         return Parts(
             cubes=cubes,
-            steps=tuple(self.steps),
+            steps=(*own, *self.steps),
             model=self.model,
             tokenizer=self.tokenizer,
             adapters=self.adapters,
@@ -241,6 +242,13 @@ class MemLoader:
 
     def _note(self, chosen: Chosen, memory: Memory, step: Step, why: str) -> None:
         self.steps.append(MountStep(memory.id, memory.kind, step, why, chosen.name))
+
+
+def _step_of(overlay: Overlay) -> MountStep:
+    """That what the user keeps is searched as well: by words, for it changes at every call."""
+    count = count_text(sum(1 for _ in overlay.records()), "record")
+    why = f"your own overlay: {count}, searched by words"
+    return MountStep(PLAINTEXT, PLAINTEXT, Step.MOUNTED, why, overlay.name)
 
 
 def _fetched(choice: Planned) -> str:

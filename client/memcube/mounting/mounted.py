@@ -124,6 +124,11 @@ class MountedMemory(Closing):
         return parts.model is not None and parts.tokenizer is not None
 
     @property
+    def overlay(self) -> Overlay | None:
+        """Where `remember` writes, if anywhere."""
+        return self._open().overlay
+
+    @property
     def adapters(self) -> Adapters:
         """The mounted LoRA adapters, to list, switch, combine and route; none without a model."""
         from memcube.memories.parametric_adapters import Adapters
@@ -310,7 +315,7 @@ class MountedMemory(Closing):
         Raises:
             ConflictError: there is no overlay: a cube that was released does not change.
         """
-        return self._overlay().remember(text, **fields)
+        return self._writable().remember(text, **fields)
 
     def forget(self, record_id: str) -> ForgottenRecord:
         """Let a record never be shown again; says where copies of it are left.
@@ -319,7 +324,7 @@ class MountedMemory(Closing):
             ConflictError: there is no overlay.
             NotFoundError: there is no such record.
         """
-        return self._overlay().forget(record_id)
+        return self._writable().forget(record_id)
 
     def new_cache(self) -> Any:
         """A fresh cache that starts behind the mounted KV memory, for one prompt; None without one.
@@ -405,7 +410,7 @@ class MountedMemory(Closing):
         )
         return own + [(cube.priority, cube.records) for cube in parts.cubes if cube.records]
 
-    def _overlay(self) -> Overlay:
+    def _writable(self) -> Overlay:
         overlay = self._open().overlay
         if overlay is None:
             raise ConflictError(

@@ -63,10 +63,10 @@ def memory(client: Client, overlay: Overlay) -> Iterator[MountedMemory]:
 
 
 @pytest.fixture
-def store(memory: MountedMemory, overlay: Overlay) -> Any:
+def store(memory: MountedMemory) -> Any:
     from memcube.langgraph import MemcubeStore
 
-    return MemcubeStore(memory, overlay)
+    return MemcubeStore(memory)
 
 
 @pytest.fixture

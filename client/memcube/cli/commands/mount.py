@@ -113,7 +113,7 @@ def _told(memory: MountedMemory, answers: list[tuple[str, str]]) -> Answer:
         "steps": [_step_value(step) for step in memory.steps],
         "answers": [{"question": question, "answer": answer} for question, answer in answers],
     }
-    several = len(memory.cubes) > 1
+    several = len({step.cube for step in memory.steps}) > 1
     lines = [line for cube in memory.cubes for line in _cube_lines(cube, named=several)]
     rows = [
         (str(s.step), s.kind, *([s.cube] if several else []), s.memory, s.why) for s in memory.steps
