@@ -13,7 +13,7 @@ from conftest import ALL_SCOPES, NO_LIMITS, Person, fresh
 from support.hostile import Hostile, hostile_registry
 from support.story import Story
 
-PASSPHRASE = {"MEMCUBE_KEY_PASSPHRASE": "correct horse"}
+NO_PASSPHRASE = {"MEMCUBE_KEY_UNENCRYPTED": "1"}
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
 @pytest.fixture
 def hostile(line: Hostile, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile]:
     """A registry that is honest until the test lets it lie."""
-    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", PASSPHRASE["MEMCUBE_KEY_PASSPHRASE"])
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
     line.lies.clear()
     yield line
     line.lies.clear()
@@ -45,7 +45,7 @@ def cube(line: Hostile, publisher: Person, tmp_path_factory: pytest.TempPathFact
     """A public cube with the releases 1.0.0 and 1.1.0, honestly published."""
     folder = tmp_path_factory.mktemp("cube")
     made = Story(line, publisher, folder, f"{publisher.name}/notes", folder / "publisher")
-    with mock.patch.dict(os.environ, PASSPHRASE):
+    with mock.patch.dict(os.environ, NO_PASSPHRASE):
         made.push("1.0.0")
         made.push("1.1.0")
     return made

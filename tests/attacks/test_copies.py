@@ -22,8 +22,8 @@ SECRET = b"what only bob holds"
 
 
 @pytest.fixture(autouse=True)
-def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
+def keys_without_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -24,8 +23,7 @@ from support.story import Story, reason_of
 
 def machine(story: Story, home: str) -> Machine:
     place = story.publisher_home if home == "publisher" else story.folder / home
-    secret = {"MEMCUBE_KEY_PASSPHRASE": os.environ["MEMCUBE_KEY_PASSPHRASE"]}
-    return Machine(place, story.publisher.server.url, story.publisher.token, secret)
+    return Machine(place, story.publisher.server.url, story.publisher.token)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ class Pushers:
             tag = f"v{count}"
             assert repository.put_manifest(tag, manifest.raw).status == 201
             self.acknowledged.append((repository.name, tag, manifest.raw))
+            self.stopped.wait(0.05)  # leaves the backup something of the processor
 
     def start(self) -> None:
         self.threads = [threading.Thread(target=self.push, args=(n,)) for n in range(2)]

@@ -40,8 +40,8 @@ SETTLED_S = 20.0
 
 
 @pytest.fixture(autouse=True)
-def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
+def keys_without_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
 
 
 def source(folder: Path, name: str, version: str) -> Path:
@@ -84,7 +84,7 @@ def cube(
     ada = new_person()
     folder, name = tmp_path_factory.mktemp("countersigned"), f"{ada.name}/{fresh('notes')}"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
+        patched.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
         with client_on(folder / "home", ada) as client:
             push(client, folder, name)
     return ada, name, folder
@@ -198,7 +198,8 @@ def test_cosign_accepts_it_with_the_log_required(cube, tmp_path):
     assert "transparency log" in done.stderr
 
 
-def test_a_release_that_no_log_can_hold_is_not_published(ada, tmp_path):
+def test_a_release_that_no_log_can_hold_is_not_published(ada, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
     name = f"{ada.name}/{fresh('notes')}"
     keys = tmp_path / "home" / "keys"
     keys.mkdir(parents=True, mode=0o700)

@@ -36,15 +36,15 @@ def machine(home: Path, person: Person) -> Iterator[Client]:
         "MEMCUBE_ENDPOINT": person.server.url,
         "MEMCUBE_TOKEN": person.token,
         "MEMCUBE_KEYRING": "0",
-        "MEMCUBE_KEY_PASSPHRASE": "correct horse",
+        "MEMCUBE_KEY_UNENCRYPTED": "1",
     }
     with Client(Settings.load(environ)) as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
-def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
+def keys_without_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
 
 
 @dataclass

@@ -20,8 +20,8 @@ from support.machine import client_on
 
 
 @pytest.fixture(autouse=True)
-def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
+def keys_without_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
 
 
 def push(client: Client, folder: Path, name: str, version: str = "1.0.0") -> str:

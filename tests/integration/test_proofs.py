@@ -25,8 +25,8 @@ sys.addaudithook(refuse)
 
 
 @pytest.fixture(autouse=True)
-def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
+def keys_without_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
 
 
 def published(ada: Person, home: Path, name: str, *versions: str) -> tuple[Client, str]:

@@ -276,7 +276,7 @@ def test_garbage_is_collected_by_one_replica_at_a_time_and_pushes_survive_it(
 
     def collect() -> None:
         for _ in range(2):
-            team.servers[0].admin("gc")
+            team.servers[0].admin("gc", own_process=True)
 
     wires = team.wires(ada[1]) * (4 // len(team.servers))
     in_threads([*(pusher(n, wire) for n, wire in enumerate(wires)), collect, collect])

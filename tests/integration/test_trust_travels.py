@@ -19,8 +19,8 @@ from support.machine import client_on
 
 
 @pytest.fixture(autouse=True)
-def passphrase(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEMCUBE_KEY_PASSPHRASE", "correct horse")
+def keys_without_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCUBE_KEY_UNENCRYPTED", "1")
 
 
 class Story:

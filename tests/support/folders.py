@@ -34,10 +34,11 @@ class Folder:
 
 def push_files(repository: Repository, files: Mapping[str, bytes], *tags: str) -> Folder:
     """`files` as the layers of an artifact, as `oras push` makes it."""
+    digests = {content: str(repository.add_blob(content)) for content in {*files.values()}}
     layers = [
         {
             "mediaType": OCTETS,
-            "digest": str(repository.add_blob(content)),
+            "digest": digests[content],
             "size": len(content),
             "annotations": {media_types.TITLE: path},
         }

@@ -138,10 +138,19 @@ class MemcubeServer:
     def log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
-    def admin(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`memcube-registry` with `arguments`, on this server's data."""
+    def admin(
+        self, *arguments: str, check: bool = True, own_process: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """`memcube-registry` with `arguments`, on this server's data.
+
+        It runs inside this process, or in one of its own: several at once have to.
+        """
         words = [*arguments, "--data", str(self.data)]
-        done = run_here(registry_command, words, clean_environment(**self.settings))
+        environment = clean_environment(**self.settings)
+        if own_process:
+            done = run([command("memcube-registry"), *words], env=environment)
+        else:
+            done = run_here(registry_command, words, environment)
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done
 

@@ -263,7 +263,8 @@ def test_a_hub_that_takes_xet_only_is_refused_in_words(home: Home) -> None:
         home.put(b"x")
 
 
-def test_nobody_there_is_unavailable(home: Home) -> None:
+def test_nobody_there_is_unavailable(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memcube_registry.storage.hub.patience.PAUSES_S", (0.0, 0.0, 0.0))
     location = home.put(b"x")
     away = home.other(endpoint="http://127.0.0.1:9")
     with pytest.raises(UnavailableError):
