@@ -36,13 +36,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """How long a run is: it ends after the first round that reaches `kills` or `minutes`."""
+    """How long a run is: from `first_round` on, to the end of the round that reaches `kills` or `minutes`."""
 
     seed: int
     profile: Profile = Profile.SQLITE
     kills: int = 150
     minutes: float = 10.0
     size: Size = FULL
+    first_round: int = 0
 
 
 @dataclass
@@ -89,7 +90,7 @@ def run(wanted: Wanted, folder: Path, say: Say = lambda _: None) -> Result:
         Journal(folder / "journal.jsonl") as journal,
     ):
         session = _Session(wanted, deployment, journal)
-        for number in itertools.count():
+        for number in itertools.count(wanted.first_round):
             planned = plan_round(wanted.seed, wanted.profile, number, wanted.size)
             session.play(planned, result)
             say(_line(result))

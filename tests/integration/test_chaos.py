@@ -18,7 +18,7 @@ from chaos.clients import HttpClient
 from chaos.contents import Contents
 from chaos.deployment import Deployment, deployed
 from chaos.journal import Event, Journal, Outcome
-from chaos.plan import LONG_GRACE_S, SMALL, Action, Profile, Round
+from chaos.plan import LONG_GRACE_S, SMALL, Action, Fault, Profile, Round
 from chaos.requests import Requests
 from chaos.run import Wanted, run
 
@@ -28,11 +28,17 @@ SEED = 5
 CALM = Round(0, 0.0, LONG_GRACE_S, (), (), (), sweeps=False)
 
 
-def test_a_short_round_of_kills_loses_nothing(tmp_path: Path) -> None:
-    result = run(Wanted(SEED, kills=3, minutes=2, size=SMALL), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("number", "fault"), [(1, Fault.DISK), (3, Fault.CLOCK)], ids=["disk fills", "clock jumps"]
+)
+def test_a_short_round_of_kills_loses_nothing(number: int, fault: Fault, tmp_path: Path) -> None:
+    wanted = Wanted(SEED, kills=3, minutes=2, size=SMALL, first_round=number)
+    result = run(wanted, tmp_path / "run")
     assert result.violations == []
     assert sum(result.strikes.values()) >= 3
+    assert result.strikes[fault] + result.skipped[fault] == 1, "not everybody may mount a disk"
     assert result.operations["put blob", Outcome.ACKNOWLEDGED]
+    assert any(operation == "mount blob" for operation, _ in result.operations)
     assert result.compared > 5
 
 

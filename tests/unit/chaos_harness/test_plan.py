@@ -33,6 +33,14 @@ def test_every_fault_of_a_profile_comes_within_a_few_rounds() -> None:
     assert found[Profile.POSTGRES] == common | {Fault.DATABASE, Fault.STORE}
 
 
+@pytest.mark.parametrize("profile", Profile)
+def test_every_round_mounts_from_many_clients(profile: Profile) -> None:
+    for number in range(4):
+        scripts = plan_round(1, profile, number).scripts
+        mounting = [script for script in scripts if any(one.kind == "mount" for one in script)]
+        assert len(mounting) >= 3
+
+
 def test_contents_follow_from_seed_and_label() -> None:
     image = Contents(1).image("a", 100, 3)
     assert image == Contents(1).image("a", 100, 3)
