@@ -12,6 +12,7 @@ from memcube.memories.model_identity import live_identity
 from memcube.mounting.fitting import Looks, adapter_misfit, cache_misfit
 from memcube.mounting.offers import Wishes
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, Memory
+from memcube_protocol.errors import InvalidSettingError
 from memcube_protocol.parametric import Base
 from support.models import model_of, tokenizer_of
 
@@ -99,9 +100,13 @@ def test_an_adapter_of_an_unknown_base_is_a_misfit_unless_that_is_allowed(looks:
 def test_every_host_that_gets_content_is_told_to_the_rules(tmp_path: Path) -> None:
     wishes = Wishes(
         leaves_to=("api.example",),
-        embedder="https://user:secret@embed.example:8443/v1#model",
+        embedder="https://embed.example:8443/v1#model",
         search_server="http://qdrant.local:6333",
     )
-    assert wishes.hosts == ("api.example", "embed.example:8443", "qdrant.local:6333")
-    assert Wishes(embedder=str(tmp_path), search_server=None).hosts == ()
-    assert Wishes(embedder=len).hosts == ()
+    assert wishes.hosts == ("api.example", "qdrant.local:6333")
+    assert wishes.embedded_at == ("the embedder model at embed.example:8443",)
+    assert Wishes(search_server="http://user:secret@qdrant.local").hosts == ("qdrant.local",)
+    for near in (str(tmp_path), len, "lsa", None):
+        assert (Wishes(embedder=near).hosts, Wishes(embedder=near).embedded_at) == ((), ())
+    with pytest.raises(InvalidSettingError):
+        _ = Wishes(embedder="https://user:secret@embed.example/v1#model").embedded_at
