@@ -2,12 +2,12 @@
 
     python tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B
     python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B
-    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B --cell 6064/167 --out cell.json
+    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B --computing --cell 6064/167
     python tests/bench/time_to_first_token.py --document tests/bench/results/gpu.json
 
 The first two measure, keep every figure in tests/bench/results (or --out), and put the table into
-docs/benchmarks.md; the third measures single cells; the last one only writes the table of figures that another
-machine made.
+docs/benchmarks.md; the third measures single cells, and on one thread the time that it computed, which other work
+on the machine does not change; the last one only writes the table of figures that another machine made.
 
 Models have the shape of Qwen3 and random weights made on the device: speed does not depend on their
 values. A memory of 6064 tokens is computed once, dumped in each storage, and mounted whole or as a prefix.
@@ -96,8 +96,10 @@ def model_of_shape(name: str, device: str) -> Any:
 class Bench:
     """One model and its memories on one device."""
 
-    def __init__(self, shape: str, device: str, folder: Path, runs: int) -> None:
-        self.device, self.runs, self.folder = device, runs, folder
+    def __init__(
+        self, shape: str, device: str, folder: Path, runs: int, clock: Callable[[], float]
+    ) -> None:
+        self.device, self.runs, self.folder, self.clock = device, runs, folder, clock
         self.tokenizer = tokenizer_of()
         self.model = model_of_shape(shape, device)
         made = torch.Generator().manual_seed(1)
@@ -177,10 +179,10 @@ class Bench:
         for number in range((runs or self.runs) + (self.device != "cpu")):
             before()
             self.settle()
-            began = time.perf_counter()
+            began = self.clock()
             act()
             self.settle()
-            taken.append(time.perf_counter() - began)
+            taken.append(self.clock() - began)
             if number == 0 and self.device != "cpu":
                 taken.clear()
         return median(taken)
@@ -258,7 +260,7 @@ def cell(bench: Bench, context: int, query: int, bandwidth: float | None) -> dic
             size = sum(blocks.size for blocks in manifest.blocks.values())
             ways["bytes"] = size * context // max(CONTEXTS)
             ways["bound"] = 1.25 * (ways["bytes"] / bandwidth + ways["resident"])
-        if query == QUERIES[0]:
+        if query == QUERIES[0] and bench.clock is not time.process_time:  # which counts no waiting
             ways["disk"] = bench.seconds(
                 bench.mounted(storage, context, query),
                 before=lambda storage=storage: bench.evict(storage),  # type: ignore[misc]
@@ -271,11 +273,13 @@ def cell(bench: Bench, context: int, query: int, bandwidth: float | None) -> dic
 
 
 @contextmanager
-def a_bench(shape: str, device: str, scratch: Path, runs: int) -> Iterator[Bench]:
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        yield Bench(shape, device, Path(folder), runs)
+def a_bench(shape: str, given: argparse.Namespace) -> Iterator[Bench]:
+    runs = given.runs or (7 if given.device == "cuda" else 3)
+    clock = time.process_time if given.computing else time.perf_counter
+    with tempfile.TemporaryDirectory(dir=given.scratch) as folder:
+        yield Bench(shape, given.device, Path(folder), runs, clock)
     gc.collect()
-    if device != "cpu":
+    if given.device != "cpu":
         torch.cuda.empty_cache()
 
 
@@ -335,14 +339,12 @@ def arrivals(report: dict[str, Any]) -> Iterator[str]:
 
 def measured(given: argparse.Namespace) -> dict[str, Any]:
     """Every figure, written to `given.out` as they come."""
+    torch.set_num_threads(1 if given.computing else os.cpu_count() or 1)
     report: dict[str, Any] = {"machine": machine(given.device), "shapes": {}}
     bandwidth = host_to_device(given.device) if given.device == "cuda" else None
     report["host to device, bytes a second"] = bandwidth
-    torch.set_num_threads(os.cpu_count() or 1)  # the tests' models ask for one
-    runs = given.runs or (7 if given.device == "cuda" else 3)
     for shape in given.shape:
-        with a_bench(shape, given.device, given.scratch, runs) as bench:
-            torch.set_num_threads(os.cpu_count() or 1)
+        with a_bench(shape, given) as bench:
             found: dict[str, Any] = {"loading": [], "cells": []}
             report["shapes"][shape] = found
             if bandwidth is not None:
@@ -372,11 +374,15 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--runs", type=int)
     parser.add_argument("--cell", type=cell_of, action="append", metavar="CONTEXT/QUESTION")
+    parser.add_argument("--computing", action="store_true", help="one thread, and what it computed")
     parser.add_argument("--document", type=Path, metavar="JSON", help="only write its table")
     given = parser.parse_args()
-    if given.cell and not given.out:
-        parser.error("single cells want --out: the results hold the whole table")
     name = "gpu" if given.device == "cuda" else "first_token_cpu"
+    name += "_computing" if given.computing else ""
+    if given.cell and not given.out and not given.computing:
+        parser.error("single cells want --out: the results hold the whole table")
+    if given.computing and given.device != "cpu":
+        parser.error("--computing is for a CPU")
     given.out = given.out or RESULTS / f"{name}.json"
     if given.document:
         report = json.loads(given.document.read_text())
