@@ -33,7 +33,7 @@ from memcube_registry.blobs.service import link
 from memcube_registry.catalog.models import Repository
 from memcube_registry.catalog.service import forget_if_unused
 from memcube_registry.database import Database
-from memcube_registry.delivery.service import Act, authorize
+from memcube_registry.delivery.service import Act, authorize, require_allowed
 from memcube_registry.storage import BlobStore, size_at
 
 OPEN_MAX: Final = 1000
@@ -116,10 +116,13 @@ def resume(
 
 
 def _own(session: Session, principal: Principal, name: str, upload_id: str) -> OpenUpload:
-    repository = authorize(session, principal, name, Act.WRITE)
+    # A cube that nothing was pushed to goes with its last upload: none is made to look for one.
+    repository = require_allowed(session, principal, name, Act.WRITE)
     row = session.get(Upload, upload_id)
     mine = row is not None and row.account_id == principal.account_id
-    if row is None or row.is_direct or row.repository_id != repository.id or not mine:
+    if repository is None or row is None or row.repository_id != repository.id:
+        raise unknown_upload(upload_id)
+    if row.is_direct or not mine:
         raise unknown_upload(upload_id)
     return OpenUpload(row.id, name, row.repository_id, repository.account_id, row.size_bytes)
 
