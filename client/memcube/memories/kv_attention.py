@@ -55,8 +55,7 @@ class TwoParts(torch.Tensor):
     memory: Any
     behind: Any
 
-    @staticmethod
-    def __new__(cls: type[Self], memory: Any, behind: Any) -> Self:
+    def __new__(cls, memory: Any, behind: Any) -> Self:
         """Both as one; a memory of one sequence stands before each of a batch."""
         tokens = memory.shape[-2] + behind.shape[-2]
         made: Self = torch.Tensor._make_wrapper_subclass(
