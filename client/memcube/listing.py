@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidReferenceError, NotFoundError, UnsupportedError
 from memcube_protocol.reference import HUB_HOST, HUB_SCHEME, Reference, tag_order
@@ -44,7 +45,10 @@ def list_place(context: Context, text: str) -> Listed:
     listing = Listing(context.registry(host))
     shown = f"{host}/{name}" if name else host
     if is_below or "/" not in name:
-        cubes = tuple(Reference(host, one) for one in listing.cubes(name))
+        room = limits.NAME_CHARS - len(
+            host
+        )  # what a foreign client named at greater length has no reference
+        cubes = tuple(Reference(host, one) for one in listing.cubes(name) if len(one) <= room)
         if cubes or is_below or listing.is_ours:
             return Listed(shown, cubes)
     return _tags(Reference(host, name), listing.tags_as_told(name))

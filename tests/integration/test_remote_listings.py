@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
+from memcube_protocol import limits
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import EXIT_INVALID
 from support.hub import HubServer
 from support.hub_machine import tolerant
@@ -22,7 +24,10 @@ def foreign() -> Iterator[QuirkyRegistry]:
         yield registry
 
 
-def test_a_namespace_of_ours_shows_what_this_user_may_see(ada: Person, tmp_path: Path) -> None:
+def test_a_namespace_of_ours_shows_what_this_user_may_see(
+    new_person: Callable[[], Person], tmp_path: Path
+) -> None:
+    ada = new_person()
     owner = Machine(tmp_path / "owner", ada.server.url, ada.token)
     nobody = Machine(tmp_path / "nobody", ada.server.url)
     secret, shown = (f"{ada.name}/{fresh(word)}" for word in ("secret", "shown"))
@@ -39,6 +44,17 @@ def test_a_namespace_of_ours_shows_what_this_user_may_see(ada: Person, tmp_path:
     assert next(iter(tags)) == "1.0.0", "versions come first"
     assert nobody.run("ls", secret).returncode != 0
     assert "shows no cubes to you" in nobody.ok("ls", fresh("nobody"))
+
+
+def test_a_cube_whose_name_leaves_no_room_for_the_host_hides_no_other(
+    new_person: Callable[[], Person], tmp_path: Path
+) -> None:
+    ada = new_person()
+    owner = Machine(tmp_path / "owner", ada.server.url, ada.token)
+    longest = "x" * (limits.NAME_CHARS - len(f"{ada.name}/"))
+    for name in ("short", longest):  # the server's own address is no part of its limit
+        assert ada.repository(name).post_blob(b"x", Digest.of(b"x")).status == 201
+    assert owner.json("ls", ada.name)["cubes"] == [f"{ada.wire.netloc}/{ada.name}/short"]
 
 
 def test_a_registry_of_another_kind_is_read_to_its_last_page(

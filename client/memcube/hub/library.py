@@ -92,15 +92,31 @@ class StoredFile(io.BufferedIOBase):
         return content
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file for good."""
+        self.release()
+        super().close()
+
+    def release(self) -> None:
+        """Close the file until it is read again, from its beginning."""
         if self._file:
             self._file.close()
-        super().close()
+            self._file = None
 
     def _opened(self) -> io.BufferedReader:
         if self._file is None:
             self._file = self._path.open("rb")
         return self._file
+
+
+@contextmanager
+def _released(operations: Sequence[Any]) -> Iterator[None]:
+    """Close the files of `operations` at the end, which the library leaves open."""
+    try:
+        yield
+    finally:
+        for operation in operations:
+            if isinstance(operation.path_or_fileobj, StoredFile):
+                operation.path_or_fileobj.release()
 
 
 def load_ahead() -> None:
@@ -177,7 +193,7 @@ class HubLibrary:
             ForbiddenError, UnauthenticatedError, NetworkError: as the Hub answers.
         """
         kind, own = repository_of(name)
-        with self._translated(name) as api:
+        with self._translated(name) as api, _released(operations):
             api.preupload_lfs_files(
                 own,
                 list(operations),
@@ -200,7 +216,7 @@ class HubLibrary:
 
         kind, own = repository_of(name)
         removals = [CommitOperationDelete(path, is_folder=False) for path in deleted]
-        with self._translated(name) as api:
+        with self._translated(name) as api, _released(operations):
             made = api.create_commit(
                 own,
                 [*removals, *operations],

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from memcube.hub import card, tags
 from memcube.hub.layout import Catalogue, blob_path, file_path, is_commit, places_of
+from memcube.hub.library import StoredFile
 from memcube.hub.site import Site, repository_of, written
 from memcube.settings import Settings
 from memcube_protocol import media_types, oci
@@ -222,3 +223,15 @@ class TestCard:
     def test_a_cube_without_a_card_shows_its_title_and_summary(self) -> None:
         _, body = self.shown(title="Notes", summary="What we learned.")
         assert body.startswith("# Notes\n\nWhat we learned.\n")
+
+
+class TestStoredFile:
+    def test_it_is_read_again_after_its_file_was_released(self, tmp_path: Path) -> None:
+        (tmp_path / "blob").write_bytes(b"memory")
+        read: list[int] = []
+        stored = StoredFile(tmp_path / "blob", read.append)
+        for _ in range(2):
+            assert (stored.read(3), stored.tell()) == (b"mem", 3)
+            stored.release()
+        assert (stored.tell(), read) == (0, [3]), "bytes count once, however often they are read"
+        stored.close()
