@@ -2,7 +2,7 @@
 
     python tests/bench/time_to_first_token.py --device cuda --shape 8B --shape 32B
     python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B
-    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B --computing --cell 6064/167
+    python tests/bench/time_to_first_token.py --device cpu  --shape 0.6B --computing --cell 6064/167 --out one.json
     python tests/bench/time_to_first_token.py --document tests/bench/results/gpu.json
 
 The first two measure, keep every figure in tests/bench/results (or --out), and put the table into
@@ -378,9 +378,10 @@ def main() -> None:
     parser.add_argument("--document", type=Path, metavar="JSON", help="only write its table")
     given = parser.parse_args()
     name = "gpu" if given.device == "cuda" else "first_token_cpu"
-    name += "_computing" if given.computing else ""
-    if given.cell and not given.out and not given.computing:
-        parser.error("single cells want --out: the results hold the whole table")
+    if (given.cell or given.computing) and not given.out:
+        parser.error(
+            "--cell and --computing want --out: the results hold the whole table by the clock"
+        )
     if given.computing and given.device != "cpu":
         parser.error("--computing is for a CPU")
     given.out = given.out or RESULTS / f"{name}.json"
