@@ -34,6 +34,13 @@ class History:
         return [*self.writes.get(register, []), *more]
 
 
+def _written(event: Event) -> str | None:
+    """The kind of register that `event` may have written: an announcement finds a blob, or an upload begins."""
+    if event.operation == "announce upload":
+        return None if event.more.get("state") == "open" else "blob"
+    return _WRITES.get(event.operation)
+
+
 def history_of(events: Iterable[Event]) -> History:
     """The registers' history in `events`, those of one round."""
     found = History()
@@ -46,7 +53,7 @@ def history_of(events: Iterable[Event]) -> History:
         is_certain = event.outcome is Outcome.ACKNOWLEDGED
         # What was not answered may still happen until the round's last process is dead.
         end = event.end if is_certain else float("inf")
-        if kind := _WRITES.get(event.operation):
+        if kind := _written(event):
             write = Write(event.key, event.start, end, is_certain)
             found.writes[kind, event.repository, event.key].append(write)
             if tag := event.more.get("tag"):

@@ -173,7 +173,8 @@ class Requests:
     def announce(self, name: str, blob: Content) -> dict[str, Any] | None:
         """The direct upload of the blob, as the registry sees it."""
         wanted = {"repository": name, "digest": blob.digest, "sizeBytes": len(blob.raw)}
-        reply = self._ask(name, "announce upload", blob, "/api/v1/uploads", wanted)
+        more = {"good": (200,), "note": lambda reply: {"state": reply.json()["state"]}}
+        reply = self._ask(name, "announce upload", blob, "/api/v1/uploads", wanted, **more)
         return reply.json() if reply is not None and reply.status == 200 else None
 
     def put_part(self, name: str, blob: Content, upload: dict[str, Any], number: int) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from memcube_protocol.errors import (
     MemcubeError,
+    NotFoundError,
     RangeMismatchError,
     SizeMismatchError,
     StorageError,
@@ -115,11 +116,15 @@ class S3Store:
                     yield Object(each.name, each.written_at, made.get(each.name))
 
     def uploads(self) -> Iterator[Object]:
-        """See `Sweeper.uploads`. A multipart upload that no claim knows goes by its location."""
+        """See `Sweeper.uploads`. A multipart upload that no claim knows goes by its location.
+
+        One that is over is there as long as it is claimed and its object is gone: a crash left the claim.
+        """
         found = list(self._bucket.multiparts())
         hidden, _ = self._claimed()
         for known in self._claims.all():
-            if not parse(known.state).is_over:
+            held = parse(known.state)
+            if not held.is_over or self._is_gone(held.finished):
                 yield Object(known.upload, known.written_at)
         for multipart, begun_at in found:
             if multipart.location not in hidden:
@@ -146,6 +151,14 @@ class S3Store:
         location = grip.locations[0]
         self._bucket.put(location, b"")
         return location
+
+    def _is_gone(self, locations: Iterable[str]) -> bool:
+        """Whether no object lies at any of `locations`."""
+        for location in locations:
+            with suppress(NotFoundError):
+                self._bucket.size(location)
+                return False
+        return True
 
     def _take(self, upload: str) -> tuple[Grip, Assembly]:
         _require_name(upload)

@@ -90,6 +90,19 @@ def test_what_is_being_pushed_is_not_swept_however_soon_collections_follow(
     core.store.finish(upload, size=2 * PART_BYTES + 5)
 
 
+def test_the_claim_of_an_upload_whose_object_is_gone_goes(core: Core, database: Database) -> None:
+    upload = begin(core, b"memory")
+    location = core.store.finish(upload, size=6)
+    core.database.run(lambda s: uploading.end(s, upload))
+    core.store.delete(location)  # and killed before the store could let go of the upload
+    claims = DatabaseClaims(database)
+    core.collect()
+    assert [each.upload for each in claims.all()] == [upload], "too young: it may be of a push"
+    core.wait(days=3)
+    core.collect()
+    assert not list(claims.all())
+
+
 def test_what_a_killed_writer_sent_goes_with_its_upload(core: Core, bucket: Bucket) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory_claims, "LEASE", timedelta(seconds=-1))
