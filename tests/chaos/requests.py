@@ -173,8 +173,7 @@ class Requests:
     def announce(self, name: str, blob: Content) -> dict[str, Any] | None:
         """The direct upload of the blob, as the registry sees it."""
         wanted = {"repository": name, "digest": blob.digest, "sizeBytes": len(blob.raw)}
-        more = {"good": (200,), "note": lambda reply: {"state": reply.json()["state"]}}
-        reply = self._ask(name, "announce upload", blob, "/api/v1/uploads", wanted, **more)
+        reply = self._ask(name, "announce upload", blob, "/api/v1/uploads", wanted, note=_state)
         return reply.json() if reply is not None and reply.status == 200 else None
 
     def put_part(self, name: str, blob: Content, upload: dict[str, Any], number: int) -> bool:
@@ -358,3 +357,7 @@ def _promise(reply: Reply) -> dict[str, Any]:
         "root": base64.b64decode(proof["rootHash"]).hex(),
         "hashes": [base64.b64decode(each).hex() for each in proof["hashes"]],
     }
+
+
+def _state(reply: Reply) -> dict[str, Any]:
+    return {"state": reply.json()["state"]}
