@@ -56,6 +56,7 @@ class Core:
         location = self.store.finish(upload.id, size=len(content))
         blob = uploading.NewBlob(digest, len(content), location)
         uploading.complete(self.database, self.store, who, upload, blob, self.now)
+        self.store.abort(upload.id)
         return digest
 
     def push_manifest(
