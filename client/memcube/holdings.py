@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from memcube.context import Context
 from memcube.packing.unpack import unpack_files
 from memcube.store import Pruned, Ref
 from memcube.store.checks import CHECKS_FILE, FileChecks
-from memcube.store.files import PIECE_BYTES, open_file
+from memcube.store.files import PIECE_BYTES, disk_bytes_below, open_file
 
 FOLDERS = "folders"
 INDEXES = "indexes"
@@ -103,7 +105,7 @@ def restore_pack(context: Context, packed: Reference, before: Ref | None) -> Non
 
 
 def prune(context: Context, *, older_than_days: float | None, max_bytes: int | None) -> Pruned:
-    """Free space: see `store.Store.prune`; what mounts made of cubes goes with them.
+    """Free space: see `store.Store.prune`; what was made of cubes goes with them, counted apart.
 
     Raises:
         ConflictError: another process uses the store.
@@ -116,15 +118,29 @@ def prune(context: Context, *, older_than_days: float | None, max_bytes: int | N
     refs = context.store.refs()
     left = {ref.digest.hex for ref in refs}
     left |= {one.related[0].hex for ref in refs for one in context.store.builds(ref.digest)}
-    freed = 0
-    for made in (FOLDERS, INDEXES, BUILDS):
+    freed: Counter[str] = Counter()
+    for made, folder in _made(context):
+        if folder.name.rpartition("-")[2] not in left:
+            freed[made] += disk_bytes_below(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    return replace(pruned, made_bytes=freed)
+
+
+def made_bytes(context: Context) -> dict[str, int]:
+    """What was made of cubes takes on the disk, by the folder of the user's home that it lies in."""
+    taken: Counter[str] = Counter()
+    for made, folder in _made(context):
+        taken[made] += disk_bytes_below(folder)
+    return dict(taken)
+
+
+def _made(context: Context) -> Iterator[tuple[str, Path]]:
+    """Each folder that was made of one cube, and what it lies in."""
+    for made in (INDEXES, FOLDERS, BUILDS):
         folders = context.settings.home / made
-        for folder in folders.iterdir() if folders.is_dir() else ():
-            is_made = folder.is_dir() and not folder.name.startswith(".")
-            if is_made and folder.name.rpartition("-")[2] not in left:
-                freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                shutil.rmtree(folder, ignore_errors=True)
-    return replace(pruned, freed_bytes=pruned.freed_bytes + freed)
+        for folder in sorted(folders.iterdir()) if folders.is_dir() else ():
+            if folder.is_dir() and not folder.name.startswith("."):
+                yield made, folder
 
 
 def memory_folder(context: Context, verified: Verified, memory_id: str) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_MADE: Final = {"indexes": "indexes", "folders": "unpacked memories", "builds": "caches"}
+"""What lies in folders of the user's home that are made of cubes (`memcube.holdings`)."""
 
 
 def bytes_text(size_bytes: int) -> str:
@@ -31,6 +33,12 @@ def seconds_text(seconds: float) -> str:
 def count_text(count: int, noun: str) -> str:
     """`1 record`, `2 records`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def made_text(made_bytes: Mapping[str, int]) -> str:
+    """What was made of cubes takes on the disk: `184.0 KiB of indexes, 1.2 GiB of caches`."""
+    taken = {_MADE[folder]: size for folder, size in made_bytes.items()}
+    return ", ".join(f"{bytes_text(size)} of {what}" for what, size in taken.items())
 
 
 def table_text(rows: Sequence[Sequence[str]]) -> str:

@@ -137,8 +137,8 @@ class EdgeEngines:
                 with engine_failures("built"):
                     shard.update(edge.UpdateOperation.upsert_points(points))
             # Its segments are written once more when they are brought together.
-            require_space(folder, _SPARE_BYTES + _held_bytes(folder))
-            require_memory(_SPARE_BYTES + _held_bytes(folder) // _HELD_ONE_OF)
+            require_space(folder, _SPARE_BYTES + files.disk_bytes_below(folder))
+            require_memory(_SPARE_BYTES + files.disk_bytes_below(folder) // _HELD_ONE_OF)
             with engine_failures("built"):
                 _index_fields(edge, shard, held)
                 shard.optimize()
@@ -183,10 +183,6 @@ def require_memory(size_bytes: int) -> None:
             hint="close other programs, choose a part of the cube with --filter, or search with a Qdrant server "
             "(--search-server)",
         )
-
-
-def _held_bytes(folder: Path) -> int:
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
 
 
 def engine() -> ModuleType:

@@ -30,6 +30,7 @@ from memcube_protocol.errors import IntegrityError, NotFoundError
 from memcube_protocol.reference import Reference
 
 from memcube.store.blobs import Blobs
+from memcube.store.files import disk_bytes
 from memcube.store.ingest import Ingest
 from memcube.store.locks import hold_lock
 from memcube.store.pruning import Pruned, needed_by, stale_refs
@@ -165,9 +166,9 @@ class Store:
                     known.setdefault(digest, ref.reference.name)
         return known
 
-    def size_bytes(self) -> int:
-        """Bytes of all blobs."""
-        return sum(looks.st_size for _, looks in self.blobs)
+    def disk_bytes(self) -> int:
+        """What all blobs take on the disk."""
+        return sum(disk_bytes(looks) for _, looks in self.blobs)
 
     def damaged(self) -> list[Digest]:
         """Blobs whose bytes are not what their digests say; every one is hashed anew.
@@ -196,7 +197,7 @@ class Store:
         """Remove old refs, what only they needed, and other blobs without a ref older than `young`.
 
         Old are refs unused for `older_than`, then the least recently used ones until the rest fits
-        into `max_bytes`. Kept refs, and what they need, stay.
+        into `max_bytes` of the disk. Kept refs, and what they need, stay.
 
         Raises:
             ConflictError: another process is using the store.
@@ -207,7 +208,7 @@ class Store:
             looks = dict(self.blobs)
             stale = stale_refs(
                 self._with_builds(),
-                {digest: look.st_size for digest, look in looks.items()},
+                {digest: disk_bytes(look) for digest, look in looks.items()},
                 self._manifest,
                 used_before=now - older_than if older_than is not None else None,
                 max_bytes=max_bytes,
@@ -231,7 +232,7 @@ class Store:
         ]
         for digest in removed:
             self.blobs.remove(digest)
-        return sum(looks[digest].st_size for digest in removed), removed
+        return sum(disk_bytes(looks[digest]) for digest in removed), removed
 
     def _roots(self) -> list[Digest]:
         return [digest for ref in self._with_builds() for digest in ref.digests]
@@ -258,7 +259,7 @@ class Store:
                 looks = path.lstat()
                 if looks.st_mtime < before_s:
                     path.unlink()
-                    freed += looks.st_size
+                    freed += disk_bytes(looks)
         return freed
 
     def _manifest(self, digest: Digest) -> bytes | None:

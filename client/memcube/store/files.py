@@ -24,6 +24,9 @@ _COPY_BYTES: Final = 64 * 1024 * 1024
 _HASH_BYTES: Final = 256 * 1024
 """Larger writes ask Linux for runs of free memory that it may have to move other pages to make."""
 
+_BLOCK_BYTES: Final = 512
+"""The unit of `st_blocks`, whatever the blocks of the file system are."""
+
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -53,6 +56,20 @@ def storage_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(what, error) from error
+
+
+def disk_bytes(looks: os.stat_result) -> int:
+    """What a file takes on its disk: whole blocks, and nothing for its holes."""
+    return looks.st_blocks * _BLOCK_BYTES
+
+
+def disk_bytes_below(folder: Path) -> int:
+    """What lies below `folder` takes on its disk; files that go meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += disk_bytes(path.lstat())
+    return total
 
 
 def make_folder(path: Path) -> Path:

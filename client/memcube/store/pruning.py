@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from memcube_protocol import oci
@@ -18,11 +18,16 @@ ReadManifest = Callable[[Digest], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What pruning removed: refs, blobs, and the bytes that became free (leftovers included)."""
+    """What pruning removed: refs, blobs, and the bytes that became free on the disk.
+
+    `freed_bytes` counts blobs and leftovers. `made_bytes` counts apart what had been made of cubes
+    that are gone, by the folder of the user's home that it lay in.
+    """
 
     refs: tuple[Ref, ...]
     blobs: tuple[Digest, ...]
     freed_bytes: int
+    made_bytes: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def needed_by(roots: Iterable[Digest], read: ReadManifest) -> set[Digest]:
@@ -51,7 +56,7 @@ def stale_refs(
     """Refs to let go, none of them kept.
 
     First those last used before `used_before`, then the least recently used ones until the bytes
-    that the others need are at most `max_bytes`.
+    that the others need, by `sizes`, are at most `max_bytes`.
     """
     left = sorted(refs, key=lambda ref: ref.used_at)
     stale = [ref for ref in left if not ref.kept and used_before and ref.used_at < used_before]

@@ -13,7 +13,7 @@ from memcube_protocol.errors import EXIT_ERROR, EXIT_OK, MemcubeError
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, count_text, table_text
+from memcube.cli.words import bytes_text, count_text, made_text, table_text
 
 if TYPE_CHECKING:
     from memcube.context import Context
@@ -53,7 +53,13 @@ def doctor() -> Answer:
     """
     with open_client() as client:
         context = client.context
-        checks: tuple[Callable[[Context], Finding], ...] = (_settings, _store, _keys, _registry)
+        checks: tuple[Callable[[Context], Finding], ...] = (
+            _settings,
+            _store,
+            _made,
+            _keys,
+            _registry,
+        )
         findings = [_looked_at(check, context) for check in checks]
         answers = findings[-1].state == "ok"
         findings.append(_looked_at(_clock, context) if answers else _UNKNOWN_TIME)
@@ -81,7 +87,7 @@ def _settings(context: Context) -> Finding:
 
 def _store(context: Context) -> Finding:
     refs, damaged = context.store.refs(), context.store.damaged()
-    held = f"{count_text(len({ref.digest for ref in refs}), 'cube')}, {bytes_text(context.store.size_bytes())}"
+    held = f"{count_text(len({ref.digest for ref in refs}), 'cube')}, {bytes_text(context.store.disk_bytes())}"
     if damaged:
         return Finding(
             "store",
@@ -90,6 +96,13 @@ def _store(context: Context) -> Finding:
             "pull the cubes again: damaged blobs are replaced",
         )
     return Finding("store", "ok", held)
+
+
+def _made(context: Context) -> Finding:
+    from memcube.holdings import made_bytes
+
+    taken = made_text(made_bytes(context))
+    return Finding("made of cubes", "ok", taken or "nothing yet: mounts make indexes and the like")
 
 
 def _keys(context: Context) -> Finding:

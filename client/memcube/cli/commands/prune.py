@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, count_text
+from memcube.cli.words import bytes_text, count_text, made_text
+
+if TYPE_CHECKING:
+    from memcube.store import Pruned
 
 _SIZE = re.compile(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -52,11 +56,17 @@ def prune(older_than: float | None, keep: int | None, yes: bool) -> Answer:
         "forgotten": [str(ref.reference) for ref in pruned.refs],
         "removedBlobs": len(pruned.blobs),
         "freedBytes": pruned.freed_bytes,
+        "freedMadeBytes": dict(pruned.made_bytes),
     }
-    lines = [f"Forgot {ref.reference}" for ref in pruned.refs]
-    if pruned.freed_bytes:
-        what = count_text(len(pruned.blobs), "blob") if pruned.blobs else "folders and leftovers"
+    forgotten = [f"Forgot {ref.reference}" for ref in pruned.refs]
+    return Answer(value, "\n".join([*forgotten, *_freed(pruned)]))
+
+
+def _freed(pruned: Pruned) -> list[str]:
+    lines = []
+    if pruned.blobs or pruned.freed_bytes:
+        what = count_text(len(pruned.blobs), "blob") if pruned.blobs else "leftovers"
         lines.append(f"Freed {bytes_text(pruned.freed_bytes)}: {what} removed")
-    else:
-        lines.append("Nothing to free: every blob is needed, or came within the last hour")
-    return Answer(value, "\n".join(lines))
+    if pruned.made_bytes:
+        lines.append(f"Freed {made_text(pruned.made_bytes)}, made of cubes that are gone")
+    return lines or ["Nothing to free: every blob is needed, or came within the last hour"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from memcube.store import Store
+from memcube.store.files import disk_bytes
 from memcube.store.uploads import Uploads
 from memcube_protocol import media_types, oci
 from memcube_protocol.digest import Digest
@@ -64,9 +65,10 @@ def test_pruning_keeps_what_refs_need_and_removes_the_rest(store: Store) -> None
     bundle = cube(store, b"signature", subject=kept)
     gone = cube(store, b"shared", b"alone")
     store.put_ref(NOTES, kept.digest, related=(bundle.digest,))
+    before = store.disk_bytes()
     pruned = store.prune(young=NOW)
     assert set(pruned.blobs) == {gone.digest, Digest.of(b"alone")}
-    assert pruned.freed_bytes == len(gone.raw) + 5
+    assert pruned.freed_bytes == before - store.disk_bytes() > 0
     assert held(store) >= {kept.digest, bundle.digest, Digest.of(b"signature")}
 
 
@@ -91,7 +93,7 @@ def test_the_least_recently_used_go_first_when_space_is_short(store: Store) -> N
     first = store.ref(references[0])
     assert first
     store.touch_ref(first)
-    pruned = store.prune(max_bytes=25_000, young=NOW)
+    pruned = store.prune(max_bytes=45_000, young=NOW)
     assert [ref.reference for ref in pruned.refs] == references[1:3]
     assert {ref.reference for ref in store.refs()} == {references[0], references[3]}
 
@@ -126,9 +128,10 @@ def test_leftovers_of_a_week_are_pruned(store: Store) -> None:
     for name, days in (("old", 8), ("new", 1)):
         path = store.blobs.partial / name
         path.write_bytes(b"12345")
+        taken = disk_bytes(path.stat())
         at = (datetime.now(UTC) - timedelta(days=days)).timestamp()
         os.utime(path, (at, at))
-    assert store.prune().freed_bytes == 5
+    assert store.prune().freed_bytes == taken
     assert [path.name for path in store.blobs.partial.iterdir()] == ["new"]
 
 
