@@ -15,9 +15,9 @@ from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
-from memcube import consume
 from memcube.closing import Closing
-from memcube.consume import Verified
+from memcube.consuming import consume
+from memcube.consuming.consume import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.settings import Settings
 from memcube.store import Pruned
@@ -29,19 +29,21 @@ if TYPE_CHECKING:
     from memcube_protocol.recipe import Recipe
     from memcube_signing.predicates.scan import Scan
 
-    from memcube import accounts, copying, holdings
+    from memcube.accounts import session
     from memcube.building.builder import Built
     from memcube.building.planning import Order, Wanted
     from memcube.building.repeating import Repeated
-    from memcube.copying import CopyTerms
-    from memcube.listing import Listed
+    from memcube.consuming import holdings
+    from memcube.consuming.listing import Listed
+    from memcube.copying import registries
+    from memcube.copying.oci_layout import LayoutPlace
+    from memcube.copying.registries import CopyTerms
     from memcube.mirroring import Mirror, Report
     from memcube.mounting import Asked, MountedMemory, Names, Overlay, Plan
-    from memcube.oci_layout import LayoutPlace
     from memcube.packing.pack import Packed
-    from memcube.publish import Published
+    from memcube.publishing.publish import Published
+    from memcube.publishing.vetting import Vetting
     from memcube.transfer import Progress
-    from memcube.vetting import Vetting
 
 Name = Reference | str
 Filters = Iterable[str]
@@ -114,8 +116,8 @@ class Client(Closing):
                 that it was made from against pushing it.
             FindingsError: a scan found secrets or programs, and `vet` does not allow them.
         """
-        from memcube import pushing
-        from memcube.vetting import THOROUGH
+        from memcube.publishing import pushing
+        from memcube.publishing.vetting import THOROUGH
 
         wanted = _reference(reference) if reference is not None else None
         terms = pushing.Terms(key, public, trust, vet or THOROUGH, expose, again)
@@ -123,7 +125,7 @@ class Client(Closing):
 
     def scan(self, cube: Cube) -> Scan:
         """What the rules find in a cube that the local store holds; see `vetting.scan`."""
-        from memcube import vetting
+        from memcube.publishing import vetting
 
         return vetting.scan(self.context, cube, cube.config.name)
 
@@ -183,7 +185,8 @@ class Client(Closing):
         Raises:
             RuleRefusedError: the cube's own rules forbid it.
         """
-        from memcube import holdings, rules
+        from memcube import rules
+        from memcube.consuming import holdings
 
         opened = self.open(reference, filters=(f"memory={memory}",), trust=trust)
         verified = rules.require_export(self.context, opened)
@@ -226,7 +229,7 @@ class Client(Closing):
         Raises:
             NotFoundError, InvalidProofError, DigestMismatchError: there is no such proof.
         """
-        from memcube import proofs
+        from memcube.consuming import proofs
 
         proof = proofs.read(Path(path))
         wanted = _reference(reference) if reference is not None else None
@@ -239,13 +242,13 @@ class Client(Closing):
 
     def ls(self) -> tuple[holdings.Held, ...]:
         """The cubes in the local store."""
-        from memcube import holdings
+        from memcube.consuming import holdings
 
         return holdings.held(self.context)
 
     def ls_remote(self, place: str) -> Listed:
         """The cubes of a namespace elsewhere, or the tags of a cube; see `listing.list_place`."""
-        from memcube import listing
+        from memcube.consuming import listing
 
         return listing.list_place(self.context, place)
 
@@ -255,7 +258,7 @@ class Client(Closing):
 
     def forget(self, reference: Name) -> holdings.Forgotten:
         """As `rm`; says also what went with it, and what still keeps the cube."""
-        from memcube import holdings
+        from memcube.consuming import holdings
 
         return holdings.forget(self.context, _reference(reference))
 
@@ -263,61 +266,61 @@ class Client(Closing):
         self, *, older_than_days: float | None = None, max_bytes: int | None = None
     ) -> Pruned:
         """Free space in the local store; see `holdings.prune`."""
-        from memcube import holdings
+        from memcube.consuming import holdings
 
         return holdings.prune(self.context, older_than_days=older_than_days, max_bytes=max_bytes)
 
     def login(
         self, token: str, host: str = "", *, username: str = ""
-    ) -> tuple[accounts.Identity, str]:
+    ) -> tuple[session.Identity, str]:
         """Keep a token for the registry at `host` once it was taken; says also where it is kept."""
-        from memcube import accounts
-        from memcube.credentials import Credentials
+        from memcube.accounts import session
+        from memcube.accounts.credentials import Credentials
 
-        return accounts.login(self.context, host, Credentials(username, token))
+        return session.login(self.context, host, Credentials(username, token))
 
     def logout(self, host: str = "") -> bool:
         """Forget the token for the registry at `host`; says whether there was one."""
-        from memcube import accounts
+        from memcube.accounts import session
 
-        return accounts.logout(self.context, host)
+        return session.logout(self.context, host)
 
-    def whoami(self, host: str = "") -> accounts.Identity:
+    def whoami(self, host: str = "") -> session.Identity:
         """Who the registry at `host` takes us for."""
-        from memcube import accounts
+        from memcube.accounts import session
 
-        return accounts.whoami(self.context, host)
+        return session.whoami(self.context, host)
 
     def tag(
         self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
     ) -> Reference:
         """Let the moving `tag` lead to a published cube; see `tagging.add_tag`."""
-        from memcube import tagging
+        from memcube.publishing import tagging
 
         wanted = _reference(reference)
         return tagging.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
 
-    def cp(self, source: Place, target: Place, **how: Unpack[CopyTerms]) -> copying.Copied:
-        """Copy a cube with everything attached to it; see `copying.copy`, and `layout_copies` for folders."""
-        from memcube import copying, layout_copies
+    def cp(self, source: Place, target: Place, **how: Unpack[CopyTerms]) -> registries.Copied:
+        """Copy a cube with everything attached to it; see `registries.copy`, and `folders.copy` where one is a folder."""
+        from memcube.copying import folders, registries
 
-        here, there = layout_copies.place(source), layout_copies.place(target)
+        here, there = folders.place(source), folders.place(target)
         if isinstance(here, Reference) and isinstance(there, Reference):
-            copied = copying.copy(self.context, here, there, **how)
+            copied = registries.copy(self.context, here, there, **how)
         else:
-            copied = layout_copies.copy(self.context, here, there, **how)
+            copied = folders.copy(self.context, here, there, **how)
         if "exposure" in how and isinstance(copied.reference, Reference):
             how["exposure"].apply(self.context, copied.reference)
         return copied
 
     def cp_all(
         self, source: Place, target: Place, **how: Unpack[CopyTerms]
-    ) -> Iterator[copying.Copied]:
-        """Copy every tag of a cube, one after the other; see `copying.copy_tags`."""
-        from memcube import copying, layout_copies
+    ) -> Iterator[registries.Copied]:
+        """Copy every tag of a cube, one after the other; see `registries.copy_tags`."""
+        from memcube.copying import folders, registries
 
-        here, there = layout_copies.place(source), layout_copies.place(target)
-        return copying.copy_tags(self.context, here, there, **how)
+        here, there = folders.place(source), folders.place(target)
+        return registries.copy_tags(self.context, here, there, **how)
 
     def mirror(self, mirror: Mirror, *, trust: Trust = NORMAL_TRUST) -> Report:
         """Copy what is new in a namespace into another one; see `mirroring.run_round`."""

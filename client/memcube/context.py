@@ -22,7 +22,7 @@ from memcube.trust.withdrawals import StatusStore
 if TYPE_CHECKING:
     from memcube_signing.job import Job
 
-    from memcube.credentials import Credentials
+    from memcube.accounts.credentials import Credentials
     from memcube.http import HttpClient
     from memcube.hub import HubRemote
     from memcube.remote import Registry
@@ -107,7 +107,7 @@ class Context:
 
         They are kept in memory only, and expire at `until`.
         """
-        from memcube.credentials import CredentialStore
+        from memcube.accounts.credentials import CredentialStore
         from memcube.http import HttpClient
 
         at, find = self.at_registry(place), CredentialStore(self.settings).find

@@ -4,8 +4,8 @@
 |---|---|
 | mount, embed | `mounting.mount`, of each cube, before a layer of it is fetched, and at each use |
 | embed | `MemDumper.add_vectors`, of a folder |
-| export | `Client.unpack`, `Client.path`; `copying.carry_verified` for a folder |
-| copy | `copying.carry_verified`: `cp`, `mirror` and the Hub go through it |
+| export | `Client.unpack`, `Client.path`; `registries.carry_verified` for a folder |
+| copy | `registries.carry_verified`: `cp`, `mirror` and the Hub go through it |
 | re-push, publish | `pushing`, before anything is sent |
 
 The rules themselves are pure: `memcube_protocol.rules`.
@@ -27,7 +27,7 @@ from memcube_protocol.reference import Reference
 from memcube_protocol.rules import Act, Asked, Ruling, require, rulings
 from memcube_signing.authority.document import authority_of
 
-from memcube.consume import Found, Verified, find_ref, found_in_store
+from memcube.consuming.consume import Found, Verified, find_ref, found_in_store
 from memcube.context import Context
 from memcube.profiles import Profile
 from memcube.settings import is_loopback

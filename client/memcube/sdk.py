@@ -15,13 +15,13 @@ from memcube.client import Client, Name, OverlayPlace
 from memcube.context import NORMAL_TRUST, Trust
 
 if TYPE_CHECKING:
-    from memcube.accounts import Identity
-    from memcube.consume import Found, Verified
-    from memcube.copying import Copied
-    from memcube.holdings import Held
+    from memcube.accounts.session import Identity
+    from memcube.consuming.consume import Found, Verified
+    from memcube.consuming.holdings import Held
+    from memcube.copying.registries import Copied
     from memcube.mounting import Asked, MountedMemory, Names, Plan
     from memcube.packing.pack import Packed
-    from memcube.publish import Published
+    from memcube.publishing.publish import Published
     from memcube.store import Pruned
     from memcube.trust import Verdict
 

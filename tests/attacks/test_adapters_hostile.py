@@ -239,7 +239,7 @@ def test_what_was_unpacked_of_a_cube_is_mended_when_it_was_changed(
 
 
 def test_what_was_unpacked_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch) -> None:
-    from memcube import holdings
+    from memcube.consuming import holdings
 
     environ = {"MEMCUBE_HOME": str(tmp_path / "home"), "MEMCUBE_KEYRING": "0"}
     dumper = MemDumper(tmp_path / "cube", name="alice/law", version="1.0.0")

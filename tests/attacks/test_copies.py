@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube.copying import copy
+from memcube.copying.registries import copy
 from memcube.remote import Registry
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest

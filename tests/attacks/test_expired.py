@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from memcube import consume, proofs
-from memcube.consume import Verified
+from memcube.consuming import consume, proofs
+from memcube.consuming.consume import Verified
 from memcube.context import Context
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.reference import Reference

@@ -151,8 +151,8 @@ def test_a_job_that_the_log_does_not_vouch_for_is_shown_as_unproven(
     repository: Repository, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publisher writes a job into the statement and keeps it out of the log: readers are told."""
-    from memcube import publish as publishing
     from memcube.context import Context
+    from memcube.publishing import publish as publishing
 
     forged = Job(
         "https://token.actions.githubusercontent.com", "repo:bank/vault:ref:refs/heads/main"

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from memcube import log_compare, log_forks, log_monitor, proofs
-from memcube.log_compare import Compared
-from memcube.log_watch import follow
+from memcube.consuming import proofs
+from memcube.log import comparing, forks, monitoring
+from memcube.log.comparing import Compared
+from memcube.log.watching import follow
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidError, LogError, SignatureInvalidError, TrustError
 from memcube_protocol.reference import Reference
 from memcube_signing import bundle as bundles
 from memcube_signing.dsse import Envelope
 from memcube_signing.keys import PrivateKey, PublicKey
-from memcube_signing.transparency import fork as forks
+from memcube_signing.transparency import fork
 from memcube_signing.transparency.checkpoint import NoteKey
 from support.hostile import Hostile
 from support.log import Log, signer
@@ -70,7 +71,7 @@ def seen_by(story: Story, home: str, to: Path) -> Path:
 
 def compared(story: Story, home: str, source: Path) -> Compared:
     with story.client(home) as client:
-        return log_compare.compare(client.context, str(source))
+        return comparing.compare(client.context, str(source))
 
 
 @pytest.mark.parametrize("longer_by", [-1, 0, 1])
@@ -88,7 +89,7 @@ def test_two_clients_who_were_shown_two_histories_prove_it(
     found = compared(story, "bob" if longer_by >= 0 else "ann", source)
     assert found.fork is not None
     with story.client("bob") as client:
-        proof = log_forks.keep(client.context, found.fork, tmp_path / "fork.json")
+        proof = forks.keep(client.context, found.fork, tmp_path / "fork.json")
     story.hostile.lies.clear()
     seen_by(story, "carol", tmp_path / "carol.note")
     assert compared(story, "carol", proof).fork == found.fork
@@ -130,9 +131,9 @@ def test_a_pull_that_meets_a_fork_keeps_the_proof(story: Story) -> None:
     error = story.refused("log-forked", "1.0.0")
     with story.client() as client:
         known = client.context.logs.load().of(story.hostile.host)
-        kept = list((client.context.settings.home / "trust" / log_forks.FOLDER).iterdir())
+        kept = list((client.context.settings.home / "trust" / forks.FOLDER).iterdir())
     assert known is not None
-    assert [forks.parse(path.read_bytes()).key for path in kept] == [known.key] * len(kept)
+    assert [fork.parse(path.read_bytes()).key for path in kept] == [known.key] * len(kept)
     assert len(kept) >= 1
     assert any(path.name in (error.hint or "") for path in kept)
 
@@ -168,7 +169,7 @@ def test_an_audit_finds_that_a_promised_entry_was_never_included(own_story: Stor
     story.push("1.0.0")
     story.hostile.lies.clear()
     with story.client("publisher") as client, pytest.raises(TrustError) as caught:
-        log_monitor.audit(client.context, story.hostile.host)
+        monitoring.audit(client.context, story.hostile.host)
     assert caught.value.reason == "log-forked"
 
 
@@ -188,7 +189,7 @@ def test_nobody_can_make_a_client_distrust_an_honest_log(
         source.write_text("nothing", encoding="utf-8")
     else:
         two = Log(honest.origin, signer(11), leaves=[b"y"] * 4)
-        found = forks.find(forged.key, forged.note(), two.note(), forged.hash_at)
+        found = fork.find(forged.key, forged.note(), two.note(), forged.hash_at)
         assert found is not None
         source.write_bytes(found.to_bytes())
     with pytest.raises((SignatureInvalidError, LogError, InvalidError)):
@@ -204,5 +205,5 @@ def test_the_commands_tell_of_a_fork_by_their_exit_code(story: Story, tmp_path: 
     note.write_text(other.note().text, encoding="utf-8")
     done = machine.run("log", "compare", note, "-o", proof)
     assert (done.returncode, "TWO HISTORIES" in done.stdout) == (13, True), done.stderr
-    assert forks.parse(proof.read_bytes()).key == other.key
+    assert fork.parse(proof.read_bytes()).key == other.key
     assert machine.run("log", "compare", proof).returncode == 13

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from memcube import consume
 from memcube.client import Client
+from memcube.consuming import consume
 from memcube.context import NORMAL_TRUST
 from memcube.remote.log import logged
 from memcube_protocol.errors import StorageError, YankedError

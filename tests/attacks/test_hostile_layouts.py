@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memcube.copying.oci_layout import OciLayout
 from memcube.http import HttpClient
-from memcube.oci_layout import OciLayout
 from memcube.settings import Endpoint, Settings
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (

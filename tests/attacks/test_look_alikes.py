@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import pytest
 from conftest import Person
+from memcube.consuming.policies import explain_name
+from memcube.consuming.proofs import judge
 from memcube.context import Context
-from memcube.policies import explain_name
-from memcube.proofs import judge
 from memcube.settings import Settings
 from memcube.trust import Attestation
 from memcube.trust.policy import Pattern

@@ -11,10 +11,10 @@ from typing import Any
 import anyio
 import pytest
 from memcube.client import Client
-from memcube.guard import Entrance
 from memcube.mcp.desk import Desk
 from memcube.mcp.opening import open_desk
 from memcube.mcp.tools import call, tools_of
+from memcube.serving.guard import Entrance
 from memcube.settings import Settings
 from memcube_protocol.errors import (
     FindingsError,

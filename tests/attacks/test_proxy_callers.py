@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from memcube import guard
 from memcube.proxy.addition import Addition
 from memcube.proxy.upstream import Upstream
+from memcube.serving import guard
 from support.engine import WAIT_S, Engine, running_engine
 from support.proxied import Proxied, running_proxy
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 pytest.importorskip("httpx2")
-http_server = pytest.importorskip("memcube.http_server")
+http_server = pytest.importorskip("memcube.serving.http_server")
 
 ADDITION = Addition("", lambda _: "")
 BODY = b'{"messages":[{"role":"user","content":"What is my password?"}]}'

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http import HttpClient, Request, RetryPolicy
 from memcube.remote import Registry
 from memcube.settings import Settings

@@ -131,7 +131,7 @@ class TestScanning:
         name = f"{ada.name}/{fresh('broken')}"
         folder = self.folder(tmp_path, publisher, name, "harmless")
         with monkeypatch.context() as patched:
-            patched.setattr("memcube.vetting.attach", lambda *_, **__: 1 / 0)
+            patched.setattr("memcube.publishing.vetting.attach", lambda *_, **__: 1 / 0)
             assert publisher.run("push", folder).returncode != 0
         digest = publisher.ok("push", folder, "-q").strip()
         publisher.ok("push", folder)

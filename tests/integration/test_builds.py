@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import Person, fresh
-from memcube.attesting import attach
 from memcube.building.builder import Built
 from memcube.building.finding import offers, trusted_builds
 from memcube.building.holding import forget_build, keep
@@ -17,10 +16,11 @@ from memcube.building.planning import Order, Wanted
 from memcube.building.publishing import push_builds
 from memcube.building.statements import provenance_of
 from memcube.client import Client
-from memcube.consume import Found, resolve
+from memcube.consuming.consume import Found, resolve
 from memcube.context import EVERYTHING, Trust
 from memcube.dumper import MemDumper
 from memcube.memories.model_identity import live_identity
+from memcube.publishing.attesting import attach
 from memcube.transfer import push_blobs
 from memcube.trust import Acceptance, Scope
 from memcube_protocol import media_types

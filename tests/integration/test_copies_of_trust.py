@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube import key_registry, namespace_keys
+from memcube.consuming.proofs import export
 from memcube.context import Trust
-from memcube.proofs import export
+from memcube.keys import changes, documents
+from memcube.publishing.withdrawing import set_status
 from memcube.trust import Acceptance
-from memcube.withdrawing import set_status
 from memcube_protocol import media_types
 from memcube_protocol.errors import (
     KeyNotAuthorisedError,
@@ -59,7 +59,7 @@ class Story:
         with self.at_publisher() as client:
             keys = self.keys(client, "default")
             quorum = Quorum.of([key.public_key for key in keys])
-            namespace_keys.announce(client.context, self.namespace, quorum, keys)
+            changes.announce(client.context, self.namespace, quorum, keys)
 
     def replace_key(self, *, revoke: bool = False) -> None:
         with self.at_publisher() as client:
@@ -67,11 +67,11 @@ class Story:
             instead = Quorum.of([new.public_key])
             since = datetime.now(UTC) - timedelta(days=1)
             change = (
-                namespace_keys.revoked(old.public_key.id, since, instead=instead)
+                changes.revoked(old.public_key.id, since, instead=instead)
                 if revoke
-                else namespace_keys.rotated(instead)
+                else changes.rotated(instead)
             )
-            namespace_keys.change(client.context, self.namespace, [old, new], change)
+            changes.change(client.context, self.namespace, [old, new], change)
 
     def yank(self, version: str, reason: Reason, state: State = State.YANKED) -> None:
         with self.at_publisher() as client:
@@ -200,7 +200,7 @@ def test_the_proof_of_a_copy_holds_the_keys_of_its_origin(story) -> None:
     with client_on(story.folder / "reader", story.copier) as client:
         place = Reference.parse(f"{story.target}:1.0.0")
         proof, _ = export(client.context, place, path, trust=story.accepting)
-        listed = key_registry.namespace_of(client.context.at_registry(place))
+        listed = documents.namespace_of(client.context.at_registry(place))
         assert listed != story.namespace
     signatures_of_two_documents = 3
     assert len(proof.key_documents) == signatures_of_two_documents

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from conftest import ALL_SCOPES, NO_LIMITS, Person, fresh
-from memcube import proofs
 from memcube.client import Client
+from memcube.consuming import proofs
 from memcube.remote.log import find_log
 from memcube.trust import Outcome
 from memcube_protocol import oci

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ALL_SCOPES, NO_LIMITS, fresh
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http import HttpClient, RetryPolicy
 from memcube.remote import Registry
 from memcube.settings import Settings
@@ -170,7 +170,7 @@ def test_a_local_copy_that_was_damaged_becomes_no_blob(place: Place, tmp_path: P
 PUSH = """
 import sys
 from pathlib import Path
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http import HttpClient
 from memcube.remote import Registry
 from memcube.settings import Settings

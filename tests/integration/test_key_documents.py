@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from conftest import Person
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from memcube import key_registry, namespace_keys
-from memcube.consume import resolve_unjudged
-from memcube.cosigning import cosign
-from memcube.log_monitor import monitor
+from memcube.consuming.consume import resolve_unjudged
+from memcube.keys import changes, documents
+from memcube.log.monitoring import monitor
+from memcube.publishing.cosigning import cosign
+from memcube.publishing.withdrawing import set_status
 from memcube.remote.log import find_log
 from memcube.trust.attested import values_of
-from memcube.withdrawing import set_status
 from memcube_protocol.errors import (
     EXIT_TRUST,
     KeyNotAuthorisedError,
@@ -71,14 +71,14 @@ class Story:
     def announce(self, *names: str, of: int = 1, **more):
         with self.at_publisher() as client:
             signers = [self.key(name) for name in names]
-            return namespace_keys.announce(
+            return changes.announce(
                 client.context, self.namespace, self.quorum(*names, of=of), signers, **more
             )
 
     def change(self, changed, *signers: str):
         with self.at_publisher() as client:
             keys = [self.key(name) for name in signers]
-            return namespace_keys.change(client.context, self.namespace, keys, changed)
+            return changes.change(client.context, self.namespace, keys, changed)
 
     def push(self, version: str, key: str = "default", name: str = "", **more):
         source = self.folder / "source" / version
@@ -113,7 +113,7 @@ def test_a_rotated_key_releases_without_an_alarm_and_old_releases_stay(story) ->
     story.push("1.0.0")
     assert story.pull().standing == "first-use"
     story.announce("default")
-    story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
+    story.change(changes.rotated(story.quorum("next")), "default", "next")
     assert refused(story.push, "1.1.0") == "key-not-authorised"
     story.push("1.1.0", key="next")
     verdict = story.pull()
@@ -136,7 +136,7 @@ def test_a_revoked_key_is_refused_by_those_who_knew_it_and_by_newcomers(story) -
     old = story.key("default").public_key.id
     instead = story.quorum("next")
     story.change(
-        namespace_keys.revoked(old, now() - timedelta(days=1), instead=instead), "default", "next"
+        changes.revoked(old, now() - timedelta(days=1), instead=instead), "default", "next"
     )
     story.push("1.1.0", key="next")
     assert story.pull().release.version == "1.1.0"
@@ -151,7 +151,7 @@ def test_a_revocation_is_remembered_when_the_registry_hides_it(story) -> None:
     old = story.key("default").public_key.id
     instead = story.quorum("next")
     since = now() - timedelta(days=1)
-    story.change(namespace_keys.revoked(old, since, instead=instead), "default", "next")
+    story.change(changes.revoked(old, since, instead=instead), "default", "next")
     assert refused(story.pull) == "key-revoked"
     story.publisher.repository("memcube-keys").delete_manifest("latest")
     assert refused(story.pull) == "key-revoked"
@@ -164,7 +164,7 @@ def test_what_was_logged_before_the_compromise_stays_valid(story) -> None:
     story.pull()
     old = story.key("default").public_key.id
     since, instead = now() + timedelta(minutes=1), story.quorum("next")
-    story.change(namespace_keys.revoked(old, since, instead=instead), "default", "next")
+    story.change(changes.revoked(old, since, instead=instead), "default", "next")
     assert story.pull("1.0.0").standing == "trusted"
 
 
@@ -179,15 +179,15 @@ def test_recovery_keys_overrule_a_thief_who_rotated(story) -> None:
     story.push("1.0.0")
     story.announce("default", recovery=story.quorum("safe", "safer", of=2))
     story.pull()
-    story.change(namespace_keys.rotated(story.quorum("thief")), "default", "thief")
+    story.change(changes.rotated(story.quorum("thief")), "default", "thief")
     story.push("1.1.0", key="thief")
     assert story.pull().release.version == "1.1.0"
     with story.at_publisher() as client:
-        recovered = namespace_keys.recover(
+        recovered = changes.recover(
             client.context,
             story.namespace,
             [story.key(name) for name in ("safe", "safer", "next")],
-            namespace_keys.revoked(
+            changes.revoked(
                 story.key("default").public_key.id, now(), instead=story.quorum("next")
             ),
             overrules=2,
@@ -200,15 +200,15 @@ def test_recovery_keys_overrule_a_thief_who_rotated(story) -> None:
 
 def test_a_member_releases_what_the_organisation_gave_her_and_nothing_else(story) -> None:
     story.announce("default")
-    team = namespace_keys.delegated("team", ["team-*"], story.quorum("team"))
+    team = changes.delegated("team", ["team-*"], story.quorum("team"))
     story.change(team, "default")
-    member = namespace_keys.delegated("team/eve", ["team-birds"], story.quorum("eve"))
+    member = changes.delegated("team/eve", ["team-birds"], story.quorum("eve"))
     story.change(member, "team")
     birds, bees = f"{story.publisher.name}/team-birds", f"{story.publisher.name}/team-bees"
     story.push("1.0.0", key="eve", name=birds)
     assert story.pull(name=birds).standing == "first-use"
     assert refused(story.push, "1.0.0", key="eve", name=bees) == "key-not-authorised"
-    wider = namespace_keys.delegated("team/eve", ["team-*"], story.quorum("eve"))
+    wider = changes.delegated("team/eve", ["team-*"], story.quorum("eve"))
     assert refused(story.change, wider, "eve") == "key-not-authorised"
 
 
@@ -242,11 +242,9 @@ class TestLog:
         with story.at_publisher() as client:
             registry = client.context.registry(story.namespace.host)
             log = find_log(registry)
-            authority = key_registry.refresh(client.context, story.namespace)
+            authority = documents.refresh(client.context, story.namespace)
             keys = {key.id: key for key in keys_of(authority)}
-            found = [
-                bundles.parse(raw) for raw in key_registry.fetch(registry, story.namespace.name)
-            ]
+            found = [bundles.parse(raw) for raw in documents.fetch(registry, story.namespace.name)]
             shown = []
             for bundle in found:
                 try:
@@ -258,14 +256,14 @@ class TestLog:
 
     def test_every_act_is_logged(self, story) -> None:
         story.announce("default", recovery=story.quorum("safe"))
-        story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
-        story.change(namespace_keys.delegated("team", ["team-*"], story.quorum("team")), "next")
+        story.change(changes.rotated(story.quorum("next")), "default", "next")
+        story.change(changes.delegated("team", ["team-*"], story.quorum("team")), "next")
         stolen, instead = story.key("next").public_key.id, story.quorum("spare")
-        story.change(namespace_keys.revoked(stolen, now(), instead=instead), "next", "spare")
+        story.change(changes.revoked(stolen, now(), instead=instead), "next", "spare")
         with story.at_publisher() as client:
-            changed = namespace_keys.rotated(story.quorum("last"))
+            changed = changes.rotated(story.quorum("last"))
             keys = [story.key(name) for name in ("safe", "last")]
-            namespace_keys.recover(client.context, story.namespace, keys, changed)
+            changes.recover(client.context, story.namespace, keys, changed)
         shown = self.published(story)
         signatures_of_five_documents = 1 + 2 + 1 + 2 + 2
         assert [logged for _, logged in shown] == [True] * signatures_of_five_documents
@@ -281,7 +279,7 @@ class TestLog:
     ) -> None:
         story.push("1.0.0")
         story.announce("default")
-        story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
+        story.change(changes.rotated(story.quorum("next")), "default", "next")
         place = Reference.parse(f"{story.name}:1.0.0")
         for key, state in (
             ("default", State.YANKED), ("next", State.DEPRECATED), ("next", State.YANKED),
@@ -330,8 +328,8 @@ class TestLog:
             return [aside.logged(one, keys[one.key_hint], now()) for one in made.bundles]
 
         with monkeypatch.context() as colluding:
-            colluding.setattr(key_registry, "_logged", hidden)
-            story.change(namespace_keys.rotated(story.quorum("thief")), "default", "thief")
+            colluding.setattr(documents, "_logged", hidden)
+            story.change(changes.rotated(story.quorum("thief")), "default", "thief")
         with pytest.raises(SignatureInvalidError) as refused:
             story.pull()
         assert refused.value.reason == "log-forked"
@@ -343,8 +341,8 @@ class TestLog:
         story.announce("default")
         story.pull()
         with monkeypatch.context() as without:
-            without.setattr(key_registry, "find_log", lambda _: None)
-            story.change(namespace_keys.rotated(story.quorum("next")), "default", "next")
+            without.setattr(documents, "find_log", lambda _: None)
+            story.change(changes.rotated(story.quorum("next")), "default", "next")
         assert [logged for _, logged in self.published(story)] == [True, False, False]
         story.push("1.1.0", key="next")
         with pytest.raises(LogError) as refused:

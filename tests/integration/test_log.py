@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube import publish
-from memcube.attesting import attest
 from memcube.client import Client
+from memcube.publishing import publish
+from memcube.publishing.attesting import attest
 from memcube.remote.log import find_log
 from memcube.settings import Settings
 from memcube_protocol import oci
@@ -122,7 +122,7 @@ def test_the_whole_tree_can_be_computed_anew_from_what_the_log_serves(cube):
 
 def test_a_release_that_was_logged_and_not_finished_keeps_its_place(cube, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("memcube.publish.attach", lambda *_: 1 / 0)
+        patched.setattr("memcube.publishing.publish.attach", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             cube.push("1.0.0")
     cube.push("1.0.0")
@@ -131,7 +131,7 @@ def test_a_release_that_was_logged_and_not_finished_keeps_its_place(cube, monkey
 
 def test_a_logged_release_that_was_given_up_is_followed_by_the_next(cube, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("memcube.publish.attach", lambda *_: 1 / 0)
+        patched.setattr("memcube.publishing.publish.attach", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             cube.push("1.0.0")
     cube.push("1.0.0", "changed")
@@ -197,7 +197,7 @@ def test_of_two_machines_that_release_one_version_at_once_the_second_is_refused(
 
 def test_a_rival_that_gave_up_after_it_was_logged_stops_nobody(cube, monkeypatch, tmp_path):
     cube.push("1.0.0")
-    monkeypatch.setattr("memcube.rivals._PAUSES_S", (0.0,))
+    monkeypatch.setattr("memcube.publishing.rivals._PAUSES_S", (0.0,))
 
     def give_up():
         with monkeypatch.context() as patched:

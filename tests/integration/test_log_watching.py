@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube import log_monitor, log_watch
 from memcube.client import Client
-from memcube.log_monitor import Frontier
+from memcube.log import monitoring, watching
+from memcube.log.monitoring import Frontier
 from memcube.remote.log import RemoteLog
 from memcube.trust.log_state import KnownLog
 from memcube_protocol.errors import LogError, NotFoundError, TrustError
@@ -42,27 +42,27 @@ def test_a_monitor_shows_what_is_signed_in_ones_name_and_by_whom(new_person, bob
     namespace = Reference(host_of(ada), ada.name)
     with client_on(tmp_path / "ada", ada) as client:
         push(client, tmp_path, name)
-        seen = log_monitor.monitor(client.context, namespace)
+        seen = monitoring.monitor(client.context, namespace)
         mine = [one for one in seen.sightings if one.said and one.said.name.endswith(name)]
         # The release, the registry's countersignature of it, and the scan.
         assert [one.known for one in mine] == [True, True, True]
         since = seen.audited.checkpoint.size
-        again = log_monitor.monitor(client.context, namespace, since=since)
+        again = monitoring.monitor(client.context, namespace, since=since)
         assert again.sightings == ()
     with client_on(tmp_path / "thief", ada) as thief:
         push(thief, tmp_path, f"{ada.name}/{fresh('stolen')}")
     with client_on(tmp_path / "ada", ada) as client:
-        later = log_monitor.monitor(client.context, namespace, since=since)
+        later = monitoring.monitor(client.context, namespace, since=since)
         assert [one.known for one in later.strangers] == [False, False]
         assert later.strangers[0].index >= since
     with client_on(tmp_path / "bob", bob) as client, pytest.raises(NotFoundError):
-        log_monitor.monitor(client.context, namespace)
+        monitoring.monitor(client.context, namespace)
 
 
 def test_an_audit_computes_the_whole_tree(ada, tmp_path, monkeypatch):
     with client_on(tmp_path, ada) as client:
         push(client, tmp_path, f"{ada.name}/{fresh('notes')}")
-        audited = log_monitor.audit(client.context, host_of(ada))
+        audited = monitoring.audit(client.context, host_of(ada))
         assert audited.checkpoint.size > 0
         honest = RemoteLog.tile
 
@@ -74,7 +74,7 @@ def test_an_audit_computes_the_whole_tree(ada, tmp_path, monkeypatch):
 
         monkeypatch.setattr(RemoteLog, "tile", lying)
         with pytest.raises(LogError) as caught:
-            log_monitor.audit(client.context, host_of(ada))
+            monitoring.audit(client.context, host_of(ada))
         assert caught.value.reason == "log-forked"
 
 
@@ -105,16 +105,16 @@ def test_a_log_that_turns_back_is_refused(ada, tmp_path, monkeypatch, reason):
     name, host = f"{ada.name}/{fresh('notes')}", host_of(ada)
     with client_on(tmp_path, ada) as client:
         reference = push(client, tmp_path, name)
-        found = log_watch.find_log(client.context.registry(host))
+        found = watching.find_log(client.context.registry(host))
         assert found is not None
         ours = Log(origin=found.key.name, leaves=[b"a", b"b", b"c"])
-        monkeypatch.setattr(log_watch, "find_log", lambda registry: RemoteLog(registry, ours.key))
+        monkeypatch.setattr(watching, "find_log", lambda registry: RemoteLog(registry, ours.key))
         now = client.context.now()
         monkeypatch.setattr(RemoteLog, "checkpoint", lambda self: ours.note(now))
         monkeypatch.setattr(RemoteLog, "tile", lambda self, tile: tile_of(ours, tile))
-        log_watch.follow(client.context, host)
+        watching.follow(client.context, host)
         ours.leaves.append(b"d")
-        log_watch.follow(client.context, host)
+        watching.follow(client.context, host)
         assert client.context.logs.load().of(host).state.size == 4
         if reason == "log-shrank":
             ours.leaves.pop()
@@ -122,7 +122,7 @@ def test_a_log_that_turns_back_is_refused(ada, tmp_path, monkeypatch, reason):
             ours.leaves[0] = b"other"
             ours.leaves.append(b"e")
         elif reason == "log-vanished":
-            monkeypatch.setattr(log_watch, "find_log", lambda registry: None)
+            monkeypatch.setattr(watching, "find_log", lambda registry: None)
         else:
             monkeypatch.setattr(
                 RemoteLog, "checkpoint", lambda self: ours.note(now.replace(year=2020))

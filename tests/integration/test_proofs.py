@@ -88,7 +88,7 @@ def island(tmp_path: Path) -> Island:
 
 
 def export(client: Client, reference: str, path: Path) -> Path:
-    from memcube import proofs
+    from memcube.consuming import proofs
     from memcube_protocol.reference import Reference
 
     proofs.export(client.context, Reference.parse(reference), path)

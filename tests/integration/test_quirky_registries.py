@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http import HttpClient, RetryPolicy
 from memcube.remote import Registry
 from memcube.settings import Settings

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import fresh
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http import HttpClient, RetryPolicy
 from memcube.remote import Registry
 from memcube.settings import Settings

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http import HttpClient, RetryPolicy
 from memcube.remote import Registry
 from memcube.settings import Settings
@@ -250,7 +250,7 @@ def test_wrong_credentials_are_refused(ada: Person, credentials: Credentials) ->
 MOVE = """
 import sys
 from pathlib import Path
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http import HttpClient
 from memcube.remote import Registry
 from memcube.settings import Settings

@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 from memcube.client import Client
-from memcube.guard import Entrance
 from memcube.proxy.addition import Addition
 from memcube.proxy.mounting import PREFIX_TOKENS, addition_of, mount_budget
 from memcube.proxy.serving import ProxyServer
 from memcube.proxy.upstream import Upstream
+from memcube.serving.guard import Entrance
 
 
 @dataclass

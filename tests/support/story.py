@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from memcube.client import Client
-from memcube.consume import Verified
+from memcube.consuming.consume import Verified
 from memcube.context import Trust
-from memcube.publish import Published
+from memcube.publishing.publish import Published
 from memcube.trust import Mode
 from memcube_protocol import media_types, oci
 from memcube_protocol.digest import Digest

@@ -25,13 +25,14 @@ from memcube_protocol.recipe import DISTIL, ENCODE, Evaluation, Recipe
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import bases_of
 
-from memcube import consume, rules
+from memcube import rules
 from memcube.building.asking import steady
 from memcube.building.evaluation import require_useful
 from memcube.building.holding import HeldBuild, keep
 from memcube.building.planning import Order, Wanted, plan_of
 from memcube.building.workbench import Workbench
-from memcube.consume import Verified
+from memcube.consuming import consume
+from memcube.consuming.consume import Verified
 from memcube.context import Context
 from memcube.memories.making import builder as builder_versions
 from memcube.memories.model_identity import dtype_name, live_identity

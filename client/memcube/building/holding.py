@@ -12,9 +12,9 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.reference import Reference
 
-from memcube.consume import stored_attestation
+from memcube.consuming.consume import stored_attestation
+from memcube.consuming.holdings import files_folder
 from memcube.context import Context
-from memcube.holdings import files_folder
 from memcube.store import Ref
 from memcube.trust import Attestation
 

@@ -17,16 +17,16 @@ from memcube_signing.keys import PublicKey
 from memcube_signing.predicates import attest
 from memcube_signing.predicates import provenance as provenances
 
-from memcube import consume
-from memcube.attesting import attach
 from memcube.building.holding import HeldBuild, held_builds, keep
 from memcube.building.statements import is_stated, provenance_of, speakers
-from memcube.consume import Found, Verified
+from memcube.consuming import consume
+from memcube.consuming.consume import Found, Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.publishing.attesting import attach
+from memcube.publishing.vetting import THOROUGH, Vetting, require_publishable, scan
 from memcube.remote.interface import Remote
 from memcube.transfer import push_blobs
 from memcube.trust import Scope
-from memcube.vetting import THOROUGH, Vetting, require_publishable, scan
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from memcube.building.asking import NOTHING, Asker, Prefix
 from memcube.building.holding import HeldBuild
 from memcube.building.material import Material, closest, gather, rendered
 from memcube.building.planning import Order
-from memcube.consume import Verified
+from memcube.consuming.consume import Verified
+from memcube.consuming.holdings import memory_folder
 from memcube.context import Context
-from memcube.holdings import memory_folder
 from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv
 from memcube.memories.control_tokens import control_tokens

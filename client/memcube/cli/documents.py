@@ -53,7 +53,7 @@ def place_of(context: Context, namespace: str) -> Reference:
     from memcube_protocol.reference import Reference
     from memcube_signing.authority.carrier import NAME
 
-    from memcube.key_registry import namespace_of
+    from memcube.keys.documents import namespace_of
 
     return namespace_of(context.at_registry(Reference.parse(f"{namespace}/{NAME}")))
 
@@ -66,7 +66,7 @@ def signers_named(context: Context, names: Sequence[str]) -> list[Signer]:
 
 def answer_about(context: Context, proposal: Proposal, file: Path) -> Answer:
     """What `proposal` would change, who has signed it, and whether that is enough as far as known here."""
-    from memcube.key_proposals import is_complete
+    from memcube.keys.proposals import is_complete
 
     document, complete = proposal.document, is_complete(context, proposal)
     before = context.authorities.load(document.authority)

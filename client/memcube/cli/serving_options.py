@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from memcube.guard import Entrance
+    from memcube.serving.guard import Entrance
 
 _FIELDS: Final = ("host", "port", "token_file", "hosts", "origins")
 
@@ -35,7 +35,7 @@ class ServingOptions:
             InvalidSettingError: others than this machine could ask without a token, or the token is weak.
             StorageError: the file of the token cannot be read or made.
         """
-        from memcube.guard import Entrance
+        from memcube.serving.guard import Entrance
 
         make = partial(
             Entrance.of, self.host, token=self._token(), hosts=self.hosts, origins=self.origins
@@ -44,7 +44,7 @@ class ServingOptions:
         return make
 
     def _token(self) -> str | None:
-        from memcube.guard import token_in
+        from memcube.serving.guard import token_in
 
         if self.token_file is not None:
             return token_in(self.token_file)

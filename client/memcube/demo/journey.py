@@ -27,12 +27,12 @@ from memcube.demo import model as small
 from memcube.demo.server import DemoRegistry
 from memcube.demo.story import Step, Story
 from memcube.memories.generation import generate
+from memcube.publishing.visibility import Visibility, set_visibility
 from memcube.settings import Endpoint, Settings
 from memcube.trust import KeyStore
-from memcube.visibility import Visibility, set_visibility
 
 if TYPE_CHECKING:
-    from memcube.consume import Verified
+    from memcube.consuming.consume import Verified
 
 CUBE: Final = "alice/expert"
 VERSION: Final = "1.0.0"

@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import NetworkError, UnauthenticatedError
 
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http.challenges import Challenge, parse_challenges
 from memcube.http.origins import Origin, Resolve, require_no_deeper, resolve
 

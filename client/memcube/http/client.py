@@ -17,8 +17,8 @@ from memcube_protocol.errors import (
 )
 from urllib3.exceptions import HTTPError, SSLError
 
+from memcube.accounts.credentials import Credentials, CredentialStore
 from memcube.closing import Closing
-from memcube.credentials import Credentials, CredentialStore
 from memcube.http.authorization import Authenticator
 from memcube.http.bodies import SizedBody
 from memcube.http.failures import ERROR_BODY_BYTES, error_of

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from memcube_protocol import limits
 from memcube_protocol.errors import MissingDependencyError
 
-from memcube.guard import Entrance, Guard
-from memcube.listening import address_of, listen_at
+from memcube.serving.guard import Entrance, Guard
+from memcube.serving.listening import address_of, listen_at
 
 if TYPE_CHECKING:
     from memcube.mcp.desk import Desk
@@ -100,7 +100,7 @@ def serve_http(
     """
     import anyio
 
-    from memcube.http_server import server_of
+    from memcube.serving.http_server import server_of
 
     with listen_at(host, port) as listener:
         guarded = application(desk, entrance(listener.getsockname()[1]))

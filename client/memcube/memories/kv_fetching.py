@@ -31,7 +31,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.oci import Descriptor
 
-from memcube.holdings import FOLDERS, memory_folder
+from memcube.consuming.holdings import FOLDERS, memory_folder
 from memcube.memories.kv_files import PARTIAL_FILE
 from memcube.remote.interface import Remote
 from memcube.store import Store
@@ -40,7 +40,7 @@ from memcube.transfer import pull_blobs, read_range
 from memcube.transfer.workers import Stop, run
 
 if TYPE_CHECKING:
-    from memcube.consume import Verified
+    from memcube.consuming.consume import Verified
     from memcube.context import Context
 
 PREFIXES: Final = ".prefixes"

@@ -1,6 +1,6 @@
 """One round of a mirror: everything that the source has and the target lacks, cube by cube.
 
-    list the cubes → for each: its tags → those that changed → `copying.copy`, which verifies → journal
+    list the cubes → for each: its tags → those that changed → `registries.copy`, which verifies → journal
 
 What is as it was when it was copied costs no request of its own but the one that lists what refers to
 it. A round that is killed is taken up by the next one.
@@ -28,17 +28,17 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_order
 
-from memcube import copying
 from memcube.context import NORMAL_TRUST, Context, Trust
-from memcube.exposure import Exposure
+from memcube.copying import registries
+from memcube.copying.exposure import Exposure
+from memcube.copying.passage import ATTACHED, descriptor_at
 from memcube.mirroring.journal import Done, Journal
 from memcube.mirroring.report import Fate, Report, Row
-from memcube.passage import ATTACHED, descriptor_at
+from memcube.publishing.visibility import Visibility, set_visibility
 from memcube.remote import Registry
 from memcube.remote.listing import Listing, tag_names
 from memcube.transfer import Repository
 from memcube.transfer.workers import Stop, run
-from memcube.visibility import Visibility, set_visibility
 
 JOURNALS: Final = "mirrors"
 
@@ -187,7 +187,7 @@ class _Round:
             return Row(name, tag, Fate.UNCHANGED, str(now.digest))
         if is_immutable_tag(tag) and (other := self._other_content(name, tag, now.digest, before)):
             return Row(name, tag, Fate.ALARM, str(now.digest), other, exit_code=EXIT_CONFLICT)
-        copied = copying.copy(
+        copied = registries.copy(
             self.context,
             Reference(self.here.host, name, tag),  # by its tag: moved back, it is an alarm
             Reference(self.there.host, self.mirror.name_at_target(name), tag),

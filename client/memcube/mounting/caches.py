@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from memcube_protocol.config import ACTIVATION, Memory
 from memcube_protocol.errors import IncompatibleError, UnsupportedError
 
-from memcube import consume
+from memcube.consuming import consume
+from memcube.consuming.holdings import BUILDS, memory_folder
 from memcube.context import Context
-from memcube.holdings import BUILDS, memory_folder
 from memcube.mounting.chosen import Chosen
 from memcube.mounting.offers import Wishes, manifest_of
 from memcube.mounting.passages import prefix_text
@@ -71,8 +71,8 @@ class Caches:
         Raises:
             IncompatibleError: it does not fit, and is not to be read anew or carries no text.
         """
-        from memcube.findings import opacity_of
         from memcube.memories.kv_mounted import Exactness
+        from memcube.scanning.findings import opacity_of
 
         try:
             cache = self._mount(*self._folder(choice, chosen, memory))

@@ -9,7 +9,7 @@ from memcube_protocol.errors import InvalidRequestError, NotFoundError
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
-from memcube.consume import Verified, open_layerless
+from memcube.consuming.consume import Verified, open_layerless
 from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Context, Trust
 from memcube.memories.plaintext_plugins import reached
 from memcube.mounting.chosen import Chosen

@@ -22,7 +22,7 @@ class Hits(list[Hit]):
     """Hits in their order; a notebook shows them as a table."""
 
     def _repr_html_(self) -> str:
-        from memcube.notebook import table
+        from memcube.mounting.notebook import table
 
         rows = [(f"{hit.score:.3g}", hit.cube, hit.record.id, hit.record.text) for hit in self]
         return table(("score", "cube", "id", "text"), rows)

@@ -11,7 +11,8 @@ from memcube_protocol.config import ACTIVATION
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import InvalidRequestError, NotFoundError
 
-from memcube import consume, rules
+from memcube import rules
+from memcube.consuming import consume
 from memcube.context import Context
 from memcube.mounting.baseline import Baseline, uninterrupted
 from memcube.mounting.chosen import Chosen, in_order

@@ -13,7 +13,7 @@ from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
 
 from memcube.closing import Closing
-from memcube.consume import Verified
+from memcube.consuming.consume import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.memories.hit import Hit
 from memcube.mounting.baseline import uninterrupted
@@ -63,7 +63,7 @@ class MountedCube:
     @property
     def scan(self) -> Scan | None:
         """What the publisher's scan of the cube found; None where there is none."""
-        from memcube.findings import attested_scan
+        from memcube.scanning.findings import attested_scan
 
         return attested_scan(self.verified)
 
@@ -381,7 +381,7 @@ class MountedMemory(Closing):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the cubes, and what became of each of their memories."""
-        from memcube.notebook import table
+        from memcube.mounting.notebook import table
 
         cubes = [
             (one.name, str(one.priority), str(one.verified.verdict.standing)) for one in self.cubes

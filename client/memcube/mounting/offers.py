@@ -15,8 +15,8 @@ from memcube_protocol.content import read_verified
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import InvalidError, NotFoundError
 
+from memcube.consuming.holdings import FOLDERS
 from memcube.context import CONTEXT_TOKENS, Context
-from memcube.holdings import FOLDERS
 from memcube.memories.plaintext_context import estimate_tokens
 from memcube.mounting import measuring
 from memcube.mounting.chosen import Chosen

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from memcube_protocol.errors import MissingDependencyError
 
 from memcube.closing import Closing
-from memcube.guard import Entrance, Guard
-from memcube.listening import address_of, listen_at
 from memcube.proxy.addition import Addition
 from memcube.proxy.upstream import Upstream
+from memcube.serving.guard import Entrance, Guard
+from memcube.serving.listening import address_of, listen_at
 
 if TYPE_CHECKING:
     import httpx2
@@ -74,7 +74,7 @@ class ProxyServer(Closing):
             self._server.should_exit = True
 
     async def _serve(self) -> None:
-        from memcube.http_server import server_of
+        from memcube.serving.http_server import server_of
 
         with ThreadPoolExecutor(1, "memory") as memory:
             async with self._upstream.connect() as client:

@@ -13,8 +13,8 @@ from memcube_protocol.errors import MissingDependencyError
 @pytest.mark.parametrize(
     ("module", "lacking", "extra"),
     [
-        ("memcube.langchain", "langchain_core", "langchain"),
-        ("memcube.langgraph", "langgraph", "langgraph"),
+        ("memcube.integrations.langchain", "langchain_core", "langchain"),
+        ("memcube.integrations.langgraph", "langgraph", "langgraph"),
     ],
 )
 def test_a_module_of_an_extra_names_the_extra(

@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.MULTI
 
 
 def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from memcube.langgraph import MemcubeStore
+    from memcube.integrations.langgraph import MemcubeStore
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMCUBE_HOME", str(tmp_path / "home"))

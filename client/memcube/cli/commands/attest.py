@@ -12,7 +12,7 @@ from memcube.cli.command import command
 from memcube.cli.options import open_client
 
 if TYPE_CHECKING:
-    from memcube.attesting import Made
+    from memcube.publishing.attesting import Made
 
 MODEL_SIGNATURE: Final = "model-signature"
 
@@ -50,8 +50,8 @@ def attest(reference: str, kind: str, predicate: Path | None, key: str | None) -
     from memcube_protocol.canonical_json import parse_object
     from memcube_protocol.reference import Reference
 
-    from memcube import attesting
     from memcube.memories.reading import read_small
+    from memcube.publishing import attesting
     from memcube.trust.attested import NAMES
 
     place = Reference.parse(reference)

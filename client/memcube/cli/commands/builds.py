@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from memcube_protocol.digest import Digest
     from memcube_protocol.selection import Selection
 
-    from memcube.consume import Verified
+    from memcube.consuming.consume import Verified
     from memcube.context import Context
 
 _HERE, _OWN, _OFFERED = "here", "made here", "at the registry"
@@ -59,8 +59,8 @@ def builds(
     from memcube_protocol.reference import Reference
     from memcube_protocol.selection import Selection
 
-    from memcube import consume
     from memcube.building.holding import forget_build
+    from memcube.consuming import consume
 
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     selection = Selection.parse(filters_of(filters, model))

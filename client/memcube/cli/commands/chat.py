@@ -18,8 +18,8 @@ from memcube.cli.options import open_client
 from memcube.cli.words import table_text
 
 if TYPE_CHECKING:
-    from memcube.chat import Conversation
     from memcube.mounting import MountedMemory
+    from memcube.mounting.chat import Conversation
     from memcube.mounting.choosing import Asked
 
 _HELP: Final = """\
@@ -65,8 +65,8 @@ def chat(
     On a terminal /help lists what can be said besides. From a pipe each line is a question; the
     answers go to the output one after the other, and with --json in one object at the end.
     """
-    from memcube.chat import Conversation
     from memcube.memories.checkpoint import load_checkpoint
+    from memcube.mounting.chat import Conversation
 
     wanted.require_something()
     loaded, tokenizer = load_checkpoint(Path(model))

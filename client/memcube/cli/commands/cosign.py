@@ -23,7 +23,7 @@ def cosign(reference: str, key: str | None) -> Answer:
     For namespaces whose key documents demand several signatures (memcube keys announce --threshold).
     The tags are set by whoever completes them.
     """
-    from memcube.cosigning import cosign as act
+    from memcube.publishing.cosigning import cosign as act
 
     with open_client() as client:
         done = act(client.context, Reference.parse(reference), key=key)

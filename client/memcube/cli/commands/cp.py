@@ -12,7 +12,7 @@ from memcube.cli.options import open_client, trust_of, trust_options
 from memcube.cli.words import bytes_text, count_text
 
 if TYPE_CHECKING:
-    from memcube.copying import Copied
+    from memcube.copying.registries import Copied
 
 
 @command(
@@ -58,9 +58,9 @@ def cp(
     mounted, and between two they stream through this machine; what goes to the Hub is kept on the way.
     Either may be a folder, oci:FOLDER[:TAG], as skopeo and oras read and write it.
     """
-    from memcube.copying import CopyTerms
-    from memcube.exposure import Exposure
-    from memcube.visibility import visibility_of
+    from memcube.copying.exposure import Exposure
+    from memcube.copying.registries import CopyTerms
+    from memcube.publishing.visibility import visibility_of
 
     terms = CopyTerms(
         trust=trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback),

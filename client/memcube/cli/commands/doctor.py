@@ -99,7 +99,7 @@ def _store(context: Context) -> Finding:
 
 
 def _made(context: Context) -> Finding:
-    from memcube.holdings import made_bytes
+    from memcube.consuming.holdings import made_bytes
 
     taken = made_text(made_bytes(context))
     return Finding("made of cubes", "ok", taken or "nothing yet: mounts make indexes and the like")

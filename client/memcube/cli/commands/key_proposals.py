@@ -31,11 +31,11 @@ def sign(file: Path, signing: tuple[str, ...]) -> Answer:
     Somebody wrote FILE with --output, for instance of memcube keys rotate. Read what is shown: it takes
     effect when enough have signed and somebody publishes it.
     """
-    from memcube import key_proposals
+    from memcube.keys import proposals
 
     with open_client() as client:
         signers = signers_named(client.context, signing)
-        return answer_about(client.context, key_proposals.sign(file, signers), file)
+        return answer_about(client.context, proposals.sign(file, signers), file)
 
 
 @command(
@@ -51,12 +51,12 @@ def publish(what: tuple[str, ...]) -> Answer:
     With a NAMESPACE, publish again what is known of it, and enter into the registry's log what is not
     there yet.
     """
-    from memcube import key_proposals, key_registry
+    from memcube.keys import documents, proposals
 
     paths = [Path(name) for name in what]
     with open_client() as client:
         if len(paths) == 1 and not paths[0].is_file() and not paths[0].suffix:
-            made = key_registry.resend(client.context, place_of(client.context, what[0]))
+            made = documents.resend(client.context, place_of(client.context, what[0]))
         else:
-            made = key_proposals.publish(client.context, paths)
+            made = proposals.publish(client.context, paths)
     return answer_of(made)

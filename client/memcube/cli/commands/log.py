@@ -14,7 +14,7 @@ from memcube.cli.options import open_client
 from memcube.cli.words import bytes_text, count_text
 
 if TYPE_CHECKING:
-    from memcube.log_monitor import Sighting
+    from memcube.log.monitoring import Sighting
 
 
 @click.group("log")
@@ -37,11 +37,11 @@ def monitor(namespace: str, host: str, since: int) -> Answer:
     """
     from memcube_protocol.reference import Reference
 
-    from memcube import log_monitor
+    from memcube.log import monitoring
 
     with open_client() as client:
         place = Reference(host or client.context.settings.endpoint.host, namespace)
-        seen = log_monitor.monitor(client.context, place, since=since)
+        seen = monitoring.monitor(client.context, place, since=since)
     size, read = seen.audited.checkpoint.size, seen.audited.fetched_bytes
     value = {
         "origin": seen.audited.checkpoint.origin,
@@ -63,11 +63,11 @@ def monitor(namespace: str, host: str, since: int) -> Answer:
 @click.argument("host", default="")
 def audit(host: str) -> Answer:
     """Fetch every entry of the log of HOST and compute its tree anew."""
-    from memcube import log_monitor
+    from memcube.log import monitoring
 
     with open_client() as client:
         place = host or client.context.settings.endpoint.host
-        audited = log_monitor.audit(client.context, place)
+        audited = monitoring.audit(client.context, place)
     state = audited.checkpoint
     value = {
         "origin": state.origin,
@@ -113,7 +113,7 @@ def checkpoint(host: str, output: Path | None) -> Answer:
 
     Hand it to others: memcube log compare tells them whether the log shows them the same history.
     """
-    from memcube.log_watch import follow
+    from memcube.log.watching import follow
     from memcube.store.files import replace_file
 
     with open_client() as client:
@@ -155,11 +155,11 @@ def compare(source: str, output: Path | None) -> Answer:
     proof of a fork that somebody else has kept. The exit code is 13 where the log signed two histories:
     then both signatures are written to a file that proves it to everybody who knows the log's key.
     """
-    from memcube import log_compare, log_forks
+    from memcube.log import comparing, forks
 
     with open_client() as client:
-        found = log_compare.compare(client.context, source)
-        path = log_forks.keep(client.context, found.fork, output) if found.fork else None
+        found = comparing.compare(client.context, source)
+        path = forks.keep(client.context, found.fork, output) if found.fork else None
     sizes = ", ".join(str(state.size) for state in found.theirs)
     value = {
         "origin": found.ours.origin,

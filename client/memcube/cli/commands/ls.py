@@ -14,8 +14,8 @@ from memcube.cli.options import open_client
 from memcube.cli.words import bytes_text, table_text
 
 if TYPE_CHECKING:
-    from memcube.holdings import Held
-    from memcube.listing import Listed
+    from memcube.consuming.holdings import Held
+    from memcube.consuming.listing import Listed
 
 
 @command(

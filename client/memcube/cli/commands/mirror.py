@@ -98,7 +98,7 @@ def mirror(
     from memcube_protocol.reference import Reference
 
     from memcube.mirroring import Mirror
-    from memcube.visibility import visibility_of
+    from memcube.publishing.visibility import visibility_of
 
     if once and interval:
         raise click.UsageError("--once and --interval exclude each other")

@@ -146,7 +146,7 @@ def _step_value(step: MountStep) -> dict[str, Any]:
 
 
 def _cube_lines(cube: MountedCube, *, named: bool) -> list[str]:
-    from memcube.findings import scan_lines
+    from memcube.scanning.findings import scan_lines
 
     if cube.verified.is_local:
         return [f"Packed here, unsigned: {cube.name}"]

@@ -98,7 +98,7 @@ def announce(
     These are the keys named by --to; without it, those that sign. Readers who pinned a key before accept
     this if that key signs, too.
     """
-    from memcube import namespace_keys
+    from memcube.keys import changes
 
     signing = signing or (() if to else ("default",))
     with open_client() as client:
@@ -106,7 +106,7 @@ def announce(
         signers = signers_named(context, (*signing, *to))
         quorum = _required(_quorum(context, to or signing, threshold))
         apart = _quorum(context, recovery, recovery_threshold)
-        document = namespace_keys.first(context, place, quorum, recovery=apart)
+        document = changes.first(context, place, quorum, recovery=apart)
         return _finish(context, document, signers, output)
 
 
@@ -129,14 +129,14 @@ def rotate(
 
     The old keys sign, and the new ones, too. What the old keys released stays valid.
     """
-    from memcube import namespace_keys
+    from memcube.keys import changes
 
     with open_client() as client:
         place = place_of(client.context, namespace)
         quorum = _required(_quorum(client.context, to, threshold, make=True))
         signers = signers_named(client.context, (*_named(signing, output), *to))
-        changed = namespace_keys.rotated(quorum)
-        document = namespace_keys.following(client.context, place, changed)
+        changed = changes.rotated(quorum)
+        document = changes.following(client.context, place, changed)
         return _finish(client.context, document, signers, output)
 
 
@@ -168,14 +168,14 @@ def revoke(
 
     Name its replacement with --to, unless enough other keys stay in charge.
     """
-    from memcube import namespace_keys
+    from memcube.keys import changes
 
     with open_client() as client:
         place = place_of(client.context, namespace)
         instead = _quorum(client.context, to, threshold, make=True)
         signers = signers_named(client.context, (*_named(signing, output), *to))
-        changed = namespace_keys.revoked(key_id, since.replace(tzinfo=UTC), instead=instead)
-        document = namespace_keys.following(client.context, place, changed)
+        changed = changes.revoked(key_id, since.replace(tzinfo=UTC), instead=instead)
+        document = changes.following(client.context, place, changed)
         return _finish(client.context, document, signers, output)
 
 
@@ -205,14 +205,14 @@ def delegate(
 
     A role such as research/eve belongs to research, whose keys may change it.
     """
-    from memcube import namespace_keys
+    from memcube.keys import changes
 
     with open_client() as client:
         place = place_of(client.context, namespace)
         quorum = None if end else _required(_quorum(client.context, to, threshold))
         signers = signers_named(client.context, _named(signing, output))
-        changed = namespace_keys.delegated(role, patterns, quorum)
-        document = namespace_keys.following(client.context, place, changed)
+        changed = changes.delegated(role, patterns, quorum)
+        document = changes.following(client.context, place, changed)
         return _finish(client.context, document, signers, output)
 
 
@@ -239,7 +239,7 @@ def recover(
     output: Path | None,
 ) -> Answer:
     """Take NAMESPACE back with its recovery keys, after a theft, a loss, or a fork."""
-    from memcube import namespace_keys
+    from memcube.keys import changes
 
     with open_client() as client:
         place = place_of(client.context, namespace)
@@ -247,11 +247,9 @@ def recover(
         signers = signers_named(client.context, (*signing, *to))
         moment = (since or datetime(1970, 1, 1)).replace(tzinfo=UTC)  # noqa: DTZ001
         changed = (
-            namespace_keys.revoked(stolen, moment, instead=quorum)
-            if stolen
-            else namespace_keys.rotated(quorum)
+            changes.revoked(stolen, moment, instead=quorum) if stolen else changes.rotated(quorum)
         )
-        document = namespace_keys.overruling(client.context, place, changed, overrules)
+        document = changes.overruling(client.context, place, changed, overrules)
         return _finish(client.context, document, signers, output)
 
 
@@ -261,11 +259,11 @@ def history(namespace: str) -> Answer:
     """Show who is, and was, in charge of NAMESPACE."""
     from memcube_protocol.errors import NotFoundError
 
-    from memcube import key_registry
+    from memcube.keys import documents
 
     with open_client() as client:
         place = place_of(client.context, namespace)
-        found = key_registry.refresh(client.context, place)
+        found = documents.refresh(client.context, place)
     if found is None:
         raise NotFoundError(
             f"{place} has no key documents",
@@ -283,11 +281,11 @@ def _finish(
     context: Context, document: KeyDocument, signers: Sequence[Signer], output: Path | None
 ) -> Answer:
     """Publish `document`, or write it for others to sign."""
-    from memcube import key_proposals, key_registry
+    from memcube.keys import documents, proposals
 
     if output is None:
-        return answer_of(key_registry.publish(context, *key_registry.signed(document, signers)))
-    return answer_about(context, key_proposals.propose(document, signers, output), output)
+        return answer_of(documents.publish(context, *documents.signed(document, signers)))
+    return answer_about(context, proposals.propose(document, signers, output), output)
 
 
 def _quorum(

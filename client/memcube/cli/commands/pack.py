@@ -68,7 +68,7 @@ def _named(reference: str, name: str | None, version: str | None) -> tuple[str, 
     """
     from memcube_protocol.reference import Reference
 
-    from memcube.pushing import version_of
+    from memcube.publishing.pushing import version_of
 
     wanted = Reference.parse(reference)
     if name is not None or (version is not None and wanted.tag is not None):

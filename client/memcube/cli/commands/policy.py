@@ -51,7 +51,7 @@ def explain(
     """
     from memcube_protocol.reference import Reference
 
-    from memcube import policies
+    from memcube.consuming import policies
 
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     wanted = Reference.parse(reference)
@@ -81,7 +81,7 @@ def test(file: Path) -> Answer:
 
     The exit code is 13 where a test fails or a cube would be refused that is accepted now.
     """
-    from memcube import policies
+    from memcube.consuming import policies
 
     with open_client() as client:
         tried = policies.try_policy(client.context, file)

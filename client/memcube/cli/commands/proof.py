@@ -46,7 +46,7 @@ def export(
     """
     from memcube_protocol.reference import Reference
 
-    from memcube import proofs
+    from memcube.consuming import proofs
     from memcube.trust.proof import SUFFIX
 
     wanted = Reference.parse(reference)

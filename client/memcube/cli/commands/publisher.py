@@ -15,8 +15,8 @@ from memcube.cli.words import table_text
 if TYPE_CHECKING:
     from memcube_protocol.reference import Reference
 
+    from memcube.accounts.publishers import TrustedPublisher
     from memcube.client import Client
-    from memcube.publishers import TrustedPublisher
 
 GITHUB: Final = "https://token.actions.githubusercontent.com"
 GITLAB: Final = "https://gitlab.com"
@@ -69,7 +69,7 @@ def add(
 
     It takes a token of scope admin. What you may not push any more, the jobs may not either.
     """
-    from memcube import publishers
+    from memcube.accounts import publishers
 
     named = _claims(claims) | _given(sub=subject, environment=environment)
     if github and gitlab:
@@ -93,7 +93,7 @@ def add(
 @click.argument("reference")
 def list_publishers(reference: str) -> Answer:
     """List the jobs that may push to the cube REFERENCE."""
-    from memcube import publishers
+    from memcube.accounts import publishers
 
     with open_client() as client:
         found = publishers.of_cube(client.context, _place(client, reference))
@@ -108,7 +108,7 @@ def list_publishers(reference: str) -> Answer:
 @click.argument("publisher_id", metavar="ID", type=int)
 def remove(reference: str, publisher_id: int) -> Answer:
     """Trust the publisher ID of the cube REFERENCE no more; tokens of its jobs end at once."""
-    from memcube import publishers
+    from memcube.accounts import publishers
 
     with open_client() as client:
         gone = publishers.remove(client.context, _place(client, reference), publisher_id)

@@ -21,7 +21,7 @@ from memcube.cli.words import bytes_text, count_text
 if TYPE_CHECKING:
     from memcube.building.holding import HeldBuild
     from memcube.client import Client
-    from memcube.consume import Verified
+    from memcube.consuming.consume import Verified
 
 
 @command(
@@ -112,6 +112,6 @@ def standing_lines(verified: Verified) -> list[str]:
 
 def scanned_lines(verified: Verified) -> list[str]:
     """What people read of the publisher's scan."""
-    from memcube.findings import attested_scan, scan_lines
+    from memcube.scanning.findings import attested_scan, scan_lines
 
     return scan_lines(attested_scan(verified)) if verified.verdict.publisher else []

@@ -13,8 +13,8 @@ from memcube.cli.words import bytes_text
 
 if TYPE_CHECKING:
     from memcube.context import Trust
-    from memcube.publish import Published
-    from memcube.vetting import Vetting
+    from memcube.publishing.publish import Published
+    from memcube.publishing.vetting import Vetting
 
 
 @command(
@@ -73,7 +73,7 @@ def push(
     that its owner trusts needs no login (memcube publisher). With --builds, SOURCE is a published
     cube, and what goes out are the KV caches, adapters and records that were built of it here.
     """
-    from memcube.vetting import Vetting
+    from memcube.publishing.vetting import Vetting
 
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     if builds:
@@ -139,7 +139,7 @@ def _push_builds(reference: str, key: str | None, trust: Trust, vet: Vetting) ->
 
 def lines_of(published: Published) -> list[str]:
     """What people read of a push."""
-    from memcube.findings import scan_lines
+    from memcube.scanning.findings import scan_lines
 
     lines = [*_outcome(published), *(f"  {note}" for note in published.notes)]
     if published.scan and not published.unchanged:

@@ -11,7 +11,7 @@ from memcube.cli.command import command
 from memcube.cli.options import open_client
 
 if TYPE_CHECKING:
-    from memcube.holdings import Forgotten
+    from memcube.consuming.holdings import Forgotten
 
 
 @command("rm", "memcube rm alice/notes:1.0.0")

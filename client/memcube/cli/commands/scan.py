@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
     from memcube.client import Client
-    from memcube.consume import Verified
+    from memcube.consuming.consume import Verified
 
 SEVERITIES: Final = ("info", "low", "medium", "high")
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -106,7 +106,7 @@ def _recomputed(
     tolerance: float | None,
 ) -> tuple[Scan, tuple[str, ...]]:
     from memcube.memories.checkpoint import load_checkpoint
-    from memcube.recomputing import recompute_caches
+    from memcube.scanning.recomputing import recompute_caches
 
     model, tokenizer = load_checkpoint(folder)
     done = recompute_caches(
@@ -124,7 +124,7 @@ def _recomputed(
 def _attested(client: Client, source: str, found: Scan, key: str | None) -> str:
     from memcube_protocol.reference import Reference
 
-    from memcube import attesting
+    from memcube.publishing import attesting
 
     place = Reference.parse(source)
     predicate = found.to_statement().predicate
@@ -137,7 +137,7 @@ def _attested(client: Client, source: str, found: Scan, key: str | None) -> str:
 def _told(found: Scan, fail_on: str | None, notes: tuple[str, ...]) -> Answer:
     from memcube_protocol.errors import EXIT_INVALID, EXIT_OK
 
-    from memcube.findings import coverage_line, recomputed_line
+    from memcube.scanning.findings import coverage_line, recomputed_line
 
     rows = [
         (finding.severity, finding.check, finding.rule, finding.path, finding.place)

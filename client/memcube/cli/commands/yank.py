@@ -12,7 +12,7 @@ from memcube.cli.command import command
 from memcube.cli.options import open_client
 
 if TYPE_CHECKING:
-    from memcube.withdrawing import Withdrawn
+    from memcube.publishing.withdrawing import Withdrawn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 REASONS: Final = (
@@ -92,7 +92,7 @@ def _state(
     from memcube_protocol.reference import Reference
     from memcube_signing.predicates.status import Reason, State
 
-    from memcube.withdrawing import set_status
+    from memcube.publishing.withdrawing import set_status
 
     with open_client() as client:
         withdrawn = set_status(

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memcube.credentials import Credentials
+from memcube.accounts.credentials import Credentials
 from memcube.http.authorization import Authenticator, merge_scopes
 from memcube.http.origins import Origin
 from memcube_protocol.errors import NetworkError, UnauthenticatedError, UnsafeRedirectError

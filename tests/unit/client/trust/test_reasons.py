@@ -6,8 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-import memcube.log_monitor
-import memcube.log_watch
+import memcube.log.monitoring
+import memcube.log.watching
 import memcube.trust
 import memcube_signing
 import memcube_signing.transparency
@@ -22,7 +22,7 @@ def reasons_in_code() -> set[str]:
     found: set[str] = set()
     packages = (memcube.trust, memcube_signing, memcube_signing.transparency)
     paths = [path for package in packages for path in Path(package.__path__[0]).glob("*.py")]
-    watching = [Path(module.__file__) for module in (memcube.log_watch, memcube.log_monitor)]
+    watching = [Path(module.__file__) for module in (memcube.log.watching, memcube.log.monitoring)]
     for path in (*paths, *watching):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

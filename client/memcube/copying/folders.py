@@ -1,0 +1,144 @@
+"""Cubes into folders and out of them (`oci:FOLDER[:TAG]`), for machines that no network joins.
+
+A folder has no name that a policy or a pin could know. A cube that comes out of one is judged under the name
+that its release gives it, by what this user knows of that name: it is the same cube, wherever it lay. But
+nothing is learnt of that name from a folder: no key is pinned, and no key document is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from memcube_protocol.cube import Cube
+from memcube_protocol.errors import InvalidReferenceError, OriginMismatchError
+from memcube_protocol.reference import Reference, tag_of_version
+
+from memcube.consuming.consume import Found, Verified, question, resolve, resolve_unjudged
+from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.copying.exposure import AS_IT_IS, Exposure
+from memcube.copying.oci_layout import NAME, SCHEME, LayoutPlace, OciLayout
+from memcube.copying.passage import Passage
+from memcube.copying.registries import Copied, carry_verified, require_same_origin, tags_at
+from memcube.store.files import storage_errors
+from memcube.transfer import Repository
+from memcube.trust import judge_cube, location_of, releases_of
+from memcube.trust.verdict import Standing
+
+
+def place(text: Reference | LayoutPlace | str) -> Reference | LayoutPlace:
+    """The place that `text` names.
+
+    Raises:
+        InvalidReferenceError, InvalidDigestError: none.
+    """
+    if not isinstance(text, str):
+        return text
+    return LayoutPlace.parse(text) if text.startswith(SCHEME) else Reference.parse(text)
+
+
+def copy(
+    context: Context,
+    source: Reference | LayoutPlace,
+    target: Reference | LayoutPlace,
+    *,
+    trust: Trust = NORMAL_TRUST,
+    builds: bool = True,
+    exposure: Exposure = AS_IT_IS,
+) -> Copied:
+    """Copy a cube into a folder, or out of one; otherwise as `registries.copy`.
+
+    Raises:
+        InvalidReferenceError: both are folders, the one to copy from holds several cubes, or somebody
+            is to read the one to copy to.
+        OriginMismatchError: the cube in the folder is released under several names.
+        TrustError: its provenance cannot be established.
+        …: as `registries.copy`.
+    """
+    if isinstance(source, LayoutPlace):
+        if isinstance(target, LayoutPlace):
+            raise InvalidReferenceError(
+                f"{source} and {target} are both folders", hint="copy the files with cp -r"
+            )
+        layout = _layout(context, source)
+        verified = _verified(context, layout, source, context.at_registry(target), trust)
+        here = Repository(layout, NAME)
+    else:
+        verified = resolve(context, source, trust=trust)
+        here = Repository(context.remote(verified.reference.host), verified.reference.name)
+    tags = tags_at(target, verified.cube.config.version)
+    if isinstance(target, LayoutPlace):
+        if exposure.visibility is not None:
+            raise InvalidReferenceError(
+                f"{target} is a folder: who may read it is a matter of its files",
+                hint=f"leave --{exposure.visibility} out",
+            )
+        target = replace(target, tag=tags[-1])
+        there = Repository(_layout(context, target), NAME)
+    else:
+        target = context.at_registry(replace(target, tag=tags[-1], digest=None))
+        require_same_origin(context, target, verified)
+        there = Repository(context.remote(target.host), target.name)
+    passage = Passage(context, here, there, builds)
+    copied = carry_verified(context, passage, verified, tags, target, exposure)
+    release = verified.verdict.release
+    known = verified.verdict.standing is Standing.TRUSTED
+    if release and known and isinstance(target, Reference):
+        context.pins.record_copy(location_of(target), release.origin)
+    return copied
+
+
+def _layout(context: Context, at: LayoutPlace) -> OciLayout:
+    return OciLayout(at.folder, context.registry("").http)
+
+
+def _verified(
+    context: Context, layout: OciLayout, at: LayoutPlace, target: Reference, trust: Trust
+) -> Verified:
+    """The cube in a folder, judged under the name of its release; without one, under that of `target`."""
+    found = resolve_unjudged(layout, Reference("", NAME, at.tag or _only_tag(layout)))
+    with storage_errors(f"{layout.host} cannot be read"):
+        written_s = (layout.folder / "index.json").stat().st_mtime
+    reference = _name_of(found, trust) or target
+    found = replace(found, reference=reference, known_at=datetime.fromtimestamp(written_s, UTC))
+    verdict = judge_cube(question(context, found, trust))
+    if verdict.error:
+        raise verdict.error
+    cube = Cube.read(found.manifest, found.config)
+    return Verified(found.reference, cube, verdict, (), found.attestations)
+
+
+def _name_of(found: Found, trust: Trust) -> Reference | None:
+    """Where the cube was released; nothing where it was not.
+
+    Raises:
+        OriginMismatchError: in several places, none of which is accepted by name.
+    """
+    releases = releases_of(found.manifest, found.attestations)
+    versions = {signed.release.origin: signed.release.version for signed in releases}
+    if trust.accept.origin in versions:
+        versions = {trust.accept.origin: versions[trust.accept.origin]}
+    if len(versions) > 1:
+        raise OriginMismatchError(
+            f"the cube in the folder is released as {' and as '.join(sorted(versions))}",
+            hint="say which one is meant: --accept-origin NAME",
+        )
+    for origin, version in versions.items():
+        return Reference.parse(f"{origin}:{tag_of_version(version)}")
+    return None
+
+
+def _only_tag(layout: OciLayout) -> str:
+    """The tag of the one cube in a layout.
+
+    Raises:
+        InvalidReferenceError: there are several cubes, or none.
+    """
+    tags = list(layout.tags(NAME))
+    cubes = {found.digest for tag in tags if (found := layout.manifest_descriptor(NAME, tag))}
+    if len(cubes) != 1:
+        raise InvalidReferenceError(
+            f"{layout.host} holds {len(cubes)} cubes",
+            hint=f"name one of {', '.join(tags)}" if tags else "is it the right folder?",
+        )
+    return tags[0]

@@ -1,0 +1,1 @@
+"""Mounted memories in the frameworks of others: LangChain's retrievers, LangGraph's stores."""

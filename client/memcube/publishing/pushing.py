@@ -1,0 +1,218 @@
+"""`push`: from a folder, or a cube packed before, to a published one, with what its owner should know.
+
+Guards what cannot be taken back: a default version beside real ones, and the publicity of what its
+own governance calls confidential or personal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from memcube_protocol.cube import Cube
+from memcube_protocol.errors import (
+    ConflictError,
+    FindingsError,
+    ForbiddenError,
+    InvalidReferenceError,
+    NotFoundError,
+    RuleRefusedError,
+    TrustError,
+    UnauthenticatedError,
+)
+from memcube_protocol.governance import Governance
+from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
+
+from memcube import rules
+from memcube.accounts import identity_tokens, publishers, session
+from memcube.accounts.credentials import CredentialStore
+from memcube.consuming import consume, holdings
+from memcube.context import NORMAL_TRUST, Context, Trust
+from memcube.packing.kinds import Folder, open_folder
+from memcube.packing.pack import local_reference, pack_folder, read_cube
+from memcube.publishing import publish
+from memcube.publishing.healing import send_again
+from memcube.publishing.publish import Published
+from memcube.publishing.vetting import THOROUGH, Vetting, publish_vetted
+from memcube.publishing.visibility import set_visibility, visibility_of
+from memcube.trust.hardware import SCHEME
+from memcube.trust.publishing import RAISE_VERSION
+
+_SHORT_VERSION: Final = re.compile(r"[vV]?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How to publish: the key's name, who may read it, what is accepted and looked for.
+
+    `expose` lets a cube become public that its governance calls confidential or personal. `again` asks
+    the registry for every file, also of a cube that is there already.
+    """
+
+    key: str | None = None
+    public: bool | None = None
+    trust: Trust = NORMAL_TRUST
+    vet: Vetting = THOROUGH
+    expose: bool = False
+    again: bool = False
+
+
+def push(context: Context, source: Path | str, wanted: Reference | None, terms: Terms) -> Published:
+    """Publish `source` at `wanted` (see `Client.push`).
+
+    Raises:
+        ConflictError: its default version would stand beside real ones.
+        RuleRefusedError: its governance speaks against making it public, or the rules of a cube that
+            it was made from against pushing it.
+        UnauthenticatedError: nobody is logged in.
+        …: as `vetting.publish_vetted`.
+    """
+    try:
+        if Path(source).is_dir():
+            published = _push_folder(context, Path(source), wanted, terms)
+        else:
+            packed = Reference.parse(os.fspath(source))
+            published = _push_packed(context, packed, wanted, terms)
+        if terms.again:
+            sent = send_again(context, published.reference, published.cube)
+            published = replace(published, sent_bytes=published.sent_bytes + sent)
+        visibility = visibility_of(terms.public)
+        if visibility is None:
+            return published
+        set_visibility(context, published.reference, visibility)
+        return replace(published, visibility=visibility)
+    except UnauthenticatedError:
+        host = (wanted.host if wanted else "") or context.settings.endpoint.host
+        if host == HUB_HOST:
+            raise
+        if CredentialStore(context.settings).find(host) or identity_tokens.is_at_hand(os.environ):
+            raise
+        advice = identity_tokens.advice(os.environ)
+        raise UnauthenticatedError(
+            f"you are not logged in to {host}",
+            hint=f"memcube login {host}" + (f"; {advice}" if advice else ""),
+        ) from None
+
+
+def _push_folder(
+    context: Context, folder: Path, wanted: Reference | None, terms: Terms
+) -> Published:
+    """Pack and publish; large files are sent while others are still being packed."""
+    # What the Hub calls a repository need not be a cube's name; and so the digest is that of other places.
+    name = wanted.name if wanted and wanted.host != HUB_HOST else None
+    version = version_of(wanted)
+    opened = open_folder(folder, name=name, version=version)
+    _require_publishable(context, opened.draft.name, opened.draft.governance, terms)
+    named = wanted or local_reference(opened.draft)
+    place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    publishers.log_in_as_job(context, place)
+    if not opened.is_written and version is None:
+        _require_first(context, folder, place, opened)
+    packed_as = local_reference(opened.draft)
+    before = context.store.ref(packed_as)
+    # With cubes of others in the store nothing goes ahead: what is packed may be theirs.
+    others = next(rules.held_of_others(context, place), None)
+    early = None if others else publish.early_sender(context, place)
+    packed = pack_folder(
+        folder, context.store, name=name, version=version, kept=early or (lambda _: None)
+    )
+    key, trust, vet = terms.key, terms.trust, terms.vet
+    try:
+        _require_own(context, packed.cube, place, key)
+        published = publish_vetted(
+            context, packed.cube, place, vet=vet, key=key, trust=trust, early=early
+        )
+    except (ConflictError, FindingsError, ForbiddenError, RuleRefusedError, TrustError) as error:
+        # What was refused is no release: it does not stay behind under the release's name.
+        holdings.restore_pack(context, packed_as, before)
+        if not opened.is_written and error.hint == RAISE_VERSION:
+            error.hint = f"a version never changes: {_next(context, folder, place)}"
+        raise
+    return replace(published, notes=packed.notes)
+
+
+def _push_packed(
+    context: Context, source: Reference, wanted: Reference | None, terms: Terms
+) -> Published:
+    ref = consume.find_packed(context.store, source)
+    if ref is None:
+        raise NotFoundError(
+            f"{source} is neither a folder nor a cube packed here",
+            hint="name a folder, or see memcube ls",
+        )
+    cube, named = read_cube(context.store, ref.digest), wanted or ref.reference
+    _require_publishable(context, cube.config.name, cube.config.governance, terms)
+    place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    _require_own(context, cube, place, terms.key)
+    publishers.log_in_as_job(context, place)
+    return publish_vetted(context, cube, place, vet=terms.vet, key=terms.key, trust=terms.trust)
+
+
+def _require_own(context: Context, cube: Cube, place: Reference, key: str | None) -> None:
+    """Stop what other publishers do not want to be pushed; see `rules.require_push`."""
+    try:
+        rules.require_push(context, cube, place)
+    except RuleRefusedError:
+        if not (key or "").startswith(SCHEME):
+            raise
+        context.signer(key)  # whose key lies in a token is known once that is open
+        rules.require_push(context, cube, place)
+
+
+def _require_publishable(context: Context, name: str, governance: Governance, terms: Terms) -> None:
+    """Stop what its owner called confidential from becoming public by one word."""
+    if terms.public and not terms.expose:
+        rules.require_publishable(context, governance, name)
+
+
+def _require_first(context: Context, folder: Path, place: Reference, opened: Folder) -> None:
+    """Refuse a default version where a newer one was released: nobody would get it as latest."""
+    newest = publish.newest_release(context.remote(place.host), context.at_registry(place))
+    if newest and newest > tuple(map(int, opened.draft.version.split("."))):
+        released = ".".join(map(str, newest))
+        raise ConflictError(
+            f"{place.location} is released up to {released}, and {folder} tells no version",
+            hint=_next(context, folder, place),
+        )
+
+
+def _next(context: Context, folder: Path, place: Reference) -> str:
+    """What to type for the version after the newest."""
+    newest = publish.newest_release(context.remote(place.host), context.at_registry(place))
+    major, minor, patch = newest or (0, 1, -1)
+    version = f"{major}.{minor}.{patch + 1}"
+    return f"name the next version: memcube push {folder} {place.location}:{version}"
+
+
+def _in_namespace(context: Context, place: Reference) -> Reference:
+    """`place`, its name below the account's own where it has no namespace."""
+    if "/" in place.name:
+        return place
+    identity = session.whoami(context, place.host)
+    if identity.name is None:
+        raise ConflictError(
+            f"{place.name} has no namespace, and {identity.host} does not tell one",
+            hint=f"name it in full: {identity.host}/NAMESPACE/{place.name}",
+        )
+    return Reference(place.host, f"{identity.name}/{place.name}", place.tag)
+
+
+def version_of(wanted: Reference | None) -> str | None:
+    """The version that the tag of `wanted` stands for; None where it has no tag.
+
+    Raises:
+        InvalidReferenceError: the tag is no whole version.
+    """
+    if wanted is None or wanted.tag is None:
+        return None
+    if not is_immutable_tag(wanted.tag):
+        short = _SHORT_VERSION.fullmatch(wanted.tag)
+        whole = ".".join(str(int(number or 0)) for number in short.groups()) if short else "1.2.0"
+        raise InvalidReferenceError(
+            f"{wanted.tag!r} is not a full SemVer version",
+            hint=f"write {wanted.location}:{whole}",
+        )
+    return wanted.tag.replace("_", "+", 1)
