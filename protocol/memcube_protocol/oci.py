@@ -241,7 +241,7 @@ def _manifest(raw: bytes, kind: str, fields: Mapping[str, Any]) -> Manifest:
         Descriptor.from_json(fields.get("config"), "config"),
         _descriptors(fields, "layers"),
         _subject(fields),
-        _optional_string(fields, "artifactType", "manifest"),
+        _artifact_type(fields, "manifest"),
         _annotations(fields, "manifest"),
     )
 
@@ -254,7 +254,7 @@ def _index(raw: bytes, kind: str, fields: Mapping[str, Any]) -> Index:
         kind,
         _descriptors(fields, "manifests"),
         _subject(fields),
-        _optional_string(fields, "artifactType", "index"),
+        _artifact_type(fields, "index"),
         _annotations(fields, "index"),
     )
 
@@ -276,6 +276,14 @@ def _descriptors(fields: Mapping[str, Any], key: str) -> tuple[Descriptor, ...]:
 def _subject(fields: Mapping[str, Any]) -> Descriptor | None:
     value = fields.get("subject")
     return Descriptor.from_json(value, "subject") if value is not None else None
+
+
+def _artifact_type(fields: Mapping[str, Any], what: str) -> str | None:
+    """The type of the artifact, a media type (image specification, "artifactType")."""
+    found = _optional_string(fields, "artifactType", what)
+    if found is not None and not _MEDIA_TYPE.fullmatch(found):
+        raise _invalid(f"the artifactType {found[:140]!r} of {what} is not a media type")
+    return found
 
 
 def _annotations(fields: Mapping[str, Any], what: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ from typing import Any, Final, TypeVar
 from memcube_protocol.errors import (
     ConflictError,
     DiskFullError,
+    InvalidRequestError,
     InvalidSettingError,
     UnavailableError,
 )
@@ -192,6 +193,7 @@ class Database:
 
         Raises:
             ConflictError: a key that it needs was taken, or another transaction removed what it refers to.
+            InvalidRequestError: no column could hold a value of its own.
             UnavailableError: others came between for `RETRY_S`, or the database stayed locked, took
                 longer than it may, or did not answer.
             DiskFullError: no space is left for the database.
@@ -320,8 +322,14 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 _DISK_FULL: Final = "53100"
-_REFUSALS: Final = (DBAPIError, PoolTimeoutError, sqlite3.OperationalError)
-"""What a database raises: the last comes from `_begin_sqlite`."""
+_REFUSALS: Final = (DBAPIError, PoolTimeoutError, OverflowError, sqlite3.OperationalError)
+"""What a database raises: SQLite's driver the third, of a number that is too large; `_begin_sqlite` the last."""
+
+
+def _kind_of(error: Exception) -> Refusal | None:
+    if isinstance(error, DBAPIError):
+        return refusal(error)
+    return Refusal.UNACCEPTABLE if isinstance(error, OverflowError) else Refusal.UNAVAILABLE
 
 
 def _may_go_well(error: Exception, attempt: int, deadline_s: float) -> bool:
@@ -330,7 +338,7 @@ def _may_go_well(error: Exception, attempt: int, deadline_s: float) -> bool:
     Raises:
         UnavailableError: it may, but has been tried for long enough.
     """
-    kind = refusal(error) if isinstance(error, DBAPIError) else Refusal.UNAVAILABLE
+    kind = _kind_of(error)
     if kind is Refusal.NOT_SERIALISABLE and time.monotonic() > deadline_s:
         raise _busy() from error
     return kind is Refusal.NOT_SERIALISABLE or (kind is Refusal.RACE and attempt < RACES_AT_MOST)
@@ -342,9 +350,14 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except _REFUSALS as error:
-        kind = refusal(error) if isinstance(error, DBAPIError) else Refusal.UNAVAILABLE
+        kind = _kind_of(error)
         if kind is None:
             raise
+        if kind is Refusal.UNACCEPTABLE:
+            raise InvalidRequestError(
+                "the request holds a text with a NUL, or a number, that nothing here can have",
+                hint="check the names and numbers in it",
+            ) from error
         if _is_full(error):
             raise DiskFullError(
                 "no space is left for the database",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
 if TYPE_CHECKING:
     import psycopg
@@ -51,6 +51,8 @@ class Refusal(Enum):
     """A key is taken or gone: for good, or by a transaction that came between."""
     UNAVAILABLE = auto()
     """It is down, starting, full, or took longer than it may."""
+    UNACCEPTABLE = auto()
+    """No column could hold a value: a text with a NUL, a number beyond 64 bits."""
 
 
 def engine(url: URL, options: Options) -> Engine:
@@ -82,6 +84,8 @@ def refusal(error: DBAPIError) -> Refusal | None:
         return Refusal.NOT_SERIALISABLE
     if state in _RACES:
         return Refusal.RACE
+    if isinstance(error, DataError):
+        return Refusal.UNACCEPTABLE
     is_gone = error.connection_invalidated or state == _ENDED_FOR_IDLING
     if is_gone or isinstance(error, OperationalError):
         return Refusal.UNAVAILABLE

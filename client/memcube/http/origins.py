@@ -125,8 +125,8 @@ def require_no_deeper(origin: Origin, target: Origin, resolver: Resolve = resolv
     """Refuse a `target` further inside than `origin`.
 
     Raises:
-        UnsafeRedirectError: an address of `target` is loopback, link-local or private, and none of
-            `origin` is.
+        UnsafeRedirectError: an address of `target` is loopback, link-local or private, and one of `origin`
+            lies further out.
     """
     if target.host == origin.host:
         return
@@ -136,8 +136,11 @@ def require_no_deeper(origin: Origin, target: Origin, resolver: Resolve = resolv
 
 
 def deepest_from(origin: Origin, resolver: Resolve = resolve) -> Reach:
-    """How far inside a redirect from `origin` may lead."""
-    return max(_reach(origin, resolver))
+    """How far inside a redirect from `origin` may lead.
+
+    Whoever owns a name chooses its addresses: one inside, beside one outside, opens nothing.
+    """
+    return min(_reach(origin, resolver))
 
 
 def _reach(origin: Origin, resolver: Resolve) -> list[Reach]:

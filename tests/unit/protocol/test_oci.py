@@ -110,6 +110,10 @@ def sample(**changes: Any) -> bytes:
         sample(config={**oci.EMPTY.to_json(), "digest": "sha256:00"}),
         sample(mediaType=media_types.OCI_INDEX),
         sample(artifactType=1),
+        sample(artifactType="no type"),
+        sample(artifactType="a/b\0"),
+        sample(artifactType="a/" + "b" * 200),
+        encode({"schemaVersion": 2, "manifests": [], "artifactType": "a\0b/c"}),
     ],
 )
 def test_what_is_no_manifest_is_refused(raw: bytes) -> None:

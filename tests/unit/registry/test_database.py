@@ -7,9 +7,16 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from memcube_protocol.errors import ConflictError, DiskFullError, InvalidSettingError
+from memcube_protocol.errors import (
+    ConflictError,
+    DiskFullError,
+    InvalidRequestError,
+    InvalidSettingError,
+    NotFoundError,
+)
 from memcube_registry.accounts.models import Account
-from memcube_registry.accounts.service import add_usage, create_account
+from memcube_registry.accounts.service import account_named, add_usage, create_account
+from memcube_registry.accounts.tokens import revoke_token
 from memcube_registry.database import Database
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlmodel import Session, select
@@ -134,6 +141,17 @@ def test_the_error_of_a_url_does_not_show_its_password() -> None:
     with pytest.raises(InvalidSettingError) as refusal:
         Database("mysql://root:hunter2@localhost/x")
     assert "hunter2" not in str(refusal.value)
+
+
+def test_what_no_column_could_hold_is_the_requests_mistake_and_not_ours(database: Database) -> None:
+    # SQLite looks for a text with a NUL, and finds none.
+    with pytest.raises((InvalidRequestError, NotFoundError)), database.read() as session:
+        account_named(session, "ada\0")
+    for number in (1 << 63, 10**30):
+        with pytest.raises(InvalidRequestError):
+            database.run(
+                lambda session, n=number: revoke_token(session, 1, n, now=datetime.now(UTC))
+            )
 
 
 def test_a_full_disk_is_said_so_and_changes_nothing(sqlite_url: str) -> None:

@@ -89,6 +89,8 @@ def test_safe_redirects_are_followed(base: str, location: str, url: str) -> None
         ("https://registry.example/a", "https://inside.example/a"),
         ("https://inside.example/a", "https://127.0.0.1/a"),
         ("https://inside.example/a", "https://169.254.169.254/a"),
+        ("https://rebound.example/a", "https://inside.example/a"),
+        ("https://rebound.example/a", "https://127.0.0.1/a"),
         ("http://registry.example/a", "http://cdn.example/a"),
         ("http://127.0.0.1:1/a", "http://cdn.example/b"),
     ],
