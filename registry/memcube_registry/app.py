@@ -24,13 +24,11 @@ from memcube_protocol.errors import (
     outcome_of,
 )
 
-from memcube_registry import operations, problems
 from memcube_registry.accounts import handshake_routes, publisher_routes
 from memcube_registry.accounts import routes as accounts_routes
 from memcube_registry.accounts.authentication import Authenticator
 from memcube_registry.accounts.handshake import Issuer, load_key
 from memcube_registry.accounts.identity_tokens import IdentityTokens
-from memcube_registry.asgi import Application, Receive, Scope, Send
 from memcube_registry.background import worker_of
 from memcube_registry.blobs import direct_routes
 from memcube_registry.blobs.direct import DirectUploads
@@ -40,16 +38,19 @@ from memcube_registry.countersigning import queue
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.service import Countersigner
 from memcube_registry.database import Database
-from memcube_registry.distribution import Distribution
-from memcube_registry.exchange import serve
-from memcube_registry.gate import Gate, Limits, Realm
+from memcube_registry.http import problems
+from memcube_registry.http.asgi import Application, Receive, Scope, Send
+from memcube_registry.http.distribution import Distribution
+from memcube_registry.http.exchange import serve
+from memcube_registry.http.gate import Gate, Limits, Realm
 from memcube_registry.hub import addresses
 from memcube_registry.hub.api import HubApi
 from memcube_registry.log import routes as log_routes
 from memcube_registry.log import witnesses
 from memcube_registry.log.service import TransparencyLog
-from memcube_registry.metrics import Metrics
-from memcube_registry.observability import Observed, configure_logging, log, request_id_of
+from memcube_registry.observability import operations
+from memcube_registry.observability.metrics import Metrics
+from memcube_registry.observability.requests import Observed, configure_logging, log, request_id_of
 from memcube_registry.rates.buckets import Buckets, Rate
 from memcube_registry.rates.choice import buckets_of
 from memcube_registry.services import Services

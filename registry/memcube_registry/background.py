@@ -12,8 +12,8 @@ from memcube_registry.database import Database
 from memcube_registry.jobs.worker import Worker
 from memcube_registry.log.service import ASK_WITNESSES, TransparencyLog
 from memcube_registry.manifests import collecting
-from memcube_registry.metrics import Metrics
-from memcube_registry.operations import is_draining
+from memcube_registry.observability.metrics import Metrics
+from memcube_registry.observability.operations import is_draining
 from memcube_registry.settings import Settings
 from memcube_registry.storage import BlobStore
 

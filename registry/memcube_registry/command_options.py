@@ -55,7 +55,7 @@ def places(command: Callable[..., None]) -> Callable[..., None]:
     def with_settings(
         config: Path | None, data_dir: Path | None, database_url: str | None, **rest: Any
     ) -> None:
-        from memcube_registry.observability import configure_logging
+        from memcube_registry.observability.requests import configure_logging
 
         given = {"data_dir": data_dir, "database_url": database_url}
         settings = settings_of(config, given)

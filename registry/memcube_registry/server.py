@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 from memcube_protocol import limits
 from memcube_protocol.errors import StorageError, UnavailableError
 
+from memcube_registry.backups.restores import require_complete
 from memcube_registry.rates import mapped
-from memcube_registry.restores import require_complete
 from memcube_registry.scratch import scratch_folder
 from memcube_registry.settings import (
     BUCKETS_VARIABLE,
@@ -152,7 +152,7 @@ def serve(settings: Settings) -> None:
 def _prepared_server(settings: Settings) -> MPServer:
     """The server, its log set up and all there that it needs."""
     # After the environment is set: the metrics library looks there once, when it is imported.
-    from memcube_registry.observability import configure_logging
+    from memcube_registry.observability.requests import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)
     prepare(settings)
@@ -259,7 +259,7 @@ def _announce(settings: Settings) -> None:
 
 def _warn_if_not_ready(settings: Settings) -> None:
     """Log why a registry that was just started cannot work: a wrong bucket shows now, not at the first push."""
-    from memcube_registry.observability import log
+    from memcube_registry.observability.requests import log
 
     with closing(http.client.HTTPConnection(settings.service, timeout=_START_TIMEOUT_S)) as asked:
         try:

@@ -13,7 +13,7 @@ from memcube_registry.countersigning.service import Countersigner
 from memcube_registry.database import Database
 from memcube_registry.jobs.worker import Worker
 from memcube_registry.log.service import TransparencyLog
-from memcube_registry.metrics import Metrics
+from memcube_registry.observability.metrics import Metrics
 from memcube_registry.settings import Settings
 from memcube_registry.storage.interface import BlobStore
 

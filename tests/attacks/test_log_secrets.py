@@ -5,7 +5,7 @@ from __future__ import annotations
 import boto3
 import pytest
 from botocore.config import Config
-from memcube_registry.observability import blot_secrets
+from memcube_registry.observability.requests import blot_secrets
 
 SECRET = "d4c3b2a1" * 8
 

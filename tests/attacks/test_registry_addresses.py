@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from memcube_registry.gate import client_address, network_of
+from memcube_registry.http.gate import client_address, network_of
 
 PROXIES = (ipaddress.ip_network("10.0.0.0/8"),)
 

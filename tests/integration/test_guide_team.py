@@ -123,6 +123,8 @@ def test_the_guide_makes_a_registry_that_works(s3_server: SwiftServer, tmp_path:
 def test_what_the_guide_names_exists() -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", GUIDE):
         assert (ROOT / "docs" / "guide" / link).exists(), link
-    figures = (ROOT / "registry" / "memcube_registry" / "metrics.py").read_text("utf-8")
+    figures = (ROOT / "registry" / "memcube_registry" / "observability" / "metrics.py").read_text(
+        "utf-8"
+    )
     for name in re.findall(r"`(memcube_[a-z_]+)", GUIDE):
         assert name.removesuffix("_total") in figures, name

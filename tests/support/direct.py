@@ -11,7 +11,7 @@ import urllib3
 from memcube_protocol.digest import Digest
 from memcube_registry.blobs.direct import Announcement, DirectUploads, Found, OpenDirect
 from memcube_registry.blobs.proving import Proven, Prover, Underway
-from memcube_registry.metrics import Metrics
+from memcube_registry.observability.metrics import Metrics
 from memcube_registry.storage.s3 import S3Store
 
 from support.registry_core import Core

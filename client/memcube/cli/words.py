@@ -7,7 +7,7 @@ from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _MADE: Final = {"indexes": "indexes", "folders": "unpacked memories", "builds": "caches"}
-"""What lies in folders of the user's home that are made of cubes (`memcube.holdings`)."""
+"""What lies in folders of the user's home that are made of cubes (`memcube.consuming.holdings`)."""
 
 
 def bytes_text(size_bytes: int) -> str:

@@ -17,8 +17,8 @@ from memcube_protocol.errors import MemcubeError, UnauthenticatedError
 from memcube_registry.accounts import tokens
 from memcube_registry.accounts.handshake import Issuer
 from memcube_registry.accounts.principal import ANONYMOUS, Principal
-from memcube_registry.asgi import Scope
 from memcube_registry.database import Database
+from memcube_registry.http.asgi import Scope
 
 if TYPE_CHECKING:
     from litestar.connection import ASGIConnection

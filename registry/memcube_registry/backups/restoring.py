@@ -28,6 +28,7 @@ from sqlalchemy import inspect
 from memcube_registry.backups.making import KEY_FILES, read_only
 from memcube_registry.backups.pool import Pool
 from memcube_registry.backups.proving import prove, require_whole
+from memcube_registry.backups.restores import journal_of
 from memcube_registry.backups.snapshot import Snapshot
 from memcube_registry.backups.tables import load, require_empty, rows_of
 from memcube_registry.checking.content import Sample
@@ -36,7 +37,6 @@ from memcube_registry.checking.history import log_key
 from memcube_registry.checking.service import Thoroughness, check
 from memcube_registry.database import Database
 from memcube_registry.migrating import newest_revision
-from memcube_registry.restores import journal_of
 from memcube_registry.settings import Settings
 from memcube_registry.storage.interface import BlobStore
 from memcube_registry.storage.local import sync_folder, translated

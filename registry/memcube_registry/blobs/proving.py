@@ -35,9 +35,9 @@ from memcube_registry.blobs.direct import DirectUploads, OpenDirect
 from memcube_registry.blobs.models import DirectUpload
 from memcube_registry.blobs.uploading import NewBlob
 from memcube_registry.database import utc_now
-from memcube_registry.exchange import serve
-from memcube_registry.metrics import Metrics
-from memcube_registry.observability import log
+from memcube_registry.http.exchange import serve
+from memcube_registry.observability.metrics import Metrics
+from memcube_registry.observability.requests import log
 from memcube_registry.storage.ahead import read_ahead
 from memcube_registry.storage.direct import HeldPart
 

@@ -17,7 +17,7 @@ from memcube_protocol.digest import Digest, Hasher, new_hasher
 from memcube_protocol.errors import DigestMismatchError, InvalidRequestError, SizeMismatchError
 
 from memcube_registry.blobs.uploading import NewBlob
-from memcube_registry.exchange import Request, transfer
+from memcube_registry.http.exchange import Request, transfer
 from memcube_registry.storage import BlobStore, Sink
 
 BATCH_BYTES: Final = 4 * limits.MIB

@@ -12,7 +12,7 @@ from memcube_registry.blobs import sending, service
 from memcube_registry.blobs.sending import Offer
 from memcube_registry.blobs.service import StoredBlob
 from memcube_registry.database import Database, utc_now
-from memcube_registry.exchange import Answer, Request, Response, serve
+from memcube_registry.http.exchange import Answer, Request, Response, serve
 from memcube_registry.storage import BlobStore
 
 

@@ -13,7 +13,14 @@ from memcube_protocol.errors import NotFoundError, StorageError
 from memcube_registry.blobs.ranges import Span, requested_span
 from memcube_registry.blobs.service import StoredBlob
 from memcube_registry.delivery.decision import may_leave_by_url
-from memcube_registry.exchange import Answer, Headers, Request, Response, StreamAnswer, transfer
+from memcube_registry.http.exchange import (
+    Answer,
+    Headers,
+    Request,
+    Response,
+    StreamAnswer,
+    transfer,
+)
 from memcube_registry.storage import BlobStore
 
 MEDIA_TYPE: Final = "application/octet-stream"

@@ -26,7 +26,7 @@ from memcube_registry.blobs.ranges import chunk_span
 from memcube_registry.blobs.receiving import Hashes, Progress, Receiver, finish_verified
 from memcube_registry.blobs.uploading import NewBlob, OpenUpload
 from memcube_registry.database import Database, utc_now
-from memcube_registry.exchange import Answer, Request, Response, serve, transfer
+from memcube_registry.http.exchange import Answer, Request, Response, serve, transfer
 from memcube_registry.storage import BlobStore
 
 # A reservation costs a transaction; uploads this small are only checked.

@@ -49,7 +49,7 @@ from memcube_registry.jobs.worker import Task
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.log.submission import Submission
 from memcube_registry.manifests.models import Manifest
-from memcube_registry.observability import log as logger
+from memcube_registry.observability.requests import log as logger
 from memcube_registry.storage import BlobStore
 
 

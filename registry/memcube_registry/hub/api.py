@@ -16,15 +16,15 @@ from memcube_protocol.errors import (
 
 from memcube_registry.accounts.authentication import principal_in
 from memcube_registry.accounts.principal import Principal
-from memcube_registry.asgi import Receive, Scope, Send
 from memcube_registry.database import Database
-from memcube_registry.exchange import Answer, Request, Response
+from memcube_registry.http.asgi import Receive, Scope, Send
+from memcube_registry.http.exchange import Answer, Request, Response
+from memcube_registry.http.problems import headers_of
 from memcube_registry.hub import addresses
 from memcube_registry.hub.addresses import Address
 from memcube_registry.hub.routes import HubRoutes
 from memcube_registry.hub.service import UnknownFileError, UnknownRevisionError
-from memcube_registry.observability import log
-from memcube_registry.problems import headers_of
+from memcube_registry.observability.requests import log
 from memcube_registry.storage import BlobStore
 
 _WRONG_CREDENTIALS: Final = "Invalid credentials in Authorization header"

@@ -16,7 +16,7 @@ from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs import sending
 from memcube_registry.blobs.sending import Offer
 from memcube_registry.database import Database
-from memcube_registry.exchange import Answer, Headers, Request, Response, serve
+from memcube_registry.http.exchange import Answer, Headers, Request, Response, serve
 from memcube_registry.hub import service, showing
 from memcube_registry.hub.addresses import Address
 from memcube_registry.hub.service import HeldFile, Snapshot

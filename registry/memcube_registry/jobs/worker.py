@@ -21,7 +21,7 @@ from memcube_registry.database import Database
 from memcube_registry.jobs import service
 from memcube_registry.jobs.models import State
 from memcube_registry.jobs.service import Taken
-from memcube_registry.observability import blotted, log
+from memcube_registry.observability.requests import blotted, log
 
 Result = TypeVar("Result")
 

@@ -26,7 +26,7 @@ from memcube_registry.database import Database, utc_now
 from memcube_registry.jobs.worker import Handler, Task
 from memcube_registry.manifests.models import Manifest, ManifestChild, Tag
 from memcube_registry.manifests.service import remove
-from memcube_registry.observability import log
+from memcube_registry.observability.requests import log
 from memcube_registry.storage import BlobStore, Object
 
 DELAY: Final = timedelta(minutes=10)

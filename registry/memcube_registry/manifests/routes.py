@@ -18,7 +18,7 @@ from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs.sending import is_known_to
 from memcube_registry.database import Database, utc_now
 from memcube_registry.delivery.service import Act, Part, require_allowed
-from memcube_registry.exchange import Answer, Request, Response, serve
+from memcube_registry.http.exchange import Answer, Request, Response, serve
 from memcube_registry.manifests import referrers, service, tags
 from memcube_registry.manifests.service import Push, StoredManifest
 from memcube_registry.manifests.tags import Expectation

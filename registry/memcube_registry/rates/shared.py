@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from memcube_registry import postgres
 from memcube_registry.batching import Batches
-from memcube_registry.observability import log
+from memcube_registry.observability.requests import log
 from memcube_registry.rates.buckets import BUCKETS_MAX, MemoryBuckets, Rate
 
 LEASE_S: Final = 0.05

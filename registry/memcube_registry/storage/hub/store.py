@@ -12,7 +12,7 @@ from typing import Final
 from memcube_protocol.errors import MemcubeError, NotFoundError
 
 from memcube_registry.batching import Batches
-from memcube_registry.observability import log
+from memcube_registry.observability.requests import log
 from memcube_registry.storage.hub.dataset import Dataset, Found, Sent, described, path_of
 from memcube_registry.storage.hub.reading import HubPieces
 from memcube_registry.storage.interface import Object, Pieces, Sink

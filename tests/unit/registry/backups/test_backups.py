@@ -22,6 +22,7 @@ from memcube_registry.backups import making, restoring, snapshot
 from memcube_registry.backups.making import Made, Plan, make_backup, prune
 from memcube_registry.backups.pool import Pool
 from memcube_registry.backups.proving import prove
+from memcube_registry.backups.restores import journal_of
 from memcube_registry.backups.restoring import Wish, restore
 from memcube_registry.backups.tables import kept_tables
 from memcube_registry.checking.content import Sample
@@ -30,7 +31,6 @@ from memcube_registry.database import Database
 from memcube_registry.log import witnesses
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.log.submission import Submission
-from memcube_registry.restores import journal_of
 from memcube_registry.server import prepare
 from memcube_registry.settings import Settings
 from memcube_registry.storage import BlobStore, LocalFiles, MemoryStore

@@ -8,7 +8,7 @@ from memcube_protocol.digest import Digest
 from memcube_registry.blobs.sending import Offer, send
 from memcube_registry.blobs.service import StoredBlob
 from memcube_registry.delivery.decision import Form
-from memcube_registry.exchange import Answer, Request, Response, StreamAnswer
+from memcube_registry.http.exchange import Answer, Request, Response, StreamAnswer
 from memcube_registry.storage import MemoryStore
 
 CONTENT = b"0123456789"

@@ -12,10 +12,10 @@ from memcube_protocol import media_types, oci
 from memcube_protocol.errors import UnauthenticatedError
 from memcube_registry.accounts.authentication import SCOPE_KEY
 from memcube_registry.accounts.principal import ANONYMOUS, Principal
-from memcube_registry.asgi import Message
 from memcube_registry.catalog.models import Visibility
 from memcube_registry.catalog.service import set_visibility
 from memcube_registry.database import Database
+from memcube_registry.http.asgi import Message
 from memcube_registry.hub.api import HubApi
 from memcube_registry.storage import MemoryStore
 from support.registry_core import Core

@@ -13,14 +13,14 @@ from typing import Final
 from memcube_protocol.errors import MemcubeError, RateLimitedError, outcome_of
 from memcube_protocol.reference import is_name
 
-from memcube_registry import problems
 from memcube_registry.accounts.authentication import SCOPE_KEY, Authenticator
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.tokens import unknown_credentials
-from memcube_registry.asgi import Application, Message, Receive, Scope, Send
 from memcube_registry.batching import Batches
 from memcube_registry.database import utc_now
-from memcube_registry.observability import PROBES, request_id_of
+from memcube_registry.http import problems
+from memcube_registry.http.asgi import Application, Message, Receive, Scope, Send
+from memcube_registry.observability.requests import PROBES, request_id_of
 from memcube_registry.rates.buckets import Buckets, Rate, whole_seconds
 
 AT_ONCE: Final = 64

@@ -25,14 +25,14 @@ from memcube_protocol.errors import (
 from memcube_protocol.reference import is_name
 
 from memcube_registry.accounts.authentication import principal_in
-from memcube_registry.asgi import Receive, Scope, Send
 from memcube_registry.blobs.routes import BlobRoutes
 from memcube_registry.blobs.upload_routes import ChunkOutOfOrderError, UploadRoutes
 from memcube_registry.database import Database
-from memcube_registry.exchange import Answer, Request, Response
+from memcube_registry.http.asgi import Receive, Scope, Send
+from memcube_registry.http.exchange import Answer, Request, Response
+from memcube_registry.http.problems import headers_of
 from memcube_registry.manifests.routes import ManifestRoutes
-from memcube_registry.observability import log
-from memcube_registry.problems import headers_of
+from memcube_registry.observability.requests import log
 from memcube_registry.storage import BlobStore
 
 _PATH_CHARS: Final = 1024

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube_registry.jobs.service import Figures
-from memcube_registry.metrics import Metrics, route_class
+from memcube_registry.observability.metrics import Metrics, route_class
 
 CLASSES = {
     "v2", "upload", "blob", "manifest", "tags", "referrers", "api", "token", "health", "metrics",

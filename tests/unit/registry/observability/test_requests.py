@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import structlog
-from memcube_registry.metrics import Metrics
-from memcube_registry.observability import Observed, blot_secrets, configure_logging, log
+from memcube_registry.observability.metrics import Metrics
+from memcube_registry.observability.requests import Observed, blot_secrets, configure_logging, log
 
 SECRET = "mct_" + "s3cr3t-_" * 5 + "abc"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import structlog
 
-from memcube_registry.asgi import Application, Message, Receive, Scope, Send
-from memcube_registry.metrics import Metrics, route_class
+from memcube_registry.http.asgi import Application, Message, Receive, Scope, Send
+from memcube_registry.observability.metrics import Metrics, route_class
 
 PROBES: Final = ("/healthz", "/readyz", "/metrics")
 REQUEST_ID_KEY: Final = "memcube.request_id"

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 from memcube_protocol import limits
 from memcube_protocol.errors import InvalidRequestError, LimitExceededError, UnavailableError
 
-from memcube_registry.asgi import Receive, Scope, Send
+from memcube_registry.http.asgi import Receive, Scope, Send
 from memcube_registry.storage import Pieces
 
 Result = TypeVar("Result")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube_protocol.errors import InvalidReferenceError, InvalidRequestError, MemcubeError
-from memcube_registry.distribution import ROOT, Target, parse_path
+from memcube_registry.http.distribution import ROOT, Target, parse_path
 
 DIGEST = "sha256:" + "0" * 64
 

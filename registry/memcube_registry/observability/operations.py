@@ -14,7 +14,7 @@ from sqlmodel import func, select, text
 from memcube_registry.blobs.models import Upload
 from memcube_registry.countersigning import rules
 from memcube_registry.jobs.service import figures
-from memcube_registry.metrics import CONTENT_TYPE
+from memcube_registry.observability.metrics import CONTENT_TYPE
 from memcube_registry.services import Services, services_of
 from memcube_registry.settings import DRAIN_VARIABLE
 
