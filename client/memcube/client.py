@@ -16,8 +16,8 @@ from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
 from memcube.closing import Closing
-from memcube.consuming import consume
-from memcube.consuming.consume import Verified
+from memcube.consuming import finding, opening, verifying
+from memcube.consuming.verifying import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.settings import Settings
 from memcube.store import Pruned
@@ -132,15 +132,15 @@ class Client(Closing):
     def pull(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
     ) -> Verified:
-        """Fetch a cube, verify it, and keep it in the local store; see `consume.pull`.
+        """Fetch a cube, verify it, and keep it in the local store; see `opening.pull`.
 
         With a filter for a model come the builds that its publisher made for that model.
         """
         selection = Selection.parse(filters)
         wanted = _reference(reference)
         if self.context.settings.offline:
-            return consume.open_cube(self.context, wanted, selection=selection, trust=trust)
-        verified = consume.pull(self.context, wanted, selection=selection, trust=trust)
+            return opening.open_cube(self.context, wanted, selection=selection, trust=trust)
+        verified = opening.pull(self.context, wanted, selection=selection, trust=trust)
         if not selection.models:
             return verified
         from memcube.building.finding import pull_builds
@@ -151,9 +151,9 @@ class Client(Closing):
     def open(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
     ) -> Verified:
-        """A verified cube from the local store, pulled if it is not there; see `consume.open_cube`."""
+        """A verified cube from the local store, pulled if it is not there; see `opening.open_cube`."""
         selection = Selection.parse(filters)
-        return consume.open_cube(
+        return opening.open_cube(
             self.context, _reference(reference), selection=selection, trust=trust
         )
 
@@ -202,8 +202,8 @@ class Client(Closing):
             NotFoundError: there is no such cube.
             IntegrityError: bytes in the store are damaged.
         """
-        found = consume.look_at(self.context, _reference(reference))
-        verdict = judge_cube(consume.question(self.context, found, trust))
+        found = finding.look_at(self.context, _reference(reference))
+        verdict = judge_cube(verifying.question(self.context, found, trust))
 
         def rehash(blob: Descriptor) -> None:
             with suppress(NotFoundError):
@@ -216,7 +216,7 @@ class Client(Closing):
 
     def statements(self, reference: Name, verdict: Verdict) -> tuple[Claim, ...]:
         """Every statement found with a cube, those set apart that do not count by `verdict`."""
-        found = consume.look_at(self.context, _reference(reference))
+        found = finding.look_at(self.context, _reference(reference))
         return statements_of(found.manifest, found.attestations, verdict)
 
     def verify_proof(
@@ -236,9 +236,9 @@ class Client(Closing):
         verdict = proofs.judge(self.context, proof, reference=wanted, trust=trust)
         return verdict, statements_of(proof.manifest, proof.attestations, verdict)
 
-    def inspect(self, reference: Name) -> consume.Found:
+    def inspect(self, reference: Name) -> finding.Found:
         """Manifest, config and attestations of a cube, from the store or its registry, unjudged."""
-        return consume.look_at(self.context, _reference(reference))
+        return finding.look_at(self.context, _reference(reference))
 
     def ls(self) -> tuple[holdings.Held, ...]:
         """The cubes in the local store."""
@@ -397,7 +397,7 @@ class Client(Closing):
         from memcube.building.builder import build
         from memcube.building.planning import Order
 
-        verified = consume.open_layerless(self.context, _reference(reference), trust=trust)
+        verified = opening.open_layerless(self.context, _reference(reference), trust=trust)
         return build(self.context, verified, plan, model, tokenizer, order or Order())
 
     def repeat(
@@ -414,7 +414,7 @@ class Client(Closing):
         from memcube.building.planning import Order
         from memcube.building.repeating import repeat
 
-        verified = consume.open_layerless(self.context, _reference(reference), trust=trust)
+        verified = opening.open_layerless(self.context, _reference(reference), trust=trust)
         return repeat(self.context, verified, build, model, tokenizer, order or Order())
 
     def close(self) -> None:

@@ -27,7 +27,8 @@ from memcube_protocol.reference import Reference
 from memcube_protocol.rules import Act, Asked, Ruling, require, rulings
 from memcube_signing.authority.document import authority_of
 
-from memcube.consuming.consume import Found, Verified, find_ref, found_in_store
+from memcube.consuming.finding import Found, find_ref, found_in_store
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 from memcube.profiles import Profile
 from memcube.settings import is_loopback

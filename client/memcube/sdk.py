@@ -16,8 +16,9 @@ from memcube.context import NORMAL_TRUST, Trust
 
 if TYPE_CHECKING:
     from memcube.accounts.session import Identity
-    from memcube.consuming.consume import Found, Verified
+    from memcube.consuming.finding import Found
     from memcube.consuming.holdings import Held
+    from memcube.consuming.verifying import Verified
     from memcube.copying.registries import Copied
     from memcube.mounting import Asked, MountedMemory, Names, Plan
     from memcube.packing.pack import Packed

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from memcube.consuming import consume, proofs
-from memcube.consuming.consume import Verified
+from memcube.consuming import finding, opening, proofs
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.reference import Reference
@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch):
 def opened(story: Story, version: str = "1.0.0") -> Verified:
     """The cube as a mount opens it: what the store holds, judged anew."""
     with story.client() as client:
-        found = consume.open_held(client.context, Reference.parse(f"{story.name}:{version}"))
+        found = opening.open_held(client.context, Reference.parse(f"{story.name}:{version}"))
     assert found
     return found
 
@@ -124,7 +124,7 @@ def test_a_proof_of_another_cube_is_refused_under_the_name_that_is_wanted(story:
         for wanted in (f"{story.name}:1.1.0", f"{story.name}-private:1.0.0"):
             verdict = proofs.judge(client.context, proof, reference=Reference.parse(wanted))
             assert verdict.error, wanted
-        found = consume.look_up(
+        found = finding.look_up(
             client.context, client.context.at_registry(Reference.parse(f"{story.name}:1.1.0"))
         )
         mixed = proofs.Proof(

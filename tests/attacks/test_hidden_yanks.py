@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from memcube.client import Client
-from memcube.consuming import consume
+from memcube.consuming import opening, verifying
 from memcube.context import NORMAL_TRUST
 from memcube.remote.log import logged
 from memcube_protocol.errors import StorageError, YankedError
@@ -45,9 +45,9 @@ def hide(hostile: Hostile, story: Story) -> None:
     hostile.show_referrers(story.name, story.digest("1.0.0"), *left)
 
 
-def opened(client: Client, story: Story) -> consume.Verified:
+def opened(client: Client, story: Story) -> verifying.Verified:
     reference = Reference.parse(f"{story.name}:1.0.0")
-    return consume.open_cube(client.context, reference, trust=NORMAL_TRUST)
+    return opening.open_cube(client.context, reference, trust=NORMAL_TRUST)
 
 
 def test_a_yank_that_was_seen_once_cannot_be_hidden_again(yanked: Story) -> None:

@@ -16,7 +16,8 @@ from memcube.building.planning import Order, Wanted
 from memcube.building.publishing import push_builds
 from memcube.building.statements import provenance_of
 from memcube.client import Client
-from memcube.consuming.consume import Found, resolve
+from memcube.consuming.finding import Found
+from memcube.consuming.opening import resolve
 from memcube.context import EVERYTHING, Trust
 from memcube.dumper import MemDumper
 from memcube.memories.model_identity import live_identity

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Person
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from memcube.consuming.consume import resolve_unjudged
+from memcube.consuming.finding import resolve_unjudged
 from memcube.keys import changes, documents
 from memcube.log.monitoring import monitor
 from memcube.publishing.cosigning import cosign

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube.consuming.consume import resolve
+from memcube.consuming.opening import resolve
 from memcube.dumper import MemDumper
 from memcube.memories.activation import mount_kv
 from memcube.memories.kv_fetching import fetch_prefix

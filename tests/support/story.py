@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from memcube.client import Client
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.context import Trust
 from memcube.publishing.publish import Published
 from memcube.trust import Mode

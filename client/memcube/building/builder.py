@@ -31,8 +31,8 @@ from memcube.building.evaluation import require_useful
 from memcube.building.holding import HeldBuild, keep
 from memcube.building.planning import Order, Wanted, plan_of
 from memcube.building.workbench import Workbench
-from memcube.consuming import consume
-from memcube.consuming.consume import Verified
+from memcube.consuming import opening
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 from memcube.memories.making import builder as builder_versions
 from memcube.memories.model_identity import dtype_name, live_identity
@@ -127,7 +127,7 @@ def _bench(
     _require_own(verified, recipe)
     base = _require_base(model, recipe)
     _require_allowed(context, verified, recipe)
-    verified = consume.fetch(context, verified, tuple(_needed(verified, recipe)))
+    verified = opening.fetch(context, verified, tuple(_needed(verified, recipe)))
     repeatable = nullcontext() if model is None else steady(recipe.seed, recipe.threads)
     with _workshop(context) as folder, repeatable:
         yield Workbench(context, verified, recipe, model, tokenizer, order, folder, base)

@@ -26,7 +26,8 @@ from memcube_protocol.selection import Selection, bases_of
 
 from memcube.building.holding import HeldBuild, held_builds, keep
 from memcube.building.statements import is_stated, speakers
-from memcube.consuming.consume import Verified, attestations_of
+from memcube.consuming.finding import attestations_of
+from memcube.consuming.verifying import Verified
 from memcube.context import EVERYTHING, Context
 from memcube.remote.interface import Remote
 from memcube.transfer import pull_blobs

@@ -12,7 +12,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.reference import Reference
 
-from memcube.consuming.consume import stored_attestation
+from memcube.consuming.finding import stored_attestation
 from memcube.consuming.holdings import files_folder
 from memcube.context import Context
 from memcube.store import Ref

@@ -31,7 +31,7 @@ from memcube_protocol.recipe import (
 
 from memcube.building.asking import Asker
 from memcube.building.unrelated import PASSAGES, digest_of
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.memories.model_identity import live_identity
 
 ASKED: Final = 32

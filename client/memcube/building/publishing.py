@@ -19,8 +19,9 @@ from memcube_signing.predicates import provenance as provenances
 
 from memcube.building.holding import HeldBuild, held_builds, keep
 from memcube.building.statements import is_stated, provenance_of, speakers
-from memcube.consuming import consume
-from memcube.consuming.consume import Found, Verified
+from memcube.consuming import finding, opening
+from memcube.consuming.finding import Found
+from memcube.consuming.verifying import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.publishing.attesting import attach
 from memcube.publishing.vetting import THOROUGH, Vetting, require_publishable, scan
@@ -58,7 +59,7 @@ def push_builds(
         UnauthenticatedError, ForbiddenError, NetworkError: as the registry answers.
     """
     place = context.at_registry(reference)
-    verified = consume.resolve(context, reference, trust=trust)
+    verified = opening.resolve(context, reference, trust=trust)
     builds = [one for one in held_builds(context, verified.cube.digest) if one.is_own]
     if not builds:
         raise NotFoundError(
@@ -102,13 +103,13 @@ def _push(
         (),
         Scope.REMOTE,
     )
-    attested = consume.attestations_of(registry, place.name, build.digest)
+    attested = finding.attestations_of(registry, place.name, build.digest)
     signer = context.signer(key)
     known = [one for one in attested if is_stated(verified, build, one, (signer.public_key,))]
     if not known:
         bundle = attest(provenance_of(verified, build), signer)
         made = attach(context, registry, at, bundle, provenances.PREDICATE_TYPE, signer)
-        known = [consume.stored_attestation(context.store, made.referrer)]
+        known = [finding.stored_attestation(context.store, made.referrer)]
     with context.store.session():
         keep(context, held.reference, build, is_own=True, attestations=tuple(known))
     return PushedBuild(build, known[0].referrer.digest, report.moved_bytes)

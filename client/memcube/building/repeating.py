@@ -13,7 +13,7 @@ from memcube_protocol.recipe import Evaluation
 from memcube.building.builder import Built, build, judge
 from memcube.building.finding import fetched, find_build
 from memcube.building.planning import Order
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 
 RECALL_TOLERANCE: Final = 0.1

@@ -9,7 +9,7 @@ from memcube_signing.keys import PublicKey
 from memcube_signing.predicates import provenance as provenances
 from memcube_signing.predicates.provenance import BUILD_TYPES, Dependency, Provenance
 
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.trust import Attestation
 from memcube.trust.attested import values_of
 

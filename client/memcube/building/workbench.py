@@ -21,8 +21,8 @@ from memcube.building.asking import NOTHING, Asker, Prefix
 from memcube.building.holding import HeldBuild
 from memcube.building.material import Material, closest, gather, rendered
 from memcube.building.planning import Order
-from memcube.consuming.consume import Verified
 from memcube.consuming.holdings import memory_folder
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 from memcube.memories.activation import mount_kv
 from memcube.memories.activation_dump import dump_kv

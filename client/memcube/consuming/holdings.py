@@ -17,7 +17,8 @@ from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_protocol.reference import Reference, is_immutable_tag
 from memcube_protocol.selection import Selection
 
-from memcube.consuming.consume import Verified, find_packed, find_ref, found_in_store
+from memcube.consuming.finding import find_packed, find_ref, found_in_store
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 from memcube.packing.unpack import unpack_files
 from memcube.store import Pruned, Ref

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from memcube_protocol.reference import Reference
 
-from memcube.consuming import consume
+from memcube.consuming import finding, verifying
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.trust import Verdict, judge_cube, location_of
 from memcube.trust.policy import Policy, Terms
@@ -54,8 +54,8 @@ def explain(context: Context, reference: Reference, trust: Trust = NORMAL_TRUST)
         NotFoundError: there is no such cube.
         NetworkError: no answer, or offline.
     """
-    found = consume.look_at(context, reference)
-    question = consume.question(context, found, trust)
+    found = finding.look_at(context, reference)
+    question = verifying.question(context, found, trust)
     source = context.policy.decides(question.location)[0].source
     return Explained(question.location, source, question.terms, judge_cube(question))
 
@@ -77,9 +77,9 @@ def try_policy(context: Context, path: Path) -> Tried:
     decided = [(test.name, test.scope, policy.terms_of(test.name).scope) for test in policy.tests]
     verdicts: list[tuple[Verdict, Verdict]] = []
     for ref in context.store.refs():
-        found = consume.found_in_store(context.store, ref)
+        found = finding.found_in_store(context.store, ref)
         if found is not None and ref.reference.host:
-            tried = judge_cube(consume.question(context, found, NORMAL_TRUST, policy=policy))
-            verdicts.append((tried, judge_cube(consume.question(context, found, NORMAL_TRUST))))
+            tried = judge_cube(verifying.question(context, found, NORMAL_TRUST, policy=policy))
+            verdicts.append((tried, judge_cube(verifying.question(context, found, NORMAL_TRUST))))
     wrong = tuple(one for one in decided if one[1] != one[2])
     return Tried(policy, wrong, tuple(verdicts))

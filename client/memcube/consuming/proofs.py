@@ -10,8 +10,8 @@ from memcube_protocol.errors import NotFoundError
 from memcube_protocol.limits import PROOF_BYTES
 from memcube_protocol.reference import Reference
 
-from memcube.consuming import consume
-from memcube.consuming.consume import Found
+from memcube.consuming import finding, verifying
+from memcube.consuming.finding import Found
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.store.files import read_file, replace_file
 from memcube.trust import Scope, Verdict, judge_cube, verify_cube
@@ -32,7 +32,7 @@ def export(
         StorageError: the file cannot be written.
     """
     found = _found(context, reference)
-    asked = consume.question(context, found, trust)
+    asked = verifying.question(context, found, trust)
     verdict = verify_cube(asked)
     known_at = (found.known_at or context.now()).astimezone(UTC).replace(microsecond=0)
     proof = Proof(
@@ -83,14 +83,14 @@ def judge(
         proof.key_documents,
         proof.checked_at,
     )
-    return judge_cube(consume.question(context, found, trust))
+    return judge_cube(verifying.question(context, found, trust))
 
 
 def _found(context: Context, reference: Reference) -> Found:
     if not context.settings.offline:
         place = context.at_registry(reference)
-        return consume.look_up(context, place)
-    found = consume.look_at(context, reference)
+        return finding.look_up(context, place)
+    found = finding.look_at(context, reference)
     if found.scope is Scope.LOCAL:
         raise NotFoundError(
             f"{reference} was never published: there is nothing to prove",

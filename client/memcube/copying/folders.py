@@ -14,7 +14,9 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.errors import InvalidReferenceError, OriginMismatchError
 from memcube_protocol.reference import Reference, tag_of_version
 
-from memcube.consuming.consume import Found, Verified, question, resolve, resolve_unjudged
+from memcube.consuming.finding import Found, resolve_unjudged
+from memcube.consuming.opening import resolve
+from memcube.consuming.verifying import Verified, question
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.copying.exposure import AS_IT_IS, Exposure
 from memcube.copying.oci_layout import NAME, SCHEME, LayoutPlace, OciLayout

@@ -21,7 +21,9 @@ from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
 
 from memcube import rules
-from memcube.consuming.consume import Verified, resolve, resolve_unjudged
+from memcube.consuming.finding import resolve_unjudged
+from memcube.consuming.opening import resolve
+from memcube.consuming.verifying import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.copying.exposure import AS_IT_IS, Exposure
 from memcube.copying.oci_layout import LayoutPlace

@@ -32,7 +32,7 @@ from memcube.settings import Endpoint, Settings
 from memcube.trust import KeyStore
 
 if TYPE_CHECKING:
-    from memcube.consuming.consume import Verified
+    from memcube.consuming.verifying import Verified
 
 CUBE: Final = "alice/expert"
 VERSION: Final = "1.0.0"

@@ -29,7 +29,7 @@ from memcube_signing.transparency import merkle, tiles
 from memcube_signing.transparency.checkpoint import Checkpoint
 from memcube_signing.transparency.tiles import Tile
 
-from memcube.consuming.consume import found_in_store
+from memcube.consuming.finding import found_in_store
 from memcube.context import Context
 from memcube.log.watching import follow
 from memcube.remote.log import RemoteLog, find_log

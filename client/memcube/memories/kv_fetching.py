@@ -40,7 +40,7 @@ from memcube.transfer import pull_blobs, read_range
 from memcube.transfer.workers import Stop, run
 
 if TYPE_CHECKING:
-    from memcube.consuming.consume import Verified
+    from memcube.consuming.verifying import Verified
     from memcube.context import Context
 
 PREFIXES: Final = ".prefixes"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from memcube_protocol.config import ACTIVATION, Memory
 from memcube_protocol.errors import IncompatibleError, UnsupportedError
 
-from memcube.consuming import consume
+from memcube.consuming import opening
 from memcube.consuming.holdings import BUILDS, memory_folder
 from memcube.context import Context
 from memcube.mounting.chosen import Chosen
@@ -156,7 +156,7 @@ class Caches:
         try:
             found = fetch_prefix(self._context, chosen.verified, memory.id, tokens)
         except UnsupportedError:  # this registry sends whole blobs only
-            consume.fetch(self._context, chosen.verified, chosen.files_of(memory))
+            opening.fetch(self._context, chosen.verified, chosen.files_of(memory))
             return memory_folder(self._context, chosen.verified, memory.id), tokens
         return found.folder, tokens
 

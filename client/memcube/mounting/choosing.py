@@ -9,7 +9,8 @@ from memcube_protocol.errors import InvalidRequestError, NotFoundError
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
-from memcube.consuming.consume import Verified, open_layerless
+from memcube.consuming.opening import open_layerless
+from memcube.consuming.verifying import Verified
 from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Context, Trust
 from memcube.memories.plaintext_plugins import reached
 from memcube.mounting.chosen import Chosen
@@ -65,7 +66,7 @@ def choose(
     Raises:
         InvalidRequestError: cubes are named besides a profile.
         NotFoundError: there is no such cube, profile or embedder, or no memory of a kind that is asked for.
-        TrustError, IntegrityError, NetworkError: as `consume.open_layerless`.
+        TrustError, IntegrityError, NetworkError: as `opening.open_layerless`.
     """
     role = _role(context, names, profile)
     wanted = tuple(filters)

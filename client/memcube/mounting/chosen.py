@@ -14,7 +14,7 @@ from memcube_protocol.errors import InvalidError
 from memcube_protocol.selection import Selection
 
 from memcube.building.holding import HeldBuild
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.context import EVERYTHING
 
 PRIORITIES: Final = {"low": 1, "normal": 2, "high": 3}

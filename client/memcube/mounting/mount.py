@@ -12,7 +12,7 @@ from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import InvalidRequestError, NotFoundError
 
 from memcube import rules
-from memcube.consuming import consume
+from memcube.consuming import opening
 from memcube.context import Context
 from memcube.mounting.baseline import Baseline, uninterrupted
 from memcube.mounting.chosen import Chosen, in_order
@@ -115,7 +115,7 @@ def _planned(loader: MemLoader, planning: Planning) -> Plan:
         return drafted
     for chosen, files in wanted:
         if files:
-            consume.fetch(loader.context, chosen.verified, files)
+            opening.fetch(loader.context, chosen.verified, files)
     return planning.plan(loader.cubes, identity)
 
 
@@ -139,7 +139,7 @@ def _identity(loader: MemLoader, planning: Planning) -> Any:
 def _fetched(context: Context, cubes: Sequence[Chosen], plan: Plan) -> tuple[Chosen, ...]:
     """`cubes` with the files that the plan wants, in the store."""
     return in_order(
-        replace(chosen, verified=consume.fetch(context, chosen.verified, _wanted(chosen, plan)))
+        replace(chosen, verified=opening.fetch(context, chosen.verified, _wanted(chosen, plan)))
         for chosen in cubes
     )
 

@@ -13,7 +13,7 @@ from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
 
 from memcube.closing import Closing
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.memories.hit import Hit
 from memcube.mounting.baseline import uninterrupted

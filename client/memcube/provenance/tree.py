@@ -11,7 +11,8 @@ from memcube_protocol.errors import MemcubeError
 from memcube_protocol.obligations import Inherited, Work, inherited
 from memcube_protocol.reference import Reference
 
-from memcube.consuming.consume import Found, look_at, question
+from memcube.consuming.finding import Found, look_at
+from memcube.consuming.verifying import question
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.trust import Verdict, judge_cube
 from memcube.trust.attested import Claim, statements_of

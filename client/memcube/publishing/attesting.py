@@ -16,7 +16,7 @@ from memcube_signing.keys import Algorithm, PublicKey, Signer
 from memcube_signing.predicates import model_signature
 from memcube_signing.statement import Statement
 
-from memcube.consuming.consume import Found, resolve_unjudged
+from memcube.consuming.finding import Found, resolve_unjudged
 from memcube.context import Context
 from memcube.remote.interface import Remote
 from memcube.remote.log import logged

@@ -17,7 +17,7 @@ from memcube_signing.authority.chain import Authority
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import PREDICATE_TYPE, Release, sign_release
 
-from memcube.consuming.consume import Found, resolve_unjudged
+from memcube.consuming.finding import Found, resolve_unjudged
 from memcube.context import Context
 from memcube.keys import documents
 from memcube.publishing.publish import attach, following_tags, logged_release

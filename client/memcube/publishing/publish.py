@@ -35,7 +35,9 @@ from memcube_signing.predicates.scan import Scan
 from memcube_signing.release import Parent
 from memcube_signing.transparency.entry import LogPolicy
 
-from memcube.consuming.consume import Verified, attestations_of, resolve, resolve_unjudged
+from memcube.consuming.finding import attestations_of, resolve_unjudged
+from memcube.consuming.opening import resolve
+from memcube.consuming.verifying import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.keys import documents
 from memcube.packing.pack import keep_cube

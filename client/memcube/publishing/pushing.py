@@ -29,7 +29,7 @@ from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
 from memcube import rules
 from memcube.accounts import identity_tokens, publishers, session
 from memcube.accounts.credentials import CredentialStore
-from memcube.consuming import consume, holdings
+from memcube.consuming import finding, holdings
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.kinds import Folder, open_folder
 from memcube.packing.pack import local_reference, pack_folder, read_cube
@@ -137,7 +137,7 @@ def _push_folder(
 def _push_packed(
     context: Context, source: Reference, wanted: Reference | None, terms: Terms
 ) -> Published:
-    ref = consume.find_packed(context.store, source)
+    ref = finding.find_packed(context.store, source)
     if ref is None:
         raise NotFoundError(
             f"{source} is neither a folder nor a cube packed here",

@@ -15,7 +15,7 @@ from memcube_protocol.errors import ConflictError, MemcubeError
 from memcube_signing.release import Release
 from memcube_signing.transparency.places import history_of
 
-from memcube.consuming.consume import attestations_of
+from memcube.consuming.finding import attestations_of
 from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog
 from memcube.trust import releases_of

@@ -7,7 +7,9 @@ from dataclasses import replace
 from memcube_protocol.errors import ConflictError, InvalidReferenceError
 from memcube_protocol.reference import Reference, is_immutable_tag, is_tag
 
-from memcube.consuming.consume import Verified, resolve, resolve_unjudged
+from memcube.consuming.finding import resolve_unjudged
+from memcube.consuming.opening import resolve
+from memcube.consuming.verifying import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.trust import releases_of
 

@@ -26,7 +26,7 @@ from memcube_signing.predicates import scan as scans
 from memcube_signing.predicates.provenance import Provenance
 from memcube_signing.predicates.scan import Scan
 
-from memcube.consuming.consume import Found, found_in_store
+from memcube.consuming.finding import Found, found_in_store
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.publishing.attesting import attach
 from memcube.publishing.publish import Published, publish

@@ -20,7 +20,7 @@ from memcube_signing.predicates.reading import whole_seconds
 from memcube_signing.predicates.status import Reason, State, Status
 from memcube_signing.release import Release
 
-from memcube.consuming.consume import Found
+from memcube.consuming.finding import Found
 from memcube.context import Context
 from memcube.keys import documents
 from memcube.publishing.attesting import at_registry, attach, own_release

@@ -20,7 +20,7 @@ from memcube_signing.predicates.scan import (
 from memcube.trust.attested import values_of
 
 if TYPE_CHECKING:
-    from memcube.consuming.consume import Verified
+    from memcube.consuming.verifying import Verified
 
 
 def attested_scan(verified: Verified) -> Scan | None:

@@ -17,8 +17,8 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import IncompatibleError, NotFoundError
 from memcube_signing.predicates.scan import NOT_RECOMPUTED, SEVERITIES, Finding, Recomputed, Scan
 
-from memcube.consuming.consume import Verified
 from memcube.consuming.holdings import memory_folder
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 
 DIFFERS = "cache-differs-from-its-text"

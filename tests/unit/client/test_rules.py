@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from memcube import rules
 from memcube.client import Client
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.context import Context
 from memcube.profiles import Profile
 from memcube.settings import Settings

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from memcube_protocol.digest import Digest
     from memcube_protocol.selection import Selection
 
-    from memcube.consuming.consume import Verified
+    from memcube.consuming.verifying import Verified
     from memcube.context import Context
 
 _HERE, _OWN, _OFFERED = "here", "made here", "at the registry"
@@ -60,13 +60,13 @@ def builds(
     from memcube_protocol.selection import Selection
 
     from memcube.building.holding import forget_build
-    from memcube.consuming import consume
+    from memcube.consuming import opening
 
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     selection = Selection.parse(filters_of(filters, model))
     with open_client(offline=offline) as client:
         place = Reference.parse(reference)
-        verified = consume.open_layerless(client.context, place, trust=trust)
+        verified = opening.open_layerless(client.context, place, trust=trust)
         if forget:
             forget_build(client.context, verified.cube.digest, Digest.parse(forget))
         found = _found(client.context, verified, selection)

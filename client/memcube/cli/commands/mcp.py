@@ -203,7 +203,7 @@ def _absent(wanted: MountOptions) -> list[str]:
     """The references of which this machine holds nothing yet."""
     from memcube_protocol.reference import Reference
 
-    from memcube.consuming.consume import find_ref
+    from memcube.consuming.finding import find_ref
 
     with open_client(offline=True) as client:
         return [

@@ -13,7 +13,7 @@ from memcube.cli.command import command
 from memcube.cli.options import offline_option, open_client
 
 if TYPE_CHECKING:
-    from memcube.consuming.consume import Found
+    from memcube.consuming.finding import Found
     from memcube.provenance import Node
 
 

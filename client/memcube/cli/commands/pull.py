@@ -21,7 +21,7 @@ from memcube.cli.words import bytes_text, count_text
 if TYPE_CHECKING:
     from memcube.building.holding import HeldBuild
     from memcube.client import Client
-    from memcube.consuming.consume import Verified
+    from memcube.consuming.verifying import Verified
 
 
 @command(

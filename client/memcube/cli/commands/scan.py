@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
     from memcube.client import Client
-    from memcube.consuming.consume import Verified
+    from memcube.consuming.verifying import Verified
 
 SEVERITIES: Final = ("info", "low", "medium", "high")
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)

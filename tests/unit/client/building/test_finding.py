@@ -12,7 +12,7 @@ import pytest
 from memcube.building.finding import chosen_builds
 from memcube.building.holding import held_builds, keep
 from memcube.client import Client
-from memcube.consuming.consume import Verified
+from memcube.consuming.verifying import Verified
 from memcube.dumper import MemDumper
 from memcube.settings import Settings
 from memcube_protocol import media_types

@@ -1,0 +1,84 @@
+"""The verification step: every cube passes through `verify` before anything of it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from memcube_protocol.cube import Cube, CubeFile
+from memcube_protocol.reference import Reference
+from memcube_signing.authority.chain import about
+from memcube_signing.authority.chain import resolve as resolve_keys
+from memcube_signing.authority.document import authority_of
+
+from memcube.consuming.finding import Found
+from memcube.context import Context, Trust
+from memcube.trust import Attestation, Question, Scope, Verdict, judge_cube
+from memcube.trust.policy import Policy
+from memcube.trust.verdict import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A cube that passed the verification step. `files` are those that the store holds of it."""
+
+    reference: Reference
+    cube: Cube
+    verdict: Verdict
+    files: tuple[CubeFile, ...]
+    attestations: tuple[Attestation, ...] = ()
+    fetched_bytes: int = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this user packed it: nobody signed it, and no registry is known to hold it."""
+        return self.verdict.standing is Standing.LOCAL
+
+
+def verify(context: Context, found: Found, trust: Trust) -> Verified:
+    """The verification step: provenance first, then that manifest, config and layers agree."""
+    asked = question(context, found, trust)
+    verdict = judge_cube(asked)
+    if verdict.said:
+        # A yank is remembered whatever becomes of this cube.
+        context.statuses.keep(found.manifest.digest, verdict.said)
+    if verdict.error:
+        raise verdict.error
+    if asked.authority and not asked.authority_is_known and verdict.release:
+        bundles = tuple(bundle.raw for bundle in asked.authority.bundles)
+        context.authorities.add(asked.authority.name, bundles)
+    cube = Cube.read(found.manifest, found.config)
+    return Verified(found.reference, cube, verdict, (), found.attestations)
+
+
+def question(
+    context: Context, found: Found, trust: Trust, *, policy: Policy | None = None
+) -> Question:
+    """What `trust.judge_cube` and `trust.verify_cube` decide about `found`, by the policy that holds."""
+    asked = Question(
+        found.reference,
+        found.manifest,
+        found.attestations,
+        context.pins.load(),
+        context.now(),
+        mode=trust.mode,
+        scope=found.scope,
+        policy=context.policy if policy is None else policy,
+        known_at=found.known_at,
+        logs=context.logs.load(),
+        accept=trust.accept,
+        remembered=context.statuses.of(found.manifest.digest),
+    )
+    return asked if found.scope is Scope.LOCAL else _with_authority(context, asked, found)
+
+
+def _with_authority(context: Context, asked: Question, found: Found) -> Question:
+    """`asked` with the key documents of the origin's namespace: known ones, and those served now."""
+    name = authority_of(asked.origin)
+    served = about(name, found.key_documents)
+    authority = context.authorities.load(name)
+    if authority is None:
+        return replace(asked, authority=resolve_keys(name, served))
+    if served:
+        # A revocation is remembered whatever becomes of this cube.
+        authority = context.authorities.add(name, served)
+    return replace(asked, authority=authority, authority_is_known=True)
