@@ -40,6 +40,7 @@ from memcube_registry.countersigning.service import Countersigner
 from memcube_registry.database import Database
 from memcube_registry.http import problems
 from memcube_registry.http.asgi import Application, Receive, Scope, Send
+from memcube_registry.http.browsers import Entrance
 from memcube_registry.http.distribution import Distribution
 from memcube_registry.http.exchange import serve
 from memcube_registry.http.gate import Gate, Limits, Realm
@@ -201,7 +202,15 @@ def _guarded(app: ASGIApp, services: Services, buckets: Buckets) -> ASGIApp:
     distribution = Distribution(services.database, services.blobs, countersign)
     hub = HubApi(services.database, services.blobs, settings.url)
     every = _chosen(distribution, hub, cast(Application, app))
-    gate = Gate(every, services.authenticator, buckets, limits, realm, settings.proxy_networks())
+    gate = Gate(
+        every,
+        services.authenticator,
+        buckets,
+        limits,
+        realm,
+        Entrance.of(settings),
+        settings.proxy_networks(),
+    )
     observed = Observed(gate, services.metrics, body_timeout_s=settings.body_timeout_s)
     return cast(ASGIApp, observed)
 

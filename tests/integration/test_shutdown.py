@@ -69,7 +69,7 @@ class Told:
         made.connect(self.server.wire.address)
         lines = [
             f"{method} {path} HTTP/1.1",
-            "Host: x",
+            "Host: 127.0.0.1",
             "Connection: close",
             f"Authorization: Bearer {self.ada.token}",
             *headers,

@@ -1,4 +1,4 @@
-"""The gate before every route: who is it, are they too fast, and how to log in (401)."""
+"""The gate before every route: no page of strangers, who is it, too fast, and how to log in (401)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from memcube_registry.batching import Batches
 from memcube_registry.database import utc_now
 from memcube_registry.http import problems
 from memcube_registry.http.asgi import Application, Message, Receive, Scope, Send
+from memcube_registry.http.browsers import Entrance
 from memcube_registry.observability.requests import PROBES, request_id_of
 from memcube_registry.rates.buckets import Buckets, Rate, whole_seconds
 
@@ -68,6 +69,7 @@ class Gate:
         buckets: Buckets,
         limits: Limits,
         realm: Realm,
+        entrance: Entrance,
         proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
     ) -> None:
         self._app = app
@@ -75,6 +77,7 @@ class Gate:
         self._buckets = buckets
         self._limits = limits
         self._realm = realm
+        self._entrance = entrance
         self._proxies = proxies
         self._asked: Batches[bytes, Principal] = Batches(self._identify_all, AT_ONCE)
 
@@ -82,6 +85,11 @@ class Gate:
         """Answer one request through the application, or refuse it."""
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
+            return
+        try:
+            self._entrance.require_welcome(scope)
+        except MemcubeError as error:
+            await _refuse(scope, send, error)
             return
         found = await self._identify(scope)
         scope[SCOPE_KEY] = found

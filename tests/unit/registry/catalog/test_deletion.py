@@ -54,7 +54,7 @@ def client(tmp_path: Path, database_url: str) -> Iterator[Client]:
             scope["raw_path"] = scope["raw_path"].partition(b"?")[0]
         await app(scope, receive, send)
 
-    with TestClient(as_servers_call) as made:
+    with TestClient(as_servers_call, base_url="http://127.0.0.1") as made:
         yield made
 
 
