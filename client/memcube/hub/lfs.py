@@ -62,20 +62,28 @@ class LfsSender:
         self._threads = threads
         self._origin = Origin.of(site.endpoint.url)
 
-    def send(self, name: str, files: Sequence[LargeFile]) -> None:
+    def send(self, name: str, files: Sequence[LargeFile]) -> frozenset[Digest]:
         """Send to the repository `name` what the Hub lacks of `files` and takes in one request each.
+
+        Returns:
+            Those that were sent whole, and those that the Hub says it has.
 
         Raises:
             UnsafeRedirectError: the Hub names an address to which it may not lead us.
         """
         if self._site.token is None:
-            return  # the library says what to do
+            return frozenset()  # the library says what to do
         large = [file for file in files if file.size >= LARGE_BYTES]
+        held: list[Digest] = []
         for at in range(0, len(large), _AT_ONCE):
-            run(self._put, self._links(name, large[at : at + _AT_ONCE]), self._threads)
+            links, present = self._links(name, large[at : at + _AT_ONCE])
+            sent = run(self._put, links, self._threads)
+            held += present
+            held += [link.file.digest for link, whole in zip(links, sent, strict=True) if whole]
+        return frozenset(held)
 
-    def _links(self, name: str, files: Sequence[LargeFile]) -> list[_Link]:
-        """Where to put those of `files` that the Hub lacks and takes whole.
+    def _links(self, name: str, files: Sequence[LargeFile]) -> tuple[list[_Link], list[Digest]]:
+        """Where to put those of `files` that the Hub lacks and takes whole; and those that it has.
 
         Raises:
             UnsafeRedirectError: see `send`.
@@ -89,10 +97,11 @@ class LfsSender:
         try:
             answer = self._post(f"{self._site.page(name)}.git/info/lfs/objects/batch", wanted)
         except MemcubeError:
-            return []  # the library asks the same, and says what is wrong
+            return [], []  # the library asks the same, and says what is wrong
         told = {one["oid"]: one for one in _dicts(answer.get("objects")) if "oid" in one}
         links = [self._link(file, told.get(file.digest.hex, {})) for file in files]
-        return [link for link in links if link is not None]
+        present = [file.digest for file in files if _is_there(told.get(file.digest.hex))]
+        return [link for link in links if link is not None], present
 
     def _link(self, file: LargeFile, told: Mapping[str, Any]) -> _Link | None:
         """What was told of `file`; None where it is there, comes in parts, or is not told as we know it."""
@@ -115,8 +124,8 @@ class LfsSender:
         except MemcubeError:
             return False
 
-    def _put(self, link: _Link, stop: Stop) -> None:
-        """Send one file; where that fails the library tries again."""
+    def _put(self, link: _Link, stop: Stop) -> bool:
+        """Send one file, and say whether that went well; where not, the library tries again."""
         file, sent = link.file, 0
 
         def note(size_bytes: int) -> None:
@@ -131,10 +140,12 @@ class LfsSender:
             self._http.send(request, (200, 201, 204)).close()
             if link.verify is not None:
                 self._post(link.verify, {"oid": file.digest.hex, "size": file.size})
+            return True
         except UnsafeRedirectError:
             raise
         except MemcubeError:
             file.on_sent(-sent)
+            return False
 
     def _post(self, url: str, value: Mapping[str, Any]) -> dict[str, Any]:
         request = Request(
@@ -149,6 +160,11 @@ class LfsSender:
         with self._http.send(request, (200, 201, 204)) as response:
             content = response.content(limits.MANIFEST_BYTES)
         return canonical_json.parse_object(content, what="LFS answer") if content else {}
+
+
+def _is_there(told: Mapping[str, Any] | None) -> bool:
+    """Whether what was told of a file says that nothing is to be done for it."""
+    return told is not None and not told.get("actions") and not told.get("error")
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

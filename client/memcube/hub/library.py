@@ -272,7 +272,7 @@ class HubLibrary:
         try:
             api = self._api
             _bound_waits()
-            with _without_bars():
+            with _BARS.hidden():
                 yield api
         except MemcubeError:
             raise
@@ -314,23 +314,39 @@ def _bound_waits() -> None:
     session.timeout = PATIENCE_S
 
 
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep the library from drawing bars of its own; whoever watches hears of the bytes from us."""
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
+class _Bars:
+    """The library's bars, one switch for the process: off while any thread of ours is in the library."""
 
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
+    def __init__(self) -> None:
+        self._switching = threading.Lock()
+        self._threads = 0
+        self._were_drawn = False
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Keep the library from drawing; whoever watches hears of the bytes from us."""
+        from huggingface_hub.utils.tqdm import (
+            are_progress_bars_disabled,
+            disable_progress_bars,
+            enable_progress_bars,
+        )
+
+        with self._switching:
+            if not self._threads:
+                self._were_drawn = not are_progress_bars_disabled()
+            self._threads += 1
+            if self._were_drawn:
+                disable_progress_bars()
+        try:
+            yield
+        finally:
+            with self._switching:
+                self._threads -= 1
+                if self._were_drawn and not self._threads:
+                    enable_progress_bars()
+
+
+_BARS: Final = _Bars()
 
 
 def overtaken(place: str) -> ConflictError:

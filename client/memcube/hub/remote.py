@@ -31,7 +31,7 @@ from memcube.hub.layout import (
     is_commit,
     places_of,
 )
-from memcube.hub.lfs import LfsSender
+from memcube.hub.lfs import LARGE_BYTES, LfsSender
 from memcube.hub.library import HubLibrary
 from memcube.hub.places import Places
 from memcube.hub.reading import MAIN, HubReader, Refs
@@ -49,6 +49,7 @@ class HubRemote:
     """The Hub at `site`, for one user; a `remote.Remote`. Safe for several threads."""
 
     publishes_at_once = True
+    alone_from_bytes = LARGE_BYTES
 
     def __init__(self, site: Site, http: HttpClient, *, parallel: int = 4) -> None:
         self.host = HUB_HOST
@@ -154,7 +155,7 @@ class HubRemote:
     def take(
         self, name: str, blobs: Iterable[Descriptor], store: Store, progress: Progress
     ) -> list[Moved]:
-        """Send `blobs` from the store; see `transfer.TakesTogether`."""
+        """Send `blobs` from the store; see `transfer.TakesAlone`."""
         return self._publications.take(name, list(blobs), store, progress)
 
     def set_private(self, name: str, private: bool) -> None:

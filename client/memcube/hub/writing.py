@@ -6,10 +6,11 @@ cube that is published already become a commit of their own on `main`, behind wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.cube import Cube
@@ -71,6 +72,7 @@ class Publications:
         self._seen: dict[str, str | None] = {}
         self._contents: dict[str, Contents] = {}
         self._made: set[str] = set()
+        self._making = threading.Lock()
 
     def saw(self, name: str, refs: Refs | None) -> None:
         """A publication in `name` that begins now knows of everything up to the head of `refs`; None: of nothing."""
@@ -81,18 +83,18 @@ class Publications:
     ) -> list[Moved]:
         """Upload `blobs` from the store, where nobody sees them before they are committed.
 
+        Safe for several threads.
+
         Raises:
             NotFoundError: the store does not hold one.
             UnsupportedError, ForbiddenError, UnauthenticatedError, NetworkError: as the Hub answers.
         """
         if not blobs:
             return []
-        if name not in self._made:
-            self._library.create(name)
-            self._made.add(name)
+        self._make(name)
         contents, moved = self._uploaded(name), dict[Digest, int]()
         contents.store = store
-        operations, large = [], []
+        operations, large = dict[Digest, Any](), list[LargeFile]()
         for blob in blobs:
             addition = repository.addition_of(blob, store)
 
@@ -102,12 +104,20 @@ class Publications:
 
             operation = self._library.operation(addition, sent)
             contents.add(addition, operation)
-            operations.append(operation)
+            operations[blob.digest] = operation
             if isinstance(addition.content, Path):
                 large.append(LargeFile(blob.digest, blob.size, addition.content, sent))
-        self._sender.send(name, large)
-        self._library.upload(name, operations)
+        held = self._sender.send(name, large)
+        if rest := [one for digest, one in operations.items() if digest not in held]:
+            self._library.upload(name, rest)
         return [self._moved(blob, moved.get(blob.digest, 0), progress) for blob in blobs]
+
+    def _make(self, name: str) -> None:
+        """Let the repository `name` exist."""
+        with self._making:
+            if name not in self._made:
+                self._library.create(name)
+                self._made.add(name)
 
     def prepare(self, name: str, manifest: Manifest) -> None:
         """Make `manifest` part of the next publication, or attach it to a published cube at once.

@@ -14,7 +14,6 @@ from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTE
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest, new_hasher
 from memcube_protocol.errors import InvalidRecordError, MemcubeError
-from memcube_protocol.oci import Descriptor
 from memcube_protocol.records import Record, read_lines
 from memcube_protocol.vectors import VectorFile
 
@@ -26,6 +25,8 @@ from memcube.store import Blobs
 from memcube.store.files import hash_file
 
 _THREADS: Final = 4
+Kept = Callable[[CubeFile, bool], None]
+"""Hears of a file that the store holds now, and whether it was copied there just now; from several threads."""
 RecordSource = Callable[[RecordSorter], None]
 """Adds its records to the sorter."""
 
@@ -44,7 +45,7 @@ class Planned:
 class Contents:
     """The files and memories of a cube so far; `blobs` takes every content that is added.
 
-    `kept` hears of each file that the store did not hold before. `earlier` holds sizes in bytes by path in earlier versions: a file of the same path and size is
+    `earlier` holds sizes in bytes by path in earlier versions: a file of the same path and size is
     hashed before it is copied, since it has most likely not changed.
     """
 
@@ -53,7 +54,7 @@ class Contents:
     earlier: Mapping[str, int] = field(default_factory=dict[str, int])
     files: list[CubeFile] = field(default_factory=list[CubeFile])
     memories: list[Memory] = field(default_factory=list[Memory])
-    kept: Callable[[Descriptor], None] = lambda _: None
+    kept: Kept = lambda _file, _copied: None
 
     def add_folder(self, layout: Layout, reuse: shards.Reuse) -> None:
         """Add everything that `layout` holds; `reuse` finds compressed shards of earlier versions.
@@ -105,7 +106,9 @@ class Contents:
     def _keep_shard(self, shard: shards.CompressedShard) -> CubeFile:
         digest, size = self.blobs.add(shard.content)
         path = f"{PLAINTEXT}/{shard.name}"
-        return CubeFile(path, media_types.RECORDS, digest, size, PLAINTEXT, shard.annotations)
+        file = CubeFile(path, media_types.RECORDS, digest, size, PLAINTEXT, shard.annotations)
+        self.kept(file, False)
+        return file
 
     def _add_memory(self, memory: Memory, files: list[CubeFile]) -> None:
         """Add `memory` with `files` behind the layers that it has already."""
@@ -123,9 +126,9 @@ class Contents:
         with planned.found.open() as stream:
             held = self._held(path, stream)
             digest, size = held or self.blobs.add_copy(stream)
-        if held is None:
-            self.kept(Descriptor(planned.media_type, digest, size))
-        return CubeFile(path, planned.media_type, digest, size, planned.memory, planned.details)
+        file = CubeFile(path, planned.media_type, digest, size, planned.memory, planned.details)
+        self.kept(file, held is None)
+        return file
 
     def _held(self, path: str, stream: BinaryIO) -> tuple[Digest, int] | None:
         """Digest and size of a file that the store holds already."""

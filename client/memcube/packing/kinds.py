@@ -183,8 +183,9 @@ def _imported(
     imports = tuple(imports)
 
     def fill(contents: Contents, reuse: Reuse) -> None:
-        contents.add_folder(Layout(card=_card(path), attachments=list(attached)), reuse)
+        contents.add_folder(Layout(card=_card(path)), reuse)
         contents.add_records(sort, reuse)
+        contents.add_folder(Layout(attachments=list(attached)), reuse)
 
     def sort(sorter: RecordSorter) -> None:
         for imported in imports:

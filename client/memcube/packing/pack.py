@@ -7,7 +7,7 @@ version if nothing else has changed, else from the clock: an unchanged folder ke
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference, tag_of_version
 
-from memcube.packing.contents import Contents
+from memcube.packing.contents import Contents, Kept
 from memcube.packing.draft import Draft
 from memcube.packing.embedding import Embedding
 from memcube.packing.kinds import Folder, open_folder
@@ -57,11 +57,12 @@ def pack_folder(
     version: str | None = None,
     environ: Mapping[str, str] | None = None,
     embedding: Embedding | None = None,
-    kept: Callable[[oci.Descriptor], None] = lambda _: None,
+    kept: Kept = lambda _file, _copied: None,
 ) -> Packed:
     """Pack `folder` into `store`; `name` and `version` win over those of `memcube.toml`.
 
-    `embedding` adds vectors of its records, which the folder does not hold. `kept` hears, from several threads, of each file that the store did not hold before.
+    `embedding` adds vectors of its records, which the folder does not hold. `kept` hears of the card and
+    the records before it hears of attachments and tensors.
 
     Raises:
         NotFoundError: there is no such folder.

@@ -128,15 +128,14 @@ def publish(
     return replace(published, sent_bytes=published.sent_bytes + (early.moved_bytes if early else 0))
 
 
-def early_sender(context: Context, reference: Reference) -> EarlySender | None:
-    """What sends large files to `reference` while a cube for it is being packed, where that can be."""
+def early_sender(context: Context, reference: Reference) -> EarlySender:
+    """What sends large files to `reference` while a cube for it is being packed."""
     place = context.at_registry(reference)
     if place.host == HUB_HOST:
         context.hub().load_ahead()
-        return None  # to the Hub nothing goes before it was scanned: it is somebody else's machine
-    registry = context.registry(place.host)
+    target = context.hub() if place.host == HUB_HOST else context.registry(place.host)
     parallel = context.settings.parallel
-    return EarlySender(registry, place.name, context.store, context.progress, parallel)
+    return EarlySender.to(target, place.name, context.store, context.progress, parallel)
 
 
 def _released_by(
@@ -343,6 +342,8 @@ def _push_manifest(
     early: EarlySender | None,
 ) -> int:
     """Push blobs and manifest, asking for no blob that is known to be there; bytes sent."""
+    if early:
+        early.wait()
     held = _blobs_of_latest(registry, name) | (early.sent if early else set())
     sent = _push_blobs(context, registry, name, manifest, held)
     try:

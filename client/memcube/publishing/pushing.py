@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,7 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
 )
 from memcube_protocol.governance import Governance
+from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
 
 from memcube import rules
@@ -36,11 +39,14 @@ from memcube.packing.pack import local_reference, pack_folder, read_cube
 from memcube.publishing import publish
 from memcube.publishing.healing import send_again
 from memcube.publishing.publish import Published
-from memcube.publishing.vetting import THOROUGH, Vetting, publish_vetted
+from memcube.publishing.vetting import THOROUGH, Sieve, Vetting, publish_vetted
 from memcube.publishing.visibility import set_visibility, visibility_of
+from memcube.scanning import LayerScanner
+from memcube.transfer import EarlySender
 from memcube.trust.hardware import SCHEME
 from memcube.trust.publishing import RAISE_VERSION
 
+_REFUSALS: Final = (ConflictError, FindingsError, ForbiddenError, RuleRefusedError, TrustError)
 _SHORT_VERSION: Final = re.compile(r"[vV]?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
 
 
@@ -113,25 +119,47 @@ def _push_folder(
         _require_first(context, folder, place, opened)
     packed_as = local_reference(opened.draft)
     before = context.store.ref(packed_as)
-    # With cubes of others in the store nothing goes ahead: what is packed may be theirs.
-    others = next(rules.held_of_others(context, place), None)
-    early = None if others else publish.early_sender(context, place)
-    packed = pack_folder(
-        folder, context.store, name=name, version=version, kept=early or (lambda _: None)
-    )
     key, trust, vet = terms.key, terms.trust, terms.vet
-    try:
-        _require_own(context, packed.cube, place, key)
-        published = publish_vetted(
-            context, packed.cube, place, vet=vet, key=key, trust=trust, early=early
-        )
-    except (ConflictError, FindingsError, ForbiddenError, RuleRefusedError, TrustError) as error:
-        # What was refused is no release: it does not stay behind under the release's name.
-        holdings.restore_pack(context, packed_as, before)
-        if not opened.is_written and error.hint == RAISE_VERSION:
-            error.hint = f"a version never changes: {_next(context, folder, place)}"
-        raise
+    layers = LayerScanner(context.store)
+    with _going_ahead(context, place) as early:
+        kept = Sieve(layers, early or _nowhere, vet)
+        packed = pack_folder(folder, context.store, name=name, version=version, kept=kept)
+        try:
+            _require_own(context, packed.cube, place, key)
+            published = publish_vetted(
+                context,
+                packed.cube,
+                place,
+                vet=vet,
+                key=key,
+                trust=trust,
+                early=early,
+                layers=layers,
+            )
+        except _REFUSALS as error:
+            # What was refused is no release: it does not stay behind under the release's name.
+            holdings.restore_pack(context, packed_as, before)
+            if not opened.is_written and error.hint == RAISE_VERSION:
+                error.hint = f"a version never changes: {_next(context, folder, place)}"
+            raise
     return replace(published, notes=packed.notes)
+
+
+@contextmanager
+def _going_ahead(context: Context, place: Reference) -> Iterator[EarlySender | None]:
+    """What sends large files to `place` while the cube is being packed, where that may be.
+
+    With cubes of others in the store nothing goes ahead: what is packed may be theirs.
+    """
+    if next(rules.held_of_others(context, place), None):
+        yield None
+        return
+    with publish.early_sender(context, place) as early:
+        yield early
+
+
+def _nowhere(_: Descriptor) -> None:
+    """Nothing goes ahead."""
 
 
 def _push_packed(

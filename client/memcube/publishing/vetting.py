@@ -7,15 +7,17 @@ adapters that memcube dumped, how they were made.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from memcube_protocol import oci
 from memcube_protocol.build import Build
 from memcube_protocol.config import PLAINTEXT
-from memcube_protocol.cube import Cube
+from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import FindingsError
+from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
 from memcube_signing import referrer
 from memcube_signing.bundle import Bundle
@@ -24,13 +26,13 @@ from memcube_signing.predicates import attest, model_signature
 from memcube_signing.predicates import provenance as provenances
 from memcube_signing.predicates import scan as scans
 from memcube_signing.predicates.provenance import Provenance
-from memcube_signing.predicates.scan import Scan
+from memcube_signing.predicates.scan import Finding, Scan
 
 from memcube.consuming.finding import Found, found_in_store
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.publishing.attesting import attach
 from memcube.publishing.publish import Published, publish
-from memcube.scanning import scan_cube
+from memcube.scanning import LayerScanner, scan_cube
 from memcube.scanning.findings import place_of
 from memcube.transfer import EarlySender
 from memcube.trust import Scope
@@ -52,6 +54,33 @@ class Vetting:
 THOROUGH: Final = Vetting()
 
 
+class Sieve:
+    """Lets layers of a cube through that is still being packed, each after a scan of its own.
+
+    From the first one on that a push would be refused for, nothing passes: not this one, nor a later.
+    """
+
+    def __init__(
+        self, layers: LayerScanner, through: Callable[[Descriptor], None], vet: Vetting
+    ) -> None:
+        self._layers = layers
+        self._through = through
+        self._is_open = True
+        self._looks = vet.scan and not vet.allow_findings
+
+    def __call__(self, file: CubeFile, copied: bool) -> None:
+        """Let `file` through if it was `copied` just now; what hinders it is said after the scan of the whole.
+
+        Raises:
+            IntegrityError, InvalidRecordError: the layer is damaged.
+            MemcubeError: as `through`.
+        """
+        if self._looks and _stopping(self._layers.findings(file)):
+            self._is_open = False
+        if self._is_open and copied:
+            self._through(file.descriptor())
+
+
 def publish_vetted(
     context: Context,
     cube: Cube,
@@ -61,14 +90,17 @@ def publish_vetted(
     key: str | None = None,
     trust: Trust = NORMAL_TRUST,
     early: EarlySender | None = None,
+    layers: LayerScanner | None = None,
 ) -> Published:
     """`publish` after a scan, with the scan and the model signature attached.
+
+    `layers` has looked at some of them while the cube was being packed, and `early` sent some.
 
     Raises:
         FindingsError: secrets or programs were found, and `vet` does not allow them.
         …: as `publish`.
     """
-    found = scan(context, cube, cube.config.name) if vet.scan else None
+    found = scan(context, cube, cube.config.name, layers) if vet.scan else None
     if found and not vet.allow_findings:
         require_publishable(found)
 
@@ -83,15 +115,20 @@ def publish_vetted(
     return replace(published, scan=found)
 
 
-def scan(context: Context, cube: Cube | Build, name: str) -> Scan:
+def scan(
+    context: Context, cube: Cube | Build, name: str, layers: LayerScanner | None = None
+) -> Scan:
     """What the rules of this memcube find in a cube or build whose layers the store holds.
+
+    What `layers` has seen already is not read again.
 
     Raises:
         NotFoundError: a layer is not there.
         IntegrityError, InvalidRecordError: a layer is damaged.
     """
     with context.store.session():
-        return scan_cube(cube, context.store, name=name, version=VERSION, now=context.now())
+        seen = layers or LayerScanner(context.store)
+        return scan_cube(cube, seen, name=name, version=VERSION, now=context.now())
 
 
 def require_publishable(found: Scan) -> None:
@@ -100,18 +137,18 @@ def require_publishable(found: Scan) -> None:
     Raises:
         FindingsError: there are some, with the places where they are.
     """
-    stopping = [
-        finding
-        for finding in found.findings
-        if finding.check in _STOPPING and finding.severity == "high"
-    ]
-    if stopping:
+    if stopping := _stopping(found.findings):
         places = "; ".join(place_of(finding) for finding in stopping[:_SHOWN])
         more = f" and {len(stopping) - _SHOWN} more" if len(stopping) > _SHOWN else ""
         raise FindingsError(
             f"this would be published: {places}{more}",
             hint="take it out (and change a secret that was ever shared), or repeat with --allow-findings",
         )
+
+
+def _stopping(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that nobody wants to publish by accident."""
+    return [one for one in findings if one.check in _STOPPING and one.severity == "high"]
 
 
 def attest_published(

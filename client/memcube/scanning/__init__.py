@@ -1,6 +1,6 @@
 """Scanning a cube before it is published and before it is mounted (docs/spec/scanning.md).
 
-    scan = scan_cube(cube, blobs, name="registry.example/alice/notes", now=now)
+    scan = scan_cube(cube, LayerScanner(blobs), name="registry.example/alice/notes", now=now)
     scan.findings, scan.counts          a statement to sign: memcube_signing.predicates.scan
 
 Rules are documented regular expressions with checks of their own (checksums, entropy), looked for only
@@ -8,7 +8,7 @@ where a literal that every match contains occurs. Nothing that is found is kept 
 names the rule and the place.
 """
 
-from memcube.scanning.scanner import SCANNER, WITHOUT_TEXT, scan_cube
+from memcube.scanning.scanner import SCANNER, WITHOUT_TEXT, LayerScanner, scan_cube
 from memcube.scanning.versions import RULES_VERSION
 
-__all__ = ["RULES_VERSION", "SCANNER", "WITHOUT_TEXT", "scan_cube"]
+__all__ = ["RULES_VERSION", "SCANNER", "WITHOUT_TEXT", "LayerScanner", "scan_cube"]

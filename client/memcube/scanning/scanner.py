@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from memcube_protocol.activation import KvManifest
 from memcube_protocol.build import Build
 from memcube_protocol.content import BlobReader, read_verified
 from memcube_protocol.cube import Cube, CubeFile
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.shards import decompress
 from memcube_signing.predicates.reading import whole_seconds
@@ -45,14 +47,44 @@ Found = tuple[Finding, int]
 class _Looked:
     """What was found in one file, and how many of its bytes were read."""
 
-    found: Iterable[Found] = ()
-    read_bytes: int = 0
+    found: tuple[Found, ...]
+    read_bytes: int
+
+
+class LayerScanner:
+    """Looks at layers that `blobs` holds, one by one and at each once. Safe for several threads."""
+
+    def __init__(self, blobs: BlobReader) -> None:
+        self._blobs = blobs
+        self._looked: dict[tuple[str, str, Digest], _Looked] = {}
+        self._lock = threading.Lock()
+
+    def findings(self, file: CubeFile) -> Iterator[Finding]:
+        """What the rules find in `file`, which need not be part of a cube yet.
+
+        Raises:
+            NotFoundError: the layer is not there.
+            IntegrityError, InvalidRecordError: it is damaged.
+        """
+        return (finding for finding, _ in self.look(file).found)
+
+    def look(self, file: CubeFile) -> _Looked:
+        """As `findings`, with what a statement counts."""
+        key = (file.path, file.media_type, file.digest)
+        with self._lock:
+            known = self._looked.get(key)
+        if known is None:
+            found, read_bytes = _file(file, self._blobs)
+            known = _Looked(tuple(found), read_bytes)
+            with self._lock:
+                self._looked[key] = known
+        return known
 
 
 def scan_cube(
-    cube: Cube | Build, blobs: BlobReader, *, name: str, version: str, now: datetime
+    cube: Cube | Build, layers: LayerScanner, *, name: str, version: str, now: datetime
 ) -> Scan:
-    """What the rules find in a cube or build whose layers `blobs` holds; `version` is that of memcube.
+    """What the rules find in a cube or build whose `layers` can be seen; `version` is that of memcube.
 
     Raises:
         NotFoundError: a layer is not there.
@@ -62,7 +94,7 @@ def scan_cube(
     findings: list[Finding] = []
     read: list[tuple[CubeFile, int]] = []
     for file in cube.files:
-        looked = _file(file, blobs)
+        looked = layers.look(file)
         read.append((file, looked.read_bytes))
         for finding, count in looked.found:
             counts[finding.check] += count
@@ -92,22 +124,23 @@ def _coverage(read: Sequence[tuple[CubeFile, int]]) -> Coverage:
     )
 
 
-def _file(file: CubeFile, blobs: BlobReader) -> _Looked:
+def _file(file: CubeFile, blobs: BlobReader) -> tuple[Iterable[Found], int]:
+    """What is found in a file, and how many of its bytes are read for it."""
     if file.media_type == media_types.RECORDS:
         raw = decompress(blobs.read(file.digest), file.descriptor())
-        return _Looked(_counted(scan_lines(raw), file.path), file.size)
+        return _counted(scan_lines(raw), file.path), file.size
     if file.media_type in _TEXTS:
         text = read_verified(blobs, file.digest, file.size).decode("utf-8", "replace")
-        return _Looked(_counted(scan_text(text), file.path), file.size)
+        return _counted(scan_text(text), file.path), file.size
     if file.media_type == media_types.KV_MANIFEST:
         raw = read_verified(blobs, file.digest, file.size)
-        return _Looked(_cache(file, raw), file.size)
+        return _cache(file, raw), file.size
     if file.media_type == media_types.ATTACHMENT:
         return _attachment(file, blobs)
-    return _Looked()
+    return (), 0
 
 
-def _attachment(file: CubeFile, blobs: BlobReader) -> _Looked:
+def _attachment(file: CubeFile, blobs: BlobReader) -> tuple[Iterable[Found], int]:
     """A text is read up to 1 MiB; of other data only a sample, for the rules are made for text."""
     head = _head(blobs, file, SAMPLE_BYTES)
     text = decoded(head)
@@ -116,7 +149,7 @@ def _attachment(file: CubeFile, blobs: BlobReader) -> _Looked:
         text = decoded(head)
     matches = scan_sample(head[:SAMPLE_BYTES]) if text is None else scan_text(text)
     told = [(finding, 1) for finding in scan_file(file.path, head)]
-    return _Looked((*told, *_counted(matches, file.path)), len(head))
+    return (*told, *_counted(matches, file.path)), len(head)
 
 
 def _cache(file: CubeFile, raw: bytes) -> Iterator[Found]:

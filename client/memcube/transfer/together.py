@@ -38,3 +38,10 @@ class TakesTogether(Protocol):
             NetworkError, UnauthenticatedError, ForbiddenError …: as the place answers.
         """
         ...
+
+
+class TakesAlone(TakesTogether, Protocol):
+    """A place that takes large blobs of a publication one by one as well, from several threads."""
+
+    alone_from_bytes: int
+    """From here on a blob is worth requests of its own."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from memcube_protocol.errors import NetworkError
 
 _WAKE_S: Final = 0.5
+_END_S: Final = 5.0
+"""How long the end of a line waits for pieces that are on their way."""
 
 
 class Stop:
@@ -64,6 +67,81 @@ def run(work: Callable[[Item, Stop], Result], items: Sequence[Item], parallel: i
     except BaseException:
         stop.set()
         raise
+
+
+class Line(Generic[Item]):
+    """`work` on items as they come, `parallel` at a time, in their order; `add` from any thread.
+
+    After the first failure nothing is begun any more.
+    """
+
+    def __init__(self, work: Callable[[Item, Stop], object], parallel: int) -> None:
+        self._work = work
+        self._parallel = parallel
+        self._stop = Stop()
+        self._waiting: deque[Item] = deque()
+        self._threads = self._undone = 0
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def add(self, item: Item) -> None:
+        """Work on `item` when its turn comes.
+
+        Raises:
+            BaseException: what `work` raised for an earlier one.
+        """
+        with self._changed:
+            self._require_well()
+            self._waiting.append(item)
+            self._undone += 1
+            if self._threads < min(self._parallel, self._undone):
+                self._threads += 1
+                threading.Thread(target=self._work_off, daemon=True).start()
+
+    def wait(self) -> None:
+        """Until all that was added is done.
+
+        Raises:
+            BaseException: the first that `work` raised.
+        """
+        with self._changed:
+            while self._undone and self._error is None:
+                self._changed.wait(_WAKE_S)  # a wait without end hides Ctrl-C
+            self._require_well()
+
+    def end(self) -> None:
+        """Begin nothing more; what is being worked on ends after its current piece, waited for a while."""
+        self._stop.set()
+        with self._changed:
+            self._undone -= len(self._waiting)
+            self._waiting.clear()
+            self._changed.wait_for(lambda: not self._undone, timeout=_END_S)
+
+    def _require_well(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work_off(self) -> None:
+        while (item := self._next()) is not None:
+            error: BaseException | None = None
+            try:
+                self._stop.check()
+                self._work(item, self._stop)
+            except BaseException as raised:
+                error = raised
+                self._stop.set()
+            with self._changed:
+                self._undone -= 1
+                self._error = self._error or error
+                self._changed.notify_all()
+
+    def _next(self) -> Item | None:
+        """The item whose turn it is; None ends the thread."""
+        with self._changed:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._threads -= 1
+            return None
 
 
 def _collect(

@@ -95,10 +95,10 @@ def test_what_is_there_or_small_or_wanted_in_parts_is_left_to_the_library(
     hub: HubServer, sender: LfsSender, made: Made
 ) -> None:
     (there, _), (small, _), (parts, _) = made(), made(SIZE - 1), made(3 * SIZE)
-    sender.send(NAME, [there])
+    assert sender.send(NAME, [there]) == {there.digest}
     hub.state.part_bytes = 2 * SIZE
     before = puts(hub)
-    sender.send(NAME, [there, small, parts])
+    assert sender.send(NAME, [there, small, parts]) == {there.digest}
     assert puts(hub) == before == 1
 
 
@@ -114,7 +114,7 @@ def test_what_fails_is_left_to_the_library_and_counts_as_not_sent(
 ) -> None:
     hub.script = lambda seen: Answer(status) if seen.site == site else None
     file, heard = made()
-    sender.send(NAME, [file])
+    assert sender.send(NAME, [file]) == frozenset()
     assert sum(heard) == 0
     assert not stored(hub, file)
 

@@ -8,7 +8,7 @@ import zipfile
 from datetime import UTC, datetime
 
 import pytest
-from memcube.scanning import RULES_VERSION, scan_cube
+from memcube.scanning import RULES_VERSION, LayerScanner, scan_cube
 from memcube.scanning.encodings import decoded
 from memcube.scanning.files import HEAD_BYTES, SAMPLE_BYTES, scan_file
 from memcube_protocol import media_types
@@ -95,7 +95,7 @@ def cube(*texts: str, attachment: bytes = b"fine") -> tuple[Cube, MemoryBlobs]:
 
 def scan(*texts: str, attachment: bytes = b"fine"):
     packed, blobs = cube(*texts, attachment=attachment)
-    return scan_cube(packed, blobs, name="alice/notes", version="1", now=NOW)
+    return scan_cube(packed, LayerScanner(blobs), name="alice/notes", version="1", now=NOW)
 
 
 def test_a_scan_says_where_and_how_often():
@@ -160,7 +160,7 @@ def test_of_data_that_is_no_text_a_bounded_sample_is_read_and_the_statement_says
                 asked.append(stop)
             return blobs.read(digest, start=start, stop=stop)
 
-    found = scan_cube(packed, Watched(), name="alice/notes", version="1", now=NOW)
+    found = scan_cube(packed, LayerScanner(Watched()), name="alice/notes", version="1", now=NOW)
     assert max(stop or 1 << 40 for stop in asked) == SAMPLE_BYTES
     assert found.findings == ()
     records = packed.files[0].size
@@ -217,4 +217,6 @@ def scan_of_cache(manifest: bytes):
     )
     config = CubeConfig("alice/notes", "1.0.0", NOW.replace(microsecond=0), memories=(memory,))
     packed = Cube.write(config, files)
-    return scan_cube(packed, MemoryBlobs(contents), name="alice/notes", version="1", now=NOW)
+    return scan_cube(
+        packed, LayerScanner(MemoryBlobs(contents)), name="alice/notes", version="1", now=NOW
+    )

@@ -3,9 +3,9 @@ import time
 
 import pytest
 from memcube.transfer.progress import Moved, Outcome, Report, distinct
-from memcube.transfer.workers import Stop, run
+from memcube.transfer.workers import Line, Stop, run
 from memcube_protocol import media_types
-from memcube_protocol.errors import NotFoundError
+from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_protocol.oci import Descriptor
 
 
@@ -70,3 +70,78 @@ def test_a_report_adds_up() -> None:
     report = Report((Moved(one, Outcome.PRESENT), Moved(two, Outcome.SENT, 2)))
     assert (report.moved_bytes, report.total_bytes) == (2, 3)
     assert report.count(Outcome.SENT) == 1
+
+
+class TestALine:
+    def test_works_on_what_comes_in_its_order_and_can_be_waited_for_again(self) -> None:
+        done: list[int] = []
+        line = Line[int](lambda item, _stop: done.append(item), 1)
+        line.wait()
+        for item in range(20):
+            line.add(item)
+        line.wait()
+        line.add(20)
+        line.wait()
+        assert done == list(range(21))
+
+    def test_works_on_as_many_at_once_as_it_may_and_on_no_more(self) -> None:
+        together, at_once, most = threading.Barrier(3), 0, 0
+        lock = threading.Lock()
+
+        def work(item: int, stop: Stop) -> None:
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            together.wait(30)
+            with lock:
+                at_once -= 1
+
+        line = Line(work, 3)
+        for item in range(9):
+            line.add(item)
+        line.wait()
+        assert most == 3
+
+    def test_after_a_failure_begins_nothing_more_and_tells_everybody(self) -> None:
+        begun: list[int] = []
+        others = threading.Event()
+
+        def work(item: int, stop: Stop) -> None:
+            begun.append(item)
+            others.wait(30)
+            raise NotFoundError(f"no {item}", hint="none")
+
+        line = Line(work, 1)
+        for item in range(3):
+            line.add(item)
+        others.set()
+        with pytest.raises(NotFoundError, match="no 0"):
+            line.wait()
+        with pytest.raises(NotFoundError, match="no 0"):
+            line.add(3)
+        line.end()
+        assert begun == [0]
+
+    def test_ends_what_is_under_way_after_its_piece_and_drops_what_waits(self) -> None:
+        begun: list[int] = []
+        under_way, ended = threading.Event(), threading.Event()
+
+        def work(item: int, stop: Stop) -> None:
+            begun.append(item)
+            under_way.set()
+            try:
+                while True:
+                    stop.check()
+                    time.sleep(0.001)
+            except MemcubeError:
+                ended.set()
+                raise
+
+        line = Line(work, 1)
+        line.add(1)
+        line.add(2)
+        assert under_way.wait(30)
+        line.end()
+        assert ended.is_set()
+        assert begun == [1]
