@@ -23,10 +23,11 @@ from memcube.importers.report import Imported, ImportReport
 SYSTEM: Final = "markdown"
 _FILE_BYTES: Final = 64 * limits.MIB
 _SECTION_CHARS: Final = 200_000
-_HEADING: Final = re.compile(r" {0,3}(#{1,6})[ \t]+(.+?)(?:[ \t]+#+)?[ \t]*")
+_HEADING: Final = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
 _PAIR: Final = re.compile(r"([A-Za-z_][\w -]*):(?:[ \t]+(.*))?")
 _ITEM: Final = re.compile(r"[ \t]*-[ \t]+(.*)")
+_BLANKS: Final = " \t"
 _NOT_SLUG: Final = re.compile(r"[^\w]+")
 
 
@@ -67,7 +68,7 @@ def sections(text: str) -> Iterator[Section]:
         mark = _FENCE.match(line)
         if mark and (not fence or line.strip().startswith(fence)):
             fence = "" if fence else mark[1]
-        heading = None if fence else _HEADING.fullmatch(line)
+        heading = None if fence else _HEADING.fullmatch(line.rstrip(_BLANKS))
         if heading is None:
             lines.append(line)
             continue
@@ -75,7 +76,7 @@ def sections(text: str) -> Iterator[Section]:
         lines = []
         depth = len(heading[1])
         headings = [(level, title) for level, title in headings if level < depth]
-        headings.append((depth, heading[2]))
+        headings.append((depth, _title(heading[2])))
     yield Section(tuple(title for _, title in headings), "\n".join(lines).strip())
 
 
@@ -92,11 +93,18 @@ def front_matter(text: str) -> tuple[dict[str, Any], str]:
     for line in lines[1:end]:
         item, pair = _ITEM.fullmatch(line), _PAIR.fullmatch(line)
         if item and key and isinstance(values[key] or [], list):
-            values[key] = [*(values[key] or []), _bare(item[1])]
+            values[key] = values[key] or []
+            values[key].append(_bare(item[1]))
         elif pair:
             key = pair[1]
             values[key] = _value(pair[2] or "")
     return values, "\n".join(lines[end + 1 :])
+
+
+def _title(text: str) -> str:
+    """The heading's `text` without the # that may close it."""
+    without = text.rstrip("#")
+    return without.rstrip(_BLANKS) if without != text and without.endswith((" ", "\t")) else text
 
 
 def _is_wanted(relative: Path, root: Path) -> bool:

@@ -125,7 +125,7 @@ MARKUP: Final = (
     _phrase(
         "instruction-in-comment",
         ("<!--",),
-        r"<!--(?:(?!-->).){0,400}?\b(?:ignore|disregard|you must|assistant|system prompt)\b",
+        r"<!--(?:(?!-->|<!--).){0,400}?\b(?:ignore|disregard|you must|assistant|system prompt)\b",
         "medium",
     ),
 )

@@ -2,6 +2,7 @@
 
 asgi           its types
 gate           before every route: who is it, are they too fast, and how to log in
+browsers       what pages of strangers may not ask
 exchange       what came in, and the two kinds of answer
 problems       errors as answers
 distribution   the routes under `/v2/`

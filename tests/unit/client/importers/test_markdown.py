@@ -97,6 +97,34 @@ def test_one_file_is_enough(tmp_path: Path) -> None:
     assert [record.id for record in read_markdown_folder(tmp_path / "a.md").records] == ["a.md#a"]
 
 
+def test_a_million_blanks_behind_a_heading_are_none_and_take_no_hours() -> None:
+    blanks, closing = " " * 1_000_000, " #" * 500_000
+    found = list(sections(f"# Tea{blanks}\n## Green {blanks}#\n### 茶{blanks}道\n# A{closing}"))
+    assert [section.headings[-1:] for section in found[1:4]] == [
+        ("Tea",),
+        ("Green",),
+        (f"茶{blanks}道",),
+    ]
+    assert len(found) == 5
+
+
+def test_a_list_of_half_a_million_items_is_read_in_one_go() -> None:
+    values, _ = front_matter("---\naliases:\n" + "- x\n" * 500_000 + "---\n")
+    assert len(values["aliases"]) == 500_000
+
+
+def test_headings_lose_the_signs_that_close_them() -> None:
+    text = "# a #\n# b ##  \n# c#\n# # d\n# #\n####### e\n# f\t##"
+    assert [section.headings for section in sections(text)][1:] == [
+        ("a",),
+        ("b",),
+        ("c#",),
+        ("# d",),
+        ("#",),
+        ("f",),
+    ]
+
+
 def test_a_huge_section_is_cut_into_parts(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# A\n" + "line of text\n" * 40_000)
     records = list(read_markdown_folder(tmp_path).records)

@@ -169,3 +169,11 @@ def test_no_repetition_makes_it_slow(char, count):
 def test_entropy_is_in_bits_a_character():
     assert entropy_bits("aaaa") == 0
     assert entropy_bits("abcd") == 2
+
+
+def test_comments_that_begin_in_comments_cost_no_more_than_others() -> None:
+    rule = next(rule for rule in RULES if rule.name == "instruction-in-comment")
+    found = rule.compiled.search("<!--" * 50 + " you must obey -->")
+    assert found is not None
+    assert found.start() == 49 * len("<!--"), "only the last of them is looked at to its end"
+    assert rules_in("<!--" * 50 + " you must obey -->") >= {"instruction-in-comment"}
