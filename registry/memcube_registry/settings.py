@@ -86,6 +86,12 @@ class Settings:
         "Where blobs lie: in the data folder, an S3 bucket, or a repository of the Hugging Face Hub.",
         choices=("local", "s3", "hub"),
     )
+    local_reads: str = _setting(
+        "stream",
+        "Whether the registry sends blobs of the storage `local`, or the nginx before it does, from the "
+        "same files; nobody may then reach the registry but through nginx.",
+        choices=("stream", "nginx"),
+    )
     s3_bucket: str = _setting("", "Name of the bucket; needed by the storage `s3`.")
     s3_prefix: str = _setting("", "What every key in the bucket begins with, such as `registry/`.")
     s3_endpoint_url: str = _setting("", "URL of the S3 server; empty: that of AWS for the region.")

@@ -45,10 +45,12 @@ http {{
 """
 
 
-def configuration(ports: Sequence[int], port: int, down: int | None = None) -> str:
+def configuration(
+    ports: Sequence[int], port: int, down: int | None = None, blobs: Path | None = None
+) -> str:
     """The guide's configuration for servers at `ports`, listening on `port` without TLS.
 
-    The server at `down` is marked as the guide says for one that is going to be stopped.
+    It sends files from the folder `blobs` where the servers say so. The server at `down` is marked as the guide says for one that is going to be stopped.
     """
     text = GUIDE.read_text(encoding="utf-8")
     lines = "".join(
@@ -58,7 +60,10 @@ def configuration(ports: Sequence[int], port: int, down: int | None = None) -> s
     text, upstreams = re.subn(r"(?:    server registry-\d:7070 [^\n]*\n)+", lines, text)
     text, listens = re.subn(r"listen 443 ssl;", f"listen 127.0.0.1:{port};", text)
     text, secrets = re.subn(r"    ssl_certificate(?:_key)? [^\n]*\n", "", text)
-    assert (upstreams, listens, secrets) == (1, 1, 2), "the guide's file has another form"
+    text, folders = re.subn(r"/var/lib/memcube/blobs/blobs/", f"{blobs or '/nowhere'}/", text)
+    assert (upstreams, listens, secrets, folders) == (1, 1, 2, 1), (
+        "the guide's file has another form"
+    )
     return text
 
 
@@ -70,6 +75,7 @@ class Nginx:
     ports: Sequence[int]
     port: int
     process: subprocess.Popen[str]
+    blobs: Path | None = None
 
     @property
     def url(self) -> str:
@@ -78,7 +84,7 @@ class Nginx:
     def reload(self, *, down: int | None = None) -> None:
         """Leave the server at `down` alone from now on, or none; returns when nothing is on its way there."""
         before = self._workers()
-        text = configuration(self.ports, self.port, down)
+        text = configuration(self.ports, self.port, down, self.blobs)
         (self.folder / "registry.conf").write_text(text, encoding="utf-8")
         self.process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -92,14 +98,19 @@ class Nginx:
 
 
 @contextmanager
-def nginx(folder: Path, ports: Sequence[int], port: int = 0) -> Iterator[Nginx]:
-    """An nginx that shares requests between servers at `ports`; skips the test without nginx."""
+def nginx(
+    folder: Path, ports: Sequence[int], port: int = 0, *, blobs: Path | None = None
+) -> Iterator[Nginx]:
+    """An nginx that shares requests between servers at `ports`; skips the test without nginx.
+
+    It sends files from the folder `blobs` where the servers say so.
+    """
     require_nginx()
     folder.mkdir(exist_ok=True)
     port = port or free_port()
     # Its workers would else be somebody who may not read the folders of a test.
     main = _MAIN.format(folder=folder, user="user root;" if os.geteuid() == 0 else "")
-    (folder / "registry.conf").write_text(configuration(ports, port), encoding="utf-8")
+    (folder / "registry.conf").write_text(configuration(ports, port, blobs=blobs), encoding="utf-8")
     (folder / "nginx.conf").write_text(main, encoding="utf-8")
     with (folder / "nginx.log").open("wb") as log:
         process = subprocess.Popen(
@@ -113,7 +124,7 @@ def nginx(folder: Path, ports: Sequence[int], port: int = 0) -> Iterator[Nginx]:
         )
     try:
         wait_for_port(port)
-        yield Nginx(folder, ports, port, process)
+        yield Nginx(folder, ports, port, process, blobs)
     finally:
         stop_process(process, signal.SIGTERM)
 

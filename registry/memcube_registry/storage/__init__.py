@@ -9,8 +9,24 @@ blobs/ab/abcd…   a finished object, under the id of its upload: no two uploads
 
 from __future__ import annotations
 
-from memcube_registry.storage.interface import BlobStore, Object, Pieces, Sink, size_at
+from memcube_registry.storage.interface import (
+    BlobStore,
+    HandsOver,
+    Object,
+    Pieces,
+    Sink,
+    size_at,
+)
 from memcube_registry.storage.local import LocalFiles
 from memcube_registry.storage.memory import MemoryStore
 
-__all__ = ["BlobStore", "LocalFiles", "MemoryStore", "Object", "Pieces", "Sink", "size_at"]
+__all__ = [
+    "BlobStore",
+    "HandsOver",
+    "LocalFiles",
+    "MemoryStore",
+    "Object",
+    "Pieces",
+    "Sink",
+    "size_at",
+]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from memcube_protocol import limits
 
@@ -79,6 +79,15 @@ class Direct(Protocol):
 
     def url(self, location: str, *, media_type: str) -> str | None:
         """A URL, valid for a short time, from which the client may fetch the object."""
+        ...
+
+
+@runtime_checkable
+class HandsOver(Protocol):
+    """A store whose objects the web server before this one reads itself."""
+
+    def place_before(self, location: str) -> str:
+        """The path by which that server knows the object; none of its clients can ask for it."""
         ...
 
 

@@ -26,6 +26,7 @@ from memcube_protocol.errors import (
 
 from memcube_registry.storage.interface import PIECE_BYTES, Object, Pieces, Sink
 
+PLACE_BEFORE: Final = "/.memcube-blobs/"
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 _WRITE_BYTES: Final = 256 * 1024
 """Larger writes ask Linux for runs of free memory that it may have to move other pages to make."""
@@ -171,6 +172,15 @@ class LocalFiles:
     def _upload(self, upload: str) -> Path:
         _require_name(upload)
         return self._uploads / upload
+
+
+class FilesBehindNginx(LocalFiles):
+    """The same, beneath an nginx that has the objects' folder at `PLACE_BEFORE`, as an internal location."""
+
+    def place_before(self, location: str) -> str:
+        """See `HandsOver.place_before`."""
+        _require_name(location)
+        return f"{PLACE_BEFORE}{location[:2]}/{location}"
 
 
 class _FileSink:

@@ -10,7 +10,7 @@ from memcube_registry.database import Database
 from memcube_registry.settings import Settings
 from memcube_registry.storage.claim_table import DatabaseClaims
 from memcube_registry.storage.interface import BlobStore
-from memcube_registry.storage.local import LocalFiles
+from memcube_registry.storage.local import FilesBehindNginx, LocalFiles
 
 if TYPE_CHECKING:
     from memcube_registry.storage.s3 import Bucket
@@ -27,7 +27,8 @@ def open_store(settings: Settings, database: Database) -> BlobStore:
         return _s3(settings, database)
     if settings.storage == "hub":
         return _hub(settings)
-    return LocalFiles(settings.data_dir / "blobs")
+    kept = FilesBehindNginx if settings.local_reads == "nginx" else LocalFiles
+    return kept(settings.data_dir / "blobs")
 
 
 def bucket_of(settings: Settings) -> Bucket:
