@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from memcube_protocol import canonical_json, limits
+from memcube_protocol import canonical_json
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record, parse_record, write_record
 
@@ -26,7 +26,7 @@ from memcube.packing.contents import read_files
 from memcube.packing.draft import FILE_NAME, Draft
 from memcube.packing.embedding import VECTORS, Embedded, Embedding
 from memcube.packing.kinds import DEFAULT_VERSION, name_of_folder
-from memcube.packing.layout import CARD, Layout
+from memcube.packing.layout import Layout
 from memcube.packing.scan import scan
 from memcube.store.files import replace_file, storage_errors
 
@@ -107,17 +107,6 @@ class MemDumper:
         if not found:
             raise NotFoundError(f"{self.folder} holds no records", hint=f"write some to {RECORDS}")
         return Embedding(embedder).write(self.folder / VECTORS, draft, lambda: read_files(found))
-
-    def add_card(self, markdown: str) -> Path:
-        """Write the card, README.md.
-
-        Raises:
-            LimitExceededError: more than 4 MiB.
-        """
-        content = markdown.encode()
-        limits.require_at_most(CARD, len(content), limits.CARD_BYTES)
-        replace_file(self.folder / CARD, content)
-        return self.folder / CARD
 
 
 def record_of(told: Told) -> Record:

@@ -187,16 +187,6 @@ def compare(memory: CompatibilityKey, model: CompatibilityKey) -> tuple[Mismatch
     )
 
 
-def require_compatible(memory: CompatibilityKey, model: CompatibilityKey) -> None:
-    """Refuse a memory whose key differs from the model's in any field.
-
-    Raises:
-        IncompatibleError: lists every field that differs; its hint is the remedies.
-    """
-    if mismatches := compare(memory, model):
-        raise incompatible(mismatches)
-
-
 def incompatible(mismatches: Iterable[Mismatch]) -> IncompatibleError:
     """The error that lists `mismatches`."""
     listed = list(mismatches)

@@ -312,21 +312,6 @@ class Blocks:
                 )
 
 
-def read_range_verified(
-    blobs: BlobReader, digest: Digest, blocks: Blocks, start: int, stop: int
-) -> bytes:
-    """Bytes `start` to `stop` of `digest`, checked by the signed hashes of the blocks that hold them.
-
-    Raises:
-        NotFoundError: the store holds no such blob.
-        SizeMismatchError, DigestMismatchError: the store returned other bytes.
-    """
-    first, last = blocks.covering(start, stop)
-    content = b"".join(blobs.read(digest, start=first, stop=last))
-    blocks.verify(content, first)
-    return content[start - first : stop - first]
-
-
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Root over leaf hashes, SHA-256 (RFC 6962, section 2.1; the leaves are already hashed)."""
     if not leaves:

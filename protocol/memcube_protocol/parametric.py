@@ -286,20 +286,6 @@ def metadata(base: Base, training: Mapping[str, Any] | None = None) -> dict[str,
     return {"format": "pt", METADATA_KEY: canonical_json.dump(value).decode()}
 
 
-def check_tensor_digests(adapter: Mapping[str, Any], parts: Iterable[TensorIdentity]) -> None:
-    """Refuse tensors whose hashes are not those of `adapter`, a `compatibility` object.
-
-    Raises:
-        InvalidTensorsError: names the first tensor that differs, lacks, or is too many.
-    """
-    promised = dict(adapter.get("tensors", {}))
-    for part in sorted(parts):
-        if promised.pop(part.name, None) != part.blake3.hex():
-            raise rejected(Rejection.UNEXPECTED, f"{part.name[:200]!r} is not the signed tensor")
-    if promised:
-        raise rejected(Rejection.UNEXPECTED, f"the signed tensor {min(promised)!r} is missing")
-
-
 def _provenance(values: Mapping[str, str], config: AdapterConfig) -> tuple[Base, dict[str, Any]]:
     text = values.get(METADATA_KEY)
     if text is None:

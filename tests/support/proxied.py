@@ -11,7 +11,7 @@ from typing import Any
 
 from memcube.client import Client
 from memcube.proxy.addition import Addition
-from memcube.proxy.mounting import PREFIX_TOKENS, addition_of, mount_budget
+from memcube.proxy.mounting import addition_of, mount_budget
 from memcube.proxy.serving import ProxyServer
 from memcube.proxy.upstream import Upstream
 from memcube.serving.guard import Entrance
@@ -32,7 +32,7 @@ class Proxied:
 @contextmanager
 def mounted_addition(client: Client, *references: str, **asked: Any) -> Iterator[Addition]:
     """What the cubes at `references` add, mounted as the command does."""
-    budget_tokens = mount_budget(PREFIX_TOKENS)
+    budget_tokens = mount_budget(prefix_tokens=8192)
     with client.mount(references, budget_tokens=budget_tokens, **asked) as memory:
         yield addition_of(memory)
 

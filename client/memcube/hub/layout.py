@@ -31,7 +31,6 @@ SUBJECT: Final = "org.memcube.subject"
 """Annotation of an entry of the index: the digest of the cube that it is attached to."""
 VERSION_TAG: Final = "org.opencontainers.image.ref.name"
 """Annotation of an entry of the index: the tag of the version that a cube is."""
-EMPTY_INDEX: Final = oci.write_index(())
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 

@@ -61,12 +61,6 @@ class FetchedPrefix:
     fetched_bytes: int
 
 
-def prefix_bytes(manifest: KvManifest, tokens: int) -> int:
-    """Bytes of the blocks that hold the first `tokens` tokens: what a fetch of them costs at most."""
-    spans = (_span(blocks, tokens) for blocks in manifest.blocks.values())
-    return sum(stop - start for start, stop in spans)
-
-
 def fetch_prefix(
     context: Context, verified: Verified, memory_id: str, tokens: int
 ) -> FetchedPrefix:

@@ -9,9 +9,6 @@ from memcube.mounting import MountedMemory
 from memcube.mounting.planning import PREFIX_SHARE
 from memcube.proxy.addition import Addition
 
-PREFIX_TOKENS: Final = 8192
-"""What source texts may take at the beginning of every prompt; of longer ones passages are looked up."""
-
 RECORDS_TOKENS: Final = 1024
 
 

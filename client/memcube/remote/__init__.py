@@ -145,12 +145,6 @@ class Registry:
         with self.open_blob(name, blob.digest) as response:
             return b"".join(stream_verified(response.pieces(), Expected(blob.digest, blob.size)))
 
-    def delete_blob(self, name: str, digest: Digest) -> None:
-        """Remove a blob from `name`."""
-        self._connection.send(
-            self._connection.write(name, "DELETE", f"blobs/{digest}"), *GONE
-        ).close()
-
     def manifest_descriptor(self, name: str, target: str) -> oci.Descriptor | None:
         """What tag or digest `target` names; nothing if it names nothing.
 

@@ -61,11 +61,6 @@ def scan_sample(raw: bytes) -> Iterator[Match]:
     return _each(_TOKENS, raw.decode("latin-1"), lambda _: "")
 
 
-def undisguised(text: str) -> str:
-    """`text` with look-alike forms made plain (NFKC), case folded, invisible characters taken out."""
-    return _undisguised(text.casefold())
-
-
 class _Records:
     """Names lines of JSON by the id of their record; the lines are split when the first is asked for."""
 

@@ -156,13 +156,6 @@ class Blobs:
             self._keep(path, digest)
         return digest, size
 
-    def add_file(self, path: Path, algorithm: str = "sha256") -> tuple[Digest, int]:
-        """Keep a copy of the regular file `path`; see `add`."""
-        with storage_errors(f"{path} cannot be read"):
-            descriptor = open_file(path)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            return self.add_copy(file, algorithm)
-
     @contextmanager
     def _new(self) -> Iterator[tuple[Path, int]]:
         """A file of a content whose digest is not known yet; removed where it was not kept."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from memcube_protocol.errors import MemcubeError, UnauthenticatedError
+from memcube_protocol.errors import MemcubeError
 
 from memcube_registry.accounts import tokens
 from memcube_registry.accounts.handshake import Issuer
@@ -46,20 +46,6 @@ def principal_in(scope: Scope) -> Principal:
         raise found
     assert isinstance(found, Principal), "only the gate writes this key"
     return found
-
-
-def require_login(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
-    """The principal of a request that shows any credentials, be they an anonymous handshake token.
-
-    This is what `GET /v2/` asks for: Docker clients learn from its 401 how to log in.
-
-    Raises:
-        UnauthenticatedError: there are none, or they are wrong.
-    """
-    principal = principal_of(connection)
-    if principal.is_anonymous and not principal.came_by_handshake:
-        raise UnauthenticatedError("log in first", hint="run `memcube login`")
-    return principal
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,6 @@ class _Seen:
     status: int = 500
     received: int = 0
     sent: int = 0
-    has_started: bool = False
 
 
 class Observed:
@@ -162,7 +161,7 @@ def _tagging(send: Send, seen: _Seen, request_id: str) -> Send:
             headers = list(message.get("headers", ()))
             headers.append((b"x-request-id", request_id.encode()))
             message["headers"] = headers
-            seen.status, seen.has_started = message["status"], True
+            seen.status = message["status"]
             seen.sent = _length(headers)
         await send(message)
 

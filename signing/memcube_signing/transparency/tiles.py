@@ -19,7 +19,6 @@ from memcube_signing.transparency import merkle
 WIDTH: Final = 256
 HEIGHT: Final = 8
 LEVELS: Final = 8
-ENTRY_BYTES: Final = 65535
 ENTRIES: Final = "entries"
 _PATH: Final = re.compile(
     r"(?P<level>entries|names|[0-7])/(?P<number>(?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?"

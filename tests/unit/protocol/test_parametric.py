@@ -216,11 +216,4 @@ def test_the_description_is_plain_json_and_binds_every_tensor() -> None:
     described = adapter.compatibility(listed)
     assert json.loads(json.dumps(described)) == described
     assert described["modules"] == {PATH: [2, 6, 8]}
-    parametric.check_tensor_digests(described, listed)
-    for wrong in (
-        listed[:1],
-        [*listed, *parts("z")],
-        [listed[0], TensorIdentity(B, "F32", (1,), bytes(32))],
-    ):
-        with pytest.raises(InvalidTensorsError):
-            parametric.check_tensor_digests(described, wrong)
+    assert described["tensors"] == {part.name: part.blake3.hex() for part in listed}

@@ -15,9 +15,9 @@ pytest.importorskip("transformers")
 from memcube.memories import kv_fetching  # noqa: E402
 from memcube.memories.activation import mount_kv  # noqa: E402
 from memcube.memories.activation_dump import dump_kv  # noqa: E402
-from memcube.memories.kv_fetching import FetchedPrefix, fetch_into, prefix_bytes  # noqa: E402
+from memcube.memories.kv_fetching import FetchedPrefix, fetch_into  # noqa: E402
 from memcube.store import Store  # noqa: E402
-from memcube_protocol import media_types  # noqa: E402
+from memcube_protocol import limits, media_types  # noqa: E402
 from memcube_protocol.activation import KvManifest  # noqa: E402
 from memcube_protocol.errors import (  # noqa: E402
     DigestMismatchError,
@@ -84,6 +84,16 @@ def sent_of_tensors(served: Ranges, memory: Path) -> int:
 
 def manifest_of(memory: Path) -> KvManifest:
     return KvManifest.parse((memory / "manifest.json").read_bytes())
+
+
+def prefix_bytes(manifest: KvManifest, tokens: int) -> int:
+    """Bytes of the blocks that hold the first `tokens` tokens."""
+    total = 0
+    for blocks in manifest.blocks.values():
+        row = blocks.block_bytes // limits.KV_BLOCK_TOKENS
+        start, stop = blocks.covering(blocks.start, blocks.start + row * tokens)
+        total += stop - start
+    return total
 
 
 def header_bytes(memory: Path) -> int:

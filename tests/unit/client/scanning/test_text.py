@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memcube.scanning.secrets import entropy_bits
-from memcube.scanning.text import RULES, scan_lines, scan_text, undisguised
+from memcube.scanning.text import RULES, scan_lines, scan_text
 
 LETTERS = "aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA" * 4
 
@@ -113,7 +113,6 @@ def test_disguises_do_not_help(text):
     assert "override-instructions" in rules_in(text)
     raw = json.dumps({"id": "r-1", "text": text}).encode()
     assert "override-instructions" in {match.rule.name for match in scan_lines(raw)}
-    assert undisguised("Ｉ\u200bg") == "ig"
 
 
 @pytest.mark.parametrize(
