@@ -29,7 +29,7 @@ from memcube.closing import Closing
 from memcube.memories import plaintext_context
 from memcube.memories.hit import Hit
 from memcube.memories.plaintext_build import Records
-from memcube.memories.plaintext_edge import EdgeEngines, engine
+from memcube.memories.plaintext_edge import EdgeEngines
 from memcube.memories.plaintext_embedders import checked
 from memcube.memories.plaintext_embedding import Embedding
 from memcube.memories.plaintext_engine import Engines, Match, SparseVector
@@ -39,6 +39,7 @@ from memcube.memories.plaintext_plugins import embedder_of
 from memcube.memories.plaintext_question import weights_of
 from memcube.memories.plaintext_ranking import CANDIDATES, Diversity, diversify, fuse
 from memcube.memories.plaintext_relations import Neighbour, neighbours
+from memcube.memories.plaintext_shard import engine
 from memcube.memories.plaintext_vectors import CarriedVectors
 from memcube.settings import Settings
 from memcube.store import Store

@@ -27,7 +27,7 @@ from memcube_protocol import limits
 from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_protocol.records import Record, parse_record, write_record
 
-from memcube.memories.plaintext_edge import damaged
+from memcube.memories.plaintext_shard import damaged
 from memcube.store import files
 
 LINES: Final = "records.jsonl"

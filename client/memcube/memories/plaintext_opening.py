@@ -11,12 +11,12 @@ from memcube_protocol.errors import InvalidError, StorageError
 
 from memcube.memories import plaintext_place
 from memcube.memories.plaintext_build import Entries, Records, Survey
-from memcube.memories.plaintext_edge import damaged
 from memcube.memories.plaintext_embedders import is_alike, probe
 from memcube.memories.plaintext_embedding import Embedding
 from memcube.memories.plaintext_engine import Engine, Engines
 from memcube.memories.plaintext_lines import Lines
 from memcube.memories.plaintext_place import SHARD, Note
+from memcube.memories.plaintext_shard import damaged
 from memcube.memories.plaintext_vectors import CarriedVectors, write_vectors
 from memcube.store import files
 
