@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _MEMORY: Final = Path("/proc/meminfo")
 _GROUP: Final = Path("/sys/fs/cgroup")
-_CACHE: Final = "inactive_file"
-"""What a group holds of files that nobody reads: it gives way."""
+_NONE_BYTES: Final = 1 << 60
+"""The first version of control groups writes a number like this where there is no limit."""
 
 
 def free_bytes(meminfo: Path = _MEMORY, group: Path = _GROUP) -> int | None:
@@ -26,12 +27,39 @@ def _of_machine(meminfo: Path) -> int | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What the files of a control group are called; `cache` is what it holds of files that nobody reads."""
+
+    most: str
+    used: str
+    stat: str
+    cache: str
+
+
+_VERSIONS: Final = (
+    _Files("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    _Files(
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Version 2 of control groups, and version 1. A machine may have both, the memory in one of them."""
+
+
 def _of_group(group: Path) -> int | None:
+    known = [free for files in _VERSIONS if (free := _told(group, files)) is not None]
+    return min(known, default=None)
+
+
+def _told(group: Path, files: _Files) -> int | None:
     try:
-        most = int((group / "memory.max").read_text("ascii"))
-        used = int((group / "memory.current").read_text("ascii"))
-        lines = (group / "memory.stat").read_text("ascii").splitlines()
-        spare = next(int(line.split()[1]) for line in lines if line.startswith(f"{_CACHE} "))
+        most = int((group / files.most).read_text("ascii"))
+        used = int((group / files.used).read_text("ascii"))
+        lines = (group / files.stat).read_text("ascii").splitlines()
+        spare = next(int(line.split()[1]) for line in lines if line.startswith(f"{files.cache} "))
     except (OSError, ValueError, StopIteration, IndexError):
         return None  # "max" is no number: it may take all that there is
-    return max(0, most - used + spare)
+    return None if most >= _NONE_BYTES else max(0, most - used + spare)

@@ -36,6 +36,24 @@ def test_a_container_with_less_decides(meminfo: Path, tmp_path: Path) -> None:
     assert free_bytes(meminfo, full) == 0
 
 
+def older_group_of(folder: Path, most: int, used: int, spare: int) -> Path:
+    """As version 1 of control groups tells it: in a folder of its own, and the whole below `total_`."""
+    (folder / "memory").mkdir(parents=True)
+    (folder / "memory" / "memory.limit_in_bytes").write_text(f"{most}\n")
+    (folder / "memory" / "memory.usage_in_bytes").write_text(f"{used}\n")
+    stat = f"inactive_file 1\ntotal_cache 9\ntotal_inactive_file {spare}\n"
+    (folder / "memory" / "memory.stat").write_text(stat)
+    return folder
+
+
+def test_a_container_of_the_older_kind_decides_as_well(meminfo: Path, tmp_path: Path) -> None:
+    small = older_group_of(tmp_path / "small", MIB, MIB // 2, MIB // 4)
+    assert free_bytes(meminfo, small) == MIB // 2 + MIB // 4
+    endless = older_group_of(tmp_path / "endless", (1 << 63) - 4096, MIB, 0)
+    assert free_bytes(meminfo, endless) == 2 * MIB
+    assert free_bytes(tmp_path / "absent", endless) is None
+
+
 def test_a_container_without_a_limit_has_what_the_machine_has(
     meminfo: Path, tmp_path: Path
 ) -> None:
