@@ -123,7 +123,7 @@ def pull_builds(
         NetworkError, UnauthenticatedError, ForbiddenError: as the registry answers.
     """
     found = offers(context, verified, selection)
-    return found, sum(_fetch(context, verified, offer) for offer in found)
+    return found, sum(_fetch(context, verified, offer)[1] for offer in found)
 
 
 def find_build(context: Context, verified: Verified, digest: Digest) -> HeldBuild | Offer:
@@ -149,14 +149,12 @@ def fetched(context: Context, verified: Verified, found: HeldBuild | Offer) -> H
     """`found` with its files in the store; raises as `pull_builds`."""
     if isinstance(found, HeldBuild):
         return found
-    _fetch(context, verified, found)
+    return _fetch(context, verified, found)[0]
+
+
+def _fetch(context: Context, verified: Verified, offer: Offer) -> tuple[HeldBuild, int]:
+    """The build `offer`, which the store holds now, and the bytes that came."""
     place = Reference(verified.reference.host, verified.reference.name)
-    return HeldBuild(place, found.build, found.attestations, is_own=False)
-
-
-def _fetch(context: Context, verified: Verified, offer: Offer) -> int:
-    """The bytes that came of the files of `offer`, which the store holds now."""
-    place = verified.reference
     with context.store.session():
         report = pull_blobs(
             context.remote(place.host),
@@ -166,9 +164,8 @@ def _fetch(context: Context, verified: Verified, offer: Offer) -> int:
             progress=context.progress,
             parallel=context.settings.parallel,
         )
-        here = Reference(place.host, place.name)
-        keep(context, here, offer.build, is_own=False, attestations=offer.attestations)
-    return report.moved_bytes
+        keep(context, place, offer.build, is_own=False, attestations=offer.attestations)
+    return HeldBuild(place, offer.build, offer.attestations, is_own=False), report.moved_bytes
 
 
 def _offers(
