@@ -112,3 +112,5 @@ def test_a_mirror_opens_what_it_may(
     assert list(told) == [names["mixed"]], "its confidential version lies there"
     assert "not made public: 1.1.0" in told[names["mixed"]]["detail"]
     assert visible() == {"open": "public", "mixed": "private", "closed": "private"}
+    ann.ok(*words, "--public", "--yes")
+    assert visible() == dict.fromkeys(names, "public"), "said by a second word"

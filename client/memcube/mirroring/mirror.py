@@ -30,7 +30,7 @@ from memcube_protocol.reference import Reference, is_immutable_tag, tag_order
 
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.copying import registries
-from memcube.copying.exposure import Exposure
+from memcube.copying.exposure import AS_IT_IS, Exposure
 from memcube.copying.passage import ATTACHED, descriptor_at
 from memcube.mirroring.journal import Done, Journal
 from memcube.mirroring.report import Fate, Report, Row
@@ -49,7 +49,7 @@ class Mirror:
 
     `cubes` and `tags` are patterns as in a shell, of which one has to fit; none: all do. A cube's is
     matched against its name within the namespace. `prune` lets tags of the target go when they are
-    gone at the source. `visibility` is who may read the copies; None: as it is, and new ones private.
+    gone at the source. `exposure` is who may read the copies.
     """
 
     source: Reference
@@ -59,7 +59,7 @@ class Mirror:
     builds: bool = True
     prune: bool = False
     parallel: int = 4
-    visibility: Visibility | None = None
+    exposure: Exposure = AS_IT_IS
 
     def __post_init__(self) -> None:
         for place in (self.source, self.target):
@@ -100,9 +100,9 @@ def run_round(context: Context, mirror: Mirror, *, trust: Trust = NORMAL_TRUST) 
     here, there = context.registry(source.host), context.registry(target.host)
     listing = Listing(here)
     listed = [name for name in listing.cubes(source.name) if mirror.wants_cube(name)]
-    # Another journal: what was copied before is looked at again before everybody reads it.
-    into = f"{target} {mirror.visibility}" if mirror.visibility else str(target)
-    with Journal.open(context.settings.home / JOURNALS, str(source), into) as journal:
+    with Journal.open(
+        context.settings.home / JOURNALS, str(source), _into(target, mirror.exposure)
+    ) as journal:
         one = _Round(context, mirror, trust, here, listing, there, journal, bool(listed))
         gone = [name for name in journal.names() if name not in listed and mirror.wants_cube(name)]
         work = [_Cube(name, there=True) for name in listed] + [_Cube(name) for name in gone]
@@ -149,7 +149,7 @@ class _Round:
 
         A cube is public with all its versions: one that may not be, and lies there, keeps it as it is.
         """
-        visibility, at_target = self.mirror.visibility, self.mirror.name_at_target(name)
+        visibility, at_target = self.mirror.exposure.visibility, self.mirror.name_at_target(name)
         there = {row.tag for row in rows if row.fate in (Fate.COPIED, Fate.UNCHANGED, Fate.KEPT)}
         if visibility is None or not there:
             return []
@@ -193,7 +193,7 @@ class _Round:
             Reference(self.there.host, self.mirror.name_at_target(name), tag),
             trust=self.trust,
             builds=self.mirror.builds,
-            exposure=Exposure(self.mirror.visibility),
+            exposure=self.mirror.exposure,
         )
         if (
             copied.digest == now.digest
@@ -236,6 +236,12 @@ class _Round:
             self.there.delete_manifest(at_target, tag)
         self.journal.write(name, tag, None)
         return Row(name, tag, Fate.PRUNED, str(digest))
+
+
+def _into(target: Reference, exposure: Exposure) -> str:
+    """What the journal calls `target`: what was copied for others is looked at again before these read it."""
+    words = [str(target), str(exposure.visibility or "")]
+    return " ".join(filter(None, [*words, "confidential" if exposure.confidential else ""]))
 
 
 def _at(context: Context, namespace: Reference) -> Reference:

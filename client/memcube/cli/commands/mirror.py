@@ -55,6 +55,11 @@ class Interval(click.ParamType[float]):
     default=None,
     help="Who may read the copies. Default: as it is; private.",
 )
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Make them public although their governance says confidential or personal.",
+)
 @click.option("--prune", is_flag=True, help="Remove tags here that are gone at the source.")
 @click.option(
     "--parallel",
@@ -82,6 +87,7 @@ def mirror(
     tags: tuple[str, ...],
     no_builds: bool,
     public: bool | None,
+    yes: bool,
     prune: bool,
     parallel: int,
     once: bool,
@@ -93,18 +99,20 @@ def mirror(
     Each is verified as by `memcube pull`, and copied as by `memcube cp`. A second round asks little
     and moves nothing that is there. Nothing is removed at TARGET without --prune, and no version is
     ever overwritten: other content under the same version is an alarm. With --public no version is
-    copied whose governance calls it confidential or personal, and no cube that has one becomes public.
+    copied whose governance calls it confidential or personal, and no cube that has one becomes public,
+    unless --yes says so.
     """
     from memcube_protocol.reference import Reference
 
+    from memcube.copying.exposure import Exposure
     from memcube.mirroring import Mirror
     from memcube.publishing.visibility import visibility_of
 
     if once and interval:
         raise click.UsageError("--once and --interval exclude each other")
     places = Reference.parse(source), Reference.parse(target)
-    visibility = visibility_of(public)
-    wanted = Mirror(*places, cubes, tags, not no_builds, prune, parallel, visibility)
+    exposure = Exposure(visibility_of(public), confidential=yes)
+    wanted = Mirror(*places, cubes, tags, not no_builds, prune, parallel, exposure)
     while True:
         try:
             answer = _round(wanted, trust_mode)
