@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final, Self
 
-from memcube_protocol.errors import InvalidConfigError
+from memcube_protocol import timestamps
+from memcube_protocol.errors import InvalidConfigError, InvalidError
 
 _CAPITAL: Final = re.compile(r"(?<=[a-z0-9])([A-Z])")
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -122,12 +122,10 @@ class Fields:
             return None
         if isinstance(value, (datetime, date)):
             return self._moment_of_toml(key, value)
-        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
-            raise self.refuse(key, "is not a time in UTC such as 2026-11-20T09:30:00Z")
         try:
-            return datetime.fromisoformat(value)
-        except ValueError:
-            raise self.refuse(key, f"names no such moment: {value}") from None
+            return timestamps.read_seconds(str(value))
+        except InvalidError:
+            raise self.refuse(key, "is not a time in UTC such as 2026-11-20T09:30:00Z") from None
 
     def table(self, key: str) -> Fields:
         """The object below `key`; an empty one where the field is absent."""
@@ -265,4 +263,4 @@ def write_moment(moment: datetime) -> str:
             f"{moment.isoformat()} is not a time of a config",
             hint="give it a time zone and round it to the second",
         )
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return timestamps.write_seconds(moment)

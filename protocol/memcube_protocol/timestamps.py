@@ -49,6 +49,31 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(require_canonical(text)[:-1][:26]).replace(tzinfo=UTC)
 
 
+def read_seconds(text: str) -> datetime:
+    """The instant of a canonical time in whole seconds, such as `2026-01-31T12:00:00Z`.
+
+    Raises:
+        InvalidError: not a canonical time, or one with a fraction of a second.
+    """
+    if "." in text:
+        raise _invalid(f"{text[:64]!r} is not in whole seconds")
+    return moment(text)
+
+
+def write_seconds(at: datetime) -> str:
+    """What `read_seconds` reads: an aware datetime, cut to the second.
+
+    Raises:
+        InvalidError: as `write`.
+    """
+    return write(at.replace(microsecond=0))
+
+
+def whole_seconds(at: datetime) -> datetime:
+    """`at` in UTC without its fraction of a second, as signed statements hold it."""
+    return at.astimezone(UTC).replace(microsecond=0)
+
+
 def write(at: datetime) -> str:
     """Canonical text of an aware datetime.
 

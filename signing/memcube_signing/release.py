@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from memcube_protocol import canonical_json
+from memcube_protocol import canonical_json, timestamps
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     InvalidDigestError,
+    InvalidError,
     InvalidReferenceError,
     InvalidStatementError,
     SignatureInvalidError,
@@ -40,7 +41,6 @@ _KEYS: Final = 64
 _SPDX: Final = re.compile(r"(?=.{1,256}$)[A-Za-z0-9.+:()-]+(?: [A-Za-z0-9.+:()-]+)*")
 _RELATION: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _OPTIONAL: Final = {"previous", "expiresAt", "job"}
 _FIELDS: Final = {
     *("origin", "version", "seq", "licence", "lineage", "publisher", "createdAt"),
@@ -124,12 +124,12 @@ class Release:
             "licence": self.licence,
             "lineage": [_parent_to_json(parent) for parent in self.lineage],
             "publisher": {"keyIds": list(self.publishers)},
-            "createdAt": self.created_at.strftime(_TIME),
+            "createdAt": timestamps.write_seconds(self.created_at),
         }
         if self.previous:
             predicate["previous"] = str(self.previous)
         if self.expires_at:
-            predicate["expiresAt"] = self.expires_at.strftime(_TIME)
+            predicate["expiresAt"] = timestamps.write_seconds(self.expires_at)
         if self.job:
             predicate["job"] = self.job.to_json()
         return Statement(self.origin, self.subject, PREDICATE_TYPE, predicate)
@@ -282,12 +282,9 @@ def _time(value: object) -> datetime:
     """RFC 3339 in UTC and whole seconds, in its one form `2026-01-31T12:00:00Z`."""
     text = _text(value)
     try:
-        moment = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
-    except ValueError:
+        return timestamps.read_seconds(text)
+    except InvalidError:
         raise _invalid(f"{text[:40]!r} is not a time such as 2026-01-31T12:00:00Z") from None
-    if moment.strftime(_TIME) != text:
-        raise _invalid(f"{text[:40]!r} is not a time such as 2026-01-31T12:00:00Z")
-    return moment
 
 
 def _invalid(why: str, reason: str = "malformed-release") -> InvalidStatementError:

@@ -17,7 +17,7 @@ READ_S: Final = 60.0
 _POOLS: Final = 16
 
 
-class _PlainConnection(HTTPConnection):
+class _Connection(HTTPConnection):
     """A connection that can send a part of a file, and that knows how far inside it may lead."""
 
     deepest = Reach.LOOPBACK
@@ -33,20 +33,8 @@ class _PlainConnection(HTTPConnection):
             super().send(data)
 
 
-class _TlsConnection(HTTPSConnection):
+class _TlsConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
-
-    deepest = Reach.LOOPBACK
-
-    def connect(self) -> None:
-        super().connect()
-        _require_peer(self, self.deepest)
-
-    def send(self, data: Any) -> None:
-        if isinstance(data, FileSlice):
-            data.send_to(self.sock)
-        else:
-            super().send(data)
 
 
 class Pools:
@@ -84,7 +72,7 @@ class Pools:
 
 
 def _pool_classes(deepest: Reach) -> dict[str, Any]:
-    plain = type("Plain", (_PlainConnection,), {"deepest": deepest})
+    plain = type("Plain", (_Connection,), {"deepest": deepest})
     tls = type("Tls", (_TlsConnection,), {"deepest": deepest})
     return {
         "http": type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": plain}),

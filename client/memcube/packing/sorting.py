@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from memcube_protocol.errors import InvalidRecordError
 from memcube_protocol.records import Record, write_record
 
+from memcube.closing import Closing
+
 _CACHE_KIB: Final = 32 * 1024
 
 
-class RecordSorter:
+class RecordSorter(Closing):
     """Takes records in any order and gives them back in ascending order of their ids.
 
     Ids compare by their UTF-8 bytes, as shards want them (docs/spec/records.md).
@@ -32,15 +33,8 @@ class RecordSorter:
         self.count = 0
         self.size = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Forget the records."""
         self._database.close()
 
     def add(self, records: Iterable[Record], *, origin: str) -> None:

@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 
 from memcube_protocol.errors import SignatureMissingError
 from memcube_protocol.reference import Reference
+from memcube_protocol.timestamps import whole_seconds
 from memcube_signing.authority.chain import Authority
 from memcube_signing.authority.document import authority_of
 from memcube_signing.keys import PublicKey
 from memcube_signing.predicates import attest
 from memcube_signing.predicates import status as statuses
-from memcube_signing.predicates.reading import whole_seconds
 from memcube_signing.predicates.status import Reason, State, Status
 from memcube_signing.release import Release
 

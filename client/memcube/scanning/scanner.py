@@ -17,7 +17,7 @@ from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.shards import decompress
-from memcube_signing.predicates.reading import whole_seconds
+from memcube_protocol.timestamps import whole_seconds
 from memcube_signing.predicates.scan import (
     CHECKS,
     FINDINGS,

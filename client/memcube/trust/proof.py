@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from memcube_protocol import canonical_json, limits, media_types, oci
+from memcube_protocol import canonical_json, limits, media_types, oci, timestamps
 from memcube_protocol.cube import require_cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
@@ -27,7 +27,6 @@ from memcube.trust.question import Attestation
 
 SUFFIX: Final = ".memproof"
 FORMAT: Final = media_types.PROOF
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 _ATTESTATIONS: Final = 64
 _KEY_DOCUMENTS: Final = 1024
 _FIELDS: Final = {
@@ -83,7 +82,7 @@ class Proof:
                     for one in self.attestations
                 ],
                 "keyDocuments": [_encode(one) for one in self.key_documents],
-                "checkedAt": self.checked_at.strftime(_TIME),
+                "checkedAt": timestamps.write_seconds(self.checked_at),
             }
         )
         limits.require_at_most("proof", len(content), limits.PROOF_BYTES)
@@ -141,8 +140,8 @@ def _require_named(what: str, content: bytes, named: Digest) -> None:
 def _time(value: object) -> datetime:
     text = _text(value)
     try:
-        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
-    except ValueError:
+        return timestamps.read_seconds(text)
+    except InvalidError:
         raise _invalid("its checkedAt is not a time such as 2026-01-31T12:00:00Z") from None
 
 

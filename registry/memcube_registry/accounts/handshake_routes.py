@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 from litestar import Request, Response, get, post
 from litestar.enums import MediaType
+from memcube_protocol import timestamps
 from memcube_protocol.errors import InvalidRequestError, LimitExceededError, UnauthenticatedError
 
 from memcube_registry.accounts import tokens
@@ -67,7 +68,7 @@ def _answer(
         "access_token": token,
         "token_type": "Bearer",
         "expires_in": int(services.issuer.lifetime.total_seconds()),
-        "issued_at": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "issued_at": timestamps.write_seconds(now),
         "scope": " ".join(f"repository:{scope.within}:{scope.act}" for scope in granted),
     }
     if offline is not None:

@@ -20,6 +20,7 @@ from memcube_protocol.errors import (
     NotFoundError,
     TrustError,
 )
+from memcube_protocol.timestamps import whole_seconds
 from memcube_signing import bundle as bundles
 from memcube_signing import referrer as referrers
 from memcube_signing.dsse import Envelope
@@ -32,7 +33,6 @@ from memcube_signing.predicates.countersignature import (
     LogPlace,
     countersign,
 )
-from memcube_signing.predicates.reading import whole_seconds
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
 from sqlmodel import Session, select

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from datetime import UTC, datetime
-from typing import Final
 
+from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import InvalidDigestError, InvalidStatementError
+from memcube_protocol.errors import InvalidDigestError, InvalidError, InvalidStatementError
 
 from memcube_signing.keys import PublicKey
-
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def text(value: object) -> str:
@@ -48,17 +46,9 @@ def moment(value: object) -> datetime:
     """RFC 3339 in UTC and whole seconds, in its one form `2026-01-31T12:00:00Z`."""
     written = text(value)
     try:
-        parsed = datetime.strptime(written, _TIME).replace(tzinfo=UTC)
-    except ValueError:
-        parsed = None
-    if parsed is None or time_text(parsed) != written:
-        raise invalid(f"{written[:40]!r} is not a time such as 2026-01-31T12:00:00Z")
-    return parsed
-
-
-def time_text(value: datetime) -> str:
-    """What `moment` reads."""
-    return value.strftime(_TIME)
+        return timestamps.read_seconds(written)
+    except InvalidError:
+        raise invalid(f"{written[:40]!r} is not a time such as 2026-01-31T12:00:00Z") from None
 
 
 def require_plain(value: datetime) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from memcube_protocol import canonical_json
+from memcube_protocol import canonical_json, timestamps
 from memcube_protocol.digest import Digest
 
 from memcube_signing import bundle as bundles
@@ -179,7 +179,7 @@ class KeyDocument:
         predicate: dict[str, Any] = {
             "authority": self.authority,
             "seq": self.seq,
-            "createdAt": _fields.time_text(self.created_at),
+            "createdAt": timestamps.write_seconds(self.created_at),
             "quorum": _quorum_to_json(self.quorum),
             "delegations": [
                 {
@@ -192,7 +192,7 @@ class KeyDocument:
             "revoked": [
                 {
                     "keyId": revocation.key_id,
-                    "compromisedSince": _fields.time_text(revocation.compromised_since),
+                    "compromisedSince": timestamps.write_seconds(revocation.compromised_since),
                 }
                 for revocation in self.revoked
             ],

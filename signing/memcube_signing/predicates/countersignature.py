@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
 
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import Signer
 from memcube_signing.predicates.kind import Kind, attest
-from memcube_signing.predicates.reading import Reader, digest_set, malformed, write_moment
+from memcube_signing.predicates.reading import Reader, digest_set, malformed
 from memcube_signing.statement import Statement
 
 PREDICATE_TYPE: Final = "https://slsa.dev/verification_summary/v1"
@@ -67,7 +68,7 @@ class Countersignature:
         """The in-toto statement of this summary."""
         predicate: dict[str, Any] = {
             "verifier": {"id": self.verifier},
-            "timeVerified": write_moment(self.verified_at),
+            "timeVerified": timestamps.write_seconds(self.verified_at),
             "resourceUri": self.resource,
             "policy": {"uri": self.policy, "digest": digest_set(self.policy_digest)},
             "inputAttestations": [{"digest": digest_set(digest)} for digest in self.inputs],

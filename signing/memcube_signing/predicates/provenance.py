@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
 
 from memcube_signing.predicates.kind import Kind
-from memcube_signing.predicates.reading import Reader, digest_set, write_moment
+from memcube_signing.predicates.reading import Reader, digest_set
 from memcube_signing.statement import Statement
 
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
@@ -76,7 +77,9 @@ class Provenance:
         }
         if self.internal:
             definition["internalParameters"] = dict(self.internal)
-        metadata = {name: write_moment(moment) for name, moment in times.items() if moment}
+        metadata = {
+            name: timestamps.write_seconds(moment) for name, moment in times.items() if moment
+        }
         details = {"builder": builder, **({"metadata": metadata} if metadata else {})}
         predicate = {"buildDefinition": definition, "runDetails": details}
         return Statement(self.name, self.subject, PREDICATE_TYPE, predicate)

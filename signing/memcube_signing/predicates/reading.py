@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
+from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import InvalidDigestError, InvalidStatementError
+from memcube_protocol.errors import InvalidDigestError, InvalidError, InvalidStatementError
 from memcube_protocol.fields import is_printable_line
 
 TEXT_CHARS: Final = 1024
 ITEMS: Final = 8192
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Reader:
@@ -76,12 +76,11 @@ class Reader:
         """A time in UTC and whole seconds, `2026-01-31T12:00:00Z`."""
         text = self.text(name, chars=40)
         try:
-            moment = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
-        except ValueError:
-            moment = None
-        if moment is None or write_moment(moment) != text:
-            raise malformed(f"{name} of its {self.what} is not a time such as 2026-01-31T12:00:00Z")
-        return moment
+            return timestamps.read_seconds(text)
+        except InvalidError:
+            raise malformed(
+                f"{name} of its {self.what} is not a time such as 2026-01-31T12:00:00Z"
+            ) from None
 
     def optional_moment(self, name: str) -> datetime | None:
         """A time, or None where the field is absent."""
@@ -122,16 +121,6 @@ class Reader:
         if not isinstance(value, list) or len(value) > ITEMS:
             raise malformed(f"{name} of its {self.what} is not a list of at most {ITEMS}")
         return value
-
-
-def write_moment(moment: datetime) -> str:
-    """`moment` as statements hold it."""
-    return moment.astimezone(UTC).strftime(_TIME)
-
-
-def whole_seconds(moment: datetime) -> datetime:
-    """`moment` in UTC without its fraction of a second, as a statement can hold it."""
-    return moment.astimezone(UTC).replace(microsecond=0)
 
 
 def digest_set(digest: Digest) -> dict[str, str]:

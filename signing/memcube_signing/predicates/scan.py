@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
 
 from memcube_signing.predicates.kind import Kind
-from memcube_signing.predicates.reading import Reader, malformed, write_moment
+from memcube_signing.predicates.reading import Reader, malformed
 from memcube_signing.statement import Statement
 
 PREDICATE_TYPE: Final = "https://memcube.org/scan/v1"
@@ -176,7 +177,7 @@ class Scan:
                 "version": self.scanner_version,
                 "rules": self.rules_version,
             },
-            "scannedAt": write_moment(self.scanned_at),
+            "scannedAt": timestamps.write_seconds(self.scanned_at),
             "checks": list(self.checks),
             "counts": dict(self.counts),
             "findings": [finding.to_json() for finding in self.findings],

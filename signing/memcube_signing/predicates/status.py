@@ -12,10 +12,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
 
 from memcube_signing.predicates.kind import Kind
-from memcube_signing.predicates.reading import Reader, malformed, write_moment
+from memcube_signing.predicates.reading import Reader, malformed
 from memcube_signing.release import require_origin
 from memcube_signing.statement import Statement
 
@@ -85,7 +86,7 @@ class Status:
             "version": self.version,
             "status": str(self.state),
             "reason": str(self.reason),
-            "statedAt": write_moment(self.stated_at),
+            "statedAt": timestamps.write_seconds(self.stated_at),
             **self._texts(),
         }
         return Statement(self.origin, self.subject, PREDICATE_TYPE, predicate)

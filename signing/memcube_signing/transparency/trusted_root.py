@@ -6,6 +6,8 @@ import base64
 from datetime import datetime
 from typing import Any, Final
 
+from memcube_protocol import timestamps
+
 from memcube_signing.transparency.checkpoint import NoteKey
 
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
@@ -25,7 +27,7 @@ def write(log: NoteKey, since: datetime) -> dict[str, Any]:
                 "publicKey": {
                     "rawBytes": base64.b64encode(log.key.der).decode(),
                     "keyDetails": "PKIX_ED25519",
-                    "validFor": {"start": since.strftime("%Y-%m-%dT%H:%M:%SZ")},
+                    "validFor": {"start": timestamps.write_seconds(since)},
                 },
                 "logId": {"keyId": base64.b64encode(log.id).decode()},
             }

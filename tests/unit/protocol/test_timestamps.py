@@ -78,3 +78,14 @@ def test_times_without_a_zone_or_beyond_the_calendar_are_refused() -> None:
         timestamps.write(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=3))))
     with pytest.raises(InvalidError):
         timestamps.normalise("9999-12-31T23:59:59-05:00")
+
+
+@settings(max_examples=100)
+@given(MOMENTS)
+def test_whole_seconds_are_read_back_and_fractions_refused(at: datetime) -> None:
+    second = timestamps.whole_seconds(at)
+    text = timestamps.write_seconds(at)
+    assert timestamps.read_seconds(text) == second
+    assert second.tzinfo is UTC
+    with pytest.raises(InvalidError, match="whole seconds"):
+        timestamps.read_seconds(text.replace("Z", ".5Z"))
