@@ -36,6 +36,10 @@ STATEMENT_BYTES: Final = 1 * MIB
 """A signed statement."""
 BUNDLE_BYTES: Final = 2 * MIB
 """A bundle: a statement with its signature."""
+STATEMENTS_BYTES: Final = 64 * MIB
+"""All that is stated about one manifest and looked at: bundles, and the manifests that attach them."""
+KEY_DOCUMENTS_BYTES: Final = 16 * MIB
+"""The key documents of a namespace, together."""
 PROOF_BYTES: Final = 64 * MIB
 """A `.memproof` file."""
 CARD_BYTES: Final = 4 * MIB

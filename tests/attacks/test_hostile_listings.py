@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import YankedError
 from memcube_signing.predicates import attest, status
@@ -57,6 +58,18 @@ def test_a_flood_of_false_yanks_stops_everybody_rather_than_hide_one(story: Stor
     story.hostile.attach(
         story.name, story.digest("1.0.0"), story.attached("1.0.0"), *flood, yank(story)
     )
+    story.refused("limit-exceeded", "1.0.0")
+
+
+def test_statements_that_are_large_together_are_not_all_held_in_memory(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = story.attached("1.0.0"), yank(story)
+    monkeypatch.setattr(limits, "STATEMENTS_BYTES", 60_000)
+    story.hostile.attach(story.name, story.digest("1.0.0"), listed[0], *junk(story, 60, REVIEW))
+    story.pull("1.0.0")
+    flood = junk(story, 60, status.PREDICATE_TYPE)
+    story.hostile.attach(story.name, story.digest("1.0.0"), *listed, *flood)
     story.refused("limit-exceeded", "1.0.0")
 
 

@@ -69,7 +69,11 @@ class Hostile:
     def show_referrers(self, name: str, subject: Digest, *manifests: oci.Manifest) -> None:
         """Say that exactly `manifests` refer to `subject`."""
         index = oci.write_index(
-            replace(one.descriptor(), artifact_type=one.effective_artifact_type)
+            replace(
+                one.descriptor(),
+                artifact_type=one.effective_artifact_type,
+                annotations=one.annotations,
+            )
             for one in manifests
         )
         self.serve(f"/v2/{name}/referrers/{subject}", index.raw, INDEX)

@@ -137,17 +137,31 @@ def attestations_of(registry: Remote, name: str, subject: Digest) -> Iterable[At
 def _attestations(
     registry: Remote, name: str, listed: Iterable[oci.Descriptor]
 ) -> Iterable[Attestation]:
+    taken_bytes = 0
     for entry in _looked_at(name, listed):
-        try:
-            referrer = registry.manifest(name, str(entry.digest))
-            if not isinstance(referrer, oci.Manifest) or len(referrer.layers) != 1:
-                continue
-            bundle = registry.read_blob(name, referrer.layers[0], limits.BUNDLE_BYTES)
-        except MemcubeError as error:
-            if not _proves_nothing(error):
-                raise
+        found = _attestation(registry, name, entry)
+        if found is None:
             continue
-        yield Attestation(referrer, bundle)
+        taken_bytes += len(found.referrer.raw) + len(found.bundle)
+        if taken_bytes > limits.STATEMENTS_BYTES and not _is_decisive(entry):
+            return
+        what = f"what is stated about {name}"
+        limits.require_at_most(what, taken_bytes, limits.STATEMENTS_BYTES)
+        yield found
+
+
+def _attestation(registry: Remote, name: str, entry: oci.Descriptor) -> Attestation | None:
+    """The bundle that `entry` of a list of referrers attaches; nothing where none can be read."""
+    try:
+        referrer = registry.manifest(name, str(entry.digest))
+        if not isinstance(referrer, oci.Manifest) or len(referrer.layers) != 1:
+            return None
+        bundle = registry.read_blob(name, referrer.layers[0], limits.BUNDLE_BYTES)
+    except MemcubeError as error:
+        if not _proves_nothing(error):
+            raise
+        return None
+    return Attestation(referrer, bundle)
 
 
 def _looked_at(name: str, listed: Iterable[oci.Descriptor]) -> list[oci.Descriptor]:
@@ -157,12 +171,15 @@ def _looked_at(name: str, listed: Iterable[oci.Descriptor]) -> list[oci.Descript
         LimitExceededError: more that may decide than anybody attaches: among them a yank could be lost.
     """
     bundles = [one for one in listed if one.artifact_type == media_types.SIGSTORE_BUNDLE]
-    kinds = [one.annotations.get(media_types.BUNDLE_PREDICATE) for one in bundles]
-    decisive = [one for one, kind in zip(bundles, kinds, strict=True) if kind in _DECISIVE]
-    others = [one for one, kind in zip(bundles, kinds, strict=True) if kind not in _DECISIVE]
+    decisive = [one for one in bundles if _is_decisive(one)]
+    others = [one for one in bundles if not _is_decisive(one)]
     what = f"number of statements about {name}"
     limits.require_at_most(what, len(decisive), _DECISIVE_ATTESTATIONS, unit="statements")
     return [*decisive, *others[:_ATTESTATIONS]]
+
+
+def _is_decisive(entry: oci.Descriptor) -> bool:
+    return entry.annotations.get(media_types.BUNDLE_PREDICATE) in _DECISIVE
 
 
 def _proves_nothing(error: MemcubeError) -> bool:

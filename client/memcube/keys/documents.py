@@ -84,6 +84,8 @@ def carried(registry: Remote, name: str, listed: Iterable[oci.Descriptor]) -> tu
         for layer in carrier.read(registry.manifest(name, str(entry.digest)))
     ]
     once = {layer.digest: layer for layer in layers}.values()
+    size_bytes = sum(layer.size for layer in once)
+    limits.require_at_most("key documents", size_bytes, limits.KEY_DOCUMENTS_BYTES)
     return tuple(registry.read_blob(name, layer, limits.BUNDLE_BYTES) for layer in once)
 
 

@@ -164,10 +164,11 @@ class _Shower:
             try:
                 manifest = oci.parse_manifest(row.content)
                 size = manifest.layers[0].size if manifest.layers else 0
-                if taken + size > BUNDLES_BYTES or size > limits.BUNDLE_BYTES:
+                both = len(row.content) + size
+                if taken + both > BUNDLES_BYTES or size > limits.BUNDLE_BYTES:
                     continue
                 yield Attached(manifest, self._content(manifest.layers[0], size))
-                taken += size
+                taken += both
             except (MemcubeError, LookupError):
                 continue  # what nobody can read states nothing
 

@@ -23,6 +23,8 @@ from memcube_registry.storage import BlobStore
 
 BUNDLES: Final = 64
 """As many bundles on one manifest are looked at, as clients do."""
+BUNDLES_BYTES: Final = 8 * limits.MIB
+"""And no more bytes: they are in memory together, for each release that is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class _Found:
 
     manifest: oci.Manifest
     locations: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the manifest and the bundles that it names."""
+        return len(self.manifest.raw) + sum(layer.size for layer in self.manifest.layers)
 
 
 def gather(
@@ -120,11 +127,15 @@ def _others(session: Session, repository_id: int, subject: str, referrer: str) -
         .limit(BUNDLES)
     )
     found: list[_Found] = []
+    taken_bytes = 0
     for content in session.exec(query):
         try:
-            found.append(_located(session, repository_id, oci.parse_manifest(content)))
+            one = _located(session, repository_id, oci.parse_manifest(content))
         except MemcubeError:
             continue
+        if taken_bytes + one.size_bytes <= BUNDLES_BYTES:
+            found.append(one)
+            taken_bytes += one.size_bytes
     return found
 
 

@@ -42,7 +42,7 @@ def read(manifest: oci.Manifest | oci.Index) -> tuple[oci.Descriptor, ...]:
 
     Raises:
         InvalidManifestError: it carries something else.
-        LimitExceededError: too many.
+        LimitExceededError: too many, or together too large: readers hold all of them in memory.
     """
     if (
         not isinstance(manifest, oci.Manifest)
@@ -53,4 +53,6 @@ def read(manifest: oci.Manifest | oci.Index) -> tuple[oci.Descriptor, ...]:
             "the manifest does not carry key documents", hint="see docs/spec/keys.md"
         )
     limits.require_at_most("key documents", len(manifest.layers), MAX_BUNDLES, unit="bundles")
+    size_bytes = sum(layer.size for layer in manifest.layers)
+    limits.require_at_most("key documents", size_bytes, limits.KEY_DOCUMENTS_BYTES)
     return manifest.layers

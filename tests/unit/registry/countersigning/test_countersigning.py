@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from litestar.testing import TestClient
+from memcube_protocol import limits, media_types, oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidSettingError, StorageError
 from memcube_registry.app import create_app
-from memcube_registry.countersigning import rules
+from memcube_registry.countersigning import evidence, rules
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.countersigning.queue import KIND
@@ -24,6 +25,7 @@ from memcube_registry.jobs.service import jobs_of
 from memcube_registry.jobs.worker import Task
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
+from memcube_signing.authority import carrier
 from memcube_signing.authority.document import KeyDocument, Quorum, sign_document
 from memcube_signing.predicates import attest
 from memcube_signing.predicates.countersignature import LEVEL, LEVEL_LOGGED
@@ -349,3 +351,40 @@ def test_the_key_comes_from_its_file_and_nothing_else():
     assert signer_of(b"\x01" * 32).public_key != signer_of(b"\x02" * 32).public_key
     with pytest.raises(InvalidSettingError):
         signer_of(b"\x01" * 31)
+
+
+class TestMemory:
+    def test_one_document_that_is_named_a_thousand_times_is_not_read_once(self, registry, database):
+        content = b"{" + b" " * (limits.BUNDLE_BYTES - 2) + b"}"
+        layer = oci.Descriptor.of(media_types.SIGSTORE_BUNDLE, content)
+        name = f"alice/{carrier.NAME}"
+        for blob in (b"{}", content):
+            registry.push_blob(blob, name)
+        named = oci.write_manifest(
+            artifact_type=media_types.KEYS, config=oci.EMPTY, layers=[layer] * 1000
+        )
+        registry.push_manifest(named, name, carrier.TAG)
+        registry.release()
+        assert refused(database) == ["limit-exceeded"]
+
+    def test_of_large_bundles_beside_a_release_few_are_held_at_once(self, registry, app, database):
+        registry.release()
+        content = b"{" + b" " * (limits.BUNDLE_BYTES - 2) + b"}"
+        layer = oci.Descriptor.of(media_types.SIGSTORE_BUNDLE, content)
+        registry.push_blob(content)
+        for number in range(8):
+            registry.push_manifest(
+                oci.write_manifest(
+                    artifact_type=media_types.SIGSTORE_BUNDLE,
+                    config=oci.EMPTY,
+                    layers=[layer],
+                    subject=manifest().descriptor(),
+                    annotations={"number": str(number), media_types.BUNDLE_PREDICATE: "other"},
+                )
+            )
+        services: Services = app.state["services"]
+        (row,) = rows(database)
+        found = evidence.gather(
+            database, services.blobs, "registry.example", row.repository_id, row.referrer
+        )
+        assert sum(len(other.bundle) for other in found.others) <= evidence.BUNDLES_BYTES
