@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memcube.accounts import session
     from memcube.building.builder import Built
     from memcube.building.planning import Order, Wanted
-    from memcube.building.repeating import Repeated
+    from memcube.building.repeating import Load, Repeated
     from memcube.consuming import holdings
     from memcube.consuming.listing import Listed
     from memcube.copying import registries
@@ -407,15 +407,20 @@ class Client(Closing):
         *,
         model: Any = None,
         tokenizer: Any = None,
+        load: Load | None = None,
         order: Order | None = None,
         trust: Trust = NORMAL_TRUST,
     ) -> Repeated:
-        """Make a published build of a cube again, and judge both; see `building.repeating.repeat`."""
+        """Make a published build of a cube again, and judge both; see `building.repeating.repeat`.
+
+        In the place of model and tokenizer, `load` gives them once it is known that there is such a build.
+        """
         from memcube.building.planning import Order
         from memcube.building.repeating import repeat
 
         verified = opening.open_layerless(self.context, _reference(reference), trust=trust)
-        return repeat(self.context, verified, build, model, tokenizer, order or Order())
+        loaded = load or (lambda: (model, tokenizer))
+        return repeat(self.context, verified, build, loaded, order or Order())
 
     def close(self) -> None:
         """Close idle connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from memcube.building.planning import Order
 from memcube.consuming.verifying import Verified
 from memcube.context import Context
 
+Load = Callable[[], tuple[Any, Any]]
+"""Gives a model and its tokenizer; loading takes seconds, so it is asked for late."""
 RECALL_TOLERANCE: Final = 0.1
 """By which share of the questions the right answers may differ on another machine; one may always."""
 PERPLEXITY_TOLERANCE: Final = 0.05
@@ -39,11 +42,10 @@ def repeat(
     context: Context,
     verified: Verified,
     digest: Digest,
-    model: Any,
-    tokenizer: Any,
+    load: Load,
     order: Order,
 ) -> Repeated:
-    """The build `digest` of `verified`, made again from its recipe.
+    """The build `digest` of `verified`, made again from its recipe by what `load` gives.
 
     Where other bits come out, on another machine or with other libraries, the recipe has to do what was
     claimed, and so have the published files: they are fetched, and measured with the same questions.
@@ -55,6 +57,7 @@ def repeat(
     """
     found = find_build(context, verified, digest)
     claimed = _claimed(found.build)
+    model, tokenizer = load()
     built = build(context, verified, claimed.recipe, model, tokenizer, order)
     if built.build.digest == digest:
         return Repeated(built)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,13 +107,15 @@ def _built(
     from memcube.building.planning import Order
 
     again = Digest.parse(options["again"]) if options["again"] else None
-    model, tokenizer = _load(options["model"])
     order = Order(options["unrelated"], options["accept"], options["ask"], watch)
-    how = {"model": model, "tokenizer": tokenizer, "order": order, "trust": trust}
+    load = partial(_load, options["model"])
     if again:
-        repeated = client.repeat(reference, again, **how)
+        repeated = client.repeat(reference, again, load=load, order=order, trust=trust)
         return repeated.built, repeated.words
-    plan = _recipe(options["recipe"]) if options["recipe"] else _wanted(options, model)
+    recipe = _recipe(options["recipe"]) if options["recipe"] else None
+    model, tokenizer = load()
+    plan = recipe or _wanted(options, model)
+    how = {"model": model, "tokenizer": tokenizer, "order": order, "trust": trust}
     return client.build(reference, plan, **how), None
 
 

@@ -68,6 +68,14 @@ def test_on_the_same_machine_the_same_bits_come_out(bench: Bench, cache: Built) 
     assert repeated.published is None
 
 
+def test_no_model_is_loaded_for_a_build_that_is_not_there(bench: Bench) -> None:
+    def load() -> tuple[Any, Any]:
+        raise AssertionError("loading takes seconds")
+
+    with pytest.raises(NotFoundError, match="has no build"):
+        bench.client.repeat("alice/notes", Digest.of(b"no build"), load=load)
+
+
 @pytest.mark.parametrize("kind", ["activation", "parametric"])
 def test_where_other_bits_come_out_the_published_files_are_measured_too(
     bench: Bench, published: Any, kind: str, request: pytest.FixtureRequest
