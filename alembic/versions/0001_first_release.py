@@ -32,11 +32,18 @@ def upgrade() -> None:
         sa.Column("quota_bytes", sa.BigInteger(), nullable=True),
         sa.Column("used_bytes", sa.BigInteger(), nullable=False),
         sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("creator_id", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["creator_id"], ["account.id"], name=op.f("fk_account_creator_id_account")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_account")),
         sa.UniqueConstraint("name", name=op.f("uq_account_name")),
         sa.UniqueConstraint("skeleton", name=op.f("uq_account_skeleton")),
     )
+    with op.batch_alter_table("account", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_account_creator_id"), ["creator_id"], unique=False)
+
     op.create_table(
         "blob",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -534,4 +541,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_upload_claim_owner"))
 
     op.drop_table("upload_claim")
+    with op.batch_alter_table("account", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_account_creator_id"))
+
     op.drop_table("account")

@@ -174,6 +174,9 @@ class Settings:
     default_quota_bytes: int = _setting(
         100 << 30, "Storage of a new account, such as 100GiB; 0: unlimited."
     )
+    organisations_per_account: int = _setting(
+        10, "Organisations that one person can make, each with a storage of its own; 0: unlimited."
+    )
     handshake_token_s: int = _setting(300, "Life of a token from the Docker handshake.", low=10)
     upload_expiry_s: int = _setting(86_400, "Life of an upload nobody continues.", low=1)
     gc_interval_s: int = _setting(3_600, "Time between garbage collections; 0: never.")

@@ -8,7 +8,7 @@ where the refresh token is the API token itself).
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qs
 
 from litestar import Request, Response, get, post
@@ -21,6 +21,8 @@ from memcube_registry.accounts.authentication import LONE_TOKEN, principal_of
 from memcube_registry.accounts.handshake import grant, parse_requested
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.database import utc_now
+from memcube_registry.http.asgi import Scope
+from memcube_registry.http.gate import count_failed_login
 from memcube_registry.services import Services, services_of
 
 FORM_BYTES: Final = 64 * 1024
@@ -50,8 +52,12 @@ async def post_token(request: Request[Any, Any, Any]) -> Response[dict[str, Any]
 
     form = _parse_form(request.headers.get("content-type", ""), await _read_form(request))
     services = services_of(request)
-    secret = _secret_of(form)
-    principal = await sync_to_thread(_identify, services, secret, form.get("username"))
+    try:
+        secret = _secret_of(form)
+        principal = await sync_to_thread(_identify, services, secret, form.get("username"))
+    except UnauthenticatedError:
+        await count_failed_login(cast(Scope, request.scope))
+        raise
     wants_offline = form.get("access_type") == "offline"
     offline = secret if wants_offline or form["grant_type"] == "refresh_token" else None
     return _answer(services, principal, [form.get("scope", "")], offline=offline)

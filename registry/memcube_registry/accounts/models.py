@@ -44,6 +44,8 @@ class Account(SQLModel, table=True):
     used_bytes: int = Field(default=0, sa_type=BigInteger)
     """Bytes of the account's manifests, and of blobs linked to its repositories, each counted once."""
     disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    creator_id: int | None = Field(default=None, foreign_key="account.id", index=True)
+    """The person who made this organisation by the API; None: an operator did, or it is a person."""
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 

@@ -200,10 +200,13 @@ def create_organisation(request: Asked, data: JSONBody[NewOrganisation]) -> Acco
     """Create an organisation and become its owner."""
     principal, services = _require_admin(request), services_of(request)
     quota = services.settings.default_quota_bytes or None
+    at_most = services.settings.organisations_per_account
 
     def work(session: Session) -> Account:
-        owner = _row_of(session, principal)
-        return service.create_organisation(session, owner, data.name, quota_bytes=quota)
+        founder = _row_of(session, principal)
+        return service.found_organisation(
+            session, founder, data.name, quota_bytes=quota, at_most=at_most
+        )
 
     return _account_view(services.database.run(work))
 

@@ -76,6 +76,29 @@ def create_organisation(
     return organisation
 
 
+def found_organisation(
+    session: Session, founder: Account, name: str, *, quota_bytes: int | None, at_most: int
+) -> Account:
+    """As `create_organisation`, for a person, who may make `at_most` of them (0: any number).
+
+    Each has a name and a storage of its own, of which nobody shall have as much as they like.
+
+    Raises:
+        InvalidReferenceError, ConflictError: as `create_organisation`.
+        QuotaExceededError: the founder has made as many.
+    """
+    made = select(func.count()).where(Account.creator_id == founder.id)
+    if at_most and session.exec(made).one() >= at_most:
+        raise QuotaExceededError(
+            f"{founder.name} has made {at_most} organisations, and may not make more",
+            hint="ask an operator of the registry for a further one",
+        )
+    organisation = create_organisation(session, founder, name, quota_bytes=quota_bytes)
+    organisation.creator_id = founder.id
+    session.flush()
+    return organisation
+
+
 def organisations_of(session: Session, account_id: int) -> list[tuple[Account, Role]]:
     """The organisations of a person, with the role in each, by name."""
     query = (

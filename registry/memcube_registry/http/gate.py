@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from memcube_protocol.errors import MemcubeError, RateLimitedError, outcome_of
@@ -27,6 +28,7 @@ from memcube_registry.rates.buckets import Buckets, Rate, whole_seconds
 AT_ONCE: Final = 64
 """Credentials of so many requests are looked up together."""
 _CHALLENGE: Final = b"www-authenticate"
+_FAILED_KEY: Final = "memcube.failed-login"
 _ACTIONS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "pull,delete"}
 _REPOSITORY: Final = re.compile(
     r"/v2/(?P<name>.+)/(?:(?P<upload>blobs/uploads)|(?P<blob>blobs)|manifests|tags|referrers)(?:/.*)?"
@@ -91,6 +93,7 @@ class Gate:
         except MemcubeError as error:
             await _refuse(scope, send, error)
             return
+        scope[_FAILED_KEY] = partial(self._count_failure, scope)
         found = await self._identify(scope)
         scope[SCOPE_KEY] = found
         wait_s = await self._wait(scope, found)
@@ -128,12 +131,17 @@ class Gate:
             return await self._buckets.take(
                 f"account:{found.account_id}", self._limits.account, now_s=now_s
             )
-        address = network_of(client_address(scope, self._proxies))
         if isinstance(found, MemcubeError):
-            return await self._buckets.take(
-                f"failures:{address}", self._limits.failures, now_s=now_s
-            )
+            return await self._count_failure(scope)
+        address = network_of(client_address(scope, self._proxies))
         return await self._buckets.take(f"address:{address}", self._limits.address, now_s=now_s)
+
+    async def _count_failure(self, scope: Scope) -> float:
+        """Note wrong credentials of the sender; seconds until it may hear that they are."""
+        address = network_of(client_address(scope, self._proxies))
+        return await self._buckets.take(
+            f"failures:{address}", self._limits.failures, now_s=time.monotonic()
+        )
 
     def _challenging(self, scope: Scope, found: Principal | MemcubeError, send: Send) -> Send:
         """`send` that completes a 401 by how to log in and what was wrong with the credentials."""
@@ -146,6 +154,17 @@ class Gate:
             await send(message)
 
         return challenged
+
+
+async def count_failed_login(scope: Scope) -> None:
+    """Note that a request showed wrong credentials elsewhere than in its header.
+
+    Raises:
+        RateLimitedError: its sender did so too often.
+    """
+    wait_s: float = await scope[_FAILED_KEY]()
+    if wait_s:
+        raise _too_fast(wait_s)
 
 
 def client_address(

@@ -441,6 +441,19 @@ class TestRefusals:
             assert [answer.status_code for answer in guesses] == [401, 429, 429]
             assert client.get("/v2/", headers=bearer(secret)).status_code == 200
 
+    def test_a_form_is_no_way_to_guess_more_often(
+        self, settings: Settings, database: Database, new_account: NewAccount, new_token: NewToken
+    ) -> None:
+        secret = new_token(new_account("alice"))
+        form = {"grant_type": "password", "username": "alice", "service": "x"}
+        with TestClient(create_app(replace(settings, failed_logins_per_minute=6))) as client:
+            tried = ("mct_" + "a" * 43, "hunter2", "mct_" + "b" * 43)
+            guesses = [client.post("/token", data={**form, "password": one}) for one in tried]
+            assert [answer.status_code for answer in guesses] == [401, 429, 429]
+            assert int(guesses[1].headers["retry-after"]) >= 1
+            assert client.get("/v2/", headers=bearer(tried[0])).status_code == 429
+            assert client.post("/token", data={**form, "password": secret}).status_code == 200
+
 
 class TestOperations:
     def test_a_live_and_ready_registry_says_so(self, client: Client) -> None:

@@ -44,6 +44,31 @@ def test_an_organisation_keeps_an_owner(database: Database, new_account: NewAcco
         ]
 
 
+def test_nobody_makes_names_and_storage_without_end(
+    database: Database, new_account: NewAccount
+) -> None:
+    alice, bob = new_account("alice"), new_account("bob")
+
+    def found(founder: Account, name: str) -> Account:
+        return database.run(
+            lambda session: service.found_organisation(
+                session, founder, name, quota_bytes=1, at_most=2
+            )
+        )
+
+    acme = found(alice, "acme")
+    found(alice, "acme-labs")
+    with pytest.raises(QuotaExceededError, match="has made 2 organisations"):
+        found(alice, "acme-more")
+    # Leaving does not make room: who left has made it all the same.
+    with database.write() as session:
+        service.set_member(session, acme, bob, Role.OWNER)
+        service.remove_member(session, acme, alice)
+    with pytest.raises(QuotaExceededError):
+        found(alice, "acme-more")
+    found(bob, "bobs")
+
+
 def test_people_have_no_members_and_organisations_join_none(
     database: Database, new_account: NewAccount
 ) -> None:
