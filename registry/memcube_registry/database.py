@@ -1,6 +1,7 @@
 """The registry's database: SQLite by default, PostgreSQL (psycopg 3) by its URL.
 
-`read()`, `write()` and `run()` are the only ways to a session (docs/adr, identity and access §4):
+`read()`, `write()` and `run()` are the only ways to a session (docs/adr, identity and access §4), and
+`glance()` is the one to a single SELECT, which sees one snapshot by itself:
 
 - SQLite: WAL, foreign keys on, writes begin with `BEGIN IMMEDIATE`. A default session would lose
   concurrent increments without an error.
@@ -65,7 +66,8 @@ BUSY_TIMEOUT_S: Final = 30
 _LANES: Final = 64
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.5
-_WRITES: Final = "memcube_writes"
+_BEGIN: Final = "memcube_begin"
+"""The execution option that says how SQLite begins a transaction; none begins where it is empty."""
 
 PASSING: Final = {"info": {"passing": True}}
 """Table arguments of what is worth nothing after a restart elsewhere: backups leave it out."""
@@ -136,6 +138,7 @@ class Database:
         self.url = _parse(url)
         self.engine = _engine(self.url, options or Options())
         self._reader = self.engine.execution_options(**self._read_options())
+        self._glancer = self.engine.execution_options(**self._glance_options())
         self._writer = self.engine.execution_options(**self._write_options("SERIALIZABLE"))
         self._locker = self.engine.execution_options(**self._write_options("READ COMMITTED"))
         self._write_lock = threading.Lock()
@@ -168,6 +171,12 @@ class Database:
         """A session that sees one snapshot; what it changes is never kept."""
         with _translated(), Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection for one SELECT: no transaction begins and ends around it, each a question of its own."""
+        with _translated(), self._glancer.connect() as connection:
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -261,12 +270,13 @@ class Database:
             turn.release()
 
     def _read_options(self) -> dict[str, Any]:
-        if self.is_sqlite:
-            return {}
-        return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        return {} if self.is_sqlite else postgres.SNAPSHOT
+
+    def _glance_options(self) -> dict[str, Any]:
+        return {_BEGIN: ""} if self.is_sqlite else postgres.ALONE
 
     def _write_options(self, isolation: str) -> dict[str, Any]:
-        return {_WRITES: True} if self.is_sqlite else {"isolation_level": isolation}
+        return {_BEGIN: "BEGIN IMMEDIATE"} if self.is_sqlite else {"isolation_level": isolation}
 
 
 def _parse(url: str) -> URL:
@@ -314,11 +324,13 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
+    statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
+    if not statement:
+        return
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     # Straight to the driver: SQLAlchemy's own way costs as much as a query.
-    driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN").close()
+    driver.execute(statement).close()
 
 
 _DISK_FULL: Final = "53100"

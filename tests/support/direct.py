@@ -85,7 +85,9 @@ class DirectCore:
         from memcube_registry.blobs import service
 
         with self.core.database.read() as session:
-            found = service.find(session, self.core.principal, NAME, Digest.of(content))
+            found = service.find(
+                session.connection(), self.core.principal, NAME, Digest.of(content)
+            )
         return b"".join(self.store.read(found.location))
 
     def reserved_bytes(self) -> int:

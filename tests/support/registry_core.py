@@ -114,7 +114,7 @@ class Core:
     def has_blob(self, name: str, digest: Digest, who: Principal | None = None) -> bool:
         try:
             with self.database.read() as session:
-                found = blobs.find(session, who or self.principal, name, digest)
+                found = blobs.find(session.connection(), who or self.principal, name, digest)
         except NotFoundError:
             return False
         return b"".join(self.store.read(found.location)) is not None

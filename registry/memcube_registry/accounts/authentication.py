@@ -78,8 +78,8 @@ class Authenticator:
         return replace(found, reads_public=self.anonymous_pull)
 
     def _shown(self, secret: str, now: datetime) -> Principal:
-        with self.database.read() as session:
-            found = tokens.find_shown(session, secret, now=now)
+        with self.database.glance() as connection:
+            found = tokens.find_shown(connection, secret, now=now)
         if found.use_is_due:
             self._record_use(found.principal, now)
         return found.principal
@@ -103,8 +103,8 @@ class Authenticator:
             return principal
         if principal.token_id is None:
             raise tokens.unknown_credentials()
-        with self.database.read() as session:
-            tokens.find_issued_for(session, principal.token_id, principal.account_id, now=now)
+        with self.database.glance() as connection:
+            tokens.find_issued_for(connection, principal.token_id, principal.account_id, now=now)
         return principal
 
     def _record_use(self, principal: Principal, now: datetime) -> None:

@@ -19,7 +19,7 @@ from memcube_protocol.errors import (
     TokenExpiredError,
     UnauthenticatedError,
 )
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Connection, Row, bindparam, select
 from sqlmodel import Session, col
 
 from memcube_registry.accounts.models import Account, AccountKind, ApiToken
@@ -102,10 +102,10 @@ def principal_of_secret(session: Session, secret: str, *, now: datetime) -> Prin
         UnauthenticatedError: nobody.
         TokenExpiredError: it expired or was revoked, or its account is disabled.
     """
-    return find_shown(session, secret, now=now).principal
+    return find_shown(session.connection(), secret, now=now).principal
 
 
-def find_shown(session: Session, secret: str, *, now: datetime) -> LiveToken:
+def find_shown(connection: Connection, secret: str, *, now: datetime) -> LiveToken:
     """The token whose secret was shown.
 
     Raises:
@@ -113,14 +113,14 @@ def find_shown(session: Session, secret: str, *, now: datetime) -> LiveToken:
         TokenExpiredError: it expired or was revoked, or its account is disabled.
     """
     presented = _hash(secret)
-    row = session.execute(_BY_HASH, {"presented": presented}).one_or_none()
+    row = connection.execute(_BY_HASH, {"presented": presented}).one_or_none()
     if row is None or not hmac.compare_digest(row.secret_sha256, presented):
         raise unknown_credentials()
     return _require_live(row, now)
 
 
 def find_issued_for(
-    session: Session, token_id: int, account_id: int, *, now: datetime
+    connection: Connection, token_id: int, account_id: int, *, now: datetime
 ) -> LiveToken:
     """The token that a handshake token was issued for.
 
@@ -128,7 +128,7 @@ def find_issued_for(
         UnauthenticatedError: it is not that account's.
         TokenExpiredError: it expired or was revoked meanwhile, or its account is disabled.
     """
-    row = session.execute(_BY_ID, {"token_id": token_id}).one_or_none()
+    row = connection.execute(_BY_ID, {"token_id": token_id}).one_or_none()
     if row is None or row.account_id != account_id:
         raise unknown_credentials()
     return _require_live(row, now)

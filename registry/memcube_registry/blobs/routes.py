@@ -44,8 +44,8 @@ class BlobRoutes:
         return Answer(202)
 
     def _find(self, principal: Principal, name: str, digest: Digest) -> StoredBlob:
-        with self.database.read() as session:
-            return service.find(session, principal, name, digest)
+        with self.database.glance() as connection:
+            return service.find(connection, principal, name, digest)
 
 
 def _offer(blob: StoredBlob) -> Offer:

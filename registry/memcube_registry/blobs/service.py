@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, MemcubeError, NotFoundError
-from sqlalchemy import ColumnElement, bindparam, exists
-from sqlalchemy import select as select_columns
+from sqlalchemy import ColumnElement, Connection, bindparam, exists
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -17,7 +16,7 @@ from memcube_registry.accounts.service import add_usage, take_room
 from memcube_registry.blobs.models import Blob, BlobLink
 from memcube_registry.catalog.models import Repository
 from memcube_registry.database import Database, table_of
-from memcube_registry.delivery.service import Act, Form, authorize, require_allowed
+from memcube_registry.delivery.service import READABLE, Act, Form, authorize, read, require_allowed
 from memcube_registry.manifests.models import Manifest as ManifestRow
 from memcube_registry.manifests.models import ManifestBlob
 
@@ -29,10 +28,13 @@ _MOUNT_SOURCES: Final = 16
 _BLOB: Final = table_of(Blob).c
 _LINK: Final = table_of(BlobLink).c
 # Made once: putting a statement together takes longer than running it.
-_LINKED: Final = (
-    select_columns(_BLOB.id, _BLOB.size_bytes, _BLOB.location, _BLOB.lost_at, _LINK.form)
-    .join(table_of(BlobLink), _LINK.blob_id == _BLOB.id)
-    .where(_LINK.repository_id == bindparam("repository"), _BLOB.digest == bindparam("digest"))
+_CUBE: Final = table_of(Repository)
+_LINKED: Final = READABLE.add_columns(
+    _BLOB.id, _BLOB.size_bytes, _BLOB.location, _BLOB.lost_at, _LINK.form
+).select_from(
+    _CUBE.outerjoin(table_of(Blob), _BLOB.digest == bindparam("digest")).outerjoin(
+        table_of(BlobLink), (_LINK.blob_id == _BLOB.id) & (_LINK.repository_id == _CUBE.c.id)
+    )
 )
 
 
@@ -47,7 +49,7 @@ class StoredBlob:
     form: Form = Form.OPEN
 
 
-def find(session: Session, principal: Principal, name: str, digest: Digest) -> StoredBlob:
+def find(connection: Connection, principal: Principal, name: str, digest: Digest) -> StoredBlob:
     """The blob of that digest in repository `name`, once the caller may read it.
 
     Raises:
@@ -55,18 +57,14 @@ def find(session: Session, principal: Principal, name: str, digest: Digest) -> S
             bytes are known to be lost.
         UnauthenticatedError, ForbiddenError, PaymentRequiredError: see `authorize`.
     """
-    repository = authorize(session, principal, name, Act.READ, digest=digest)
-    values = {"repository": repository.id, "digest": str(digest)}
-    row = session.connection().execute(_LINKED, values).one_or_none()
-    if row is None:
+    values = {"digest": str(digest)}
+    row = read(connection, principal, name, _LINKED, values, digest=digest)
+    if row.form is None:
         raise unknown_blob(digest)
     if row.lost_at is not None:
         raise lost_blob(digest)
-    if row.form is not Form.OPEN:
-        authorize(session, principal, name, Act.READ, digest=digest, form=row.form)
-    return StoredBlob(
-        digest, row.size_bytes, row.location, (require_id(repository), row.id), row.form
-    )
+    link = (row.repository_id, row.id)
+    return StoredBlob(digest, row.size_bytes, row.location, link, row.form)
 
 
 def look(
@@ -74,7 +72,7 @@ def look(
 ) -> StoredBlob:
     """As `find`, for a HEAD: whoever hears that the blob exists may rely on it for a while."""
     with database.read() as session:
-        blob = find(session, principal, name, digest)
+        blob = find(session.connection(), principal, name, digest)
         fading = session.execute(
             select(BlobLink.blob_id).where(_is(blob.link), _is_fading(now))
         ).one_or_none()
@@ -82,7 +80,7 @@ def look(
         return blob
 
     def renew(session: Session) -> StoredBlob:
-        again = find(session, principal, name, digest)
+        again = find(session.connection(), principal, name, digest)
         touch(session, again.link, now)
         return again
 
@@ -110,7 +108,7 @@ def mount(
     sources = [source] if source is not None else _holders(session, principal, digest)
     for candidate in sources:
         try:
-            blob = find(session, principal, candidate, digest)
+            blob = find(session.connection(), principal, candidate, digest)
         except MemcubeError:
             # Refused, hidden and absent must look alike, or a mount would tell them apart.
             continue

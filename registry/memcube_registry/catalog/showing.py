@@ -97,7 +97,7 @@ class _Shower:
         if not wanted.digest and not wanted.tag and tags and _LATEST not in dict(tags):
             wanted = Reference("", wanted.name, tags[0][0])
         found = manifests.get(
-            self._session, self._principal, wanted.name, wanted.digest or wanted.target
+            self._session.connection(), self._principal, wanted.name, wanted.digest or wanted.target
         )
         digest = Digest.parse(found.digest)
         stored = self._stored(found.digest)
@@ -199,7 +199,9 @@ class _Shower:
 
     def _content(self, descriptor: oci.Descriptor, stop: int) -> bytes:
         """The first `stop` bytes of a blob that the caller may read."""
-        found = blobs.find(self._session, self._principal, self._row.name, descriptor.digest)
+        found = blobs.find(
+            self._session.connection(), self._principal, self._row.name, descriptor.digest
+        )
         stop = min(stop, found.size_bytes)
         return b"".join(self._services.blobs.read(found.location, stop=stop))
 
@@ -211,7 +213,9 @@ class _Shower:
         name = authority_of(here.pop())
         repository = carrier.repository_of(name)
         try:
-            found = manifests.get(self._session, self._principal, repository, carrier.TAG)
+            found = manifests.get(
+                self._session.connection(), self._principal, repository, carrier.TAG
+            )
             layers = carrier.read(oci.parse(found.content, found.media_type))
             bundles = [self._bundle(repository, layer) for layer in layers[:ATTACHMENTS]]
             return resolve(name, bundles)
@@ -219,7 +223,7 @@ class _Shower:
             return None
 
     def _bundle(self, repository: str, layer: oci.Descriptor) -> bytes:
-        found = blobs.find(self._session, self._principal, repository, layer.digest)
+        found = blobs.find(self._session.connection(), self._principal, repository, layer.digest)
         if found.size_bytes > limits.BUNDLE_BYTES:
             raise NotFoundError("no key document", hint="see docs/spec/keys.md")
         return b"".join(self._services.blobs.read(found.location))

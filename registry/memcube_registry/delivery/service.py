@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
@@ -13,19 +14,35 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
 )
 from memcube_protocol.reference import is_name
-from sqlalchemy import bindparam
-from sqlmodel import Session, col, select
+from sqlalchemy import Connection, Row, Select, bindparam
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, select
 
 from memcube_registry.accounts.models import Account, Membership, Role
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act
 from memcube_registry.catalog.models import Repository, Visibility
+from memcube_registry.database import table_of
 from memcube_registry.delivery.decision import Decision, Form, Part, Question, Verdict, decide
 
-__all__ = ["Act", "Form", "Part", "authorize", "require_allowed", "role_in"]
+__all__ = ["READABLE", "Act", "Form", "Part", "authorize", "read", "require_allowed", "role_in"]
 
 # Built once: this runs with every request, and building costs as much as asking SQLite.
 _BY_NAME: Final = select(Repository).where(Repository.name == bindparam("name"))
+_REPOSITORY: Final = table_of(Repository).c
+_MEMBER: Final = table_of(Membership).c
+_NAMESPACE: Final = table_of(Account).c
+_ROLE: Final = (
+    select_columns(_MEMBER.role)
+    .join(table_of(Account), _NAMESPACE.id == _MEMBER.organisation_id)
+    .where(_NAMESPACE.name == bindparam("namespace"), _MEMBER.member_id == bindparam("account"))
+)
+READABLE: Final = select_columns(
+    _REPOSITORY.id.label("repository_id"),
+    _REPOSITORY.visibility,
+    _ROLE.scalar_subquery().label("role"),
+).where(_REPOSITORY.name == bindparam("cube"))
+"""What `read` decides by. Statements for it join what they are after, which may be absent."""
 _VERBS: Final = {
     Act.READ: "read",
     Act.WRITE: "push to",
@@ -78,23 +95,42 @@ def require_allowed(
     """
     _require_qualified(repository)
     row = session.execute(_BY_NAME, {"name": repository}).scalar_one_or_none()
-    public_read = act is Act.READ and row is not None and row.visibility is Visibility.PUBLIC
+    visibility = row.visibility if row else None
+    public_read = act is Act.READ and visibility is Visibility.PUBLIC
     role = None if public_read else role_in(session, principal, repository.partition("/")[0])
-    decision = decide(
-        Question(
-            act=act,
-            part=part,
-            form=form,
-            visibility=row.visibility if row else None,
-            is_anonymous=principal.is_anonymous,
-            is_in_scope=principal.may_try(act, repository),
-            can_widen_scope=principal.came_by_handshake,
-            role=role,
-            reads_public=principal.reads_public,
-        )
-    )
-    if decision.verdict is not Verdict.ALLOW:
-        raise _refusal(decision, act, repository, digest)
+    question = _question(principal, repository, act, visibility, role, part, form)
+    _require(question, repository, digest)
+    return row
+
+
+def read(
+    connection: Connection,
+    principal: Principal,
+    repository: str,
+    statement: Select[Any],
+    values: Mapping[str, Any],
+    *,
+    digest: Digest | None,
+    part: Part = Part.CONTENT,
+) -> Row[Any]:
+    """The row of `statement`, made of `READABLE`, once `principal` may read the repository.
+
+    One statement decides and reads, so that both see the same instant without a transaction. Its column
+    `form`, if it has one, is the form of the bytes in question.
+
+    Raises:
+        InvalidReferenceError, UnauthenticatedError, ForbiddenError, NotFoundError: as `authorize`.
+    """
+    _require_qualified(repository)
+    namespace = repository.partition("/")[0]
+    given = {"cube": repository, "namespace": namespace, "account": principal.account_id, **values}
+    row = connection.execute(statement, given).one_or_none()
+    role = _own_role(principal, namespace) or (row.role if row else None)
+    visibility = row.visibility if row else None
+    form = (row._mapping.get("form") if row else None) or Form.OPEN
+    question = _question(principal, repository, Act.READ, visibility, role, part, form)
+    _require(question, repository, digest)
+    assert row is not None, "nothing is read of a repository that is not there"
     return row
 
 
@@ -102,14 +138,45 @@ def role_in(session: Session, principal: Principal, namespace: str) -> Role | No
     """The role of `principal` in `namespace`: OWNER in their own, a member's in an organisation's."""
     if principal.is_anonymous:
         return None
-    if principal.name == namespace:
-        return Role.OWNER
-    found = session.exec(
-        select(Membership.role)
-        .join(Account, col(Account.id) == Membership.organisation_id)
-        .where(Account.name == namespace, Membership.member_id == principal.account_id)
-    ).one_or_none()
-    return Role(found) if found else None
+    if own := _own_role(principal, namespace):
+        return own
+    values = {"namespace": namespace, "account": principal.account_id}
+    found: Role | None = session.connection().execute(_ROLE, values).scalar_one_or_none()
+    return found
+
+
+def _own_role(principal: Principal, namespace: str) -> Role | None:
+    """The role that needs no membership."""
+    is_own = not principal.is_anonymous and principal.name == namespace
+    return Role.OWNER if is_own else None
+
+
+def _question(
+    principal: Principal,
+    repository: str,
+    act: Act,
+    visibility: Visibility | None,
+    role: Role | None,
+    part: Part,
+    form: Form,
+) -> Question:
+    return Question(
+        act=act,
+        part=part,
+        form=form,
+        visibility=visibility,
+        is_anonymous=principal.is_anonymous,
+        is_in_scope=principal.may_try(act, repository),
+        can_widen_scope=principal.came_by_handshake,
+        role=role,
+        reads_public=principal.reads_public,
+    )
+
+
+def _require(question: Question, repository: str, digest: Digest | None) -> None:
+    decision = decide(question)
+    if decision.verdict is not Verdict.ALLOW:
+        raise _refusal(decision, question.act, repository, digest)
 
 
 def _create(session: Session, name: str) -> Repository:

@@ -131,7 +131,7 @@ def find_file(
     if layer is None:
         raise unknown_file(path, snapshot.commit)
     try:
-        blob = blobs.find(session, principal, name, layer.digest)
+        blob = blobs.find(session.connection(), principal, name, layer.digest)
     except NotFoundError as error:
         # Layers that lie elsewhere (`manifests.service.ABSENT_BLOBS`) are not ours to give.
         raise unknown_file(path, snapshot.commit) from error

@@ -41,8 +41,8 @@ class ManifestRoutes:
         principal = principal_in(request.scope)
 
         def get() -> StoredManifest:
-            with self.database.read() as session:
-                return service.get(session, principal, name, wanted)
+            with self.database.glance() as connection:
+                return service.get(connection, principal, name, wanted)
 
         found = await serve(get)
         if request.header(b"if-none-match") and is_known_to(request, found.digest):

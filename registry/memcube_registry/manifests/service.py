@@ -16,9 +16,8 @@ from memcube_protocol.errors import (
     MissingContentError,
     NotFoundError,
 )
-from sqlalchemy import Column, Row, Select, bindparam, insert, update
+from sqlalchemy import BindParameter, Column, Connection, Row, Select, bindparam, insert, update
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -28,7 +27,7 @@ from memcube_registry.blobs.service import STALE
 from memcube_registry.catalog.models import Repository
 from memcube_registry.countersigning.queue import note
 from memcube_registry.database import Database, table_of
-from memcube_registry.delivery.service import Act, Part, authorize
+from memcube_registry.delivery.service import READABLE, Act, Part, authorize, read
 from memcube_registry.manifests import tags
 from memcube_registry.manifests.models import (
     COMMIT_CHARS,
@@ -48,27 +47,28 @@ _KEYS_AT_ONCE: Final = 500
 _NAMED: Final = 3
 
 
+_M: Final = table_of(Manifest).c
+
+
 class _ByReference(NamedTuple):
-    """Two statements for the same columns. Made once, for that takes longer than running them."""
+    """Two statements for `read` and the same columns. Made once, for that takes longer than running them."""
 
     by_digest: Select[Any]
     by_tag: Select[Any]
 
     @classmethod
     def of(cls, *columns: Column[Any]) -> _ByReference:
-        manifest, tag = table_of(Manifest).c, table_of(Tag).c
-        in_repository = select_columns(*columns).where(
-            manifest.repository_id == bindparam("repository")
-        )
+        cube, manifest, tag = table_of(Repository), table_of(Manifest), table_of(Tag)
+        reference: BindParameter[str] = bindparam("reference")
+        has_digest = (_M.repository_id == cube.c.id) & (_M.digest == reference)
+        has_name = (tag.c.repository_id == cube.c.id) & (tag.c.name == reference)
+        tagged = cube.outerjoin(tag, has_name).outerjoin(manifest, _M.id == tag.c.manifest_id)
+        wanted = READABLE.add_columns(*columns)
         return cls(
-            in_repository.where(manifest.digest == bindparam("reference")),
-            in_repository.join(table_of(Tag), tag.manifest_id == manifest.id).where(
-                tag.repository_id == bindparam("repository"), tag.name == bindparam("reference")
-            ),
+            wanted.select_from(cube.outerjoin(manifest, has_digest)), wanted.select_from(tagged)
         )
 
 
-_M: Final = table_of(Manifest).c
 _CONTENT: Final = _ByReference.of(_M.digest, _M.media_type, _M.size_bytes, _M.content)
 _STATE: Final = _ByReference.of(
     _M.digest, _M.media_type, _M.size_bytes, _M.id, _M.used_at, _M.condemned_at
@@ -135,7 +135,7 @@ def push_again(
     Raises:
         NotFoundError: it holds none under `digest`, or the caller may not read it.
     """
-    held = get(session, principal, name, digest)
+    held = get(session.connection(), principal, name, digest)
     return read_push(held.content, held.media_type, digest, names, expected)
 
 
@@ -188,7 +188,7 @@ def keep(
 
 
 def get(
-    session: Session, principal: Principal, name: str, reference: Digest | str
+    connection: Connection, principal: Principal, name: str, reference: Digest | str
 ) -> StoredManifest:
     """The manifest that a digest or tag names.
 
@@ -196,7 +196,7 @@ def get(
         NotFoundError: there is none, or none that the caller may know of.
         UnauthenticatedError, ForbiddenError: see `authorize`.
     """
-    row = _looked_up(session, principal, name, reference, _CONTENT)
+    row = _looked_up(connection, principal, name, reference, _CONTENT)
     return StoredManifest(row.digest, row.media_type, row.size_bytes, row.content)
 
 
@@ -204,8 +204,8 @@ def look(
     database: Database, principal: Principal, name: str, reference: Digest | str, now: datetime
 ) -> StoredManifest:
     """As `get`, for a HEAD: without content; who hears that it exists may rely on it for a while."""
-    with database.read() as session:
-        row = _looked_up(session, principal, name, reference, _STATE)
+    with database.glance() as connection:
+        row = _looked_up(connection, principal, name, reference, _STATE)
     fading = isinstance(reference, Digest) and row.used_at < now - STALE
     if row.condemned_at is not None or fading:
         database.run(lambda session: _renew(session, row.id, row.digest, now))
@@ -265,18 +265,17 @@ def unknown_manifest(reference: Digest | str) -> NotFoundError:
 
 
 def _looked_up(
-    session: Session,
+    connection: Connection,
     principal: Principal,
     name: str,
     reference: Digest | str,
     statements: _ByReference,
 ) -> Row[Any]:
     digest = reference if isinstance(reference, Digest) else None
-    repository = authorize(session, principal, name, Act.READ, digest=digest, part=Part.DESCRIPTION)
     statement = statements.by_digest if digest else statements.by_tag
-    values = {"repository": repository.id, "reference": str(reference)}
-    row = session.connection().execute(statement, values).one_or_none()
-    if row is None:
+    values = {"reference": str(reference)}
+    row = read(connection, principal, name, statement, values, digest=digest, part=Part.DESCRIPTION)
+    if row.digest is None:
         raise unknown_manifest(reference)
     return row
 

@@ -97,9 +97,7 @@ class SharedBuckets:
 
     def __init__(self, url: URL, secret: bytes) -> None:
         # A connection of its own: requests that wait for the pool must not hold up the gate.
-        self._engine = postgres.engine(url, _OPTIONS).execution_options(
-            isolation_level="AUTOCOMMIT"
-        )
+        self._engine = postgres.engine(url, _OPTIONS).execution_options(**postgres.ALONE)
         self._secret = secret
         self._alone = MemoryBuckets()
         self._leases: OrderedDict[str, _Lease] = OrderedDict()

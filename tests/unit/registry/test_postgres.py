@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from memcube_protocol.errors import ConflictError, UnavailableError, outcome_of
+from memcube_registry import postgres
 from memcube_registry.accounts.models import Account
 from memcube_registry.accounts.service import create_account
 from memcube_registry.database import Database
@@ -153,6 +154,50 @@ def test_the_limits_come_from_the_settings(url: str, tmp_path) -> None:
     database.close()
     assert shown == ["1500ms", "0", "7s"]
     assert called == NAME
+
+
+def test_what_is_read_again_and_again_is_prepared_once(open_database) -> None:
+    """Also where it is refused: at a ROLLBACK, psycopg would forget what it prepared."""
+    database = open_database(connections=1)
+
+    def read() -> None:
+        with database.read() as session:
+            session.connection().execute(text("SELECT 'again and again'"))
+            raise ConflictError("refused", hint="none")
+
+    for _ in range(12):
+        with pytest.raises(ConflictError):
+            read()
+    prepared = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%again and%'"
+    with database.glance() as connection:
+        assert connection.execute(text(prepared)).scalar_one() == 1
+
+
+def test_a_glance_leaves_no_transaction_open(open_database) -> None:
+    database = open_database(connections=1)
+    query = text("SELECT state FROM pg_stat_activity WHERE pid = :pid")
+    with database.glance() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with open_database().glance() as other:
+            assert other.execute(query, {"pid": pid}).scalar_one() == "idle"
+
+
+@pytest.mark.parametrize("rest_s", [0.0, 60.0], ids=["rested", "was just used"])
+def test_a_connection_that_was_ended_in_the_pool_is_replaced(
+    open_database, monkeypatch: pytest.MonkeyPatch, rest_s: float
+) -> None:
+    monkeypatch.setattr(postgres, "_REST_S", rest_s)
+    database, other = open_database(connections=1), open_database()
+    with database.read() as session:
+        before = session.connection().execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with other.glance() as connection:
+        ended = connection.execute(
+            text("SELECT pg_terminate_backend(:pid, 30000)"), {"pid": before}
+        )
+        assert ended.scalar_one()
+    with database.read() as session:
+        after = session.connection().execute(text("SELECT pg_backend_pid()")).scalar_one()
+    assert after != before
 
 
 def test_a_taken_key_is_a_conflict_and_not_tried_for_long(open_database) -> None:

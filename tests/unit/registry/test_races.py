@@ -81,7 +81,7 @@ def test_of_many_that_swap_a_tag_from_one_place_one_succeeds(core: Core) -> None
     winners = [one for one in at_once(swap) if isinstance(one, Digest)]
     assert len(winners) == 1
     with core.database.read() as session:
-        found = manifests.get(session, core.principal, NAME, "latest")
+        found = manifests.get(session.connection(), core.principal, NAME, "latest")
     assert found.digest == str(winners[0])
 
 
@@ -93,7 +93,9 @@ def test_a_version_that_many_publish_at_once_is_one_of_theirs_for_ever(core: Cor
     winners = [one for one in outcomes if isinstance(one, Digest)]
     assert len(winners) == 1
     with core.database.read() as session:
-        assert manifests.get(session, core.principal, NAME, "1.0.0").digest == str(winners[0])
+        assert manifests.get(session.connection(), core.principal, NAME, "1.0.0").digest == str(
+            winners[0]
+        )
 
 
 def test_the_same_content_pushed_by_everybody_is_kept_and_counted_once(core: Core) -> None:

@@ -80,7 +80,7 @@ def lose(core: Core) -> str:
 
 def content(core: Core) -> bytes:
     with core.database.read() as session:
-        found = service.find(session, core.principal, NAME, DIGEST)
+        found = service.find(session.connection(), core.principal, NAME, DIGEST)
     return b"".join(core.store.read(found.location))
 
 

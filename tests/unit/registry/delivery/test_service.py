@@ -16,7 +16,7 @@ from memcube_registry.accounts.principal import ANONYMOUS, Principal
 from memcube_registry.accounts.scopes import Act, parse_scopes
 from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.database import Database
-from memcube_registry.delivery.service import authorize
+from memcube_registry.delivery.service import READABLE, authorize, read
 from sqlmodel import select
 
 NewAccount = Callable[[str], Account]
@@ -38,13 +38,27 @@ def people(database: Database, new_account: NewAccount) -> dict[str, Account]:
 
 
 def answer(database: Database, principal: Principal, name: str, act: Act) -> str:
-    """`allowed`, or the code and text of the refusal without the cube's name."""
+    """`allowed`, or the code and text of the refusal without the cube's name.
+
+    What is asked for reading is the same whether one statement decides and reads, or two.
+    """
     with database.read() as session:
-        try:
-            authorize(session, principal, name, act)
-        except MemcubeError as error:
-            return f"{error.code}: {error} ({error.hint})".replace(name, "NAME")
-        return "allowed"
+        found = outcome(name, lambda: authorize(session, principal, name, act))
+    if act is Act.READ:
+        with database.glance() as connection:
+            at_once = outcome(
+                name, lambda: read(connection, principal, name, READABLE, {}, digest=None)
+            )
+        assert at_once == found
+    return found
+
+
+def outcome(name: str, ask: Callable[[], object]) -> str:
+    try:
+        ask()
+    except MemcubeError as error:
+        return f"{error.code}: {error} ({error.hint})".replace(name, "NAME")
+    return "allowed"
 
 
 def test_the_first_push_of_an_owner_makes_a_private_cube(

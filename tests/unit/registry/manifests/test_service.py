@@ -33,7 +33,7 @@ def core(database: Database) -> Core:
 
 def target(core: Core, tag: str) -> str:
     with core.database.read() as session:
-        return service.get(session, core.principal, NAME, tag).digest
+        return service.get(session.connection(), core.principal, NAME, tag).digest
 
 
 def push(core: Core, tag: str, expected: Expectation, layers: int) -> Digest:
@@ -61,8 +61,10 @@ def test_the_bytes_come_back_exactly_as_they_came(core: Core) -> None:
     ready = service.read_push(raw, None, None, ["odd"])
     core.database.run(lambda s: service.put(s, core.principal, NAME, ready, core.now))
     with core.database.read() as session:
-        assert service.get(session, core.principal, NAME, "odd").content == raw
-        assert service.get(session, core.principal, NAME, Digest.of(raw)).content == raw
+        assert service.get(session.connection(), core.principal, NAME, "odd").content == raw
+        assert (
+            service.get(session.connection(), core.principal, NAME, Digest.of(raw)).content == raw
+        )
 
 
 def test_another_digest_than_announced_is_refused() -> None:
