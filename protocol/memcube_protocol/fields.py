@@ -209,7 +209,7 @@ class Fields:
             return datetime(value.year, value.month, value.day, tzinfo=UTC)
         if value.tzinfo is None:
             raise self.refuse(key, "has no time zone: write it with a Z at the end")
-        return value.astimezone(UTC).replace(microsecond=0)
+        return timestamps.whole_seconds(value)
 
 
 class Described(ABC):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC
 from pathlib import Path
 
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.limits import PROOF_BYTES
 from memcube_protocol.reference import Reference
+from memcube_protocol.timestamps import whole_seconds
 
 from memcube.consuming import finding, verifying
 from memcube.consuming.finding import Found
@@ -34,7 +34,7 @@ def export(
     found = _found(context, reference)
     asked = verifying.question(context, found, trust)
     verdict = verify_cube(asked)
-    known_at = (found.known_at or context.now()).astimezone(UTC).replace(microsecond=0)
+    known_at = whole_seconds(found.known_at or context.now())
     proof = Proof(
         found.reference,
         found.manifest,

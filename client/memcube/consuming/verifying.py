@@ -35,17 +35,33 @@ class Verified:
 
 
 def verify(context: Context, found: Found, trust: Trust) -> Verified:
-    """The verification step: provenance first, then that manifest, config and layers agree."""
+    """The verification step: provenance first, then that manifest, config and layers agree.
+
+    Raises:
+        TrustError: its provenance cannot be established.
+        InvalidManifestError, InvalidConfigError: it is no cube, or its parts do not agree.
+    """
     asked = question(context, found, trust)
     verdict = judge_cube(asked)
     if verdict.said:
         # A yank is remembered whatever becomes of this cube.
         context.statuses.keep(found.manifest.digest, verdict.said)
-    if verdict.error:
-        raise verdict.error
+    verified = accepted(found, verdict)
     if asked.authority and not asked.authority_is_known and verdict.release:
         bundles = tuple(bundle.raw for bundle in asked.authority.bundles)
         context.authorities.add(asked.authority.name, bundles)
+    return verified
+
+
+def accepted(found: Found, verdict: Verdict) -> Verified:
+    """`found` as the cube that `verdict` lets through; its manifest, config and layers agree.
+
+    Raises:
+        TrustError: the verdict is against it.
+        InvalidManifestError, InvalidConfigError: they do not agree.
+    """
+    if verdict.error:
+        raise verdict.error
     cube = Cube.read(found.manifest, found.config)
     return Verified(found.reference, cube, verdict, (), found.attestations)
 

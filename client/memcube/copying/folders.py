@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from memcube_protocol.cube import Cube
 from memcube_protocol.errors import InvalidReferenceError, OriginMismatchError
 from memcube_protocol.reference import Reference, tag_of_version
 
 from memcube.consuming.finding import Found, resolve_unjudged
 from memcube.consuming.opening import resolve
-from memcube.consuming.verifying import Verified, question
+from memcube.consuming.verifying import Verified, accepted, question
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.copying.exposure import AS_IT_IS, Exposure
 from memcube.copying.oci_layout import NAME, SCHEME, LayoutPlace, OciLayout
@@ -57,31 +56,21 @@ def copy(
         TrustError: its provenance cannot be established.
         …: as `registries.copy`.
     """
+    if isinstance(target, LayoutPlace):
+        _require_copyable(source, target, exposure)
     if isinstance(source, LayoutPlace):
-        if isinstance(target, LayoutPlace):
-            raise InvalidReferenceError(
-                f"{source} and {target} are both folders", hint="copy the files with cp -r"
-            )
-        layout = _layout(context, source)
-        verified = _verified(context, layout, source, context.at_registry(target), trust)
-        here = Repository(layout, NAME)
+        assert isinstance(target, Reference), "checked above"
+        verified = _verified(context, source, context.at_registry(target), trust)
     else:
         verified = resolve(context, source, trust=trust)
-        here = Repository(context.remote(verified.reference.host), verified.reference.name)
+        source = verified.reference
     tags = tags_at(target, verified.cube.config.version)
     if isinstance(target, LayoutPlace):
-        if exposure.visibility is not None:
-            raise InvalidReferenceError(
-                f"{target} is a folder: who may read it is a matter of its files",
-                hint=f"leave --{exposure.visibility} out",
-            )
         target = replace(target, tag=tags[-1])
-        there = Repository(_layout(context, target), NAME)
     else:
         target = context.at_registry(replace(target, tag=tags[-1], digest=None))
         require_same_origin(context, target, verified)
-        there = Repository(context.remote(target.host), target.name)
-    passage = Passage(context, here, there, builds)
+    passage = Passage(context, _repository(context, source), _repository(context, target), builds)
     copied = carry_verified(context, passage, verified, tags, target, exposure)
     release = verified.verdict.release
     known = verified.verdict.standing is Standing.TRUSTED
@@ -90,24 +79,39 @@ def copy(
     return copied
 
 
+def _require_copyable(
+    source: Reference | LayoutPlace, target: LayoutPlace, exposure: Exposure
+) -> None:
+    if isinstance(source, LayoutPlace):
+        raise InvalidReferenceError(
+            f"{source} and {target} are both folders", hint="copy the files with cp -r"
+        )
+    if exposure.visibility is not None:
+        raise InvalidReferenceError(
+            f"{target} is a folder: who may read it is a matter of its files",
+            hint=f"leave --{exposure.visibility} out",
+        )
+
+
+def _repository(context: Context, at: Reference | LayoutPlace) -> Repository:
+    if isinstance(at, LayoutPlace):
+        return Repository(_layout(context, at), NAME)
+    return Repository(context.remote(at.host), at.name)
+
+
 def _layout(context: Context, at: LayoutPlace) -> OciLayout:
     return OciLayout(at.folder, context.registry("").http)
 
 
-def _verified(
-    context: Context, layout: OciLayout, at: LayoutPlace, target: Reference, trust: Trust
-) -> Verified:
+def _verified(context: Context, at: LayoutPlace, target: Reference, trust: Trust) -> Verified:
     """The cube in a folder, judged under the name of its release; without one, under that of `target`."""
+    layout = _layout(context, at)
     found = resolve_unjudged(layout, Reference("", NAME, at.tag or _only_tag(layout)))
     with storage_errors(f"{layout.host} cannot be read"):
         written_s = (layout.folder / "index.json").stat().st_mtime
     reference = _name_of(found, trust) or target
     found = replace(found, reference=reference, known_at=datetime.fromtimestamp(written_s, UTC))
-    verdict = judge_cube(question(context, found, trust))
-    if verdict.error:
-        raise verdict.error
-    cube = Cube.read(found.manifest, found.config)
-    return Verified(found.reference, cube, verdict, (), found.attestations)
+    return accepted(found, judge_cube(question(context, found, trust)))
 
 
 def _name_of(found: Found, trust: Trust) -> Reference | None:

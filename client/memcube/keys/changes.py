@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from memcube_protocol.errors import ConflictError
 from memcube_protocol.reference import Reference
+from memcube_protocol.timestamps import whole_seconds
 from memcube_signing.authority.chain import Authority, resolve
 from memcube_signing.authority.document import Delegation, KeyDocument, Quorum, Revocation
 from memcube_signing.keys import Signer
@@ -133,7 +134,7 @@ def revoked(key_id: str, compromised_since: datetime, *, instead: Quorum | None 
 
     def changed(document: KeyDocument) -> KeyDocument:
         known = {one.key_id: one for one in document.revoked}
-        since = compromised_since.astimezone(UTC).replace(microsecond=0)
+        since = whole_seconds(compromised_since)
         if key_id in known:
             since = min(since, known[key_id].compromised_since)
         known[key_id] = Revocation(key_id, since)
@@ -193,4 +194,4 @@ def _absolute(authority: str, pattern: str) -> str:
 
 
 def _now(context: Context) -> datetime:
-    return context.now().astimezone(UTC).replace(microsecond=0)
+    return whole_seconds(context.now())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from memcube_protocol import oci
@@ -17,6 +17,7 @@ from memcube_protocol.errors import (
     PublisherChangedError,
 )
 from memcube_protocol.reference import Reference
+from memcube_protocol.timestamps import whole_seconds
 from memcube_signing import referrer
 from memcube_signing.authority.chain import Authority
 from memcube_signing.bundle import Bundle
@@ -96,9 +97,10 @@ def sign_cube(
     """`manifest` signed as the next release of the origin `reference` (its host and name).
 
     Where the namespace has key documents (`authority`), they decide who may sign; else the pin does.
-    What came before is taken from the pins, from `published`, read from the registry by
-    `releases_of`, and from the places that are taken in its log (`logged`). The version that is already released with the same manifest is signed anew in its
-    old place, so that an interrupted publication can be run again.
+    What came before is taken from the pins, from `published`, read from the registry by `releases_of`,
+    and from the places that are taken in its log (`logged`). The version that is already released with
+    the same manifest is signed anew in its old place, so that an interrupted publication can be run
+    again.
 
     Raises:
         ConflictError: this version was released with another manifest.
@@ -109,12 +111,7 @@ def sign_cube(
         InvalidStatementError: a field breaks its rule.
         SigningKeyError: the key cannot be used.
     """
-    if not reference.host:
-        raise InvalidReferenceError(
-            f"{reference} names no host to release it under",
-            hint="use `Reference.with_host` with the default registry first",
-        )
-    origin, key = location_of(reference), signer.public_key
+    origin, key = _origin_of(reference), signer.public_key
     before = tuple(signed for signed in published if signed.release.origin == origin)
     if authority is None:
         _require_same_publisher(origin, pins, before, key, accept)
@@ -125,13 +122,7 @@ def sign_cube(
         for signed in before
         if signed.key in own or _counts(signed, origin, pins, key, accept)
     ]
-    history = history_of(publishers)
-    taken = {
-        place.seq: place.manifest
-        for place in logged
-        if (place.origin, place.history) == (origin, history)
-    }
-    past = _past(origin, pins, counted)
+    past, taken = _past(origin, pins, counted), _taken(origin, publishers, logged)
     seq, previous = _place(past, taken, publication.version, manifest.digest)
     release = Release(
         subject=manifest.digest,
@@ -141,7 +132,7 @@ def sign_cube(
         previous=previous,
         licence=publication.licence,
         publishers=publishers,
-        created_at=now.astimezone(UTC).replace(microsecond=0),
+        created_at=whole_seconds(now),
         expires_at=publication.expires_at,
         lineage=publication.lineage,
         job=publication.job,
@@ -153,6 +144,15 @@ def sign_cube(
     known = pinned.publishers if pinned else (key,)
     observation = Observation(origin, None, release, known, replaces=accept.publisher == key.id)
     return SignedCube(release, bundle, attached, observation)
+
+
+def _origin_of(reference: Reference) -> str:
+    if not reference.host:
+        raise InvalidReferenceError(
+            f"{reference} names no host to release it under",
+            hint="use `Reference.with_host` with the default registry first",
+        )
+    return location_of(reference)
 
 
 def with_entry(
@@ -230,6 +230,18 @@ def _counts(signed: Signed, origin: str, pins: Pins, key: PublicKey, accept: Acc
     pin = pins.of(origin)
     own = (key, *pin.publishers) if pin else (key,)
     return signed.key in own or accept.publisher == key.id
+
+
+def _taken(
+    origin: str, publishers: tuple[str, ...], logged: Collection[TakenPlace]
+) -> dict[int, Digest]:
+    """What the log says is released at each place of the history that `publishers` share."""
+    history = history_of(publishers)
+    return {
+        place.seq: place.manifest
+        for place in logged
+        if (place.origin, place.history) == (origin, history)
+    }
 
 
 def _past(origin: str, pins: Pins, published: Collection[Release]) -> dict[str, Seen]:
