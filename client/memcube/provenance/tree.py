@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from memcube_protocol.config import CubeConfig
+from memcube_protocol.config import CubeConfig, Parent
 from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.obligations import Inherited, Work, inherited
 from memcube_protocol.reference import Reference
 
-from memcube.consuming.finding import Found, look_at
+from memcube.consuming.finding import Found, find_ref, look_at
 from memcube.consuming.verifying import question
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.trust import Verdict, judge_cube
@@ -90,25 +90,43 @@ class _Tracer:
         verdict = judge_cube(question(self._context, found, self._trust))
         claims = statements_of(found.manifest, found.attestations, verdict)
         parents = tuple(
-            self._parent(parent.origin, parent.digest, parent.relation, depth + 1)
-            for parent in config.lineage.parents
+            self._parent(found.reference, parent, depth + 1) for parent in config.lineage.parents
         )
         name = verdict.release.origin if verdict.release else found.reference.location
         node = Node(name, digest, relation, config, verdict, claims, parents)
         return replace(node, inherited=inherited(node.work, _ancestors(node)))
 
-    def _parent(self, origin: str, digest: Digest, relation: str, depth: int) -> Node:
-        bare = Node(origin, digest, relation)
-        if digest in self._seen:
+    def _parent(self, below: Reference, parent: Parent, depth: int) -> Node:
+        """What the cube at `below` says that it was made from."""
+        bare = Node(parent.origin, parent.digest, parent.relation)
+        if parent.digest in self._seen:
             return replace(bare, seen_before=True, why_unknown="shown above")
         if depth > _DEPTH or len(self._seen) >= _NODES:
             return replace(bare, why_unknown="the tree is too large to follow")
-        place = Reference.parse(origin)
+        place = replace(Reference.parse(parent.origin), digest=parent.digest)
         try:
-            found = look_at(self._context, replace(place, digest=digest))
-            return self._node(found, relation, depth)
+            return self._node(self._found(below, place), parent.relation, depth)
         except MemcubeError as error:
             return replace(bare, why_unknown=str(error))
+
+    def _found(self, below: Reference, place: Reference) -> Found:
+        """As `look_at`. Whoever published the cube at `below` chose `place`, not the user.
+
+        Raises:
+            UnsafeRedirectError: it lies further inside than the registry that led here.
+        """
+        settings = self._context.settings
+        if find_ref(self._context, place) is None and not settings.offline:
+            # Here and not above: an offline look need not load an HTTP client.
+            from memcube.http.origins import Origin, require_no_deeper
+
+            leader, led = (
+                Origin.of(settings.endpoint_of(one.host).url)
+                for one in (self._context.at_registry(below), place)
+            )
+            if not leader.is_loopback:
+                require_no_deeper(leader, led)
+        return look_at(self._context, place)
 
 
 def _ancestors(node: Node) -> tuple[Work, ...]:
