@@ -12,6 +12,7 @@ MemcubeError
 │   ├── InvalidTensorsError        a safetensors file is hostile, damaged or of another shape
 │   ├── InvalidStatementError      a signed statement, bundle or key is malformed
 │   ├── InvalidSettingError        a setting is unknown or has a wrong value
+│   ├── WrongUsageError            a command was given what it does not take
 │   ├── InvalidProofError          not a .memproof file, or one in another form
 │   ├── InvalidPolicyError         memcube-trust.toml breaks its format
 │   ├── InvalidRequestError        an HTTP request breaks the protocol
@@ -175,6 +176,12 @@ class InvalidSettingError(InvalidError):
     """A setting that is unknown or has a wrong value."""
 
     code = "invalid-setting"
+
+
+class WrongUsageError(InvalidError):
+    """A command line that the command does not take: an option, an argument, or one that is missing."""
+
+    code = "wrong-usage"
 
 
 class InvalidProofError(InvalidError):

@@ -42,6 +42,7 @@ OUTCOMES: dict[str, Outcome] = {
     "invalid-tensors": Outcome(400, EXIT_INVALID),
     "invalid-statement": Outcome(400, EXIT_INVALID),
     "invalid-setting": Outcome(400, EXIT_USAGE),
+    "wrong-usage": Outcome(400, EXIT_USAGE),
     "invalid-proof": Outcome(400, EXIT_INVALID),
     "invalid-policy": Outcome(400, EXIT_USAGE),
     "invalid-request": Outcome(400, EXIT_INVALID),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
@@ -58,16 +60,35 @@ def print_answer(answer: Answer, mode: Mode) -> None:
 def print_problem(error: MemcubeError, mode: Mode, *, stream: TextIO | None = None) -> int:
     """Write `error` and its hint to stderr, in JSON mode as a problem (RFC 9457) to stdout.
 
+    Where stdout takes nothing any more, a problem is told on stderr; where neither does, the exit
+    code alone tells.
+
     Returns:
         The exit code of the error.
     """
     outcome = outcome_of(error)
-    if mode.as_json:
-        sys.stdout.write(json.dumps(problem_of(error), indent=2, sort_keys=True) + "\n")
+    if mode.as_json and _was_told(problem_of(error)):
         return outcome.exit_code
     hint = f"\n\nhint: {error.hint}" if error.hint else ""
-    (stream or sys.stderr).write(sanitised(f"error: {error}{hint}") + "\n")
+    with suppress(OSError):
+        (stream or sys.stderr).write(sanitised(f"error: {error}{hint}") + "\n")
     return outcome.exit_code
+
+
+def discard_output() -> None:
+    """Send the rest of stdout nowhere, which the interpreter would flush at exit, and fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _was_told(problem: Mapping[str, Any]) -> bool:
+    """Whether stdout took `problem`."""
+    try:
+        sys.stdout.write(json.dumps(problem, indent=2, sort_keys=True) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        discard_output()
+        return False
+    return True
 
 
 def problem_of(error: MemcubeError) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from memcube_protocol.errors import (
     MemcubeError,
     ReadOnlyError,
     StorageError,
+    WrongUsageError,
 )
 
-from memcube.cli.answer import Answer, Mode, print_answer, print_problem
+from memcube.cli.answer import Answer, Mode, discard_output, print_answer, print_problem
 from memcube.cli.table import LazyGroup
 
 DEBUG_VARIABLE: Final = "MEMCUBE_DEBUG"
@@ -31,6 +32,7 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 1
 
 def main() -> NoReturn:
     """The process: never returns."""
+    open_closed_streams()
     code = run(sys.argv[1:])
     # The interpreter's last search for garbage would take a seventh of a short command's time.
     gc.freeze()
@@ -54,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Who reads the output has seen enough: nothing more to say, also not at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return EXIT_ERROR
     except OSError as error:
         return print_problem(storage_error(error), mode)
@@ -63,6 +65,17 @@ def run(arguments: Sequence[str]) -> int:
     if isinstance(answer, Answer):
         return answer.exit_code
     return answer if isinstance(answer, int) else EXIT_OK
+
+
+def open_closed_streams() -> None:
+    """Let the null device stand for each standard stream that the caller closed (`memcube … 2>&-`).
+
+    Else the first file that a command opens would take the stream's number, and get its output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8")
+            setattr(sys, name, stream)
 
 
 def group() -> click.Group:
@@ -91,9 +104,9 @@ def _usage(error: click.UsageError, mode: Mode) -> int:
         sys.stderr.write(f"{error.format_message()}\n")
         return EXIT_USAGE
     path = error.ctx.command_path if error.ctx else "memcube"
-    problem = MemcubeError(error.format_message(), hint=f"{path} --help shows how it is used")
-    print_problem(problem, mode)
-    return EXIT_USAGE
+    return print_problem(
+        WrongUsageError(error.format_message(), hint=f"{path} --help shows how it is used"), mode
+    )
 
 
 def _unexpected(error: Exception, mode: Mode) -> int:

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="FOLDER", help="Mount on the model in this folder.")
 @fit_options
 @click.option("--ask", "questions", multiple=True, metavar="TEXT", help="Ask this; repeatable.")
-@click.option("--max-new-tokens", default=128, show_default=True, help="Length of an answer.")
+@click.option(
+    "--max-new-tokens",
+    default=128,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Length of an answer.",
+)
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -51,6 +57,7 @@ def mount(
     Without a model, the text that a prompt would get is printed for each question. With one, LoRA
     and KV caches are mounted too if they fit it exactly, and the model answers.
     """
+    wanted.require_something()
     loaded, tokenizer = _load(model) if model else (None, None)
     on: Any = {"model": loaded, "tokenizer": tokenizer, **wanted.asked, **fit}
     with open_client(offline=wanted.offline) as client:

@@ -19,6 +19,8 @@ from memcube_protocol.errors import (
     EXIT_INTERRUPTED,
     EXIT_INVALID,
     EXIT_NOT_FOUND,
+    EXIT_OK,
+    EXIT_STORAGE,
     EXIT_USAGE,
     OUTCOMES,
     MemcubeError,
@@ -167,7 +169,13 @@ def test_an_error_in_json_is_a_problem_on_stdout(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize(
     ("arguments", "meant"),
-    [(["psh"], "did you mean 'push'"), (["push"], "SOURCE"), (["ls", "--lang"], "--lang")],
+    [
+        (["psh"], "did you mean 'push'"),
+        (["push"], "SOURCE"),
+        (["ls", "--lang"], "--lang"),
+        (["mount"], "name a cube"),
+        (["mount", "a/b", "--max-new-tokens", "0"], "0 is not in the range"),
+    ],
 )
 def test_a_usage_error_says_what_was_meant(
     arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
@@ -176,6 +184,15 @@ def test_a_usage_error_says_what_was_meant(
     err = capsys.readouterr().err
     assert meant in err
     assert "hint: memcube" in err
+
+
+def test_a_usage_error_is_the_same_for_a_program_and_names_the_commands_own_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert frame.run(["mount", "a/b", "--json", "--ask"]) == EXIT_USAGE
+    problem = json.loads(capsys.readouterr().out)
+    assert (problem["code"], problem["exitCode"]) == ("wrong-usage", EXIT_USAGE)
+    assert problem["hint"] == "memcube mount --help shows how it is used"
 
 
 @pytest.mark.parametrize("group", ["mcp", "keys", "policy"])
@@ -227,6 +244,46 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     )
     os.close(write)
     assert done.stderr == b""
+
+
+MAIN = "from memcube.cli.run import main; main()"
+
+
+def shell(redirected: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The whole command under a shell that redirects its streams as `redirected` says."""
+    words = [sys.executable, "-c", MAIN, *arguments]
+    line = f'exec "$@" {redirected}'
+    return subprocess.run(
+        ["sh", "-c", line, "sh", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_problem_that_stdout_does_not_take_is_told_on_stderr_without_a_traceback() -> None:
+    done = shell("> /dev/full", "rm", "NOT A NAME", "--json")
+    assert done.returncode == EXIT_INVALID
+    assert done.stderr.startswith("error: 'NOT A NAME'")
+    assert "Traceback" not in done.stderr
+
+
+def test_an_answer_that_a_full_disk_does_not_take_is_an_error() -> None:
+    done = shell("> /dev/full", "completion", "bash", "--json")
+    assert done.returncode == EXIT_STORAGE
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stream", ["0", "1", "2"])
+def test_a_stream_that_the_caller_closed_changes_nothing_else(stream: str) -> None:
+    done = shell(f"{stream}>&-", "version")
+    assert done.returncode == EXIT_OK
+    assert ("memcube" in done.stdout) == (stream != "1")
+    assert done.stderr == ""
+
+
+def test_examples_stand_on_one_line_each_to_be_copied(capsys: pytest.CaptureFixture[str]) -> None:
+    frame.run(["mount", "--help"])
+    example = 'memcube mount alice/coder --model ./Qwen3-0.6B --ask "Which style do we use?"'
+    assert f"  {example}\n" in capsys.readouterr().out
 
 
 def test_a_prompt_without_a_terminal_is_a_usage_error() -> None:
