@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from memcube_protocol import activation, limits, paths
+from memcube_protocol import activation, limits
 from memcube_protocol.activation import KvManifest, LayerShape, Source
 from memcube_protocol.compatibility import INT8, NONE, CompatibilityKey
 from memcube_protocol.content import Blocks
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, UnsupportedError
+from memcube_protocol.errors import UnsupportedError
 from memcube_protocol.identity import BaseIdentity
 
 from memcube.memories import making
@@ -69,12 +69,13 @@ def dump_kv(
         ConflictError: the memory exists already.
         UnsupportedError: a layer of the model or of the cache keeps something else than a key and a value of
             every token, the tokenizer has no chat template, or there is no such storage.
-        InvalidConfigError: no prompt or several, no tokens, a cache that has seen another number of them, or
+        InvalidConfigError: no id of a memory, no prompt or several, no tokens, a cache that has seen another number of them, or
             a text or message that spells a control token.
         InvalidTensorsError: the model computes NaN or infinity.
         LimitExceededError: there is no room to compute it.
     """
     _require_storage(storage)
+    target = making.new_folder(folder / FOLDER, memory_id)
     prompt = prompt_of(
         tokenizer,
         text=text,
@@ -93,7 +94,6 @@ def dump_kv(
         special_tokens=prompt.policy,
         storage=storage,
     )
-    target = _new_folder(folder, memory_id)
     views = _views(model, prompt, cache)
     how = {**prompt.information, "from": PREFILL if cache is None else LIVE}
     described = _described(model, prompt, how, keep_text=keep_text, cube_adapters=cube_adapters)
@@ -143,16 +143,6 @@ def _views(model: Any, prompt: Prompt, cache: Any) -> tuple[LayerView, ...]:
     if len(views) != wanted:
         raise no_kv(held)
     return views
-
-
-def _new_folder(folder: Path, memory_id: str) -> Path:
-    target = folder / FOLDER / paths.require_safe(memory_id)
-    if "/" in memory_id or target.exists():
-        raise ConflictError(
-            f"memory {memory_id!r} exists already or is not one file name",
-            hint="choose another id, or remove its folder first",
-        )
-    return target
 
 
 def _write(

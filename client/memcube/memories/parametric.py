@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any, Final
 
-from memcube_protocol import parametric, paths, tensors
-from memcube_protocol.errors import ConflictError, InvalidConfigError, NotFoundError
+from memcube_protocol import parametric, tensors
+from memcube_protocol.errors import InvalidConfigError, NotFoundError
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.parametric import Adapter, Base
 
@@ -69,9 +69,11 @@ def dump_lora(
     Raises:
         ConflictError: the memory exists already.
         ForbiddenMediaTypeError: the folder holds a pickle instead of safetensors.
+        InvalidConfigError: no id of a memory.
         UnsupportedError, InvalidTensorsError, InvalidConfigError: no adapter that can be mounted.
         StorageError: an input cannot be read.
     """
+    target = making.new_folder(folder / FOLDER, memory_id)
     if isinstance(source, str | Path):
         config, named, header = _from_folder(Path(source))
     else:
@@ -84,9 +86,6 @@ def dump_lora(
         base_identity or adapter.base.identity,
         adapter.base.form if isinstance(source, str | Path) else model_form(source),
     )
-    target = folder / FOLDER / _file_name(memory_id)
-    if target.exists():
-        raise ConflictError(f"memory {memory_id!r} exists", hint="choose another id or remove it")
     about = parametric.metadata(base, _trained(training or adapter.training, inputs))
     _write(target, config, header, about, named)
     return target
@@ -190,9 +189,3 @@ def _trained(training: Mapping[str, Any], inputs: making.Inputs) -> dict[str, An
     return {**training, making.KEY: made}
 
 
-def _file_name(memory_id: str) -> str:
-    if "/" in paths.require_safe(memory_id):
-        raise InvalidConfigError(
-            f"{memory_id!r} is not the id of a memory", hint="use letters, digits, '-' and '_'"
-        )
-    return memory_id
