@@ -177,7 +177,9 @@ class Settings:
             NotFoundError: config.toml has no such table.
         """
         if name not in self.profiles:
-            known = f"there are {', '.join(sorted(self.profiles))}" if self.profiles else ""
+            known = (
+                f"{CONFIG_FILE} has: {', '.join(sorted(self.profiles))}" if self.profiles else ""
+            )
             raise NotFoundError(
                 f"there is no profile {name[:80]!r}",
                 hint=known or f"write [profile.{name[:80]}] with cubes = […] into {CONFIG_FILE}",

@@ -164,9 +164,8 @@ def create_account(
     Example: memcube-registry account create alice --data ./registry
     """
     from memcube_registry.accounts import service
-    from memcube_registry.settings import parse_size
 
-    size = settings.default_quota_bytes if quota is None else parse_size("--quota", quota)
+    size = settings.default_quota_bytes if quota is None else _quota_bytes(quota)
     if organisation != (owner is not None):
         raise click.UsageError("--organisation and --owner belong together")
     with database_of(settings) as database, database.write() as session:
@@ -176,6 +175,17 @@ def create_account(
         else:
             service.create_account(session, name, quota_bytes=size or None, is_operator=operator)
     click.echo(name if quiet else f"created {name}: cubes go to {settings.service}/{name}/…")
+
+
+def _quota_bytes(text: str) -> int:
+    from memcube_registry.settings import parse_size
+
+    try:
+        return parse_size("quota", text)
+    except InvalidSettingError:
+        raise click.BadParameter(
+            f"{text[:100]!r} is not a size such as 100GiB", param_hint="--quota"
+        ) from None
 
 
 @account.command("list")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from memcube.context import Context
 
 
-def answer_of(found: Authority, *before: KeyDocument) -> Answer:
-    """Who is in charge; `before` are earlier documents to be shown as well."""
+def answer_of(context: Context, found: Authority, *before: KeyDocument) -> Answer:
+    """Who is in charge, keys of this machine by name; `before` are earlier documents to be shown as well."""
     documents = [*before, found.current]
     value = {"authority": found.name, "documents": [value_of(one) for one in documents]}
-    lines = [line for one in documents for line in lines_of(one)]
+    names = names_here(context)
+    lines = [line for one in documents for line in lines_of(one, names)]
     return Answer(value, "\n".join(lines), str(found.current.digest))
 
 
@@ -31,21 +32,28 @@ def value_of(document: KeyDocument) -> dict[str, Any]:
     return {"digest": str(document.digest), **document.to_statement().predicate}
 
 
-def lines_of(document: KeyDocument) -> list[str]:
-    """A key document as people read it."""
+def names_here(context: Context) -> dict[str, str]:
+    """What the keys of this machine are called, by their ids."""
+    return {entry.public_key.id: entry.name for entry in context.keys.entries()}
+
+
+def lines_of(document: KeyDocument, names: Mapping[str, str]) -> list[str]:
+    """A key document as people read it; `names` are those of keys that lie here."""
     lines = [f"{document.authority}, key document {document.seq}, {document.created_at}"]
-    lines += _quorum_lines("in charge", document.quorum)
+    lines += _quorum_lines("in charge", document.quorum, names)
     if document.recovery:
-        lines += _quorum_lines("recovery", document.recovery)
+        lines += _quorum_lines("recovery", document.recovery, names)
     for role in document.delegations:
-        lines += _quorum_lines(f"{role.role} ({', '.join(role.patterns)})", role.quorum)
+        what = f"{role.role} ({', '.join(role.patterns)})"
+        lines += _quorum_lines(what, role.quorum, names)
     lines += [f"  revoked: {one.key_id} since {one.compromised_since}" for one in document.revoked]
     return lines
 
 
-def _quorum_lines(what: str, quorum: Quorum) -> list[str]:
+def _quorum_lines(what: str, quorum: Quorum, names: Mapping[str, str]) -> list[str]:
     head = f"  {what}: {quorum.threshold} of {len(quorum.keys)}"
-    return [head, *(f"    {key.id}" for key in quorum.keys)]
+    here = {key_id: f"  {name}, on this machine" for key_id, name in names.items()}
+    return [head, *(f"    {key.id}{here.get(key.id, '')}" for key in quorum.keys)]
 
 
 def place_of(context: Context, namespace: str) -> Reference:
@@ -70,8 +78,9 @@ def answer_about(context: Context, proposal: Proposal, file: Path) -> Answer:
 
     document, complete = proposal.document, is_complete(context, proposal)
     before = context.authorities.load(document.authority)
-    lines = ["now, as far as known here:", *lines_of(before.current)] if before else []
-    lines += ["proposed:", *lines_of(document)]
+    names = names_here(context)
+    lines = ["now, as far as known here:", *lines_of(before.current, names)] if before else []
+    lines += ["proposed:", *lines_of(document, names)]
     lines += [f"  signed by: {key_id}" for key_id in sorted(proposal.key_ids)]
     if complete:
         lines.append(f"Enough have signed: memcube keys publish {file}")

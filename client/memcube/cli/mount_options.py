@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from memcube_protocol.errors import NotFoundError
 
 from memcube.cli.options import offline_option, trust_of, trust_options
 
@@ -108,6 +109,20 @@ class MountOptions:
             raise click.UsageError(
                 "name a cube, a --profile, or a folder with --overlay", click.get_current_context()
             )
+
+    @property
+    def read_overlay(self) -> Path | None:
+        """The overlay of a command that remembers nothing: a mistyped name makes no folder.
+
+        Raises:
+            NotFoundError: there is no such folder.
+        """
+        if self.overlay is not None and not self.overlay.is_dir():
+            raise NotFoundError(
+                f"there is no overlay {self.overlay}",
+                hint="name the folder that `memcube mcp` or `memcube chat` remembers into",
+            )
+        return self.overlay
 
     @property
     def cubes(self) -> dict[Reference | str, int | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from memcube_protocol.errors import InvalidReferenceError, OriginMismatchError
+from memcube_protocol.errors import InvalidReferenceError, NotFoundError, OriginMismatchError
 from memcube_protocol.reference import Reference, tag_of_version
 
 from memcube.consuming.finding import Found, resolve_unjudged
@@ -138,13 +138,20 @@ def _only_tag(layout: OciLayout) -> str:
     """The tag of the one cube in a layout.
 
     Raises:
+        NotFoundError: there is no such folder.
         InvalidReferenceError: there are several cubes, or none.
     """
+    if not layout.folder.is_dir():
+        raise NotFoundError(
+            f"there is no folder {layout.folder}", hint="write oci:FOLDER or oci:FOLDER:TAG"
+        )
     tags = list(layout.tags(NAME))
     cubes = {found.digest for tag in tags if (found := layout.manifest_descriptor(NAME, tag))}
     if len(cubes) != 1:
         raise InvalidReferenceError(
-            f"{layout.host} holds {len(cubes)} cubes",
-            hint=f"name one of {', '.join(tags)}" if tags else "is it the right folder?",
+            f"{layout.host} holds {len(cubes) or 'no'} cubes",
+            hint=f"name one of {', '.join(tags)}"
+            if tags
+            else "`memcube cp NAME oci:FOLDER` writes one into a folder",
         )
     return tags[0]

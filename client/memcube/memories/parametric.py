@@ -187,5 +187,3 @@ def _trained(training: Mapping[str, Any], inputs: making.Inputs) -> dict[str, An
     digests = {**(known if isinstance(known, dict) else {}), **making.digests_of(inputs)}
     made = {making.BUILDER: making.builder("peft", "torch", "transformers"), making.INPUTS: digests}
     return {**training, making.KEY: made}
-
-

@@ -68,7 +68,7 @@ def open_folder(path: Path, *, name: str | None = None, version: str | None = No
         InvalidError, LimitExceededError: it is of no kind that can be packed, or breaks a rule.
     """
     if not path.is_dir():
-        raise NotFoundError(f"no folder {path}", hint="`memcube init DIR` makes one")
+        raise _no_folder(path)
     if (path / FILE_NAME).is_symlink() or (path / FILE_NAME).exists():
         return _cube_folder(path, name, version)
     draft = Draft(name or name_of_folder(path), version or DEFAULT_VERSION)
@@ -81,11 +81,20 @@ def open_folder(path: Path, *, name: str | None = None, version: str | None = No
     if any(_suffix(file) in _NOTES for file in files):
         left_out = [file.path for file in files if _suffix(file) not in _NOTES]
         return _imported(path, draft, _notes(path, files), _left_behind(left_out))
-    holds = f"holds {files[0].path}, but no notes" if files else "is empty"
+    holds = f"holds {files[0].path}, but" if files else "is empty: it holds"
     raise InvalidConfigError(
-        f"{path} {holds} (.md, .txt, .jsonl), no {FILE_NAME}, and is no PEFT folder or MemOS cube",
+        f"{path} {holds} no notes (.md, .txt, .jsonl) and no {FILE_NAME}, and is no PEFT folder or MemOS cube",
         hint=f"add notes, or write a {FILE_NAME} with: memcube init {path}",
     )
+
+
+def _no_folder(path: Path) -> NotFoundError:
+    if path.exists():
+        return NotFoundError(
+            f"{path} is a file, and a cube is packed from a folder",
+            hint=f"put it into a folder of its own, or name the one it lies in: {path.parent}",
+        )
+    return NotFoundError(f"there is no folder {path}", hint="`memcube init DIR` makes one")
 
 
 def name_of_folder(path: Path) -> str:

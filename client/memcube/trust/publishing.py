@@ -207,7 +207,8 @@ def publishers_of(authority: Authority | None, origin: str, key: PublicKey) -> t
             return tuple(one.id for one in quorum.keys)
     raise KeyNotAuthorisedError(
         f"the key documents of {authority.name} do not let key {key.id} sign {origin}",
-        hint="sign with a key in charge (--key NAME; memcube keys history shows them)",
+        hint="sign with a key in charge, --key NAME; which are, and what they are called here, tells: "
+        f"memcube keys history {authority.name}",
     )
 
 

@@ -53,7 +53,7 @@ def test_a_profile_names_the_cubes_of_a_role_with_their_priorities_and_filters(
 def test_an_unknown_profile_is_an_error_that_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="'wrok'") as caught:
         load(tmp_path, WORK).profile("wrok")
-    assert caught.value.hint == "there are home, work"
+    assert caught.value.hint == "config.toml has: home, work"
     with pytest.raises(NotFoundError) as caught:
         load(tmp_path, "").profile("work")
     assert caught.value.hint

@@ -34,10 +34,11 @@ def context(wanted: MountOptions, *, question: str) -> Answer:
             "the cube or the QUESTION is missing: memcube context REFERENCE QUESTION",
             click.get_current_context(),
         )
+    overlay = wanted.read_overlay
     asked = _from_input() if question == "-" else question
     with (
         open_client(offline=wanted.offline) as client,
-        client.mount(wanted.cubes, overlay=wanted.overlay, **wanted.asked) as memory,
+        client.mount(wanted.cubes, overlay=overlay, **wanted.asked) as memory,
     ):
         found = "\n\n".join(filter(None, (memory.prefix_text, memory.context(asked))))
         value = {

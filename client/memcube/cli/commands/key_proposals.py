@@ -59,4 +59,4 @@ def publish(what: tuple[str, ...]) -> Answer:
             made = documents.resend(client.context, place_of(client.context, what[0]))
         else:
             made = proposals.publish(client.context, paths)
-    return answer_of(made)
+        return answer_of(client.context, made)

@@ -105,11 +105,18 @@ def mirror(
     from memcube_protocol.reference import Reference
 
     from memcube.copying.exposure import Exposure
+    from memcube.copying.oci_layout import SCHEME
     from memcube.mirroring import Mirror
     from memcube.publishing.visibility import visibility_of
 
     if once and interval:
         raise click.UsageError("--once and --interval exclude each other")
+    if source.startswith(SCHEME) or target.startswith(SCHEME):
+        raise click.UsageError(
+            "a mirror goes from a registry to a registry; for a folder, copy cube by cube: "
+            "memcube cp NAME oci:FOLDER",
+            click.get_current_context(),
+        )
     places = Reference.parse(source), Reference.parse(target)
     exposure = Exposure(visibility_of(public), confidential=yes)
     wanted = Mirror(*places, cubes, tags, not no_builds, prune, parallel, exposure)

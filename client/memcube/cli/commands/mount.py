@@ -58,12 +58,13 @@ def mount(
     and KV caches are mounted too if they fit it exactly, and the model answers.
     """
     wanted.require_something()
+    overlay = wanted.read_overlay
     loaded, tokenizer = _load(model) if model else (None, None)
     on: Any = {"model": loaded, "tokenizer": tokenizer, **wanted.asked, **fit}
     with open_client(offline=wanted.offline) as client:
         if dry_run:
             return _planned(client.plan(wanted.cubes, **on))
-        with client.mount(wanted.cubes, overlay=wanted.overlay, **on) as memory:
+        with client.mount(wanted.cubes, overlay=overlay, **on) as memory:
             asked = [
                 (question, _answer(memory, question, max_new_tokens)) for question in questions
             ]

@@ -264,12 +264,12 @@ def history(namespace: str) -> Answer:
     with open_client() as client:
         place = place_of(client.context, namespace)
         found = documents.refresh(client.context, place)
-    if found is None:
-        raise NotFoundError(
-            f"{place} has no key documents",
-            hint=f"whoever owns it can begin: memcube keys announce {namespace}",
-        )
-    return answer_of(found, *found.documents[:-1])
+        if found is None:
+            raise NotFoundError(
+                f"{place} has no key documents",
+                hint=f"whoever owns it can begin: memcube keys announce {namespace}",
+            )
+        return answer_of(client.context, found, *found.documents[:-1])
 
 
 def _named(signing: tuple[str, ...], output: Path | None) -> tuple[str, ...]:
@@ -284,7 +284,8 @@ def _finish(
     from memcube.keys import documents, proposals
 
     if output is None:
-        return answer_of(documents.publish(context, *documents.signed(document, signers)))
+        published = documents.publish(context, *documents.signed(document, signers))
+        return answer_of(context, published)
     return answer_about(context, proposals.propose(document, signers, output), output)
 
 

@@ -73,6 +73,7 @@ def proxy(
 
     require_packages()
     wanted.require_something()
+    overlay = wanted.read_overlay
     key, entrance = _secret(upstream_key_env), serving.entrance()
     with open_client(offline=wanted.offline) as client:
         settings = client.context.settings
@@ -83,7 +84,7 @@ def proxy(
             "budget_tokens": mount_budget(prefix_tokens),
             "leaves_to": (engine.host,),
         }
-        memory = client.mount(wanted.cubes, overlay=wanted.overlay, **asked)
+        memory = client.mount(wanted.cubes, overlay=overlay, **asked)
     # The client's progress bars are gone by now.
     records_tokens = wanted.budget_tokens or (role and role.budget_tokens) or RECORDS_TOKENS
     addition = addition_of(memory, records_tokens)

@@ -174,6 +174,8 @@ def test_an_error_in_json_is_a_problem_on_stdout(capsys: pytest.CaptureFixture[s
         (["push"], "SOURCE"),
         (["ls", "--lang"], "--lang"),
         (["mount"], "name a cube"),
+        (["mirror", "alice", "oci:/media/stick"], "copy cube by cube"),
+        (["mirror", "oci:stick", "alice"], "copy cube by cube"),
         (["mount", "a/b", "--max-new-tokens", "0"], "0 is not in the range"),
     ],
 )

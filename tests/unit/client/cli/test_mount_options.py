@@ -12,6 +12,8 @@ from memcube.cli.commands.mcp import install, serve
 from memcube.cli.commands.mount import mount
 from memcube.cli.commands.proxy import proxy
 from memcube.cli.mount_options import MountOptions, mount_options
+from memcube.cli.run import run
+from memcube_protocol.errors import NotFoundError, outcome_of
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
@@ -90,3 +92,20 @@ def test_a_priority_of_a_cube_that_is_not_named_is_refused() -> None:
     for word in ("acme/other=2", "alice/notes", "alice/notes=x"):
         with pytest.raises(click.UsageError, match="one of the references"):
             _ = read("alice/notes", "--priority", word).cubes
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("mount", "--overlay"),
+        ("context", "a question", "--overlay"),
+        ("proxy", "--upstream", "http://127.0.0.1:9/v1", "--overlay"),
+    ],
+)
+def test_a_command_that_remembers_nothing_makes_no_folder_of_a_mistyped_overlay(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "ntoes"
+    assert run([*words, str(absent)]) == outcome_of(NotFoundError("")).exit_code
+    assert f"there is no overlay {absent}" in capsys.readouterr().err
+    assert not absent.exists()

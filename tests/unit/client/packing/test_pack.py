@@ -283,6 +283,18 @@ def test_a_folder_that_is_absent_is_not_found(store: Store, tmp_path: Path) -> N
         pack_folder(tmp_path / "nothing", store)
 
 
+def test_a_file_in_the_place_of_a_folder_is_told_from_nothing(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_text("Tea at five.")
+    with pytest.raises(NotFoundError, match="is a file") as refused:
+        pack_folder(tmp_path / "one.md", store)
+    assert str(tmp_path) in str(refused.value.hint)
+
+
+def test_an_empty_folder_is_said_to_be_empty(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfigError, match="is empty: it holds no notes"):
+        pack_folder(tmp_path, store)
+
+
 def test_a_folder_of_notes_packs_without_rewriting(store: Store, tmp_path: Path) -> None:
     notes = tmp_path / "My Notes"
     notes.mkdir()
