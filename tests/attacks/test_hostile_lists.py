@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memcube import Client
 from memcube.hub import reading
 from memcube.remote import listing
+from memcube.settings import Settings
+from memcube_protocol.errors import NetworkError
 from support.machine import Machine
 from support.scripted import Answer, Received, Scripted, scripted
 
@@ -108,3 +111,30 @@ def test_a_list_of_the_hub_that_makes_no_sense_is_said_to(
 ) -> None:
     answers["/api/models"] = Answer(200, {"Content-Type": "application/json"}, body)
     assert reader.run("ls", "hf://ada").returncode == 7
+
+
+def test_tags_go_on_behind_a_full_answer_and_a_place_that_repeats_them_is_left(
+    place: Scripted,
+    reader: Machine,
+    answers: dict[str, Answer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "_TAGS", 2)
+    digest = "sha256:" + "a" * 64
+    cube = {"name": "ann/notes", "visibility": "public", "createdAt": "2026-01-01T00:00:00Z"}
+    answers[MEMCUBE] = _json({"features": {"api": f"{place.url}/api/v1"}})
+    answers["/api/v1/cubes"] = _json({"cubes": [cube], "next": None})
+
+    def tags(*names: str) -> Answer:
+        return _json([{"name": name, "digest": digest} for name in names])
+
+    answers["/api/v1/tags/ann/notes?after=1.1"] = tags("2.0")
+    answers["/api/v1/tags/ann/notes"] = tags("1.0", "1.1")
+    environ = {"MEMCUBE_HOME": str(reader.home), "MEMCUBE_ENDPOINT": place.url}
+    with Client(Settings.load(environ)) as client:
+        found = listing.Listing(client.context.registry(""))
+        assert found.cubes("ann") == ["ann/notes"]
+        assert found.tags("ann/notes").keys() == {"1.0", "1.1", "2.0"}
+        answers["/api/v1/tags/ann/notes?after=1.1"] = tags("1.0", "1.1")
+        with pytest.raises(NetworkError, match="do not go on"):
+            found.tags("ann/notes")

@@ -28,6 +28,8 @@ from memcube.remote import Registry, is_fallback_tag
 from memcube.remote.connection import LIST_BYTES, PAGES, nonsense
 
 _PAGE: Final = 200
+_TAGS: Final = 10_000
+"""Tags of an answer that may have another behind it."""
 _CLOSED: Final = (UnauthenticatedError, ForbiddenError)
 
 
@@ -123,14 +125,25 @@ class Listing:
         raise nonsense(self._registry.host, f"more than {PAGES} pages of cubes")
 
     def _tags_of_ours(self, name: str) -> Iterator[tuple[str, Digest]]:
-        found = self._json(f"/api/v1/tags/{name}", LIST_BYTES)
-        tags = _texts(found, "name") if isinstance(found, list) else [""]
-        digests = _texts(found, "digest") if isinstance(found, list) else [""]
-        if not all((*tags, *digests)):
-            raise nonsense(self._registry.host, "something else than a list of tags")
-        for tag, digest in zip(tags, digests, strict=True):
-            if is_tag(tag) and not is_fallback_tag(tag):
-                yield tag, Digest.parse(digest)
+        after, size = "", 0
+        for _ in range(PAGES):
+            further = f"?{urlencode({'after': after})}" if after else ""
+            page = self._json(f"/api/v1/tags/{name}{further}", LIST_BYTES)
+            tags = _texts(page, "name") if isinstance(page, list) else [""]
+            digests = _texts(page, "digest") if isinstance(page, list) else [""]
+            if not all((*tags, *digests)):
+                raise nonsense(self._registry.host, "something else than a list of tags")
+            for tag, digest in zip(tags, digests, strict=True):
+                if is_tag(tag) and not is_fallback_tag(tag):
+                    yield tag, Digest.parse(digest)
+            if len(tags) < _TAGS:
+                return
+            size += sum(map(len, (*tags, *digests)))
+            limits.require_at_most(f"list of the tags of {name}", size, LIST_BYTES)
+            if tags[-1] == after:
+                raise nonsense(self._registry.host, "tags that do not go on")
+            after = tags[-1]
+        raise nonsense(self._registry.host, f"more than {PAGES} pages of tags")
 
     def _json(self, path: str, limit: int) -> Any:
         request = Request("GET", f"{self._registry.endpoint.url}{path}")

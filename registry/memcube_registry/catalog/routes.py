@@ -22,6 +22,7 @@ from memcube_registry.services import services_of
 
 Asked = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=service.PAGE_MAX)]
+TagLimit = Annotated[int, QueryParameter(ge=1, le=service.TAGS_MAX)]
 Prefix = Annotated[str, QueryParameter(max_length=255)]
 
 
@@ -95,12 +96,17 @@ def delete_cube(request: Asked, name: FromPath[str]) -> Response[None]:
 
 
 @get("/tags/{name:path}", sync_to_thread=True, tags=["cubes"])
-def list_tags(request: Asked, name: FromPath[str]) -> list[TagView]:
-    """The tags of a cube with the digests they point to."""
+def list_tags(
+    request: Asked,
+    name: FromPath[str],
+    after: Prefix = "",
+    limit: TagLimit = service.TAGS_MAX,
+) -> list[TagView]:
+    """The tags of a cube with the digests they point to, by name; with `after` those behind that one."""
     principal = principal_of(request)
     with services_of(request).database.read() as session:
-        found = service.tags_of(session, principal, _name(name))
-    return [TagView(tag.name, digest, tag.updated_at) for tag, digest in found]
+        found = service.tags_of(session, principal, _name(name), after=after, limit=limit)
+    return [TagView(*tag) for tag in found]
 
 
 def _require_reader(request: Asked) -> Principal:

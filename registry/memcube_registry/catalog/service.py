@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.reference import is_immutable_tag
@@ -26,6 +26,16 @@ from memcube_registry.delivery.service import authorize
 from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, RetiredTag, Tag
 
 PAGE_MAX: Final = 200
+TAGS_MAX: Final = 10_000
+"""Tags of one answer: they cost no storage, so that a cube can have any number."""
+
+
+class TagPlace(NamedTuple):
+    """A tag, the digest that it points to, and since when."""
+
+    name: str
+    digest: str
+    updated_at: datetime
 
 
 def visible_cubes(
@@ -66,20 +76,23 @@ def set_visibility(
     return row
 
 
-def tags_of(session: Session, principal: Principal, name: str) -> list[tuple[Tag, str]]:
-    """The cube's tags with the digests they point to, by name.
+def tags_of(
+    session: Session, principal: Principal, name: str, *, after: str, limit: int
+) -> list[TagPlace]:
+    """The cube's tags with the digests they point to, by name, `limit` at most, those after `after`.
 
     Raises:
         UnauthenticatedError, NotFoundError: see `authorize`.
     """
     row = authorize(session, principal, name, Act.READ)
     query = (
-        select(Tag, Manifest.digest)
+        select(col(Tag.name), col(Manifest.digest), col(Tag.updated_at))
         .join(Manifest, col(Manifest.id) == Tag.manifest_id)
-        .where(Tag.repository_id == row.id)
-        .order_by(Tag.name)
+        .where(Tag.repository_id == row.id, col(Tag.name) > after)
+        .order_by(col(Tag.name))
+        .limit(limit)
     )
-    return [(tag, digest) for tag, digest in session.exec(query)]
+    return [TagPlace(*found) for found in session.exec(query)]
 
 
 def delete_cube(session: Session, principal: Principal, name: str, now: datetime) -> None:

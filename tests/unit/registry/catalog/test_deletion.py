@@ -10,6 +10,7 @@ import pytest
 from litestar.testing import TestClient
 from memcube_registry.accounts.models import Account
 from memcube_registry.app import create_app
+from memcube_registry.catalog.service import TAGS_MAX
 from memcube_registry.settings import Settings
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -123,3 +124,19 @@ def test_tags_are_listed_with_their_digests(client: Client, alice: dict[str, str
     tags = client.get("/api/v1/tags/alice/notes", headers=alice).json()
     assert [tag["name"] for tag in tags] == ["1.0.0", "latest"]
     assert len({tag["digest"] for tag in tags}) == 1
+
+
+def test_however_many_tags_there_are_an_answer_holds_a_bounded_number(
+    client: Client, alice: dict[str, str]
+) -> None:
+    push(client, alice, "alice/notes", b"one", "a", "b", "c")
+
+    def listed(**query: Any) -> Any:
+        answer = client.get("/api/v1/tags/alice/notes", params=query, headers=alice)
+        return [tag["name"] for tag in answer.json()] if answer.status_code == 200 else None
+
+    assert listed(limit=2) == ["a", "b"]
+    assert listed(limit=2, after="b") == ["c"]
+    assert listed(after="c") == []
+    assert listed(limit=TAGS_MAX) == listed()
+    assert listed(limit=TAGS_MAX + 1) is None
