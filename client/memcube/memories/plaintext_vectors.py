@@ -43,8 +43,7 @@ class CarriedVectors(Closing):
             length = tensors.header_length(start, size)
             start += self._read(tensors.LENGTH_BYTES, tensors.LENGTH_BYTES + length)
             self.file = VectorFile.of(tensors.parse_header(start, size))
-            keys = self._load(vectors.KEYS).tobytes()
-            self._rows = _positions(keys, self.file.count)
+            self._keys = _ascending(self._load(vectors.KEYS))
         except BaseException:
             self.close()
             raise
@@ -76,8 +75,9 @@ class CarriedVectors(Closing):
         Raises:
             InvalidTensorsError: it holds NaN or infinity, or the file was cut.
         """
-        row = self._rows.get(vectors.key_of(text))
-        if row is None:
+        key = vectors.key_of(text)
+        row = int(self._keys.searchsorted(key))
+        if not (self._keys[row : row + 1] == key).any():
             return None
         header = self.file.header
         tensor = header.tensor(vectors.VECTORS)
@@ -118,8 +118,8 @@ def write_vectors(path: Path, embedder: Embedder, texts: Iterable[str]) -> int:
 
     by_key = {vectors.key_of(text): text for text in texts}
     keys = sorted(by_key)
-    rows = _embedded(embedder, [by_key[key] for key in keys])
-    kept = np.abs(rows).sum(1) > 0
+    is_lsa = isinstance(embedder, LsaEmbedder)
+    rows, kept = _embedded(embedder, [by_key[key] for key in keys], "<f2" if is_lsa else "<f4")
     keys = [key for key, keep in zip(keys, kept, strict=True) if keep]
     if by_key and not keys:
         raise InvalidError(
@@ -129,10 +129,9 @@ def write_vectors(path: Path, embedder: Embedder, texts: Iterable[str]) -> int:
         )
     held: dict[str, Any] = {
         vectors.KEYS: np.frombuffer(b"".join(keys), np.uint8).reshape(-1, vectors.KEY_BYTES),
-        vectors.VECTORS: rows[kept].astype("<f4"),
+        vectors.VECTORS: rows if kept.all() else rows[kept],
     }
     if isinstance(embedder, LsaEmbedder):
-        held[vectors.VECTORS] = held[vectors.VECTORS].astype("<f2")
         held[vectors.TERMS] = embedder.terms.astype("<u4")
         held[vectors.WEIGHTS] = embedder.weights.astype("<f2")
     else:
@@ -141,19 +140,23 @@ def write_vectors(path: Path, embedder: Embedder, texts: Iterable[str]) -> int:
     return len(keys)
 
 
-def _embedded(embedder: Embedder, texts: Sequence[str]) -> Matrix:
+def _embedded(embedder: Embedder, texts: Sequence[str], dtype: str) -> tuple[Any, Any]:
+    """The vectors of `texts` as rows of `dtype`, and of which there is one: a row of zeros is none."""
     import numpy as np
 
-    width: int | None = None
-    parts: list[Matrix] = []
+    rows: Any = None
+    kept = np.zeros(len(texts), bool)
     for start in range(0, len(texts), _ROWS):
-        part = texts[start : start + _ROWS]
-        rows = checked(embedder.texts(part), len(part), embedder.name, width=width)
-        width = rows.shape[1]
-        parts.append(rows)
-    if not parts:
-        return np.zeros((0, probe(embedder).shape[1]), np.float32)
-    return np.concatenate(parts)
+        some = texts[start : start + _ROWS]
+        width = None if rows is None else rows.shape[1]
+        made = checked(embedder.texts(some), len(some), embedder.name, width=width)
+        if rows is None:
+            rows = np.empty((len(texts), made.shape[1]), dtype)
+        rows[start : start + len(some)] = made
+        kept[start : start + len(some)] = np.abs(made).sum(1) > 0
+    if rows is None:
+        rows = np.zeros((0, probe(embedder).shape[1]), dtype)
+    return rows, kept
 
 
 def _write(path: Path, name: str, held: dict[str, Any]) -> None:
@@ -163,13 +166,22 @@ def _write(path: Path, name: str, held: dict[str, Any]) -> None:
     ]
     metadata = {vectors.VERSION_KEY: vectors.VERSION, vectors.EMBEDDER_KEY: name}
     start = tensors.write_header(described, metadata)
-    files.replace_file(path, b"".join((start, *(array.tobytes() for array in held.values()))))
+    files.replace_file(path, start, *map(_bytes_of, held.values()))
 
 
-def _positions(keys: bytes, count: int) -> dict[bytes, int]:
-    step = vectors.KEY_BYTES
-    found = {keys[row * step : (row + 1) * step]: row for row in range(count)}
-    if list(found) != sorted(found) or len(found) != count:
+def _bytes_of(array: Any) -> memoryview:
+    import numpy as np
+
+    content: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return content
+
+
+def _ascending(keys: Any) -> Any:
+    """`keys` [n, 16] as strings of 16 bytes, if they ascend."""
+    import numpy as np
+
+    found = np.ascontiguousarray(keys).view(f"S{vectors.KEY_BYTES}").reshape(-1)
+    if (found[1:] <= found[:-1]).any():
         raise rejected(Rejection.UNEXPECTED, f"{vectors.KEYS} do not ascend")
     return found
 

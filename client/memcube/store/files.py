@@ -150,8 +150,8 @@ def hash_file(descriptor: int, hasher: Hasher) -> int:
     return at
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader sees the old bytes or the new ones, nothing between.
+def replace_file(path: Path, *pieces: bytes | memoryview) -> None:
+    """Put `pieces`, one after the other, at `path` so that a reader sees the old bytes or the new ones, nothing between.
 
     Raises:
         DiskFullError, ReadOnlyError, StorageError: nothing changed.
@@ -160,7 +160,8 @@ def replace_file(path: Path, content: bytes) -> None:
     with storage_errors(f"{path} cannot be written"):
         descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            write_all(descriptor, content)
+            for piece in pieces:
+                write_all(descriptor, piece)
             os.fsync(descriptor)
             temporary.replace(path)
         except BaseException:

@@ -11,6 +11,7 @@ from memcube.memories.plaintext import PlaintextIndex
 from memcube.memories.plaintext_embedders import FunctionEmbedder, is_alike, probe
 from memcube.memories.plaintext_lsa import LsaEmbedder
 from memcube.memories.plaintext_vectors import CarriedVectors, write_vectors
+from memcube_protocol import vectors
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError, MissingDependencyError
 from memcube_protocol.records import Record
@@ -234,6 +235,26 @@ def test_what_is_written_is_read_back(tmp_path: Path, lsa: LsaEmbedder) -> None:
         for text, expected in zip(texts, lsa.texts(texts), strict=True):
             assert np.allclose(carried.find(text), expected, atol=1e-3)
         assert is_alike(again.texts(texts[:3]), lsa.texts(texts[:3]))
+
+
+def test_keys_that_end_in_zeros_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hash in 256 does; an array of strings would leave the zeros out."""
+    monkeypatch.setattr(vectors, "key_of", lambda text: bytes.fromhex(text).ljust(16, b"\0"))
+    texts = ["", "00" * 15 + "01", "03", "0300", "0301", "03" * 16, "ff" * 16]
+    path = tmp_path / "numbers.safetensors"
+    made = dict(zip(texts, range(1, len(texts) + 1), strict=True))
+    embedder = FunctionEmbedder(lambda asked: [[1.0, made.get(text, 0)] for text in asked])
+    assert write_vectors(path, embedder, texts) == len(texts) - 1, "two keys are the same"
+    with CarriedVectors(path) as carried:
+        for text in texts:
+            found = carried.find(text)
+            assert found is not None
+            assert found[1] == made["0300" if text == "03" else text]
+        assert carried.find("02") is None
+        assert carried.find("0302") is None
+        assert carried.find("ff" * 15 + "fe") is None
 
 
 def test_embedders_are_told_apart_by_what_they_make_of_the_probes() -> None:
