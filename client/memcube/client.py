@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from memcube_protocol.cube import Cube
-from memcube_protocol.errors import NotFoundError
-from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
 
@@ -21,7 +16,7 @@ from memcube.consuming.verifying import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.settings import Settings
 from memcube.store import Pruned
-from memcube.trust import KeyStore, Verdict, judge_cube
+from memcube.trust import KeyStore, Verdict
 from memcube.trust.attested import Claim, statements_of
 
 if TYPE_CHECKING:
@@ -77,7 +72,13 @@ class Client(Closing):
         version: str | None = None,
         embedder: object = None,
     ) -> Packed:
-        """Pack `folder` into the local store, with vectors by `embedder` if there is one; see `pack_folder`."""
+        """Pack `folder` into the local store, with vectors by `embedder` if there is one.
+
+        Raises:
+            NotFoundError: there is no such folder.
+            InvalidError, LimitExceededError: a file breaks a rule; the error names it.
+            StorageError: the store cannot be written, or a file not be read.
+        """
         from memcube.packing.embedding import Embedding
         from memcube.packing.pack import pack_folder
 
@@ -132,9 +133,15 @@ class Client(Closing):
     def pull(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
     ) -> Verified:
-        """Fetch a cube, verify it, and keep it in the local store; see `opening.pull`.
+        """Fetch a cube, verify it, and keep it in the local store; offline, what is there already.
 
         With a filter for a model come the builds that its publisher made for that model.
+
+        Raises:
+            NotFoundError: there is no such cube, or no memory that a filter names.
+            TrustError: its provenance cannot be established.
+            IntegrityError: the registry sent other bytes than it named; nothing of them is used.
+            UnauthenticatedError, ForbiddenError, NetworkError: as the registry answers.
         """
         selection = Selection.parse(filters)
         wanted = _reference(reference)
@@ -145,13 +152,17 @@ class Client(Closing):
             return verified
         from memcube.building.finding import pull_builds
 
-        _, fetched = pull_builds(self.context, verified, selection)
-        return replace(verified, fetched_bytes=verified.fetched_bytes + fetched)
+        return pull_builds(self.context, verified, selection)
 
     def open(
         self, reference: Name, *, filters: Filters = (), trust: Trust = NORMAL_TRUST
     ) -> Verified:
-        """A verified cube from the local store, pulled if it is not there; see `opening.open_cube`."""
+        """A verified cube from the local store, pulled if it is not there.
+
+        Raises:
+            NotFoundError: neither the store nor the registry has it, or memcube is offline.
+            TrustError, IntegrityError, NetworkError: as `pull`.
+        """
         selection = Selection.parse(filters)
         return opening.open_cube(
             self.context, _reference(reference), selection=selection, trust=trust
@@ -165,10 +176,13 @@ class Client(Closing):
         filters: Filters = (),
         trust: Trust = NORMAL_TRUST,
     ) -> Verified:
-        """Write a verified cube as the plain folder `folder`; see `packing.unpack.unpack_files`.
+        """Write a verified cube as the plain folder `folder`, pulled if it is not there.
 
         Raises:
             RuleRefusedError: the cube's own rules forbid it.
+            ConflictError: `folder` holds something already.
+            DiskFullError, ReadOnlyError, StorageError: it cannot be written; nothing is left behind.
+            …: as `open`.
         """
         from memcube import rules
         from memcube.packing.unpack import unpack_files
@@ -180,10 +194,16 @@ class Client(Closing):
         return verified
 
     def path(self, reference: Name, memory: str, *, trust: Trust = NORMAL_TRUST) -> Path:
-        """A folder with one verified memory, for tools that load files; see `memory_folder`.
+        """A folder with one verified memory, for tools that load files: PEFT and vLLM load an adapter from it.
+
+        The same call gives the same folder again; one that was changed is written anew.
 
         Raises:
             RuleRefusedError: the cube's own rules forbid it.
+            NotFoundError: the cube has no memory of that id.
+            InvalidTensorsError, InvalidConfigError, UnsupportedError: an adapter that no mount would take.
+            StorageError: it cannot be written.
+            …: as `open`.
         """
         from memcube import rules
         from memcube.consuming import holdings
@@ -202,17 +222,7 @@ class Client(Closing):
             NotFoundError: there is no such cube.
             IntegrityError: bytes in the store are damaged.
         """
-        found = finding.look_at(self.context, _reference(reference))
-        verdict = judge_cube(verifying.question(self.context, found, trust))
-
-        def rehash(blob: Descriptor) -> None:
-            with suppress(NotFoundError):
-                self.context.store.path(blob.digest, blob.size, strict=True)
-
-        with ThreadPoolExecutor(self.context.settings.parallel) as hashing:
-            for _ in hashing.map(rehash, found.manifest.blobs):
-                pass
-        return verdict
+        return verifying.recheck(self.context, _reference(reference), trust)
 
     def statements(self, reference: Name, verdict: Verdict) -> tuple[Claim, ...]:
         """Every statement found with a cube, those set apart that do not count by `verdict`."""
@@ -237,11 +247,16 @@ class Client(Closing):
         return verdict, statements_of(proof.manifest, proof.attestations, verdict)
 
     def inspect(self, reference: Name) -> finding.Found:
-        """Manifest, config and attestations of a cube, from the store or its registry, unjudged."""
+        """Manifest, config and attestations of a cube, from the store or its registry: nothing is judged.
+
+        Raises:
+            NotFoundError: there is no such cube, or the store lacks it and memcube is offline.
+            NetworkError: no answer.
+        """
         return finding.look_at(self.context, _reference(reference))
 
     def ls(self) -> tuple[holdings.Held, ...]:
-        """The cubes in the local store."""
+        """The cubes in the local store, sorted by reference."""
         from memcube.consuming import holdings
 
         return holdings.held(self.context)
@@ -253,7 +268,11 @@ class Client(Closing):
         return listing.list_place(self.context, place)
 
     def rm(self, reference: Name) -> Reference:
-        """Forget a cube; its bytes go with the next `prune`. Says what was forgotten."""
+        """Forget a cube; its bytes go with the next `prune`. Says what was forgotten.
+
+        Raises:
+            NotFoundError: the store does not hold it.
+        """
         return self.forget(reference).reference
 
     def forget(self, reference: Name) -> holdings.Forgotten:
@@ -265,7 +284,15 @@ class Client(Closing):
     def prune(
         self, *, older_than_days: float | None = None, max_bytes: int | None = None
     ) -> Pruned:
-        """Free space in the local store; see `holdings.prune`."""
+        """Free space in the local store: what no name keeps, and on request cubes that were not used lately.
+
+        `older_than_days` counts from the last use; `max_bytes` is what may stay, the longest unused going
+        first.
+
+        Raises:
+            ConflictError: another process uses the store.
+            StorageError: something could not be removed.
+        """
         from memcube.consuming import holdings
 
         return holdings.prune(self.context, older_than_days=older_than_days, max_bytes=max_bytes)
@@ -273,20 +300,35 @@ class Client(Closing):
     def login(
         self, token: str, host: str = "", *, username: str = ""
     ) -> tuple[session.Identity, str]:
-        """Keep a token for the registry at `host` once it was taken; says also where it is kept."""
+        """Keep a token for the registry at `host` once it was taken; says also where it is kept.
+
+        Raises:
+            UnauthenticatedError: the registry refuses it; nothing is kept.
+            NetworkError: no answer.
+            StorageError: it cannot be kept.
+        """
         from memcube.accounts import session
         from memcube.accounts.credentials import Credentials
 
         return session.login(self.context, host, Credentials(username, token))
 
     def logout(self, host: str = "") -> bool:
-        """Forget the token for the registry at `host`; says whether there was one."""
+        """Forget the token for the registry at `host`; says whether there was one.
+
+        Raises:
+            StorageError: it is still there.
+        """
         from memcube.accounts import session
 
         return session.logout(self.context, host)
 
     def whoami(self, host: str = "") -> session.Identity:
-        """Who the registry at `host` takes us for."""
+        """Who the registry at `host` takes us for.
+
+        Raises:
+            UnauthenticatedError: there is no token for it, or it refuses it.
+            NetworkError: no answer.
+        """
         from memcube.accounts import session
 
         return session.whoami(self.context, host)
@@ -294,14 +336,31 @@ class Client(Closing):
     def tag(
         self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
     ) -> Reference:
-        """Let the moving `tag` lead to a published cube; see `tagging.add_tag`."""
+        """Let the moving `tag` lead to a published cube, which is verified before.
+
+        Raises:
+            InvalidReferenceError: `tag` is no tag.
+            ConflictError: `tag` is a full version, which only a release makes; or it leads to a later
+                release now, and `backwards` does not allow that.
+            TrustError: the cube's provenance cannot be established.
+            UnauthenticatedError, ForbiddenError, NetworkError: as the registry answers.
+        """
         from memcube.publishing import tagging
 
         wanted = _reference(reference)
         return tagging.add_tag(self.context, wanted, tag, trust=trust, backwards=backwards)
 
     def cp(self, source: Place, target: Place, **how: Unpack[CopyTerms]) -> registries.Copied:
-        """Copy a cube with everything attached to it; see `registries.copy`, and `folders.copy` where one is a folder."""
+        """Copy a cube with everything attached to it between registries, or into and out of `oci:FOLDER`.
+
+        Raises:
+            TrustError: the source's provenance cannot be established.
+            OriginMismatchError: the target is known to hold the releases of another cube.
+            RuleRefusedError: the cube's own rules forbid it, or that everybody reads it.
+            ConflictError: an immutable tag of the target names another cube.
+            InvalidReferenceError: both are folders, or one holds several cubes.
+            UnauthenticatedError, ForbiddenError, NetworkError: as the registries answer.
+        """
         from memcube.copying import folders, registries
 
         here, there = folders.place(source), folders.place(target)
@@ -347,6 +406,9 @@ class Client(Closing):
             RuleRefusedError: a cube's own rules forbid it.
             NotFoundError: there is no such cube or profile, or nothing that could be mounted.
             InvalidRequestError: cubes are named besides a profile, or neither.
+            IncompatibleError: no LoRA, or no KV cache, of the cubes fits the model; names every reason.
+            TrustError, IntegrityError: a cube's provenance or bytes are not in order.
+            MissingDependencyError: an optional package is not installed.
         """
         from memcube import mounting
 
@@ -368,7 +430,11 @@ class Client(Closing):
         tokenizer: Any = None,
         **asked: Unpack[Asked],
     ) -> Plan:
-        """What `mount` would do with each memory and why, with bytes and seconds; no layer is fetched."""
+        """What `mount` would do with each memory and why, with bytes and seconds; no layer is fetched.
+
+        Raises:
+            NotFoundError, TrustError, NetworkError, InvalidRequestError: as `mount`.
+        """
         from memcube import mounting
 
         cubes, wishes = mounting.choose(self.context, references, **asked)

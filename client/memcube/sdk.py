@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def pack(folder: Path | str, *, name: str | None = None, version: str | None = None) -> Packed:
-    """See `Client.pack`."""
+    """Pack a folder into the local store; see `Client.pack`."""
     with Client() as client:
         return client.pack(folder, name=name, version=version)
 
@@ -42,13 +42,13 @@ def push(
     trust: Trust = NORMAL_TRUST,
     expose: bool = False,
 ) -> Published:
-    """See `Client.push`."""
+    """Pack, sign and publish a folder, or publish a cube packed before; see `Client.push`."""
     with Client() as client:
         return client.push(source, reference, key=key, public=public, trust=trust, expose=expose)
 
 
 def pull(reference: Name, *, filters: Iterable[str] = (), trust: Trust = NORMAL_TRUST) -> Verified:
-    """See `Client.pull`."""
+    """Fetch a cube, verify it, and keep it in the local store; see `Client.pull`."""
     with Client() as client:
         return client.pull(reference, filters=filters, trust=trust)
 
@@ -60,62 +60,62 @@ def unpack(
     filters: Iterable[str] = (),
     trust: Trust = NORMAL_TRUST,
 ) -> Verified:
-    """See `Client.unpack`."""
+    """Write a verified cube as a plain folder; see `Client.unpack`."""
     with Client() as client:
         return client.unpack(reference, folder, filters=filters, trust=trust)
 
 
 def path(reference: Name, memory: str, *, trust: Trust = NORMAL_TRUST) -> Path:
-    """See `Client.path`."""
+    """A folder with one verified memory, for tools that load files; see `Client.path`."""
     with Client() as client:
         return client.path(reference, memory, trust=trust)
 
 
 def verify(reference: Name, *, trust: Trust = NORMAL_TRUST) -> Verdict:
-    """See `Client.verify`."""
+    """The verdict on a cube, rule by rule; a refusal stands in its `error`. See `Client.verify`."""
     with Client() as client:
         return client.verify(reference, trust=trust)
 
 
 def inspect(reference: Name) -> Found:
-    """See `Client.inspect`."""
+    """Manifest, config and attestations of a cube: nothing is judged; see `Client.inspect`."""
     with Client() as client:
         return client.inspect(reference)
 
 
 def ls() -> tuple[Held, ...]:
-    """See `Client.ls`."""
+    """The cubes in the local store; see `Client.ls`."""
     with Client() as client:
         return client.ls()
 
 
 def rm(reference: Name) -> Reference:
-    """See `Client.rm`."""
+    """Forget a cube; its bytes go with the next `prune`. See `Client.rm`."""
     with Client() as client:
         return client.rm(reference)
 
 
 def prune(*, older_than_days: float | None = None, max_bytes: int | None = None) -> Pruned:
-    """See `Client.prune`."""
+    """Free space in the local store; see `Client.prune`."""
     with Client() as client:
         return client.prune(older_than_days=older_than_days, max_bytes=max_bytes)
 
 
 def login(token: str, host: str = "", *, username: str = "") -> Identity:
-    """See `Client.login`."""
+    """Keep a token for the registry at `host` once it was taken; see `Client.login`."""
     with Client() as client:
         identity, _ = client.login(token, host, username=username)
         return identity
 
 
 def logout(host: str = "") -> bool:
-    """See `Client.logout`."""
+    """Forget the token for the registry at `host`; says whether there was one. See `Client.logout`."""
     with Client() as client:
         return client.logout(host)
 
 
 def whoami(host: str = "") -> Identity:
-    """See `Client.whoami`."""
+    """Who the registry at `host` takes us for; see `Client.whoami`."""
     with Client() as client:
         return client.whoami(host)
 
@@ -123,13 +123,13 @@ def whoami(host: str = "") -> Identity:
 def tag(
     reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
 ) -> Reference:
-    """See `Client.tag`."""
+    """Let a moving tag lead to a published cube; see `Client.tag`."""
     with Client() as client:
         return client.tag(reference, tag, trust=trust, backwards=backwards)
 
 
 def cp(source: Name, target: Name, *, trust: Trust = NORMAL_TRUST) -> Copied:
-    """See `Client.cp`."""
+    """Copy a cube with everything attached to it; see `Client.cp`."""
     with Client() as client:
         return client.cp(source, target, trust=trust)
 
@@ -142,7 +142,7 @@ def mount(
     overlay: OverlayPlace | None = None,
     **asked: Unpack[Asked],
 ) -> MountedMemory:
-    """See `Client.mount`."""
+    """Make the memories of one cube or several usable by a model; see `Client.mount`."""
     with Client() as client:
         return client.mount(references, model=model, tokenizer=tokenizer, overlay=overlay, **asked)
 
@@ -150,6 +150,6 @@ def mount(
 def plan(
     references: Names = (), *, model: Any = None, tokenizer: Any = None, **asked: Unpack[Asked]
 ) -> Plan:
-    """See `Client.plan`."""
+    """What `mount` would do with each memory and why, with bytes and seconds; see `Client.plan`."""
     with Client() as client:
         return client.plan(references, model=model, tokenizer=tokenizer, **asked)

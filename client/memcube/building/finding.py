@@ -7,7 +7,7 @@ how it was made by a key that speaks for its cube; one that was made here needs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from memcube_protocol import limits, media_types, oci
@@ -113,17 +113,16 @@ def offers(context: Context, verified: Verified, selection: Selection) -> tuple[
     return tuple(_offers(registry, verified, listed, selection))
 
 
-def pull_builds(
-    context: Context, verified: Verified, selection: Selection
-) -> tuple[tuple[Offer, ...], int]:
-    """Fetch what `offers` finds into the store; also the bytes that came.
+def pull_builds(context: Context, verified: Verified, selection: Selection) -> Verified:
+    """Fetch what `offers` finds into the store; `verified` with the bytes that came counted too.
 
     Raises:
         IntegrityError: the registry sent other bytes than it named.
         NetworkError, UnauthenticatedError, ForbiddenError: as the registry answers.
     """
     found = offers(context, verified, selection)
-    return found, sum(_fetch(context, verified, offer)[1] for offer in found)
+    fetched_bytes = sum(_fetch(context, verified, offer)[1] for offer in found)
+    return replace(verified, fetched_bytes=verified.fetched_bytes + fetched_bytes)
 
 
 def find_build(context: Context, verified: Verified, digest: Digest) -> HeldBuild | Offer:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from memcube_protocol.cube import Cube, CubeFile
+from memcube_protocol.errors import NotFoundError
+from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
 from memcube_signing.authority.chain import about
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
 
-from memcube.consuming.finding import Found
+from memcube.consuming.finding import Found, look_at
 from memcube.context import Context, Trust
 from memcube.trust import Attestation, Question, Scope, Verdict, judge_cube
 from memcube.trust.policy import Policy
@@ -51,6 +55,26 @@ def verify(context: Context, found: Found, trust: Trust) -> Verified:
         bundles = tuple(bundle.raw for bundle in asked.authority.bundles)
         context.authorities.add(asked.authority.name, bundles)
     return verified
+
+
+def recheck(context: Context, reference: Reference, trust: Trust) -> Verdict:
+    """The verdict on a cube, a refusal in its `error`; what the store holds of it is hashed anew.
+
+    Raises:
+        NotFoundError: there is no such cube.
+        IntegrityError: bytes in the store are damaged.
+    """
+    found = look_at(context, reference)
+    verdict = judge_cube(question(context, found, trust))
+
+    def rehash(blob: Descriptor) -> None:
+        with suppress(NotFoundError):
+            context.store.path(blob.digest, blob.size, strict=True)
+
+    with ThreadPoolExecutor(context.settings.parallel) as hashing:
+        for _ in hashing.map(rehash, found.manifest.blobs):
+            pass
+    return verdict
 
 
 def accepted(found: Found, verdict: Verdict) -> Verified:
