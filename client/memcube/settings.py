@@ -31,14 +31,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from memcube_protocol.errors import InvalidSettingError, NotFoundError, StorageError
+from memcube_protocol.errors import InvalidSettingError, NotFoundError
 from memcube_protocol.governance import SENSITIVITIES, USES
 from memcube_protocol.reference import is_host
 
 from memcube.profiles import Profile, profiles_of
+from memcube.store.files import read_own_file, require_ours
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:7070"
 CONFIG_FILE: Final = "config.toml"
+_FILE_BYTES: Final = 1024 * 1024
 _MAX_PARALLEL: Final = 32
 _HUB_VARIABLES: Final = (
     *("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
@@ -146,7 +148,7 @@ class Settings:
 
         Raises:
             InvalidSettingError: naming the key or variable that is unknown or wrong.
-            StorageError: the file cannot be read.
+            StorageError: the file cannot be read, or others can write it.
         """
         environ = os.environ if environ is None else environ
         home = Path(environ["MEMCUBE_HOME"]) if environ.get("MEMCUBE_HOME") else _default_home()
@@ -211,16 +213,16 @@ def _default_home() -> Path:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    """What `path` says: which registry gets the token, and who gets records, is nobody else's to choose."""
+    require_ours(path)
+    # It may be a link of the user's own: where it leads counts as well.
+    content = read_own_file(path.resolve(), _FILE_BYTES, folder=False)
+    if content is None:
         return {}
+    try:
+        values = tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _invalid(str(path), f"it is not TOML: {error}") from None
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be read: {error.strerror}", hint="see who owns it and its mode"
-        ) from None
     for key in values:
         if key not in _KEYS | _TABLES:
             raise _invalid(key, f"{path} holds an unknown key", hint=f"known: {_known()}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from memcube.settings import Settings
 from memcube.trust import AuthorityStore, PinStore
 from memcube.trust.log_state import LogStore, advanced
 from memcube.trust.pins import Observation
@@ -133,3 +134,21 @@ def test_a_word_that_stands_twice_in_a_policy_is_refused(text: str) -> None:
 def test_a_deep_policy_is_refused_like_any_other_that_is_wrong() -> None:
     with pytest.raises(InvalidPolicyError):
         parse(b"format = 1\nx = " + b"[" * 50_000 + b"]" * 50_000)
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_settings_that_everybody_may_write_name_no_registry_that_gets_the_token(
+    tmp_path: Path, kind: str
+) -> None:
+    """Somebody else on the machine could have named a registry of theirs there."""
+    home, elsewhere = tmp_path / "home", tmp_path / "dotfiles.toml"
+    home.mkdir()
+    file = elsewhere if kind == "link" else home / "config.toml"
+    file.write_text('endpoint = "https://evil.example"\n')
+    if kind == "link":
+        (home / "config.toml").symlink_to(elsewhere)
+    environ = {"MEMCUBE_HOME": str(home), "MEMCUBE_TOKEN": "mct_" + "a" * 43}
+    assert Settings.load(environ).endpoint.host == "evil.example", "while it is one's own"
+    file.chmod(0o666)
+    with pytest.raises(StorageError, match="can be written by everybody"):
+        Settings.load(environ)
