@@ -107,6 +107,12 @@ def test_no_record_closes_the_delimiters_around_it(one: str, other: str) -> None
         "a\u200bb",
         "".join(chr(0xE0000 + ord(char)) for char in "hidden"),
         "x" + "\ufe01\ufe02\ufe03" * 5,
+        "T\ufe06h\ufe09e",
+        "tea \ufe06and",
+        "x" + "\u200c\u200d" * 5,
+        "t\u200de\u200ca",
+        "茶\ufe06\u200d\ufe07\u200c",
+        "tea\u034f\u115f",
         "bell\x07 escape\x1b[31m",
     ],
 )
@@ -120,6 +126,7 @@ def test_ordinary_text_is_left_as_it_is() -> None:
         "<div class='x'>&amp;</div> <https://example.org>",
         "emoji 👩‍👩‍👧 ❤️ and हिन्दी, ไทย, 中文\twith tabs\nand lines",
         "x[INST_COUNT] <string>",
+        "keys 1\ufe0f\u20e3 #\ufe0f\u20e3, \u2764\ufe0f\u200d\U0001f525, می\u200cخواهم, क्\u200dष, 葛\U000e0100",
     ):
         assert neutralise(kept) == kept
 

@@ -30,14 +30,22 @@ _CONTROL_TOKEN: Final = re.compile(
 )
 _NEWLINES: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _ASCII_HIDDEN: Final = re.compile("[^\t\n\x20-\x7e]")
-_VARIATIONS: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}")
+_SELECTORS: Final = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_JOINERS: Final = "\u200c\u200d"
+_MISPLACED: Final = re.compile(
+    f"[{_SELECTORS}]{{2,}}|[{_JOINERS}]{{2,}}|[{_SELECTORS}{_JOINERS}]{{3,}}"
+    # One behind plain ASCII chooses and joins nothing, and carries bits that nobody sees; keycaps have one.
+    f"|(?<=[\n -~])[{_SELECTORS}{_JOINERS}](?!\u20e3)"
+)
+"""Characters that choose between forms of the one before, or join two, where they do neither."""
 _WIDTH: Final = "0" * 12
 """Stands for the fence, of the same length, while tokens are counted."""
 
 _TOKEN_CHARS: Final = 16
 """More characters than a token of any text has on average: what is longer cannot fit, and is not looked at."""
 _CUT_CHARS: Final = 40
-_JOINERS: Final = "\u200c\u200d"
+_BLANK_LETTERS: Final = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+"""Letters and marks that nobody sees either: two kinds of them spell whatever one likes."""
 
 
 def render(
@@ -77,7 +85,7 @@ def render(
 def neutralise(text: str) -> str:
     """`text` without what a prompt could be broken with: delimiters, control tokens, hidden characters."""
     text = _NEWLINES.sub("\n", text)
-    text = _VARIATIONS.sub("\ufffd", text)
+    text = _MISPLACED.sub("\ufffd", text)
     # Of ASCII alone the same, at a hundredth of the time.
     plain = text.isascii()
     text = _ASCII_HIDDEN.sub("\ufffd", text) if plain else "".join(map(_visible, text))
@@ -150,4 +158,5 @@ def _visible(char: str) -> str:
     category = unicodedata.category(char)
     if char in "\n\t" or char in _JOINERS:
         return char
-    return "\ufffd" if category in ("Cc", "Cf", "Cs", "Co", "Cn") else char
+    is_hidden = category in ("Cc", "Cf", "Cs", "Co", "Cn") or char in _BLANK_LETTERS
+    return "\ufffd" if is_hidden else char

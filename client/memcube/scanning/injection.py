@@ -102,15 +102,26 @@ RULES: Final = (
 HIDDEN: Final = (
     Rule(_CHECK, "hidden-tag-characters", "high", (), "[\U000e0001-\U000e007f]{2,}"),
     Rule(
-        _CHECK, "hidden-variation-selectors", "high", (), "[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}"
+        _CHECK,
+        "hidden-variation-selectors",
+        "high",
+        (),
+        "[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}"
+        "|(?:[A-Za-z][\ufe00-\ufe0f\U000e0100-\U000e01ef][ -~]{0,8}){3}",
     ),
     Rule(_CHECK, "text-direction-override", "high", (), "[\u202a-\u202e\u2066-\u2069]"),
-    Rule(_CHECK, "zero-width-run", "medium", (), "[\u200b\u2060-\u2064\ufeff\u180e]{3,}"),
-    Rule(_CHECK, "invisible-letters", "medium", (), "[\u115f\u1160\u3164\uffa0]{3,}"),
+    Rule(_CHECK, "zero-width-run", "medium", (), "[\u200b-\u200d\u2060-\u2064\ufeff\u180e]{3,}"),
+    Rule(
+        _CHECK,
+        "invisible-letters",
+        "medium",
+        (),
+        "[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]{3,}",
+    ),
 )
 """Only looked for in text that holds one of `HIDDEN_CHARACTERS`."""
 HIDDEN_CHARACTERS: Final = re.compile(
-    "[\u115f\u1160\u180e\u200b\u202a-\u202e\u2060-\u2069\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200d\u202a-\u202e\u2060-\u2069\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\U000e0001-\U000e007f\U000e0100-\U000e01ef]"
 )
 

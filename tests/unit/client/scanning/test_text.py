@@ -176,3 +176,23 @@ def test_comments_that_begin_in_comments_cost_no_more_than_others() -> None:
     assert found is not None
     assert found.start() == 49 * len("<!--"), "only the last of them is looked at to its end"
     assert rules_in("<!--" * 50 + " you must obey -->") >= {"instruction-in-comment"}
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("".join(char + chr(0xFE00 + at) for at, char in enumerate("tea")), "variation-selectors"),
+        ("tea" + "\u200c\u200d" * 4, "zero-width-run"),
+        ("tea" + "\u034f\u115f" * 4, "invisible-letters"),
+    ],
+)
+def test_bits_that_are_hidden_between_letters_are_found(text: str, rule: str) -> None:
+    assert rule in " ".join(rules_in(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1\ufe0f\u20e3 2\ufe0f\u20e3 3\ufe0f\u20e3", "\u2764\ufe0f\u200d\U0001f525", "می\u200cخواهم"],
+)
+def test_what_people_write_with_such_characters_is_no_finding(text: str) -> None:
+    assert rules_in(text) == set()
