@@ -174,7 +174,7 @@ class Database:
 
     @contextmanager
     def glance(self) -> Iterator[Connection]:
-        """A connection for one SELECT: no transaction begins and ends around it, each a question of its own."""
+        """A connection for one SELECT, without what asks the database twice more: BEGIN and the end."""
         with _translated(), self._glancer.connect() as connection:
             yield connection
 

@@ -102,7 +102,9 @@ class UploadRoutes:
                 raise uploading.too_many_open()
             return uploading.begin(session, principal, name, now)
 
-        return self.database.run(begin)
+        # It relies on the cube alone, which the new row locks by its key; counting what others hold or begin
+        # in SERIALIZABLE transactions would make them begin anew. A mount relies on more.
+        return self.database.run(begin, locks=mounted is None)
 
     async def _resume(self, principal: Principal, name: str, upload_id: str) -> OpenUpload:
         return await serve(uploading.resume, self.database, self.store, principal, name, upload_id)

@@ -212,19 +212,27 @@ def complete(
         QuotaExceededError: the account's storage is full.
         UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
     """
-    lost = _lost_location(database, store, blob.digest)
 
-    def publish(session: Session) -> bool:
+    def publish(session: Session, lost: str | None, *, is_sure: bool) -> bool | Blob:
+        held = _held(session, blob.digest)
+        if held is not None and held.lost_at is None and not is_sure:
+            return held
         repository = authorize(session, principal, upload.repository, Act.WRITE, digest=blob.digest)
         ended = session.execute(delete(Upload).where(col(Upload.id) == upload.id))
         if not ended.rowcount:  # type: ignore[attr-defined]
             raise ConflictError("the upload has just ended", hint="start a new upload")
-        row = keep(session, blob, now, lost=lost)
+        row = _kept(session, held, blob, now, lost)
         link(session, repository, row, now)
         return row.location == blob.location
 
+    def run(lost: str | None, *, is_sure: bool) -> bool | Blob:
+        return database.run(lambda s: publish(s, lost, is_sure=is_sure), lane=upload.owner_id)
+
     try:
-        kept = database.run(publish, lane=upload.owner_id)
+        kept = run(None, is_sure=False)
+        if isinstance(kept, Blob):
+            # Nothing was changed yet: the store may take its time, and the upload's row holds the bytes.
+            kept = run(kept.location if _is_lost(store, kept) else None, is_sure=True)
     except (ConflictError, UnavailableError, DiskFullError):
         # Whether the commit was reached is not known: the sweep of orphans finds out.
         raise
@@ -235,12 +243,19 @@ def complete(
         store.delete(blob.location)
 
 
-def keep(session: Session, blob: NewBlob, now: datetime, *, lost: str | None = None) -> Blob:
-    """The row of the blob: a new one, or the one that is there.
+def keep(session: Session, blob: NewBlob, now: datetime) -> Blob:
+    """The row of the blob: a new one, or the one that is there, with the new bytes if its own are marked as lost."""
+    return _kept(session, _held(session, blob.digest), blob, now)
 
-    That one takes over the new bytes if its own are marked as lost, or are missing at `lost`.
-    """
-    row = session.exec(select(Blob).where(Blob.digest == str(blob.digest))).one_or_none()
+
+def _held(session: Session, digest: Digest) -> Blob | None:
+    return session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
+
+
+def _kept(
+    session: Session, row: Blob | None, blob: NewBlob, now: datetime, lost: str | None = None
+) -> Blob:
+    """As `keep`, of the row that is there; its bytes are missing as well if they should lie at `lost`."""
     if row is None:
         row = Blob(
             digest=str(blob.digest),
@@ -257,18 +272,14 @@ def keep(session: Session, blob: NewBlob, now: datetime, *, lost: str | None = N
     return row
 
 
-def _lost_location(database: Database, store: BlobStore, digest: Digest) -> str | None:
-    """Where the blob is said to lie though the store has it not, or not whole; None where all is well."""
-    with database.read() as session:
-        row = session.exec(select(Blob).where(Blob.digest == str(digest))).one_or_none()
+def _is_lost(store: BlobStore, row: Blob) -> bool:
+    """Whether the store is known not to have the blob, or not whole."""
     try:
-        if row is None or size_at(store, row.location, row.size_bytes) == row.size_bytes:
-            return None
+        return size_at(store, row.location, row.size_bytes) != row.size_bytes
     except NotFoundError:
-        return row.location if row else None
+        return True
     except (StorageError, UnavailableError):
-        return None  # nobody knows; a check finds out
-    return row.location
+        return False  # nobody knows; a check finds out
 
 
 def discard(database: Database, store: BlobStore, upload_id: str, location: str) -> None:

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MissingContentError, NotFoundError
-from memcube_registry.blobs import service
+from memcube_registry.blobs import service, uploading
 from memcube_registry.blobs.direct import Found, OpenDirect
 from memcube_registry.blobs.models import Blob
 from memcube_registry.checking.content import Sample
 from memcube_registry.checking.findings import Report, Rule
 from memcube_registry.checking.service import Thoroughness, check
 from memcube_registry.database import Database
-from memcube_registry.storage import BlobStore, LocalFiles
+from memcube_registry.manifests.collecting import ORPHAN_AGE
+from memcube_registry.storage import BlobStore, LocalFiles, size_at
 from memcube_registry.storage.claims import MemoryClaims
 from memcube_registry.storage.s3 import Bucket, Place, S3Store
+from sqlalchemy import event
 from sqlmodel import select
 from support.direct import NAME, DirectCore
 from support.moto import MotoServer, moto_server
@@ -132,6 +134,31 @@ def test_a_push_leaves_bytes_that_are_there_where_they_are(ann: Core) -> None:
     ann.push_blob(NAME, CONTENT)
     assert row(ann).location == before
     assert len(list(ann.store.objects())) == 2, "the layer and the config"
+
+
+def test_a_new_blob_becomes_visible_in_one_transaction_and_a_known_one_in_two(ann: Core) -> None:
+    begun: list[object] = []
+    event.listen(ann.database.engine, "begin", begun.append)
+    ann.push_blob(NAME, b"new")
+    assert len(begun) == 2, "one began the upload"
+    ann.push_blob(NAME, b"new")
+    assert len(begun) == 5
+
+
+def test_what_is_collected_while_the_known_bytes_are_looked_for_is_not_the_new_ones(
+    ann: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(ann)
+
+    def collects(store: BlobStore, location: str, expected_bytes: int) -> int:
+        ann.wait(hours=2)
+        ann.collect(ORPHAN_AGE)
+        return size_at(store, location, expected_bytes)
+
+    monkeypatch.setattr(uploading, "size_at", collects)
+    ann.push_blob(NAME, CONTENT)
+    assert content(ann) == CONTENT
+    assert repair(ann).findings == ()
 
 
 def test_bytes_that_come_back_need_no_push(ann: Core) -> None:
