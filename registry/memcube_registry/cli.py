@@ -6,6 +6,8 @@ Everything heavy is imported by the command that needs it: `memcube --help` load
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -15,15 +17,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from memcube_protocol.errors import (
     EXIT_ERROR,
+    EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_USAGE,
     InvalidSettingError,
     MemcubeError,
+    StorageError,
+    WrongUsageError,
     outcome_of,
 )
 
 from memcube_registry.backups.command import backup, restore
 from memcube_registry.checking.command import fsck
-from memcube_registry.command_options import FOLDER, database_of, places, settings_of
+from memcube_registry.command_options import FOLDER, WholeHelp, database_of, places, settings_of
 from memcube_registry.jobs.command import jobs
 from memcube_registry.storage.command import make_bucket
 
@@ -51,7 +57,7 @@ def serve(config: Path | None, **given: Any) -> None:
     run_server(settings_of(config, given))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=WholeHelp, context_settings={"help_option_names": ["-h", "--help"]})
 def group() -> None:
     """Run and administer a memcube registry."""
 
@@ -69,10 +75,15 @@ def migrate(settings: Settings, revision: str) -> None:
 
     Example: memcube-registry migrate --database-url postgresql://localhost/memcube
     """
+    from alembic.util import CommandError
+
     from memcube_registry.database import Database
 
     with closing(Database.of(settings)) as database:
-        database.migrate(revision)
+        try:
+            database.migrate(revision)
+        except CommandError as error:
+            raise click.BadParameter(str(error), param_hint="--to") from None
     click.echo(f"the database is at {revision}")
 
 
@@ -137,7 +148,7 @@ def _explain(values: Mapping[str, str]) -> None:
         click.echo(f"{name} = {values[name]}\n    {doc}\n    {variable}\n")
 
 
-@group.group()
+@group.group(cls=WholeHelp)
 def account() -> None:
     """Create and list accounts."""
 
@@ -199,6 +210,7 @@ def list_accounts(settings: Settings, as_json: bool) -> None:
     from sqlmodel import select
 
     from memcube_registry.accounts.models import Account
+    from memcube_registry.settings import size_text
 
     with database_of(settings) as database, database.read() as session:
         rows = session.exec(select(Account).order_by(Account.name)).all()
@@ -214,9 +226,10 @@ def list_accounts(settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(entries))
         return
-    for entry in entries:
-        quota = "unlimited" if entry["quota_bytes"] is None else f"{entry['quota_bytes']} bytes"
-        click.echo(f"{entry['name']}\t{entry['kind']}\t{entry['used_bytes']} bytes of {quota}")
+    for row in rows:
+        quota = "unlimited" if row.quota_bytes is None else size_text(row.quota_bytes)
+        state = "\tdisabled" if row.disabled_at else ""
+        click.echo(f"{row.name}\t{row.kind.value}\t{size_text(row.used_bytes)} of {quota}{state}")
 
 
 @account.command("disable")
@@ -236,7 +249,7 @@ def disable_account(settings: Settings, name: str, enable: bool) -> None:
     click.echo(f"{'enabled' if enable else 'disabled'} {name}")
 
 
-@group.group()
+@group.group(cls=WholeHelp)
 def token() -> None:
     """Create, list and revoke API tokens."""
 
@@ -252,7 +265,11 @@ def token() -> None:
     help="pull, push, delete or admin, or as in push:NAMESPACE/NAME; repeatable.",
 )
 @click.option("--label", default="command line", show_default=True, help="What the token is for.")
-@click.option("--days", type=float, help="Days until it expires; without: never.")
+@click.option(
+    "--days",
+    type=click.FloatRange(0, 36_500, min_open=True),
+    help="Days until it expires; without: never.",
+)
 @click.option("--quiet", is_flag=True, help="Print only the token.")
 @places
 def create_token(
@@ -274,6 +291,8 @@ def create_token(
     from memcube_registry.accounts.tokens import create_token as create
     from memcube_registry.database import utc_now
 
+    if days is not None and math.isnan(days):
+        raise click.BadParameter("nan is no number of days", param_hint="--days")
     with database_of(settings) as database, database.write() as session:
         secret, row = create(
             session,
@@ -335,10 +354,39 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and say the exit code; errors become a line on stderr."""
     try:
-        group(list(arguments), prog_name="memcube-registry")
+        code = group.main(list(arguments), prog_name="memcube-registry", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as asked:
+        click.echo(asked.format_message(), err=True)
+        return EXIT_USAGE
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "memcube-registry"
+        hint = f"{path} --help shows how it is used"
+        return _told(WrongUsageError(error.format_message(), hint=hint))
     except MemcubeError as error:
-        click.echo(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), err=True)
-        return outcome_of(error).exit_code
-    except SystemExit as end:  # click ends every command so
+        return _told(error)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _discard_output()
+        return EXIT_ERROR
+    except OSError as error:
+        _discard_output()
+        where = f" ({error.filename})" if error.filename else ""
+        text = f"{error.strerror or error}{where}"
+        return _told(StorageError(text, hint="check the path, its permissions and the disk"))
+    except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_ERROR
-    return EXIT_OK
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _told(error: MemcubeError) -> int:
+    """The exit code of `error`, which is told."""
+    click.echo(f"error: {error}" + (f"\n\nhint: {error.hint}" if error.hint else ""), err=True)
+    return outcome_of(error).exit_code
+
+
+def _discard_output() -> None:
+    """Send nowhere what stdout did not take: at exit the interpreter would try once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,6 +41,16 @@ _READING: Final = (
 )
 
 
+class WholeHelp(click.Group):
+    """A group that lists each command with its whole first sentence, which click would cut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands."""
+        rows = [(name, one.get_short_help_str(500)) for name, one in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 def reading(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say how much of the blobs is read."""
     for option in reversed(_READING):

@@ -325,6 +325,15 @@ def parse_size(name: str, text: str) -> int:
     return int(size[1]) * _UNITS[size[2]]
 
 
+def size_text(size_bytes: int) -> str:
+    """`size_bytes` as people read it: `1.5 GiB`."""
+    unit, factor = max(
+        ((unit, factor) for unit, factor in _UNITS.items() if factor <= max(size_bytes, 1)),
+        key=lambda one: one[1],
+    )
+    return f"{size_bytes / factor:.1f} {unit}" if unit else f"{size_bytes} B"
+
+
 def documented() -> Iterator[tuple[str, str, str, str]]:
     """Rows (name, variable, default, meaning) of every setting, for the guide."""
     for entry in fields(Settings):

@@ -1,11 +1,13 @@
-"""What every command has: an example in its help, `--json`, `--quiet`, and its answer returned."""
+"""What every command has: an example in its help, `--json`, `--quiet`, its answer returned; and groups of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
+
+_SENTENCE_CHARS: Final = 500
 
 
 class MemcubeCommand(click.Command):
@@ -38,6 +40,17 @@ class MemcubeCommand(click.Command):
             for example in self.examples:
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
         super().format_epilog(ctx, formatter)
+
+
+class MemcubeGroup(click.Group):
+    """A group that lists each command with its whole first sentence, which click would cut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, one.get_short_help_str(_SENTENCE_CHARS)) for name, one in found if one]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def command(name: str, *examples: str) -> Callable[[Callable[..., Any]], MemcubeCommand]:

@@ -156,8 +156,8 @@ def revoke_token(session: Session, account_id: int, token_id: int, *, now: datet
     row = session.get(ApiToken, token_id)
     if row is None or row.account_id != account_id:
         raise NotFoundError(
-            f"you have no token {token_id}",
-            hint="memcube-registry token list, or GET /api/v1/tokens, shows their numbers",
+            f"the account has no token {token_id}",
+            hint="memcube-registry token list NAME, or GET /api/v1/tokens, shows their numbers",
         )
     row.revoked_at = row.revoked_at or now
 

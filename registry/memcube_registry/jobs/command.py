@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from memcube_registry.command_options import database_of, places
+from memcube_registry.command_options import WholeHelp, database_of, places
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -34,7 +34,7 @@ _SHOWN: Final = (
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(cls=WholeHelp)
 def jobs() -> None:
     """See, retry and cancel what the registry does beside its requests."""
 

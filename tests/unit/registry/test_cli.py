@@ -10,6 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from memcube_protocol.errors import (
+    EXIT_OK,
+    EXIT_STORAGE,
+    EXIT_USAGE,
     ConflictError,
     IntegrityError,
     InvalidSettingError,
@@ -17,7 +20,9 @@ from memcube_protocol.errors import (
 )
 from memcube_registry.accounts import tokens
 from memcube_registry.cli import group, serve
+from memcube_registry.cli import run as run_process
 from memcube_registry.database import Database, utc_now
+from memcube_registry.settings import size_text
 from support.servers import command as executable
 
 HEAVY = ("litestar", "sqlalchemy", "sqlmodel", "granian", "structlog", "alembic", "jwt")
@@ -217,3 +222,57 @@ def test_a_registry_is_backed_up_and_restored_by_commands(
     assert "alice" in run(tmp_path / "new", "account", "list").output
     with pytest.raises(NotFoundError, match="no snapshot"):
         run(data, "restore", backup, "--snapshot", "20200101T000000Z")
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "hint"),
+    [
+        (["tokne"], "No such command", "memcube-registry"),
+        (["token", "create"], "NAME", "memcube-registry token create"),
+        (["token", "create", "alice", "--days", "nan"], "--days", "memcube-registry token create"),
+        (["token", "create", "alice", "--days", "0"], "--days", "memcube-registry token create"),
+        (
+            ["account", "create", "a", "--quota", "5XB"],
+            "--quota",
+            "memcube-registry account create",
+        ),
+        (["migrate", "--to", "nope"], "nope", "memcube-registry migrate"),
+    ],
+)
+def test_wrong_usage_ends_as_other_errors_do(
+    words: list[str], told: str, hint: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_process([*words, "--data", str(data)] if len(words) > 1 else words) == EXIT_USAGE
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert told in err
+    assert f"hint: {hint} --help" in err
+
+
+@pytest.mark.parametrize("words", [[], ["token"]])
+def test_a_group_alone_shows_each_command_with_its_whole_sentence(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_process(words) == EXIT_USAGE
+    assert "..." not in capsys.readouterr().err.partition("Commands:")[2]
+    assert run_process([*words, "--help"]) == EXIT_OK
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
+def test_an_answer_that_a_full_disk_does_not_take_is_an_error_without_a_traceback() -> None:
+    line = f"exec {executable('memcube-registry')} settings > /dev/full"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_STORAGE
+    assert done.stderr.startswith("error: No space left on device")
+    assert "Traceback" not in done.stderr
+
+
+def test_sizes_are_told_with_their_unit() -> None:
+    assert [size_text(size) for size in (0, 1023, 1024, 1536, 100 << 30, 3 << 50)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "1.5 KiB",
+        "100.0 GiB",
+        "3072.0 TiB",
+    ]

@@ -11,7 +11,14 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.options import offline_option, open_client, trust_of, trust_options, watching
+from memcube.cli.options import (
+    Number,
+    offline_option,
+    open_client,
+    trust_of,
+    trust_options,
+    watching,
+)
 from memcube.cli.words import table_text
 
 if TYPE_CHECKING:
@@ -52,9 +59,9 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--budget-tokens", type=click.IntRange(1), help="Tokens of records to take.")
 @click.option("--unrelated", type=_FILE, metavar="FILE", help="Text that must not suffer.")
 @click.option("--steps", type=click.IntRange(1), help="Steps of teaching an adapter.")
-@click.option("--rate", type=click.FloatRange(0, 1), help="Learning rate at the beginning.")
+@click.option("--rate", type=Number(0, 1), help="Learning rate at the beginning.")
 @click.option("--rank", type=click.IntRange(1), help="Rank of the adapter.")
-@click.option("--confidence", type=click.FloatRange(0, 1), help="Least, to keep an answer.")
+@click.option("--confidence", type=Number(0, 1), help="Least, to keep an answer.")
 @click.option(
     "--seed",
     type=click.IntRange(0),

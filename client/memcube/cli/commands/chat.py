@@ -14,7 +14,7 @@ from memcube_protocol.errors import MemcubeError
 from memcube.cli.answer import Answer, Mode, print_problem, sanitised
 from memcube.cli.command import command
 from memcube.cli.mount_options import MountOptions, fit_options, mount_options
-from memcube.cli.options import open_client
+from memcube.cli.options import Number, open_client
 from memcube.cli.words import table_text
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Ctrl-C stops an answer."""
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(0, 5),
+    type=Number(0, 5),
     help="Draw words by chance; 0, or left out: never.",
 )
 def chat(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from memcube.cli.answer import Answer
-from memcube.cli.command import command
+from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.commands.key_proposals import publish, sign
 from memcube.cli.commands.namespace_keys import (
     announce,
@@ -19,7 +19,7 @@ from memcube.cli.options import open_client
 from memcube.cli.words import table_text
 
 
-@click.group("keys")
+@click.group("keys", cls=MemcubeGroup)
 def keys() -> None:
     """List, make and show the keys that sign your releases.
 

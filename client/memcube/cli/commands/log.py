@@ -9,7 +9,7 @@ import click
 from memcube_protocol.errors import EXIT_OK, EXIT_TRUST, MemcubeError, NotFoundError
 
 from memcube.cli.answer import Answer
-from memcube.cli.command import command
+from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import open_client
 from memcube.cli.words import bytes_text, count_text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from memcube.log.monitoring import Sighting
 
 
-@click.group("log")
+@click.group("log", cls=MemcubeGroup)
 def log() -> None:
     """Watch the transparency log of a registry.
 
@@ -28,7 +28,13 @@ def log() -> None:
 @command("monitor", "memcube log monitor alice", "memcube log monitor alice --since 1200 --json")
 @click.argument("namespace")
 @click.option("--host", default="", help="Registry; the default one without.")
-@click.option("--since", default=0, show_default=True, help="First entry to look at.")
+@click.option(
+    "--since",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="First entry to look at.",
+)
 def monitor(namespace: str, host: str, since: int) -> Answer:
     """Show what is signed in the name of NAMESPACE, which is yours.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from memcube.cli.answer import Answer
-from memcube.cli.command import command
+from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.mount_options import MountOptions, mount_options
 from memcube.cli.options import open_client
 from memcube.cli.serving_options import ServingOptions, serving_options
@@ -24,7 +24,7 @@ _TOKEN_VARIABLE: Final = "MEMCUBE_MCP_TOKEN"
 _PASSED_ON: Final = ("MEMCUBE_HOME", "MEMCUBE_ENDPOINT")
 
 
-class _Mcp(click.Group):
+class _Mcp(MemcubeGroup):
     """Serves where no subcommand is named: `memcube mcp alice/notes`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import click
 from memcube_protocol.errors import EXIT_OK, EXIT_TRUST, outcome_of
 
 from memcube.cli.answer import Answer
-from memcube.cli.command import command
+from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import offline_option, open_client, trust_of, trust_options
 from memcube.cli.words import count_text, table_text
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from memcube.trust.policy import Terms
 
 
-@click.group("policy")
+@click.group("policy", cls=MemcubeGroup)
 def policy() -> None:
     """Explain and try trust policies.
 

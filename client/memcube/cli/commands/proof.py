@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from memcube.cli.answer import Answer
-from memcube.cli.command import command
+from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import offline_option, open_client, trust_of, trust_options
 from memcube.cli.words import bytes_text, count_text
 
 
-@click.group("proof")
+@click.group("proof", cls=MemcubeGroup)
 def proof() -> None:
     """Take the evidence about a cube along, to machines that have no network.
 

@@ -12,7 +12,7 @@ from memcube_protocol.errors import InvalidSettingError
 from memcube.cli.answer import Answer, sanitised
 from memcube.cli.command import command
 from memcube.cli.mount_options import MountOptions, mount_options
-from memcube.cli.options import open_client
+from memcube.cli.options import Number, open_client
 from memcube.cli.serving_options import ServingOptions, serving_options
 from memcube.cli.words import table_text
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "timeout_s",
     default=600.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=Number(1),
     help="Seconds that the engine may be silent.",
 )
 @click.option(

@@ -10,7 +10,7 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.options import open_client
+from memcube.cli.options import Number, open_client
 from memcube.cli.words import bytes_text, count_text, made_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,12 @@ class Size(click.ParamType[int]):
 
 
 @command("prune", "memcube prune", "memcube prune --older-than 30 --keep 20GiB --yes")
-@click.option("--older-than", type=float, metavar="DAYS", help="Forget cubes unused for so long.")
+@click.option(
+    "--older-than",
+    type=Number(0, 36_500),
+    metavar="DAYS",
+    help="Forget cubes unused for so long.",
+)
 @click.option("--keep", type=Size(), metavar="SIZE", help="Forget the least used beyond SIZE.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def prune(older_than: float | None, keep: int | None, yes: bool) -> Answer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from memcube.cli.answer import Answer
-from memcube.cli.command import command
+from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import open_client
 from memcube.cli.words import table_text
 
@@ -22,7 +22,7 @@ GITHUB: Final = "https://token.actions.githubusercontent.com"
 GITLAB: Final = "https://gitlab.com"
 
 
-@click.group("publisher")
+@click.group("publisher", cls=MemcubeGroup)
 def publisher() -> None:
     """Let CI jobs push to a cube, and see which may.
 

@@ -9,7 +9,7 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.options import offline_option, open_client, trust_of, trust_options
+from memcube.cli.options import Number, offline_option, open_client, trust_of, trust_options
 from memcube.cli.words import table_text
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     metavar="SHARE",
     help="Largest difference of a token's row that counts as rounding. Default: by the dtype.",
 )

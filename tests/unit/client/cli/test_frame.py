@@ -176,6 +176,10 @@ def test_an_error_in_json_is_a_problem_on_stdout(capsys: pytest.CaptureFixture[s
         (["mount"], "name a cube"),
         (["mirror", "alice", "oci:/media/stick"], "copy cube by cube"),
         (["mirror", "oci:stick", "alice"], "copy cube by cube"),
+        (["prune", "--older-than", "-1", "--yes"], "not in the range"),
+        (["prune", "--older-than", "1e99", "--yes"], "not in the range"),
+        (["prune", "--older-than", "nan", "--yes"], "nan is no number"),
+        (["log", "monitor", "alice", "--since", "-1"], "not in the range"),
         (["mount", "a/b", "--max-new-tokens", "0"], "0 is not in the range"),
     ],
 )
@@ -203,6 +207,14 @@ def test_a_group_without_a_command_shows_its_help_and_no_error(
 ) -> None:
     assert frame.run([group]) == EXIT_USAGE
     assert capsys.readouterr().err.startswith(f"Usage: memcube {group}")
+
+
+@pytest.mark.parametrize("group", ["mcp", "keys", "policy", "log", "proof", "publisher"])
+def test_a_group_shows_the_whole_first_sentence_of_each_command(
+    group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.run([group, "--help"]) == EXIT_OK
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
 
 
 def test_a_malformed_reference_has_its_own_exit_code() -> None:
