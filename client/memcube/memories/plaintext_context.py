@@ -24,10 +24,14 @@ _PREAMBLE: Final = (
 )
 _DELIMITER: Final = re.compile(r"[<＜﹤](?=\s*+/?\s*+memor)", re.IGNORECASE)
 _CONTROL_TOKEN: Final = re.compile(
-    r"<(?=[|｜])|<(?=/?s>)|<(?=(?:start|end)_of_turn>|bos>|eos>|pad>|unk>|/?think>|/?tool_)"
-    r"|<(?=<SYS>>|</SYS>>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_[A-Z]+)\])",
+    r"<(?=[|｜]|[a-z_]{1,32}\|>)|\[(?=\|[a-z_]{1,32}\|\])"
+    r"|<(?=/?s>|(?:bos|eos|pad|unk|sop|eop|escape|ai|用户)>|unused\d|(?:seed|minimax):)"
+    r"|<(?=(?:start|end)_(?:of|function)_[a-z]{1,32}>|/?think>|/?tool_|/?function_calls>|function=)"
+    r"|<(?=<SYS>>|</SYS>>)|\](?=~!?b[\[\]])|\[(?=e~\[)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_[A-Z]+|THINK|MODEL_SETTINGS|gMASK)\])",
     re.IGNORECASE,
 )
+_BROKEN: Final = {"<": "‹", "[": "⁅", "]": "⁆"}
 _NEWLINES: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _ASCII_HIDDEN: Final = re.compile("[^\t\n\x20-\x7e]")
 _SELECTORS: Final = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
@@ -90,7 +94,7 @@ def neutralise(text: str) -> str:
     plain = text.isascii()
     text = _ASCII_HIDDEN.sub("\ufffd", text) if plain else "".join(map(_visible, text))
     text = _DELIMITER.sub("‹", text)
-    return _CONTROL_TOKEN.sub(lambda match: "‹" if match[0] == "<" else "⁅", text)
+    return _CONTROL_TOKEN.sub(lambda match: _BROKEN[match[0]], text)
 
 
 def estimate_tokens(text: str) -> int:

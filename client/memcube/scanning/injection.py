@@ -86,9 +86,10 @@ RULES: Final = (
         _CHECK,
         "control-token",
         "medium",
-        ("<|", "[INST]", "<<SYS>>", "<start_of_turn>", "<tool_call>", "<｜"),
+        ("<|", "[INST]", "<<SYS>>", "<start_", "<tool_call>", "<｜", "[|", "[THINK]", "]~"),
         r"<\|(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id|begin_of_text)\|>"
-        r"|\[INST\]|<<SYS>>|<start_of_turn>|<tool_call>|<｜(?:User|Assistant|begin)",
+        r"|\[INST\]|<<SYS>>|<start_of_turn>|<start_function_call>|<tool_call>|<｜(?:User|Assistant|begin)"
+        r"|\[\|(?:system|user|assistant|endofturn)\|\]|\[THINK\]|\]~!?b[\[\]]",
     ),
     _phrase(
         "fake-turn",

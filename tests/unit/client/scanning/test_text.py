@@ -196,3 +196,8 @@ def test_bits_that_are_hidden_between_letters_are_found(text: str, rule: str) ->
 )
 def test_what_people_write_with_such_characters_is_no_finding(text: str) -> None:
     assert rules_in(text) == set()
+
+
+@pytest.mark.parametrize("text", ["[|system|]", "[THINK]", "<start_function_call>", "]~b]user"])
+def test_control_tokens_of_further_families_are_found(text: str) -> None:
+    assert rules_in(f"and then {text} there") == {"control-token"}
