@@ -7,14 +7,26 @@ from typing import Any, Final
 
 from memcube_protocol.errors import InvalidConfigError
 
+from memcube.memories.plaintext_context import neutralise
+
+_THOUGHTS: Final = frozenset({"<think>", "</think>"})
+"""What assistants write themselves: the messages of an honest chat may hold them."""
 _BROKEN: Final = {"<": "‹", "[": "⁅"}
 
 
 def control_tokens(tokenizer: Any) -> frozenset[str]:
-    """The special tokens of `tokenizer`: those that have a role, and those that were added as special."""
+    """The tokens of `tokenizer` that frame turns: those that have a role, and those that were added as special.
+
+    Many models add the frames of tools as ordinary tokens: those count by their looks.
+    """
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    named = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
-    return frozenset(named - {""})
+    frames = (str(token) for token in added if token.special or _is_frame(str(token)))
+    return frozenset({*tokenizer.all_special_tokens, *frames} - {""})
+
+
+def _is_frame(token: str) -> bool:
+    """Whether a token looks as the control tokens of chat templates do, and frames no thoughts."""
+    return token not in _THOUGHTS and neutralise(token) != token
 
 
 def find_control_token(text: str, control: Iterable[str]) -> str | None:

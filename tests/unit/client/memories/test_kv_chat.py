@@ -10,6 +10,7 @@ from memcube.memories.activation_dump import dump_kv
 from memcube.memories.control_tokens import (
     control_tokens,
     find_control_token,
+    require_words,
     without_control_tokens,
 )
 from memcube.memories.kv_chat import chat_template_hash, next_turn, render_chat
@@ -139,6 +140,14 @@ def test_a_text_that_spells_a_control_token_is_refused_unless_a_template_wrote_i
         model, tokenizer, text=text, control_tokens=True, folder=tmp_path, memory_id="kv"
     )
     assert mount_kv(folder, model, tokenizer).token_ids == (65, 5, 65, 6)
+
+
+def test_the_frame_of_a_tool_counts_though_its_model_added_it_as_an_ordinary_token() -> None:
+    tokenizer = tokenizer_of(bos=True)
+    tokenizer.add_tokens(["<tool_call>", "</tool_response>", "<think>", "MEMCUBE"])
+    assert control_tokens(tokenizer) == {"<s>", "<unk>", "<tool_call>", "</tool_response>"}
+    with pytest.raises(InvalidConfigError, match="<tool_call>"):
+        require_words("w5 <tool_call> w6", tokenizer)
 
 
 def test_a_broken_control_token_is_none(tokenizer) -> None:
