@@ -26,6 +26,7 @@ from support.measuring import (
     report,
     write_random,
 )
+from support.nginx import nginx
 from support.proxy import Counter, counting_proxy
 from support.repository import IMAGE
 from support.samples import EMPTY_JSON, to_json
@@ -42,7 +43,8 @@ LAYERS = 32
 ROUNDS = 3
 RECORDS = 100_000
 TYPE = "application/vnd.example.memcube.bench.v1"
-OURS, ORAS, SKOPEO = "memcube", "oras + docker-registry", "skopeo + docker-registry"
+OURS, BEHIND_NGINX = "memcube", "memcube, blobs sent by nginx"
+ORAS, SKOPEO = "oras + docker-registry", "skopeo + docker-registry"
 
 
 @pytest.fixture
@@ -77,6 +79,28 @@ def fresh_machine(folder: Path) -> Iterator[tuple[Machine, int]]:
 
 
 @contextmanager
+def fresh_machine_behind_nginx(folder: Path) -> Iterator[tuple[Machine, tuple[int, int]]]:
+    """The same, where the nginx of the guide stands before the server and sends its blobs."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    settings = {
+        "MEMCUBE_REGISTRY_LOCAL_READS": "nginx",
+        "MEMCUBE_REGISTRY_EXTERNAL_URL": f"http://127.0.0.1:{port}",
+    }
+    try:
+        with memcube_server(folder, NO_LIMITS | AS_INSTALLED | settings) as server:
+            blobs = server.data / "blobs" / "blobs"
+            with nginx(folder / "nginx", [server.port], port, blobs=blobs) as front:
+                server.create_account("bench")
+                token = server.create_token("bench", "pull", "push", "delete")
+                assert server.process is not None
+                machine = Machine(folder / "home", front.url, token)
+                yield machine, (server.process.pid, front.process.pid)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
 def fresh_peer(folder: Path) -> Iterator[tuple[str, int]]:
     """Host and process of an empty reference registry."""
     folder.mkdir(parents=True)
@@ -87,14 +111,15 @@ def fresh_peer(folder: Path) -> Iterator[tuple[str, int]]:
         shutil.rmtree(folder)
 
 
-def memcube(machine: Machine, server: int, *arguments: str | Path) -> Cost:
+def memcube(machine: Machine, server: int | tuple[int, ...], *arguments: str | Path) -> Cost:
     """One command, in a process of its own as users run it."""
     words = [command("memcube"), *map(str, arguments)]
     return measure(words, server=server, env=machine.environment)
 
 
-def with_memcube(cube: Path, scratch: Path) -> dict[str, Cost]:
-    with fresh_machine(scratch / "memcube") as (machine, pid):
+def with_memcube(cube: Path, scratch: Path, *, behind_nginx: bool = False) -> dict[str, Cost]:
+    fresh = fresh_machine_behind_nginx if behind_nginx else fresh_machine
+    with fresh(scratch / "memcube") as (machine, pid):
         push = memcube(machine, pid, "push", cube)
         reader = replace(machine, home=machine.home.with_name("reader"))
         return {"push": push, "pull": memcube(reader, pid, "pull", "bench/cube:0.1.0")}
@@ -156,6 +181,8 @@ def test_push_and_verified_pull_of_one_gibibyte(scratch: Path) -> None:
     cube = make_cube(scratch / "cube", LAYERS, GIB // LAYERS)
     layout = make_layout(cube, scratch / "layout")
     ways: dict[str, Callable[[], dict[str, Cost]]] = {OURS: lambda: with_memcube(cube, scratch)}
+    if shutil.which("nginx"):
+        ways[BEHIND_NGINX] = lambda: with_memcube(cube, scratch, behind_nginx=True)
     if shutil.which("oras"):
         ways[ORAS] = lambda: with_oras(cube, scratch)
     if shutil.which("skopeo"):

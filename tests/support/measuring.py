@@ -31,7 +31,7 @@ def descendants(pid: int) -> list[int]:
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
                 found += descendants(int(child))
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         pass
     return found
 
@@ -42,7 +42,7 @@ def cpu_seconds(pid: int) -> float:
     for each in descendants(pid):
         try:
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         # utime, stime, cutime, cstime: fields 14 to 17, and two were cut off
         counted = fields[11:15] if each == pid else fields[11:13]
@@ -56,7 +56,7 @@ def resident_bytes(pid: int) -> int:
     for each in descendants(pid):
         try:
             lines = Path(f"/proc/{each}/status").read_text().splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
     return total
@@ -79,13 +79,14 @@ class Cost:
 def measure(
     arguments: Sequence[str],
     *,
-    server: int | None = None,
+    server: int | Sequence[int] = (),
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdin: str | None = None,
 ) -> Cost:
-    """Cost of a command that must succeed; `server` is the process that serves it."""
-    server_before = cpu_seconds(server) if server else 0.0
+    """Cost of a command that must succeed; `server` is the process that serves it, or several."""
+    servers = (server,) if isinstance(server, int) else server
+    server_before = sum(map(cpu_seconds, servers))
     usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -112,7 +113,7 @@ def measure(
     assert process.returncode == 0, f"{arguments}: {errors[-2000:]}"
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     client = (usage.ru_utime + usage.ru_stime) - (usage_before.ru_utime + usage_before.ru_stime)
-    server_s = cpu_seconds(server) - server_before if server else 0.0
+    server_s = sum(map(cpu_seconds, servers)) - server_before
     return Cost(wall_s, client, server_s, peak[0])
 
 
