@@ -47,6 +47,13 @@ def test_a_page_of_a_stranger_lets_no_job_of_his_push_to_her_cube(browser: Brows
     assert browser.post("/api/v1/publishers", content=body).status_code == 201
 
 
+def test_what_a_page_only_lets_her_browser_read_leaves_no_cube_behind(browser: Browser) -> None:
+    there = {"sec-fetch-site": "cross-site"}
+    answer = browser.get("/api/v1/publishers?repository=alice/junk", headers=there)
+    assert (answer.status_code, answer.json()) == (200, [])
+    assert browser.get("/api/v1/cubes/alice/junk").status_code == 404
+
+
 def test_a_page_under_a_rebound_name_reads_nothing_of_a_registry_of_this_machine(
     browser: Browser,
 ) -> None:

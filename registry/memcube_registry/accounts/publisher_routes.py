@@ -61,11 +61,9 @@ class ExchangedView(msgspec.Struct, frozen=True, rename="camel"):
 def list_publishers(request: Asked, repository: FromQuery[str]) -> list[PublisherView]:
     """The trusted publishers of a repository that you may push to."""
     principal = principal_of(request)
-    return services_of(request).database.run(
-        lambda session: [
-            _view(row) for row in publishers.publishers_of(session, principal, repository)
-        ]
-    )
+    with services_of(request).database.read() as session:
+        found = publishers.publishers_of(session, principal, repository)
+    return [_view(row) for row in found]
 
 
 @post("/publishers", sync_to_thread=True, tags=["publishers"])

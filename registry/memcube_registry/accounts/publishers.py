@@ -31,7 +31,7 @@ from memcube_registry.accounts.identity_tokens import Identity
 from memcube_registry.accounts.models import Account, ApiToken, SpentIdentity, TrustedPublisher
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act, Scope
-from memcube_registry.delivery.service import authorize
+from memcube_registry.delivery.service import authorize, require_allowed
 
 LIFETIME: Final = timedelta(minutes=15)
 MAX_PER_REPOSITORY: Final = 50
@@ -82,12 +82,12 @@ def add_publisher(
 def publishers_of(
     session: Session, principal: Principal, repository: str
 ) -> list[TrustedPublisher]:
-    """The trusted publishers of `repository`, for those who may write there.
+    """The trusted publishers of `repository`, for those who may write there. Makes no repository.
 
     Raises:
         UnauthenticatedError, ForbiddenError, NotFoundError: see `authorize`.
     """
-    authorize(session, principal, repository, Act.WRITE)
+    require_allowed(session, principal, repository, Act.WRITE)
     return _publishers(session, repository)
 
 
