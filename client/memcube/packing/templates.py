@@ -141,14 +141,26 @@ def write_template(folder: Path, template: str, name: str) -> tuple[str, ...]:
         contents = {FILE_NAME: _config(name, name, personal=template == AGENT)}
     Draft.parse(contents[FILE_NAME].encode())
     with storage_errors(f"{folder} cannot be written"):
+        _write_all(folder, contents)
+        if (promised := TEMPLATES[template].promises) and not is_filled:
+            (folder / promised).mkdir()
+    return tuple(contents)
+
+
+def _write_all(folder: Path, contents: Mapping[str, str]) -> None:
+    """Write each file, or none: half a template could not be begun again."""
+    written: list[Path] = []
+    try:
         for path, text in contents.items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("x", encoding="utf-8", newline="\n") as stream:
+                written.append(target)
                 stream.write(text)
-        if (promised := TEMPLATES[template].promises) and not is_filled:
-            (folder / promised).mkdir()
-    return tuple(contents)
+    except OSError:
+        for target in written:
+            target.unlink(missing_ok=True)
+        raise
 
 
 def agent_config(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from memcube_protocol.errors import (
     InvalidRecordError,
     InvalidSettingError,
     NotFoundError,
+    StorageError,
     UnsafePathError,
 )
 from memcube_protocol.records import Record
@@ -135,6 +137,18 @@ def test_an_unpacked_folder_packs_to_the_same_layers(
 def test_every_template_packs_as_it_is(store: Store, tmp_path: Path, template: str) -> None:
     write_template(tmp_path / "cube", template, "alice/notes")
     assert pack_folder(tmp_path / "cube", store).cube.config.name == "alice/notes"
+
+
+def test_a_template_that_the_disk_does_not_take_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(StorageError):
+            write_template(tmp_path / "new", "expert", "alice/new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "memcube.toml" in write_template(tmp_path / "new", "expert", "alice/new")
+    assert (tmp_path / "new" / "memcube.toml").read_text().startswith("#")
 
 
 def test_a_template_overwrites_nothing(folder: Path) -> None:
