@@ -98,7 +98,8 @@ class LfsSender:
             answer = self._post(f"{self._site.page(name)}.git/info/lfs/objects/batch", wanted)
         except MemcubeError:
             return [], []  # the library asks the same, and says what is wrong
-        told = {one["oid"]: one for one in _dicts(answer.get("objects")) if "oid" in one}
+        objects = _dicts(answer.get("objects"))
+        told = {one["oid"]: one for one in objects if isinstance(one.get("oid"), str)}
         links = [self._link(file, told.get(file.digest.hex, {})) for file in files]
         present = [file.digest for file in files if _is_there(told.get(file.digest.hex))]
         return [link for link in links if link is not None], present

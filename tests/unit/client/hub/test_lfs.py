@@ -167,3 +167,14 @@ def test_a_remote_hub_cannot_have_bytes_put_into_this_machine(
         remote.send(NAME, [file])
     assert not heard
     assert puts(hub) == 0
+
+
+@pytest.mark.parametrize("name", [[], {}, 7, None])
+def test_objects_whose_name_is_no_text_are_passed_over(
+    hub: HubServer, sender: LfsSender, made: Made, name: Any
+) -> None:
+    file, heard = made()
+    body = json.dumps({"objects": [{"oid": name, "size": 1}, "x", {}]}).encode()
+    hub.script = lambda seen: Answer(200, body=body) if seen.path == BATCH else None
+    assert sender.send(NAME, [file]) == frozenset()
+    assert not heard
