@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, timestamps
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     InvalidDigestError,
-    InvalidError,
     InvalidReferenceError,
     InvalidStatementError,
     SignatureInvalidError,
@@ -25,6 +24,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.reference import Reference, tag_of_version
 
 from memcube_signing import bundle as bundles
+from memcube_signing._values import Values, is_plain
 from memcube_signing.bundle import ALL_ALGORITHMS, Bundle, Policy
 from memcube_signing.dsse import known_fields
 from memcube_signing.job import Job
@@ -46,6 +46,17 @@ _FIELDS: Final = {
     *("origin", "version", "seq", "licence", "lineage", "publisher", "createdAt"),
     *_OPTIONAL,
 }
+
+
+def _invalid(why: str, reason: str = "malformed-release") -> InvalidStatementError:
+    return InvalidStatementError(
+        f"not an acceptable release statement: {why}",
+        hint="see docs/spec/statements.md, Release",
+        reason=reason,
+    )
+
+
+_typed: Final = Values(_invalid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,7 @@ class Release:
         if len(self.lineage) > _PARENTS:
             raise _invalid(f"it names more than {_PARENTS} parents")
         for moment in (self.created_at, self.expires_at):
-            if moment is not None and not _is_plain(moment):
+            if moment is not None and not is_plain(moment):
                 raise _invalid(f"{moment} is not in whole seconds of UTC since 1970")
         if self.expires_at is not None and self.expires_at <= self.created_at:
             raise _invalid("it expires before it was created")
@@ -187,15 +198,15 @@ def from_statement(said: Statement) -> Release:
     publisher = known_fields(fields["publisher"], "publisher", {"keyIds"})
     release = Release(
         subject=said.subject,
-        origin=_text(fields["origin"]),
-        version=_text(fields["version"]),
-        seq=_integer(fields["seq"]),
-        previous=_digest(fields["previous"]) if "previous" in fields else None,
-        licence=_text(fields["licence"]),
-        publishers=tuple(_text(key_id) for key_id in _list(publisher.get("keyIds"))),
-        created_at=_time(fields["createdAt"]),
-        expires_at=_time(fields["expiresAt"]) if "expiresAt" in fields else None,
-        lineage=tuple(_parent(parent) for parent in _list(fields["lineage"])),
+        origin=_typed.text(fields["origin"]),
+        version=_typed.text(fields["version"]),
+        seq=_typed.integer(fields["seq"]),
+        previous=_typed.digest(fields["previous"]) if "previous" in fields else None,
+        licence=_typed.text(fields["licence"]),
+        publishers=tuple(_typed.text(key_id) for key_id in _typed.items(publisher.get("keyIds"))),
+        created_at=_typed.moment(fields["createdAt"]),
+        expires_at=_typed.moment(fields["expiresAt"]) if "expiresAt" in fields else None,
+        lineage=tuple(_parent(parent) for parent in _typed.items(fields["lineage"])),
         job=Job.from_json(fields["job"]) if "job" in fields else None,
     )
     if said.name != release.origin:
@@ -220,10 +231,6 @@ def require_origin(origin: str) -> str:
     return origin
 
 
-def _is_plain(moment: datetime) -> bool:
-    return moment.tzinfo is UTC and not moment.microsecond and moment.year >= 1970
-
-
 def _require_version(version: str) -> None:
     try:
         tag_of_version(version)
@@ -241,7 +248,9 @@ def _require_publishers(publishers: tuple[str, ...]) -> None:
 def _parent(value: object) -> Parent:
     fields = known_fields(value, "parent", {"origin", "digest", "relation"})
     return Parent(
-        _text(fields.get("origin")), _digest(fields.get("digest")), _text(fields.get("relation"))
+        _typed.text(fields.get("origin")),
+        _typed.digest(fields.get("digest")),
+        _typed.text(fields.get("relation")),
     )
 
 
@@ -251,45 +260,3 @@ def _parent_to_json(parent: Parent) -> Mapping[str, str]:
         "digest": str(parent.digest),
         "relation": parent.relation,
     }
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise _invalid("a field that holds text does not")
-    return value
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _invalid("its seq is not an integer")
-    return value
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise _invalid("a field that holds a list does not")
-    return value
-
-
-def _digest(value: object) -> Digest:
-    try:
-        return Digest.parse(_text(value))
-    except InvalidDigestError as error:
-        raise _invalid(str(error)) from None
-
-
-def _time(value: object) -> datetime:
-    """RFC 3339 in UTC and whole seconds, in its one form `2026-01-31T12:00:00Z`."""
-    text = _text(value)
-    try:
-        return timestamps.read_seconds(text)
-    except InvalidError:
-        raise _invalid(f"{text[:40]!r} is not a time such as 2026-01-31T12:00:00Z") from None
-
-
-def _invalid(why: str, reason: str = "malformed-release") -> InvalidStatementError:
-    return InvalidStatementError(
-        f"not an acceptable release statement: {why}",
-        hint="see docs/spec/statements.md, Release",
-        reason=reason,
-    )

@@ -42,7 +42,7 @@ COPIED: Final = (
 _SIGNING: Final = (
     *("authority/chain", "authority/judging", "authority/inclusion", "transparency/merkle"),
     *("transparency/checkpoint", "transparency/bundled", "transparency/entry"),
-    *("transparency/fork", "bundle", "dsse", "statement", "release"),
+    *("transparency/fork", "bundle", "dsse", "statement", "release", "_values"),
 )
 _TRUST: Final = (
     *("decision", "verdict", "_policy_rules", "_log_rules", "_rules", "_signatures"),

@@ -17,7 +17,7 @@ from memcube_protocol.digest import Digest
 
 from memcube_signing import bundle as bundles
 from memcube_signing.authority import _fields
-from memcube_signing.authority._fields import invalid
+from memcube_signing.authority._fields import invalid, typed
 from memcube_signing.bundle import Bundle
 from memcube_signing.dsse import known_fields
 from memcube_signing.keys import PublicKey, Signer
@@ -229,14 +229,14 @@ def from_statement(said: Statement) -> KeyDocument:
     if missing := sorted(_FIELDS - _OPTIONAL - fields.keys()):
         raise invalid(f"it has no {missing[0]}")
     document = KeyDocument(
-        authority=_fields.text(fields["authority"]),
-        seq=_fields.integer(fields["seq"]),
-        previous=_fields.digest(fields["previous"]) if "previous" in fields else None,
-        created_at=_fields.moment(fields["createdAt"]),
+        authority=typed.text(fields["authority"]),
+        seq=typed.integer(fields["seq"]),
+        previous=typed.digest(fields["previous"]) if "previous" in fields else None,
+        created_at=typed.moment(fields["createdAt"]),
         quorum=_quorum(fields["quorum"]),
         recovery=_quorum(fields["recovery"]) if "recovery" in fields else None,
-        delegations=tuple(_delegation(item) for item in _fields.items(fields["delegations"])),
-        revoked=tuple(_revocation(item) for item in _fields.items(fields["revoked"])),
+        delegations=tuple(_delegation(item) for item in typed.items(fields["delegations"])),
+        revoked=tuple(_revocation(item) for item in typed.items(fields["revoked"])),
     )
     if said.name != document.authority:
         raise invalid("its subject is not named by its authority")
@@ -304,21 +304,19 @@ def _quorum_to_json(quorum: Quorum) -> Mapping[str, Any]:
 
 def _quorum(value: object) -> Quorum:
     fields = known_fields(value, "quorum", {"keys", "threshold"})
-    keys = tuple(_fields.key(item) for item in _fields.items(fields.get("keys")))
-    return Quorum(keys, _fields.integer(fields.get("threshold")))
+    keys = tuple(_fields.key(item) for item in typed.items(fields.get("keys")))
+    return Quorum(keys, typed.integer(fields.get("threshold")))
 
 
 def _delegation(value: object) -> Delegation:
     fields = known_fields(value, "delegation", {"role", "patterns", "quorum"})
     return Delegation(
-        _fields.text(fields.get("role")),
-        tuple(_fields.text(item) for item in _fields.items(fields.get("patterns"))),
+        typed.text(fields.get("role")),
+        tuple(typed.text(item) for item in typed.items(fields.get("patterns"))),
         _quorum(fields.get("quorum")),
     )
 
 
 def _revocation(value: object) -> Revocation:
     fields = known_fields(value, "revocation", {"keyId", "compromisedSince"})
-    return Revocation(
-        _fields.text(fields.get("keyId")), _fields.moment(fields.get("compromisedSince"))
-    )
+    return Revocation(typed.text(fields.get("keyId")), typed.moment(fields.get("compromisedSince")))

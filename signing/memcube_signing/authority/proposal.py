@@ -18,7 +18,7 @@ from memcube_protocol import canonical_json, limits, media_types
 from memcube_signing import bundle as bundles
 from memcube_signing import statement
 from memcube_signing.authority import _fields
-from memcube_signing.authority._fields import invalid
+from memcube_signing.authority._fields import invalid, typed
 from memcube_signing.authority.chain import signer_of
 from memcube_signing.authority.document import (
     PREDICATE_TYPE,
@@ -116,7 +116,7 @@ def parse(content: bytes) -> Proposal:
     said = statement.parse(_decode(fields.get("document")))
     if said.predicate_type != PREDICATE_TYPE:
         raise invalid("the proposal does not hold a key document", "wrong-predicate-type")
-    signatures = tuple(_signature(item) for item in _fields.items(fields.get("signatures")))
+    signatures = tuple(_signature(item) for item in typed.items(fields.get("signatures")))
     proposal = Proposal(from_statement(said), signatures)
     if proposal.to_bytes() != content:
         raise invalid("the proposal is not in canonical form", "not-canonical")
@@ -136,6 +136,6 @@ def _encode(content: bytes) -> str:
 
 def _decode(value: object) -> bytes:
     try:
-        return base64.b64decode(_fields.text(value), validate=True)
+        return base64.b64decode(typed.text(value), validate=True)
     except (binascii.Error, ValueError):
         raise invalid("a field of the proposal is not in base64") from None
