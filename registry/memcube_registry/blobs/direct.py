@@ -132,8 +132,8 @@ class DirectUploads:
             return self._take_up(found)
         if found is not None:
             return found
-        with self.database.read() as session:
-            if not uploading.has_few_open(session, principal):
+        with self.database.glance() as connection:
+            if not uploading.has_few_open(connection, principal):
                 raise uploading.too_many_open()
         return self._begin(principal, wanted, guarantees, now)
 

@@ -92,8 +92,8 @@ class UploadRoutes:
     ) -> OpenUpload | None:
         """A new upload; None where the blob `mounted` was linked instead."""
         now = utc_now()
-        with self.database.read() as session:
-            may_begin = uploading.has_few_open(session, principal)
+        with self.database.glance() as connection:
+            may_begin = uploading.has_few_open(connection, principal)
 
         def begin(session: Session) -> OpenUpload | None:
             if mounted and service.mount(session, principal, name, mounted, source, now):

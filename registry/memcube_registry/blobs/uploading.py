@@ -22,7 +22,7 @@ from memcube_protocol.errors import (
     StorageError,
     UnavailableError,
 )
-from sqlalchemy import delete, func, update
+from sqlalchemy import Connection, delete, func, update
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -84,13 +84,14 @@ def begin(session: Session, principal: Principal, name: str, now: datetime) -> O
     return OpenUpload(row.id, name, repository.id, repository.account_id, 0)
 
 
-def has_few_open(session: Session, principal: Principal) -> bool:
+def has_few_open(connection: Connection, principal: Principal) -> bool:
     """Whether the caller may begin another upload; asked before, not while, beginning.
 
     Serialisable transactions that count what the others add would all but one be run again.
     """
     count = select(func.count()).where(Upload.account_id == principal.account_id)
-    return session.exec(count).one() < OPEN_MAX
+    found: int = connection.execute(count).scalar_one()
+    return found < OPEN_MAX
 
 
 def too_many_open() -> QuotaExceededError:
