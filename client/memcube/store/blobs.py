@@ -16,8 +16,7 @@ from memcube_protocol.errors import IntegrityError, InvalidDigestError, NotFound
 
 from memcube.store.files import (
     PIECE_BYTES,
-    copy_file,
-    hash_file,
+    copy_hashed,
     make_folder,
     open_file,
     storage_errors,
@@ -145,13 +144,12 @@ class Blobs:
     def add_copy(self, file: BinaryIO, algorithm: str = "sha256") -> tuple[Digest, int]:
         """Keep a copy of the regular `file`, from its first byte; see `add`.
 
-        The kernel copies, or shares the blocks where the file system can. The digest is that of the
-        copy: whatever is written to the file meanwhile, what is kept is what was hashed.
+        It shares the file's blocks where the file system can. The digest is that of the copy: whatever is
+        written to the file meanwhile, what is kept is what was hashed.
         """
         with self._new() as (path, descriptor):
-            copy_file(file.fileno(), descriptor)
             hasher = new_hasher(algorithm)
-            size = hash_file(descriptor, hasher)
+            size = copy_hashed(file.fileno(), descriptor, hasher)
             digest = Digest.finish(algorithm, hasher)
             self._keep(path, digest)
         return digest, size

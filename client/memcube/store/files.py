@@ -20,9 +20,10 @@ FILE_MODE: Final = 0o600
 PIECE_BYTES: Final = 512 * 1024
 """Bytes per read: stays in the cache between reading, hashing and writing; smaller ones cost more calls."""
 _WRITE_BYTES: Final = 256 * 1024
-_COPY_BYTES: Final = 64 * 1024 * 1024
-_HASH_BYTES: Final = 256 * 1024
 """Larger writes ask Linux for runs of free memory that it may have to move other pages to make."""
+_FICLONE: Final = 0x40049409
+"""`FICLONE` of Linux (ioctl_ficlonerange(2)); no request of other systems."""
+_HASH_BYTES: Final = 256 * 1024
 
 _BLOCK_BYTES: Final = 512
 """The unit of `st_blocks`, whatever the blocks of the file system are."""
@@ -121,19 +122,33 @@ def write_all(descriptor: int, piece: bytes | bytearray | memoryview) -> None:
             written += os.write(descriptor, rest[written : written + _WRITE_BYTES])
 
 
-def copy_file(source: int, target: int) -> None:
-    """Append all of the regular file `source` to `target`, in the kernel as far as that goes.
+def copy_hashed(source: int, target: int, hasher: Hasher) -> int:
+    """Copy all of the regular file `source` into the empty `target`; its size in bytes.
+
+    `hasher` is fed with what `target` holds, whatever is written to `source` meanwhile. Where the file
+    system can, both share their blocks; else each piece is hashed and written while the processor's cache
+    holds it.
 
     Raises:
-        OSError: as `os.pread` and `os.write`.
+        OSError: as `os.preadv` and `os.write`.
     """
-    at = 0
-    with suppress(OSError, AttributeError):  # other file systems, other kernels; no room: see below
-        while count := os.copy_file_range(source, target, _COPY_BYTES, offset_src=at):
+    if _share_blocks(source, target):
+        return hash_file(target, hasher)
+    buffer, at = bytearray(_HASH_BYTES), 0
+    with memoryview(buffer) as view:
+        while count := os.preadv(source, [buffer], at):
+            hasher.update(view[:count])
+            write_all(target, view[:count])
             at += count
-    while piece := os.pread(source, PIECE_BYTES, at):
-        write_all(target, piece)
-        at += len(piece)
+    return at
+
+
+def _share_blocks(source: int, target: int) -> bool:
+    """Let `target` be a copy of `source` that takes no room; says whether the file system can do that."""
+    with suppress(OSError):
+        fcntl.ioctl(target, _FICLONE, source)
+        return True
+    return False
 
 
 def hash_file(descriptor: int, hasher: Hasher) -> int:
