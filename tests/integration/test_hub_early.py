@@ -80,13 +80,13 @@ class TestOverlap:
     ) -> None:
         folder = write_notes(tmp_path / "notes", "1.0.0")
         sent = {image(folder, f"plan-{number}").hex for number in range(3)}
-        keep = pack.keep_cube
+        assemble = pack._assemble
 
-        def keep_late(*arguments: Any) -> None:
+        def assemble_late(*arguments: Any) -> Any:
             until(lambda: puts(hub) == 3)
-            keep(*arguments)
+            return assemble(*arguments)
 
-        monkeypatch.setattr(pack, "keep_cube", keep_late)
+        monkeypatch.setattr(pack, "_assemble", assemble_late)
         told = hub_publisher.json("push", folder, NOTES)
         assert stored(hub) >= sent
         assert told["sentBytes"] >= 3 * SIZE
