@@ -12,21 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from memcube_protocol import canonical_json, limits
+from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, UnsafeRedirectError
 
 from memcube.http import FileBody, HttpClient, Origin, Request
+from memcube.hub.posting import post
 from memcube.hub.site import Site
 from memcube.transfer.workers import Stop, run
 
 LARGE_BYTES: Final = 10 * limits.MIB + 1
 """From here on the Hub keeps every file in LFS, whatever its name."""
 _AT_ONCE: Final = 100
-_HEADERS: Final = {
-    "Accept": "application/vnd.git-lfs+json",
-    "Content-Type": "application/vnd.git-lfs+json",
-}
+_MEDIA_TYPE: Final = "application/vnd.git-lfs+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +147,7 @@ class LfsSender:
             return False
 
     def _post(self, url: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        request = Request(
-            "POST",
-            url,
-            _HEADERS,
-            canonical_json.dump(value),
-            repeatable=True,
-            led_from=self._origin,
-            authorization=self._site.authorization,
-        )
-        with self._http.send(request, (200, 201, 204)) as response:
-            content = response.content(limits.MANIFEST_BYTES)
-        return canonical_json.parse_object(content, what="LFS answer") if content else {}
+        return post(self._site, self._http, url, value, media_type=_MEDIA_TYPE)
 
 
 def _is_there(told: Mapping[str, Any] | None) -> bool:

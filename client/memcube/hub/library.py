@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -244,21 +245,28 @@ class HubLibrary:
         with self._translated(name) as api:
             api.delete_tag(own, tag=tag, repo_type=kind)
 
-    @cached_property
-    def _api(self) -> Any:
-        try:
-            made = _api_class()
-        except ImportError:
+    def require_ready(self) -> None:
+        """Make sure, without loading the library, that it can be loaded and that there is a token for it.
+
+        Raises:
+            MissingDependencyError: it is not installed.
+            UnauthenticatedError: there is no token.
+        """
+        if find_spec("huggingface_hub") is None:
             raise MissingDependencyError(
                 "to write to the Hugging Face Hub takes huggingface_hub, which is not installed",
                 hint="pip install 'memcube[hub]'",
-            ) from None
+            )
         if self._site.token is None:
             raise UnauthenticatedError(
                 f"you are not logged in to {self._site.endpoint.host}",
                 hint="set HF_TOKEN to a token that may write, or run: hf auth login",
             )
-        return made(endpoint=self._site.endpoint.url, token=self._site.token)
+
+    @cached_property
+    def _api(self) -> Any:
+        self.require_ready()
+        return _api_class()(endpoint=self._site.endpoint.url, token=self._site.token)
 
     @property
     def _http_error(self) -> type[Exception]:

@@ -9,6 +9,7 @@ began, so that of two machines that publish at the same time one is refused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from memcube_protocol import limits, oci
@@ -34,6 +35,7 @@ from memcube.hub.layout import (
 from memcube.hub.lfs import LARGE_BYTES, LfsSender
 from memcube.hub.library import HubLibrary
 from memcube.hub.places import Places
+from memcube.hub.posting import is_created
 from memcube.hub.reading import MAIN, HubReader, Refs
 from memcube.hub.repository import read_catalogue
 from memcube.hub.site import Site
@@ -57,7 +59,8 @@ class HubRemote:
         self._reader = HubReader(site, http)
         self._library = HubLibrary(site, threads=parallel)
         sender = LfsSender(site, http, threads=parallel)
-        self._publications = Publications(self._reader, self._library, sender)
+        create = partial(is_created, site, http)
+        self._publications = Publications(self._reader, self._library, sender, create)
         self._places = Places()
 
     def load_ahead(self) -> None:

@@ -36,7 +36,7 @@ class Contents:
     )
 
     def add(self, addition: Addition, operation: Any) -> None:
-        """Keep an uploaded content, and the library's value for it."""
+        """Keep an uploaded content, and the library's value for it; None where it went past the library."""
         self._files[addition.digest] = (addition, operation)
 
     def require(self, blobs: Iterable[Descriptor]) -> None:

@@ -7,10 +7,10 @@ cube that is published already become a commit of their own on `main`, behind wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.cube import Cube
@@ -64,8 +64,15 @@ class _Draft:
 class Publications:
     """What one user publishes on one Hub."""
 
-    def __init__(self, reader: HubReader, library: HubLibrary, sender: LfsSender) -> None:
+    def __init__(
+        self,
+        reader: HubReader,
+        library: HubLibrary,
+        sender: LfsSender,
+        create: Callable[[str], bool],
+    ) -> None:
         self._reader = reader
+        self._create = create
         self._library = library
         self._sender = sender
         self._drafts: dict[str, _Draft] = {}
@@ -94,7 +101,7 @@ class Publications:
         self._make(name)
         contents, moved = self._uploaded(name), dict[Digest, int]()
         contents.store = store
-        operations, large = dict[Digest, Any](), list[LargeFile]()
+        additions, large = list[tuple[Addition, Callable[[int], None]]](), list[LargeFile]()
         for blob in blobs:
             addition = repository.addition_of(blob, store)
 
@@ -102,22 +109,33 @@ class Publications:
                 moved[blob.digest] = moved.get(blob.digest, 0) + size_bytes
                 progress.advance(blob, size_bytes)
 
-            operation = self._library.operation(addition, sent)
-            contents.add(addition, operation)
-            operations[blob.digest] = operation
+            contents.add(addition, None)
+            additions.append((addition, sent))
             if isinstance(addition.content, Path):
                 large.append(LargeFile(blob.digest, blob.size, addition.content, sent))
         held = self._sender.send(name, large)
-        if rest := [one for digest, one in operations.items() if digest not in held]:
-            self._library.upload(name, rest)
+        self._upload(name, [one for one in additions if one[0].digest not in held])
         return [self._moved(blob, moved.get(blob.digest, 0), progress) for blob in blobs]
 
     def _make(self, name: str) -> None:
         """Let the repository `name` exist."""
         with self._making:
             if name not in self._made:
-                self._library.create(name)
+                self._library.require_ready()
+                if not self._create(name):
+                    self._library.create(name)
                 self._made.add(name)
+
+    def _upload(
+        self, name: str, additions: Sequence[tuple[Addition, Callable[[int], None]]]
+    ) -> None:
+        """Let the library send files, each with what hears of its bytes."""
+        operations = []
+        for addition, sent in additions:
+            operations.append(self._library.operation(addition, sent))
+            self._uploaded(name).add(addition, operations[-1])
+        if operations:
+            self._library.upload(name, operations)
 
     def prepare(self, name: str, manifest: Manifest) -> None:
         """Make `manifest` part of the next publication, or attach it to a published cube at once.

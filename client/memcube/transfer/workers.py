@@ -129,10 +129,13 @@ class Line(Generic[Item]):
                 self._work(item, self._stop)
             except BaseException as raised:
                 error = raised
-                self._stop.set()
             with self._changed:
                 self._undone -= 1
-                self._error = self._error or error
+                if error is not None:
+                    self._error = (
+                        self._error or error
+                    )  # before others stop, and raise that they did
+                    self._stop.set()
                 self._changed.notify_all()
 
     def _next(self) -> Item | None:

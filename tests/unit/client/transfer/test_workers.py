@@ -145,3 +145,18 @@ class TestALine:
         line.end()
         assert ended.is_set()
         assert begun == [1]
+
+    def test_tells_the_failure_that_stopped_the_others_and_not_that_they_stopped(self) -> None:
+        def work(item: int, stop: Stop) -> None:
+            if not item:
+                raise NotFoundError("no 0", hint="none")
+            while True:
+                stop.check()
+
+        for _ in range(50):
+            line = Line(work, 4)
+            for item in (1, 2, 3, 0):
+                line.add(item)
+            with pytest.raises(NotFoundError):
+                line.wait()
+            line.end()
