@@ -153,7 +153,7 @@ class TestALine:
             while True:
                 stop.check()
 
-        for _ in range(50):
+        for _ in range(20):
             line = Line(work, 4)
             for item in (1, 2, 3, 0):
                 line.add(item)
