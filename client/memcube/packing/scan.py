@@ -112,13 +112,18 @@ def refuse_pickle(file: FoundFile) -> None:
     """
     suffix = Path(file.path).suffix.lower()
     if suffix in _PICKLE_SUFFIXES:
-        raise _pickle(file, "its name says so")
+        raise _refused(
+            f"{file.path} has a name that pickles use ({suffix}; its content is not looked at); "
+            "loading a pickle runs whatever code it holds"
+        )
     if suffix in _PARSED_SUFFIXES:
         return
     with file.open() as stream:
         start = stream.read(_SNIFF_BYTES)
     if _looks_pickled(start):
-        raise _pickle(file, "its first bytes say so")
+        raise _refused(
+            f"{file.path} is a pickle (its first bytes say so); loading one runs whatever code it holds"
+        )
 
 
 def _looks_pickled(start: bytes) -> bool:
@@ -153,8 +158,5 @@ def _not_plain(location: Path) -> UnsafePathError:
     )
 
 
-def _pickle(file: FoundFile, why: str) -> ForbiddenMediaTypeError:
-    return ForbiddenMediaTypeError(
-        f"{file.path} is a pickle ({why}); loading one runs whatever code it holds",
-        hint=_SAFETENSORS_HINT,
-    )
+def _refused(what: str) -> ForbiddenMediaTypeError:
+    return ForbiddenMediaTypeError(what, hint=_SAFETENSORS_HINT)

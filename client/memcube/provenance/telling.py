@@ -9,6 +9,7 @@ from memcube_signing.predicates.provenance import Provenance
 from memcube_signing.predicates.scan import Scan
 from memcube_signing.predicates.status import Status
 
+from memcube.cli.words import count_text
 from memcube.provenance.tree import Node
 from memcube.trust import Verdict
 from memcube.trust.attested import Claim
@@ -61,7 +62,7 @@ def what_is_said(claim: Claim) -> str:
     if isinstance(value, Scan):
         total = sum(value.counts.values())
         worst = f", worst {value.worst}" if value.worst else ""
-        return f"{', '.join(value.checks)}: {total} findings{worst}"
+        return f"{', '.join(value.checks)}: {count_text(total, 'finding')}{worst}"
     if isinstance(value, Status):
         return f"{value.state} since {value.stated_at:%Y-%m-%d}: {value.reason}"
     if isinstance(value, Countersignature):

@@ -67,7 +67,7 @@ def require_whole(report: Report, what: str) -> None:
             f"{one.rule}: {one.what}: {one.detail}" for one in report.findings[:_NAMED]
         )
         raise IntegrityError(
-            f"{what} is damaged: {report.damage} findings: {first}",
+            f"{what} is damaged (findings: {report.damage}): {first}",
             hint="see docs/guide/check-and-back-up.md for each rule",
         )
 

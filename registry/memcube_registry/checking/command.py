@@ -66,7 +66,7 @@ def fsck(
     click.echo(json.dumps(report.to_json()) if as_json else shown(report))
     if report.damage:
         raise IntegrityError(
-            f"the registry is damaged: {report.damage} findings",
+            f"the registry is damaged (findings: {report.damage})",
             hint="see docs/guide/check-and-back-up.md for each rule; restore what is lost from a backup",
         )
 
@@ -107,8 +107,6 @@ def shown(report: Report) -> str:
     lines = ["checked", *rows, f"  {report.seed:>12}  seed of the draw"]
     lines += [f"{one.rule.weight}: {one.rule}: {one.what}: {one.detail}" for one in report.findings]
     if unlisted := sum(report.counts.values()) - len(report.findings):
-        lines.append(f"… and {unlisted} findings more")
-    leftovers = f"{report.leftovers} leftovers" + (
-        " (`gc` removes them)" if report.leftovers else ""
-    )
-    return "\n".join([*lines, f"{report.damage} damaged, {leftovers}"])
+        lines.append(f"… and more (findings: {unlisted})")
+    remedy = " (`gc` removes them)" if report.leftovers else ""
+    return "\n".join([*lines, f"damaged: {report.damage}, leftovers: {report.leftovers}{remedy}"])

@@ -260,7 +260,8 @@ def remove(session: Session, row: Manifest, now: datetime) -> None:
 def unknown_manifest(reference: Digest | str) -> NotFoundError:
     """The error of a manifest that a repository does not hold."""
     return NotFoundError(
-        f"this repository holds no manifest {reference}", hint="check the tag or digest"
+        f"this repository holds no manifest {reference}",
+        hint="check the tag or digest: `memcube ls NAME` lists what there is",
     )
 
 

@@ -185,11 +185,11 @@ def test_serve_is_a_command_that_the_client_can_take_up() -> None:
 def test_a_registry_is_checked_and_its_damage_is_an_exit_code(
     data: Path, database: Database
 ) -> None:
-    assert "0 damaged, 0 leftovers" in run(data, "fsck", "--all").output
+    assert "damaged: 0, leftovers: 0" in run(data, "fsck", "--all").output
     run(data, "account", "create", "alice")
     with database.write() as session:
         session.connection().exec_driver_sql("UPDATE account SET used_bytes = 7")
-    with pytest.raises(IntegrityError, match="1 findings"):
+    with pytest.raises(IntegrityError, match=r"\(findings: 1\)"):
         run(data, "fsck")
     done = CliRunner().invoke(group, ["fsck", "--json", "--seed", "5", "--data", str(data)])
     report = json.loads(done.output)

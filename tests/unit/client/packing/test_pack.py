@@ -269,6 +269,15 @@ def test_a_pickle_among_notes_stays_refused(store: Store, tmp_path: Path) -> Non
         pack_folder(tmp_path / "notes", store)
 
 
+def test_a_name_that_pickles_use_is_refused_without_a_word_about_its_content(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "x.bin").write_bytes(b"no pickle")
+    with pytest.raises(ForbiddenMediaTypeError, match=r"a name that pickles use .*not looked at"):
+        pack_folder(tmp_path / "notes", store)
+
+
 @pytest.mark.parametrize(("template", "place"), [("kv", "activation"), ("lora", "parametric")])
 def test_a_template_warns_while_its_memory_is_missing(
     store: Store, tmp_path: Path, template: str, place: str
