@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from memcube.client import Client
     from memcube.context import Trust
     from memcube.dumper import MemDumper
-    from memcube.memories.activation_dump import dump_kv
-    from memcube.memories.parametric import dump_lora
+    from memcube.memories.activation.dump import dump_kv
+    from memcube.memories.parametric.dump import dump_lora
     from memcube.mounting import MemLoader, MountedCube, MountedMemory
     from memcube.sdk import (
         cp,
@@ -88,8 +88,8 @@ _PLACES: Final = {
     "MountedMemory": "memcube.mounting",
     "Settings": "memcube.settings",
     "Trust": "memcube.context",
-    "dump_kv": "memcube.memories.activation_dump",
-    "dump_lora": "memcube.memories.parametric",
+    "dump_kv": "memcube.memories.activation.dump",
+    "dump_lora": "memcube.memories.parametric.dump",
 }
 """Where a name lives; all others are functions of `memcube.sdk`."""
 

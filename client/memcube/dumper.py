@@ -21,7 +21,7 @@ from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record, parse_record, write_record
 
 from memcube.importers.foreign import id_of_text
-from memcube.memories.plaintext_embedders import LSA
+from memcube.memories.plaintext.embedders import LSA
 from memcube.packing.contents import read_files
 from memcube.packing.draft import FILE_NAME, Draft
 from memcube.packing.embedding import VECTORS, Embedded, Embedding
@@ -77,22 +77,22 @@ class MemDumper:
     def add_kv(self, model: Any, tokenizer: Any, *, memory_id: str, **options: Any) -> Path:
         """Add the KV cache of a text, a chat, token ids, or a live cache of one of them.
 
-        See `memories.activation_dump.dump_kv`.
+        See `memories.activation.dump.dump_kv`.
         """
-        from memcube.memories.activation_dump import dump_kv
+        from memcube.memories.activation.dump import dump_kv
 
         return dump_kv(model, tokenizer, folder=self.folder, memory_id=memory_id, **options)
 
     def add_lora(self, source: Any, *, memory_id: str, **options: Any) -> Path:
-        """Add the adapter of a PeftModel or of a PEFT folder; see `memories.parametric.dump_lora`."""
-        from memcube.memories.parametric import dump_lora
+        """Add the adapter of a PeftModel or of a PEFT folder; see `memories.parametric.dump.dump_lora`."""
+        from memcube.memories.parametric.dump import dump_lora
 
         return dump_lora(source, self.folder, memory_id=memory_id, **options)
 
     def add_vectors(self, embedder: object = LSA) -> Embedded:
         """Embed the folder's records; the vectors go into `plaintext/vectors`.
 
-        `embedder` is an embedder, or what `memories.plaintext_plugins.embedder_of` takes. LSA, which
+        `embedder` is an embedder, or what `memories.plaintext.plugins.embedder_of` takes. LSA, which
         needs no model, is fitted to the records and travels along with the vectors.
 
         Raises:

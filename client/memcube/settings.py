@@ -104,7 +104,7 @@ class Settings:
     `hub` are the variables of the Hub's clients, which `memcube.hub` reads when the Hub is first asked.
     `uses` is what cubes are used for here, `sensitivity` the highest that is mounted, `usage` whether
     the use of memories is counted on this machine. `embedder` and `qdrant` are for searching records:
-    see `memories.plaintext_plugins` and `memories.plaintext_server`.
+    see `memories.plaintext.plugins` and `memories.plaintext.server`.
 
     Raises:
         InvalidSettingError: plain http for a remote host that is not listed, or a wrong value.

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
-from memcube.memories import parametric_files
-from memcube.memories.generation import generate
+from memcube.memories.activation.generation import generate
 from memcube.memories.model_identity import live_identity
-from memcube.memories.parametric import dump_lora, mount_lora
-from memcube.memories.parametric_adapters import Adapters
+from memcube.memories.parametric import files as parametric_files
+from memcube.memories.parametric.adapters import Adapters
+from memcube.memories.parametric.dump import dump_lora
+from memcube.memories.parametric.mount import mount_lora
 from memcube.settings import Settings
 from memcube.store.checks import CHECKS_FILE, FileChecks
 from memcube_protocol import parametric, tensors

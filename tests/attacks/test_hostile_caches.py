@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories import activation_dump, kv_files, kv_mounted
-from memcube.memories.activation import mount_kv
-from memcube.memories.activation_dump import dump_kv
-from memcube.memories.generation import generate
-from memcube.memories.kv_capture import captured
-from memcube.memories.kv_layers import LayerView
-from memcube.memories.kv_streaming import HeldKv, StreamedLayers
+from memcube.memories.activation import dump as activation_dump
+from memcube.memories.activation import files as kv_files
+from memcube.memories.activation import mounted as kv_mounted
+from memcube.memories.activation.capture import captured
+from memcube.memories.activation.dump import dump_kv
+from memcube.memories.activation.generation import generate
+from memcube.memories.activation.layers import LayerView
+from memcube.memories.activation.mount import mount_kv
+from memcube.memories.activation.streaming import HeldKv, StreamedLayers
 from memcube.memories.model_identity import live_identity
 from memcube_protocol.activation import KvManifest, Source, encode_tokens, token_chain
 from memcube_protocol.digest import Digest
@@ -354,7 +356,7 @@ def test_what_is_unmounted_leaves_memory(kv, model, tokenizer) -> None:
 def test_a_mount_that_is_interrupted_leaves_nothing_in_memory(
     at, kv, model, tokenizer, monkeypatch
 ) -> None:
-    import memcube.memories.activation as module
+    import memcube.memories.activation.mount as module
 
     monkeypatch.setattr(module if at == "views" else kv_files, at, failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
@@ -384,7 +386,7 @@ def test_a_dump_interrupted_while_it_writes_leaves_nothing(
 def test_holding_a_memory_that_is_damaged_at_its_start_reads_no_further(
     memories, tmp_path, monkeypatch
 ) -> None:
-    from memcube.memories import kv_streaming
+    from memcube.memories.activation import streaming as kv_streaming
 
     folder = Path(shutil.copytree(memories["float32", "none"], tmp_path / "kv"))
     manifest, _, _ = kv_files.open_kv(folder)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from memcube.demo.corpus import handbook
 from memcube.memories import machine_memory
-from memcube.memories.plaintext import PlaintextIndex, records_of
-from memcube.memories.plaintext_build import Entries, Survey
-from memcube.memories.plaintext_embedding import Embedding
+from memcube.memories.plaintext.build import Entries, Survey
+from memcube.memories.plaintext.embedding import Embedding
+from memcube.memories.plaintext.index import PlaintextIndex, records_of
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.digest import Digest
@@ -32,7 +32,7 @@ CUBE = Digest.of(b"a cube")
 BUILDER = """
 import sys
 from pathlib import Path
-from memcube.memories.plaintext import PlaintextIndex
+from memcube.memories.plaintext.index import PlaintextIndex
 from memcube_protocol.digest import Digest
 from memcube_protocol.records import Record
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from memcube.demo.corpus import handbook
-from memcube.memories import plaintext_vectors
-from memcube.memories.plaintext import Filters, PlaintextIndex
-from memcube.memories.plaintext_edge import EdgeEngines
-from memcube.memories.plaintext_embedders import FunctionEmbedder
-from memcube.memories.plaintext_engine import Engine, Entry, Match
-from memcube.memories.plaintext_lsa import LsaEmbedder
-from memcube.memories.plaintext_vectors import CarriedVectors, write_vectors
+from memcube.memories.plaintext import vectors as plaintext_vectors
+from memcube.memories.plaintext.edge import EdgeEngines
+from memcube.memories.plaintext.embedders import FunctionEmbedder
+from memcube.memories.plaintext.engine import Engine, Entry, Match
+from memcube.memories.plaintext.index import Filters, PlaintextIndex
+from memcube.memories.plaintext.lsa import LsaEmbedder
+from memcube.memories.plaintext.vectors import CarriedVectors, write_vectors
 from memcube.packing.contents import Contents
 from memcube.packing.layout import Layout
 from memcube.packing.scan import scan
@@ -244,7 +244,7 @@ def test_a_server_that_would_be_asked_unencrypted_is_refused(tmp_path: Path, url
 FILLER = """
 import json, sys
 from pathlib import Path
-from memcube.memories.plaintext import PlaintextIndex
+from memcube.memories.plaintext.index import PlaintextIndex
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.records import Record

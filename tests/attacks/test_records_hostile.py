@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memcube.memories.plaintext_context import neutralise, render
-from memcube.memories.plaintext_relations import neighbours
+from memcube.memories.plaintext.context import neutralise, render
+from memcube.memories.plaintext.relations import neighbours
 from memcube_protocol import limits, text
 from memcube_protocol.errors import InvalidJsonError, LimitExceededError, MemcubeError
 from memcube_protocol.records import Record, Relation, parse_record, read_lines

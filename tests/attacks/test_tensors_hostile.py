@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 from conformance.memories.generate import rejected_files
-from memcube.memories.activation import mount_kv
-from memcube.memories.activation_dump import dump_kv
+from memcube.memories.activation.dump import dump_kv
+from memcube.memories.activation.mount import mount_kv
 from memcube.memories.model_identity import checkpoint_identity, live_identity
-from memcube.memories.parametric import dump_lora, mount_lora
+from memcube.memories.parametric.dump import dump_lora
+from memcube.memories.parametric.mount import mount_lora
 from memcube_protocol import activation, canonical_json, parametric, tensors
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.errors import (

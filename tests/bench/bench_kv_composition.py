@@ -40,9 +40,9 @@ from memcube.demo.model import (
     question,
     train_model,
 )
-from memcube.memories import kv_composition
-from memcube.memories.kv_composition import compare_kv, compose_kv, prefill_kv
-from memcube.memories.kv_mounted import Prefix
+from memcube.memories.activation import composition as kv_composition
+from memcube.memories.activation.composition import compare_kv, compose_kv, prefill_kv
+from memcube.memories.activation.mounted import Prefix
 
 NAMES = list(VALUES)
 PROFILES = range(1000, 1016)

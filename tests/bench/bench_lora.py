@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 from memcube.memories.known_identity import known_identity
-from memcube.memories.parametric import dump_lora, mount_lora
-from memcube.memories.parametric_adapters import Adapters
+from memcube.memories.parametric.adapters import Adapters
+from memcube.memories.parametric.dump import dump_lora
+from memcube.memories.parametric.mount import mount_lora
 from memcube.store.checks import CHECKS_FILE, FileChecks
 from support.measuring import MIB, report
 
@@ -88,7 +89,7 @@ def raw_read(clock: Clock, file: Path, buffer: bytearray) -> None:
 
 def memcubes_way(clock: Clock, model: Any, folders: list[Path], home: Path) -> None:
     """A first mount in this process, one whose checks are remembered but not the slot, then warm ones."""
-    from memcube.memories.parametric_slots import SlotPool
+    from memcube.memories.parametric.slots import SlotPool
 
     identity = known_identity(model)
     SlotPool._pools.pop(model, None)

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 from memcube.demo.corpus import _page
 from memcube.importers.foreign import record_id
-from memcube.memories.plaintext import Filters, PlaintextIndex
-from memcube.memories.plaintext_embedders import Embedder, FunctionEmbedder
-from memcube.memories.plaintext_lsa import LsaEmbedder
+from memcube.memories.plaintext.embedders import Embedder, FunctionEmbedder
+from memcube.memories.plaintext.index import Filters, PlaintextIndex
+from memcube.memories.plaintext.lsa import LsaEmbedder
 from memcube_protocol import text
 from memcube_protocol.digest import Digest
 from memcube_protocol.records import Record

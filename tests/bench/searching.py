@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memcube.demo.corpus import tldr_records
-from memcube.memories.plaintext import PlaintextIndex
+from memcube.memories.plaintext.index import PlaintextIndex
 from memcube_protocol import text
 from memcube_protocol.digest import Digest
 from memcube_protocol.records import Record

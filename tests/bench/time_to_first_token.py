@@ -43,10 +43,10 @@ sys.path[:0] = [str(ROOT / name) for name in ("protocol", "client", "tests")]
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from memcube.memories.activation import MountedKv, mount_kv  # noqa: E402
-from memcube.memories.activation_dump import dump_kv, prefill  # noqa: E402
-from memcube.memories.kv_files import open_kv  # noqa: E402
-from memcube.memories.kv_streaming import HeldKv, StreamedLayers  # noqa: E402
+from memcube.memories.activation.dump import dump_kv, prefill  # noqa: E402
+from memcube.memories.activation.files import open_kv  # noqa: E402
+from memcube.memories.activation.mount import MountedKv, mount_kv  # noqa: E402
+from memcube.memories.activation.streaming import HeldKv, StreamedLayers  # noqa: E402
 from memcube_protocol.identity import BaseIdentity  # noqa: E402
 from support.measuring import RESULTS, quote  # noqa: E402
 from support.models import tokenizer_of  # noqa: E402

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from memcube.demo.corpus import handbook
-from memcube.memories.plaintext import Filters, PlaintextIndex
-from memcube.memories.plaintext_edge import EdgeEngines
-from memcube.memories.plaintext_engine import Engine, Engines, Entry, SparseVector
-from memcube.memories.plaintext_filters import AtMost, Conditions, MoreThan, OneOf
-from memcube.memories.plaintext_server import ServerEngines
+from memcube.memories.plaintext.edge import EdgeEngines
+from memcube.memories.plaintext.engine import Engine, Engines, Entry, SparseVector
+from memcube.memories.plaintext.filters import AtMost, Conditions, MoreThan, OneOf
+from memcube.memories.plaintext.index import Filters, PlaintextIndex
+from memcube.memories.plaintext.server import ServerEngines
 from memcube_protocol.digest import Digest
 
 pytest.importorskip("qdrant_edge")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from memcube.memories.plaintext import records_of
+from memcube.memories.plaintext.index import records_of
 from memcube.overlay import Overlay
 from memcube.packing.pack import pack_folder
 from memcube.store import Store

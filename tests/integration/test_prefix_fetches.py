@@ -8,8 +8,8 @@ import pytest
 from conftest import Person, fresh
 from memcube.consuming.opening import resolve
 from memcube.dumper import MemDumper
-from memcube.memories.activation import mount_kv
-from memcube.memories.kv_fetching import fetch_prefix
+from memcube.memories.activation.fetching import fetch_prefix
+from memcube.memories.activation.mount import mount_kv
 from memcube_protocol import media_types
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.reference import Reference

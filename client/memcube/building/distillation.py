@@ -24,7 +24,7 @@ from memcube.building.asking import Asker
 from memcube.building.material import Material
 from memcube.building.questions import Watch
 from memcube.memories.model_identity import tuner_layers
-from memcube.memories.parametric import dump_lora
+from memcube.memories.parametric.dump import dump_lora
 from memcube.mounting.baseline import Baseline, uninterrupted
 
 RETAINED_TOKENS: Final = 64

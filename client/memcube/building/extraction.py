@@ -17,7 +17,7 @@ from memcube_protocol.records import Record, Source
 from memcube.building.asking import NOTHING, Asker, is_right
 from memcube.building.questions import Watch
 from memcube.importers.foreign import id_of_text
-from memcube.memories.activation_key import tokenizer_hash
+from memcube.memories.activation.key import tokenizer_hash
 from memcube.memories.reading import read_small
 
 _RECORD_CHARS: Final = 2000

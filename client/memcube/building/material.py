@@ -13,8 +13,8 @@ from memcube_protocol.records import Record
 from memcube_protocol.text import terms
 
 from memcube.memories.control_tokens import without_control_tokens
-from memcube.memories.plaintext_context import neutralise, render
-from memcube.memories.plaintext_filters import Filters, allows
+from memcube.memories.plaintext.context import neutralise, render
+from memcube.memories.plaintext.filters import Filters, allows
 
 _ANY: Final = Filters()
 _END: Final = "\n\n"

@@ -24,11 +24,11 @@ from memcube.building.planning import Order
 from memcube.consuming.holdings import memory_folder
 from memcube.consuming.verifying import Verified
 from memcube.context import Context
-from memcube.memories.activation import mount_kv
-from memcube.memories.activation_dump import dump_kv
+from memcube.memories.activation.dump import dump_kv
+from memcube.memories.activation.mount import mount_kv
 from memcube.memories.control_tokens import control_tokens
-from memcube.memories.parametric import mount_fitting, mount_lora
-from memcube.memories.plaintext import records_of
+from memcube.memories.parametric.mount import mount_fitting, mount_lora
+from memcube.memories.plaintext.index import records_of
 
 _RECORDS: Final = "plaintext/records.jsonl"
 

@@ -182,7 +182,7 @@ def files_folder(
 
 def _require_adapter(folder: Path) -> None:
     """Refuse, and take away, an adapter that a mount would refuse: other programs load what they find."""
-    from memcube.memories.parametric import read_adapter
+    from memcube.memories.parametric.dump import read_adapter
 
     try:
         read_adapter(folder)

@@ -26,7 +26,7 @@ from memcube.demo import corpus
 from memcube.demo import model as small
 from memcube.demo.server import DemoRegistry
 from memcube.demo.story import Step, Story
-from memcube.memories.generation import generate
+from memcube.memories.activation.generation import generate
 from memcube.publishing.visibility import Visibility, set_visibility
 from memcube.settings import Endpoint, Settings
 from memcube.trust import KeyStore
@@ -139,8 +139,8 @@ class Journey:
             step.say(f"{parameters:,} parameters, trained from nothing on made-up users")
 
     def _pack(self) -> None:
-        from memcube.memories.activation_dump import dump_kv
-        from memcube.memories.parametric import mount_lora
+        from memcube.memories.activation.dump import dump_kv
+        from memcube.memories.parametric.mount import mount_lora
 
         cube = self._folder / "expert"
         with self._story.step("Alice makes a cube of three memories") as step:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from memcube_protocol.identity import BaseIdentity
 
-from memcube.memories.parametric import dump_lora
+from memcube.memories.parametric.dump import dump_lora
 
 VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     "city": ("Paris", "Oslo", "Kyoto", "Lima", "Cairo", "Quito", "Hanoi", "Perth"),

@@ -13,7 +13,7 @@ from typing import Any, Final
 from memcube_protocol.errors import MissingDependencyError
 
 from memcube.integrations.plain_records import plain
-from memcube.memories.plaintext_context import neutralise
+from memcube.memories.plaintext.context import neutralise
 from memcube.mounting import Hit
 
 try:

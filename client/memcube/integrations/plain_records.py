@@ -6,7 +6,7 @@ from typing import Any
 
 from memcube_protocol.records import Record, to_json
 
-from memcube.memories.plaintext_context import neutralise
+from memcube.memories.plaintext.context import neutralise
 
 
 def plain(record: Record) -> dict[str, Any]:

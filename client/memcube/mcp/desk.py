@@ -1,7 +1,7 @@
 """What agents ask of mounted memories, answered in bounded sizes: the acts behind the tools.
 
 Whatever a record or a publisher said is data. Texts leave here inside delimiters that they cannot
-close (`plaintext_context`); titles and names in JSON are made harmless in the same way.
+close (`memories.plaintext.context`); titles and names in JSON are made harmless in the same way.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from memcube_protocol.errors import ConflictError, FindingsError, NotFoundError
 from memcube_protocol.records import Record, Source
 
 from memcube.mcp.citations import Citation, cube_address
-from memcube.memories.plaintext_context import one_line, render
-from memcube.memories.plaintext_filters import Filters
+from memcube.memories.plaintext.context import one_line, render
+from memcube.memories.plaintext.filters import Filters
 from memcube.mounting import Hit, MountedCube, MountedMemory, Overlay
 
 SEARCH_RESULTS: Final = 20

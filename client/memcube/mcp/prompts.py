@@ -10,7 +10,7 @@ from memcube_protocol.errors import InvalidRequestError, NotFoundError
 
 from memcube.mcp.desk import Desk
 from memcube.mcp.tools import QUERY_CHARS
-from memcube.memories.plaintext_context import neutralise
+from memcube.memories.plaintext.context import neutralise
 
 
 @dataclass(frozen=True, slots=True)

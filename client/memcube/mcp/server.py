@@ -22,7 +22,7 @@ from memcube_protocol.errors import MemcubeError
 from memcube.mcp import prompts, tools
 from memcube.mcp.citations import RECORD_TEMPLATE, cube_of_address
 from memcube.mcp.desk import Desk
-from memcube.memories.plaintext_context import neutralise, one_line
+from memcube.memories.plaintext.context import neutralise, one_line
 from memcube.version import VERSION
 
 NAME: Final = "memcube"

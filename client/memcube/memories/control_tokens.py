@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from memcube_protocol.errors import InvalidConfigError
 
-from memcube.memories.plaintext_context import neutralise
+from memcube.memories.plaintext.context import neutralise
 
 _THOUGHTS: Final = frozenset({"<think>", "</think>"})
 """What assistants write themselves: the messages of an honest chat may hold them."""

@@ -10,7 +10,7 @@ the records, which fit every model. Each kind goes through the cubes in the orde
 
 from __future__ import annotations
 
-from memcube.memories.hit import Hit
+from memcube.memories.plaintext.hit import Hit
 from memcube.mounting.choosing import Asked, Names, choose
 from memcube.mounting.chosen import PRIORITIES, Chosen
 from memcube.mounting.forgotten import ForgottenRecord

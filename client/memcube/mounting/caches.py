@@ -24,8 +24,8 @@ from memcube.mounting.steps import Step
 if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
 
-    from memcube.memories.activation import MountedKv
-    from memcube.memories.kv_mounted import Prefix
+    from memcube.memories.activation.mount import MountedKv
+    from memcube.memories.activation.mounted import Prefix
 
 BARE: Final = "bare"
 """The special-token policy of a text that is tokenised as it stands (docs/spec/activation.md)."""
@@ -71,7 +71,7 @@ class Caches:
         Raises:
             IncompatibleError: it does not fit, and is not to be read anew or carries no text.
         """
-        from memcube.memories.kv_mounted import Exactness
+        from memcube.memories.activation.mounted import Exactness
         from memcube.scanning.findings import opacity_of
 
         try:
@@ -96,8 +96,8 @@ class Caches:
         if self._model is None:
             self._texts.append((memory.id, text))
             return Step.PREFIX, "as text"
-        from memcube.memories.kv_composition import prefill_kv
-        from memcube.memories.kv_prompt import prompt_of
+        from memcube.memories.activation.composition import prefill_kv
+        from memcube.memories.activation.prompt import prompt_of
 
         bare = manifest.key.special_tokens == BARE
         ids = prompt_of(self._tokenizer, text=text, add_special_tokens=not bare).ids
@@ -115,7 +115,7 @@ class Caches:
         """Put the mounted caches behind each other, as one; nothing to do where there is one or none."""
         if len(self._mounted) < 2:
             return
-        from memcube.memories.kv_composition import compose_kv
+        from memcube.memories.activation.composition import compose_kv
 
         composed = compose_kv([cache for cache, _ in self._mounted])
         self._undo.callback(composed.unmount)
@@ -151,7 +151,7 @@ class Caches:
         tokens = self._beginning(choice.offer.whole_tokens)
         if tokens is None:
             return memory_folder(self._context, chosen.verified, memory.id), None
-        from memcube.memories.kv_fetching import fetch_prefix
+        from memcube.memories.activation.fetching import fetch_prefix
 
         try:
             found = fetch_prefix(self._context, chosen.verified, memory.id, tokens)
@@ -161,7 +161,7 @@ class Caches:
         return found.folder, tokens
 
     def _mount(self, folder: Path, tokens: int | None = None) -> MountedKv:
-        from memcube.memories.activation import mount_kv
+        from memcube.memories.activation.mount import mount_kv
 
         cache = mount_kv(
             folder,
@@ -176,7 +176,7 @@ class Caches:
 
     def _kept(self, chosen: Chosen, memory: Memory, text: str, *, bare: bool) -> Path:
         """The folder of a cache of `text` for the model as it is now, made where it is absent."""
-        from memcube.memories.activation_dump import dump_kv
+        from memcube.memories.activation.dump import dump_kv
 
         place = self._build_place(chosen, memory)
         folder = place / ACTIVATION / memory.id
@@ -195,7 +195,7 @@ class Caches:
 
     def _build_place(self, chosen: Chosen, memory: Memory) -> Path:
         """Where caches of this memory for the model as it is now are kept."""
-        from memcube.memories.activation_key import active_adapters
+        from memcube.memories.activation.key import active_adapters
 
         adapters = ",".join(map(str, active_adapters(self._model)))
         mark = hashlib.sha256(f"{self._identity()} {adapters} {memory.id}".encode()).hexdigest()

@@ -12,7 +12,7 @@ from memcube_protocol.selection import Selection
 from memcube.consuming.opening import open_layerless
 from memcube.consuming.verifying import Verified
 from memcube.context import CONTEXT_TOKENS, NORMAL_TRUST, Context, Trust
-from memcube.memories.plaintext_plugins import reached
+from memcube.memories.plaintext.plugins import reached
 from memcube.mounting.chosen import Chosen
 from memcube.mounting.offers import Wishes
 

@@ -39,8 +39,8 @@ class Looks:
     @classmethod
     def of(cls, model: Any, tokenizer: Any, identity: BaseIdentity) -> Looks:
         """How `model` looks now."""
-        from memcube.memories.activation_key import active_adapters, model_key
-        from memcube.memories.parametric import model_form
+        from memcube.memories.activation.key import active_adapters, model_key
+        from memcube.memories.parametric.mount import model_form
         from memcube.mounting.measuring import model_mark
 
         any_tokens = encode_tokens([0])

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memcube.memories.hit import Hit
+from memcube.memories.plaintext.hit import Hit
 
 if TYPE_CHECKING:
-    from memcube.memories.plaintext_ranking import Diversity
+    from memcube.memories.plaintext.ranking import Diversity
 
 
 class Hits(list[Hit]):
@@ -61,8 +61,8 @@ def spread(hits: Sequence[Hit], diversity: Diversity, limit: int) -> list[Hit]:
 
     Their places stand for relevance, since scores of two cubes cannot be compared.
     """
-    from memcube.memories.plaintext_engine import Match
-    from memcube.memories.plaintext_ranking import diversify
+    from memcube.memories.plaintext.engine import Match
+    from memcube.memories.plaintext.ranking import diversify
 
     matches = [Match(place, 1 - place / len(hits)) for place in range(len(hits))]
     chosen = diversify(matches, lambda place: hits[place].record, diversity, limit)

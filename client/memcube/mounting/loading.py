@@ -27,8 +27,8 @@ from memcube.mounting.steps import MountStep, Step
 if TYPE_CHECKING:
     from memcube_protocol.identity import BaseIdentity
 
-    from memcube.memories.parametric_adapters import Adapters
-    from memcube.memories.plaintext_build import Records
+    from memcube.memories.parametric.adapters import Adapters
+    from memcube.memories.plaintext.build import Records
 
 
 class MemLoader:
@@ -118,7 +118,7 @@ class MemLoader:
     @cached_property
     def _embedder(self) -> object:
         """The embedder that is wished, made once for all cubes; None, or LSA, which each cube fits."""
-        from memcube.memories.plaintext_plugins import embedder_of
+        from memcube.memories.plaintext.plugins import embedder_of
 
         return embedder_of(self.wishes.embedder, self.context.settings)
 
@@ -145,9 +145,9 @@ class MemLoader:
             self._note(chosen, memory, step, f"{why}; {more}" if more else why)
 
     def _load_adapter(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
-        from memcube.memories.parametric import mount_lora
-        from memcube.memories.parametric_adapters import Adapters
-        from memcube.memories.parametric_routing import description_of
+        from memcube.memories.parametric.adapters import Adapters
+        from memcube.memories.parametric.mount import mount_lora
+        from memcube.memories.parametric.routing import description_of
         from memcube.store.checks import CHECKS_FILE, FileChecks
 
         if self.adapters is None:
@@ -179,7 +179,7 @@ class MemLoader:
     def _look_up_records(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         """The records of the cube, or of a build: all shards are of its one plaintext memory."""
         assert memory.kind == PLAINTEXT
-        from memcube.memories.plaintext import records_of, vector_files
+        from memcube.memories.plaintext.index import records_of, vector_files
 
         built, store = chosen.build_of(memory), self.context.store
         holder = built.build if built else chosen.verified.cube
@@ -205,7 +205,7 @@ class MemLoader:
         below: str = "",
     ) -> str:
         """Open the index of `records` once; it is built at the first mount of all."""
-        from memcube.memories.plaintext import PlaintextIndex
+        from memcube.memories.plaintext.index import PlaintextIndex
 
         sources = self.sources.setdefault(chosen.name, {})
         if key not in sources:

@@ -57,7 +57,7 @@ def with_model(speeds: Speeds, model: Any, now: datetime) -> Speeds:
     It reads 64 tokens, then 256, then 1024, until one takes half a second. A device without room for
     that is not measured.
     """
-    from memcube.memories.kv_room import is_full
+    from memcube.memories.activation.room import is_full
 
     mark = model_mark(model)
     if mark in speeds.prefills:
@@ -74,7 +74,7 @@ def model_mark(model: Any) -> str:
     """What the speed of `model` depends on: its shape, its element type, the device, the threads."""
     import torch
 
-    from memcube.memories.activation_key import architecture_hash, compute_dtype
+    from memcube.memories.activation.key import architecture_hash, compute_dtype
 
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -84,7 +84,7 @@ def model_mark(model: Any) -> str:
 
 def measure_prefill(model: Any, now: datetime) -> Prefill:
     """How long `model` reads a text, by two or three short ones."""
-    from memcube.memories.activation_dump import prefill
+    from memcube.memories.activation.dump import prefill
 
     longest = getattr(model.config, "max_position_embeddings", None) or _LENGTHS[-1]
     prefill(model, [0] * 8)  # what is loaded lazily is loaded now

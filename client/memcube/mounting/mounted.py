@@ -15,7 +15,7 @@ from memcube_protocol.records import Record
 from memcube.closing import Closing
 from memcube.consuming.verifying import Verified
 from memcube.context import CONTEXT_TOKENS
-from memcube.memories.hit import Hit
+from memcube.memories.plaintext.hit import Hit
 from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hits, Ranking, fuse, spread
@@ -27,11 +27,11 @@ from memcube.usage import Usage, Use
 if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan
 
-    from memcube.memories.kv_mounted import Prefix
-    from memcube.memories.parametric_adapters import Adapters
-    from memcube.memories.plaintext import Filters
-    from memcube.memories.plaintext_ranking import Diversity
-    from memcube.memories.plaintext_relations import Neighbour
+    from memcube.memories.activation.mounted import Prefix
+    from memcube.memories.parametric.adapters import Adapters
+    from memcube.memories.plaintext.index import Filters
+    from memcube.memories.plaintext.ranking import Diversity
+    from memcube.memories.plaintext.relations import Neighbour
 
 ANSWER_TOKENS: Final = 128
 OVERLAY_PRIORITY: Final = 2
@@ -131,7 +131,7 @@ class MountedMemory(Closing):
     @property
     def adapters(self) -> Adapters:
         """The mounted LoRA adapters, to list, switch, combine and route; none without a model."""
-        from memcube.memories.parametric_adapters import Adapters
+        from memcube.memories.parametric.adapters import Adapters
 
         return self._open().adapters or Adapters()
 
@@ -257,7 +257,7 @@ class MountedMemory(Closing):
         several are mounted. `budget_tokens` is, unless given, what the memory's own leaves beside a
         prefix of text.
         """
-        from memcube.memories.plaintext_context import render
+        from memcube.memories.plaintext.context import render
 
         parts = self._open()
         if budget_tokens is None:
@@ -294,7 +294,7 @@ class MountedMemory(Closing):
             raise NotFoundError(
                 "there is no model to ask", hint="mount the cube with model= and tokenizer="
             )
-        from memcube.memories.generation import generate
+        from memcube.memories.activation.generation import generate
 
         parts = self._open()
         found = self.context(question) if context is None else context
@@ -347,7 +347,7 @@ class MountedMemory(Closing):
         """`filters` that ask for nothing above the ceiling."""
         if self._ceiling == SENSITIVITIES[-1]:
             return filters
-        from memcube.memories.plaintext_filters import Filters
+        from memcube.memories.plaintext.filters import Filters
 
         asked = filters or Filters()
         lower = min(asked.sensitivity, self._ceiling, key=SENSITIVITIES.index)
@@ -424,7 +424,7 @@ class MountedMemory(Closing):
 
     def _prefix_tokens(self) -> int:
         """What a prefix takes of the budget where it is text, not a cache."""
-        from memcube.memories.plaintext_context import estimate_tokens
+        from memcube.memories.plaintext.context import estimate_tokens
 
         parts = self._open()
         if parts.cache or not parts.prefix_text:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from memcube.memories.plaintext_context import neutralise
+from memcube.memories.plaintext.context import neutralise
 
 TEXT_CHARS: Final = 400
 """Of a longer text the beginning is shown."""

@@ -17,7 +17,7 @@ from memcube_protocol.errors import InvalidError, NotFoundError
 
 from memcube.consuming.holdings import FOLDERS
 from memcube.context import CONTEXT_TOKENS, Context
-from memcube.memories.plaintext_context import estimate_tokens
+from memcube.memories.plaintext.context import estimate_tokens
 from memcube.mounting import measuring
 from memcube.mounting.chosen import Chosen
 from memcube.mounting.planning import LITTLE_BYTES, Circumstances, Misfit, Offer, Plan, plan
@@ -42,7 +42,7 @@ class Wishes:
     its source text where it does not fit the model and carries it; `compose` mounts several KV caches
     behind each other, which is approximate; `prefix_tokens` mounts only the beginning of a KV cache, and
     fetches no more of it. `embedder` is one for searches, or what names one
-    (`plaintext_plugins`); `search_server` is the address of a Qdrant server to search on.
+    (`memories.plaintext.plugins`); `search_server` is the address of a Qdrant server to search on.
 
     `profile` is the role that the user mounts in; `leaves_to` names the hosts that get what is found,
     such as that of a model behind an API.
@@ -73,7 +73,7 @@ class Wishes:
     @property
     def embedded_at(self) -> tuple[str, ...]:
         """Who but this machine makes vectors of texts and questions: the cubes' rules ask for these."""
-        from memcube.memories.plaintext_plugins import places_of
+        from memcube.memories.plaintext.plugins import places_of
 
         return places_of(self.embedder)
 

@@ -27,7 +27,7 @@ def prefix_text(texts: Sequence[tuple[str, str]]) -> str:
     """`texts` by the ids of their memories, as data: between delimiters that they cannot close."""
     if not texts:
         return ""
-    from memcube.memories.plaintext_context import render
+    from memcube.memories.plaintext.context import render
 
     records = [Record(id=memory, text=text, type="context") for memory, text in texts]
     return render(records, sys.maxsize)

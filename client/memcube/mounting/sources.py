@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
 
-from memcube.memories.hit import Hit
+from memcube.memories.plaintext.hit import Hit
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Ranking, fuse
 
 if TYPE_CHECKING:
-    from memcube.memories.plaintext import Filters, PlaintextIndex
-    from memcube.memories.plaintext_relations import Neighbour
+    from memcube.memories.plaintext.index import Filters, PlaintextIndex
+    from memcube.memories.plaintext.relations import Neighbour
 
 
 class Findable(Protocol):

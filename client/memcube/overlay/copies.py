@@ -7,7 +7,7 @@ from memcube_protocol.content import read_verified
 from memcube_protocol.errors import IntegrityError, NotFoundError
 from memcube_protocol.reference import Reference
 
-from memcube.memories.plaintext import records_of
+from memcube.memories.plaintext.index import records_of
 from memcube.store import Ref, Store
 
 

@@ -15,9 +15,9 @@ from memcube_protocol.errors import InvalidRecordError, NotFoundError
 from memcube_protocol.records import Record, Source
 from memcube_protocol.vectors import indexed_text
 
-from memcube.memories.hit import Hit
-from memcube.memories.plaintext_filters import Filters, allows
-from memcube.memories.plaintext_question import weights_of
+from memcube.memories.plaintext.filters import Filters, allows
+from memcube.memories.plaintext.hit import Hit
+from memcube.memories.plaintext.question import weights_of
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.overlay.copies import copies_of
 from memcube.overlay.segments import Segments, make_durable

@@ -39,7 +39,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What makes the vectors: an embedder, or what `plaintext_plugins.embedder_of` takes."""
+    """What makes the vectors: an embedder, or what `memories.plaintext.plugins.embedder_of` takes."""
 
     embedder: object
     settings: Settings | None = None
@@ -57,7 +57,7 @@ class Embedding:
             MissingDependencyError: what it needs is not installed.
             RuleRefusedError: the texts of `draft` are to stay on this machine, and it is elsewhere.
         """
-        from memcube.memories.plaintext_vectors import write_vectors
+        from memcube.memories.plaintext.vectors import write_vectors
         from memcube.rules import require_embedding
 
         made, places = self._made()
@@ -99,13 +99,13 @@ class Embedding:
 
     def _made(self) -> tuple[Any, tuple[str, ...]]:
         """The embedder, None for LSA; and where texts go."""
-        from memcube.memories.plaintext_plugins import embedder_of, places_of
+        from memcube.memories.plaintext.plugins import embedder_of, places_of
 
         made = embedder_of(self.embedder, self.settings)
         return (None if made is None or isinstance(made, str) else made), places_of(made)
 
 
 def _fitted(records: Callable[[], Iterable[Record]]) -> Any:
-    from memcube.memories.plaintext_lsa import LsaEmbedder
+    from memcube.memories.plaintext.lsa import LsaEmbedder
 
     return LsaEmbedder.fit(records(), total=sum(1 for _ in records()))

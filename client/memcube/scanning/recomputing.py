@@ -88,7 +88,7 @@ class _Comparer:
         return [memory for memory in config.memories if memory.kind == ACTIVATION]
 
     def _compared(self, memory: Memory) -> tuple[Recomputed, list[Finding]]:
-        from memcube.memories.recompute import recompute, tolerance_of
+        from memcube.memories.activation.recompute import recompute, tolerance_of
         from memcube.mounting import Chosen, MemLoader
 
         folder = memory_folder(self.context, self.verified, memory.id)

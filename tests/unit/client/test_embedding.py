@@ -11,8 +11,8 @@ from memcube.cli.run import run
 from memcube.client import Client
 from memcube.demo.corpus import handbook
 from memcube.dumper import MemDumper
-from memcube.memories import plaintext_plugins
-from memcube.memories.plaintext_embedders import FunctionEmbedder
+from memcube.memories.plaintext import plugins as plaintext_plugins
+from memcube.memories.plaintext.embedders import FunctionEmbedder
 from memcube.settings import Settings
 from memcube_protocol.errors import EXIT_RULE, InvalidConfigError, InvalidError, RuleRefusedError
 

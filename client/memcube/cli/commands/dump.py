@@ -130,7 +130,8 @@ def _add_cache(
     """The folder of a KV cache of `prompt`, made as a mount of this cube would use it; `notes` say how."""
     from memcube.memories.checkpoint import load_checkpoint
     from memcube.memories.known_identity import known_identity
-    from memcube.memories.parametric import FOLDER, mount_fitting
+    from memcube.memories.parametric.dump import FOLDER
+    from memcube.memories.parametric.mount import mount_fitting
 
     model, tokenizer = load_checkpoint(checkpoint)
     base = known_identity(model)

@@ -19,7 +19,7 @@ from memcube.building.planning import Order
 from memcube.demo import model as demo
 from memcube.dumper import MemDumper
 from memcube.memories.model_identity import live_identity
-from memcube.memories.plaintext import records_of
+from memcube.memories.plaintext.index import records_of
 from memcube_protocol.errors import (
     ConflictError,
     IncompatibleError,

@@ -10,7 +10,7 @@ import pytest
 from memcube.building.holding import held_builds
 from memcube.client import Client
 from memcube.dumper import MemDumper
-from memcube.memories.plaintext import records_of
+from memcube.memories.plaintext.index import records_of
 from memcube.settings import Settings
 from support.models import model_of, text_of, tokenizer_of
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from memcube.demo import model as demo
-from memcube.memories.activation import MountedKv, mount_kv
-from memcube.memories.activation_dump import dump_kv
-from memcube.memories.activation_key import architecture_hash, tokenizer_hash
-from memcube.memories.generation import generate
+from memcube.memories.activation.dump import dump_kv
+from memcube.memories.activation.generation import generate
+from memcube.memories.activation.key import architecture_hash, tokenizer_hash
+from memcube.memories.activation.mount import MountedKv, mount_kv
 from memcube.memories.model_identity import checkpoint_identity, live_identity
-from memcube.memories.parametric import mount_lora
-from memcube.memories.parametric_adapters import Adapters
+from memcube.memories.parametric.adapters import Adapters
+from memcube.memories.parametric.mount import mount_lora
 from memcube_protocol.errors import IncompatibleError
 from memcube_protocol.parametric import Level
 

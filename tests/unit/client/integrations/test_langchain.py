@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
-from memcube.memories.plaintext import Filters
+from memcube.memories.plaintext.index import Filters
 from memcube.mounting import MountedMemory
 from memcube.settings import Settings
 from memcube_protocol.records import Record, Source

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories import activation_key
+from memcube.memories.activation import key as activation_key
 from memcube.memories.model_identity import (
     checkpoint_identity,
     file_tensors,

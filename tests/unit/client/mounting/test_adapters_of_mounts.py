@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
-from memcube.memories import parametric_files
+from memcube.memories.parametric import files as parametric_files
 from memcube.mounting import Step
 from memcube.settings import Settings
 from memcube_protocol.errors import ConflictError

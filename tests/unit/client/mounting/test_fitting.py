@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories.activation_key import active_adapters
+from memcube.memories.activation.key import active_adapters
 from memcube.memories.model_identity import live_identity
 from memcube.mounting.fitting import Looks, adapter_misfit, cache_misfit
 from memcube.mounting.offers import Wishes

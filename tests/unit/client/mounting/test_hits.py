@@ -4,7 +4,7 @@ from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
-from memcube.memories.hit import Hit
+from memcube.memories.plaintext.hit import Hit
 from memcube.mounting.hits import Ranking, fuse
 from memcube_protocol.records import Record
 

@@ -58,7 +58,7 @@ def test_a_disk_or_a_device_that_refuses_is_not_measured(
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("memcube.memories.activation_dump.prefill", full)
+    monkeypatch.setattr("memcube.memories.activation.dump.prefill", full)
     assert measuring.with_model(Speeds(), model_of(), NOW) == Speeds()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
-from memcube.memories.plaintext_filters import Filters
+from memcube.memories.plaintext.filters import Filters
 from memcube.settings import Settings
 from memcube_protocol.errors import (
     EXIT_NOT_FOUND,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
-from memcube.memories.hit import Hit
-from memcube.memories.plaintext_context import estimate_tokens
-from memcube.memories.plaintext_ranking import Diversity
+from memcube.memories.plaintext.context import estimate_tokens
+from memcube.memories.plaintext.hit import Hit
+from memcube.memories.plaintext.ranking import Diversity
 from memcube.mounting import MountedMemory
 from memcube.settings import Settings
 from memcube_protocol.errors import ConflictError, InvalidError, NotFoundError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube.memories.plaintext import Filters, records_of
+from memcube.memories.plaintext.index import Filters, records_of
 from memcube.overlay import Overlay, segments
 from memcube.packing.pack import pack_folder
 from memcube.store import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from memcube.cli.run import run
 from memcube.client import Client
-from memcube.memories.plaintext_embedders import FunctionEmbedder
+from memcube.memories.plaintext.embedders import FunctionEmbedder
 from memcube.settings import Settings
 from memcube_protocol import media_types
 from memcube_protocol.errors import (

@@ -1,0 +1,140 @@
+"""The files of a KV memory: opened and checked against each other, mapped, verified block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from memcube_protocol import activation, limits, tensors
+from memcube_protocol.activation import KvManifest
+from memcube_protocol.compatibility import INT8
+from memcube_protocol.errors import DigestMismatchError
+
+from memcube.memories.activation.room import room_errors
+from memcube.memories.activation.storage import dequantise, require_bounded, require_scales
+from memcube.memories.model_identity import torch_dtypes
+from memcube.memories.reading import read_small, require_file
+
+if TYPE_CHECKING:
+    from memcube.memories.activation.layers import LayerView
+
+PARTIAL_FILE: Final = "kv.safetensors.partial"
+"""Stands for `kv.safetensors` where only a prefix was fetched: the rest are holes (see `kv_prefix`)."""
+
+
+def kv_file(folder: Path) -> Path:
+    """Where the tensors of the memory in `folder` lie, whole or in part."""
+    whole, partial = folder / activation.KV_FILE, folder / PARTIAL_FILE
+    return partial if partial.is_file() and not whole.exists() else whole
+
+
+def open_kv(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
+    """Manifest, ids and mapped bytes of a memory whose files agree.
+
+    Raises:
+        NotFoundError: a file is missing.
+        InvalidTensorsError, DigestMismatchError, InvalidConfigError: the files do not agree.
+        LimitExceededError: a file is too large, or there is no room to map it.
+    """
+    import torch
+
+    raw_ids = read_small(folder / activation.TOKENS_FILE, 4 * limits.KV_TOKENS)
+    raw_manifest = read_small(folder / activation.MANIFEST_FILE, limits.KV_MANIFEST_BYTES)
+    kv = kv_file(folder)
+    require_file(kv)
+    size = kv.stat().st_size
+    with room_errors():
+        storage = torch.UntypedStorage.from_file(str(kv), False, size) if size else b""
+    start = _bytes_of(storage, 0, size) if size else b""
+    manifest = activation.check_folder_files(raw_manifest, raw_ids, start, size)
+    return manifest, activation.decode_tokens(raw_ids), storage
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a mapped file looked like when it was checked: pages that were not read yet would change with it."""
+
+    path: Path
+    looks: tuple[int, int, int, int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The looks of `path` now."""
+        found = path.stat()
+        return cls(
+            path,
+            (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns),
+        )
+
+    def require_unchanged(self) -> None:
+        """Refuse a file that was written to since. One that was moved away or replaced stays as it was mapped.
+
+        Raises:
+            DigestMismatchError: it was.
+        """
+        try:
+            now = Stamp.of(self.path)
+        except FileNotFoundError:
+            return
+        if now.looks[:2] == self.looks[:2] and now != self:
+            raise DigestMismatchError(
+                f"{self.path.name} was changed since it was checked",
+                hint="mount the memory again: it is checked anew",
+            )
+
+
+def verify_blocks(manifest: KvManifest, storage: Any, tokens: int) -> None:
+    """Check the blocks that hold the first `tokens` tokens of every tensor, hashes and numbers.
+
+    Raises:
+        DigestMismatchError: a block differs from its signed hash.
+        InvalidTensorsError: it holds NaN, infinity or a huge number.
+    """
+    for name, dtype, _ in manifest.tensors():
+        blocks = manifest.blocks[name]
+        row = blocks.block_bytes // limits.KV_BLOCK_TOKENS
+        first, last = blocks.covering(blocks.start, blocks.start + row * tokens)
+        content = _bytes_of(storage, first, last)
+        blocks.verify(content, first)
+        require_bounded(content, name, dtype)
+
+
+def views(manifest: KvManifest, storage: Any, tokens: int, model: Any) -> Iterator[LayerView]:
+    """The first `tokens` tokens of every layer on the model's device: views of `storage` if they can be.
+
+    Raises:
+        InvalidTensorsError: a scale is not one.
+    """
+    import torch
+
+    from memcube.memories.activation.layers import LayerView
+
+    dtypes, key = torch_dtypes(), manifest.key
+    held = {name: (dtype, shape[1:]) for name, dtype, shape in manifest.tensors()}
+
+    def rows(name: str) -> Any:
+        dtype, shape = held[name]
+        offset = manifest.blocks[name].start // tensors.DTYPE_BYTES[dtype]
+        flat: Any = torch.empty(0, dtype=dtypes[dtype])
+        return flat.set_(storage, offset, (tokens * prod(shape),), (1,)).view(tokens, *shape)
+
+    def view(name: str) -> Any:
+        tensor = rows(name)
+        if key.kv_quantisation == INT8:
+            scales = rows(activation.scale_of(name))
+            require_scales(scales.numpy(), key.kv_dtype)
+            tensor = dequantise(tensor, scales, dtypes[key.kv_dtype])
+        return tensor.to(model.device).transpose(0, 1)[None]
+
+    for position in range(len(manifest.layers)):
+        yield LayerView(view(f"l{position}.k"), view(f"l{position}.v"))
+
+
+def _bytes_of(storage: Any, start: int, stop: int) -> memoryview:
+    import torch
+
+    flat: Any = torch.empty(0, dtype=torch.uint8).set_(storage, start, (stop - start,), (1,))
+    return memoryview(flat.numpy())

@@ -1,0 +1,85 @@
+"""Ask a model a question behind a mounted KV memory, and notice where what is mounted breaks it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from memcube_protocol.errors import InvalidTensorsError
+from memcube_protocol.tensors import Rejection, rejected
+
+from memcube.memories.activation.mounted import Prefix
+from memcube.memories.activation.room import room_errors
+
+
+class Watched:
+    """A processor of logits that looks at the first ones: what is mounted may be finite and still too large.
+
+    Raises:
+        InvalidTensorsError: the model computes NaN or infinity.
+    """
+
+    def __init__(self) -> None:
+        self._is_first = True
+
+    def __call__(self, _ids: Any, scores: Any) -> Any:
+        """`scores` as they are."""
+        if self._is_first and not bool((scores < math.inf).all()):
+            raise broken_model()
+        self._is_first = False
+        return scores
+
+
+def broken_model() -> InvalidTensorsError:
+    """The error of a model whose answers are none."""
+    error = rejected(
+        Rejection.NOT_FINITE, "the model computes NaN or infinity with what is mounted on it"
+    )
+    error.hint = "unmount: the model is as it was then; mount the memories one by one to find the one that breaks it"
+    return error
+
+
+def question_ids(tokenizer: Any, question: str, *, behind_memory: bool) -> list[int]:
+    """The ids of `question`: behind a memory without the special tokens that begin a text."""
+    ids: list[int] = tokenizer(question, add_special_tokens=not behind_memory)["input_ids"]
+    return ids
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    question: str,
+    *,
+    memory: Prefix | None = None,
+    max_new_tokens: int = 64,
+    **options: Any,
+) -> str:
+    """The answer of `model` to `question`, which continues the text of `memory` where one is given.
+
+    The ids are concatenated, never tokenised anew as one text (identity-and-access.md section 5),
+    and the cache is a fresh one. `options` go to transformers' `generate`.
+
+    Raises:
+        ConflictError: the memory was unmounted, or the active adapters have changed since.
+        DigestMismatchError: the memory is damaged.
+        InvalidTensorsError: it is damaged, or what is mounted makes the model compute NaN or infinity.
+        LimitExceededError: there is no room in memory for the answer.
+    """
+    import torch
+
+    known = list(memory.token_ids) if memory else []
+    ids = known + question_ids(tokenizer, question, behind_memory=memory is not None)
+    given = torch.tensor([ids], device=model.device)
+    settings = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options}
+    settings["logits_processor"] = [*(settings.get("logits_processor") or ()), Watched()]
+    if memory:
+        settings["past_key_values"] = memory.new_cache()
+    with torch.inference_mode(), room_errors():
+        output = model.generate(
+            input_ids=given,
+            attention_mask=torch.ones_like(given),
+            max_new_tokens=max_new_tokens,
+            **settings,
+        )
+    answer: str = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+    return answer

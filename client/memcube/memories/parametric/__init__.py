@@ -1,0 +1,5 @@
+"""LoRA adapters as memories (MIP 1.0 section 6).
+
+`dump` writes one from a model or a folder, `mount` puts it on a model after every check and takes it
+off without a trace. `adapters` is what is done with several on one model: switch, combine, route.
+"""

@@ -1,0 +1,257 @@
+"""Mounting a LoRA adapter on a model after every check (MIP 1.0 section 6, docs/spec/parametric.md).
+
+What peft gets is not the folder's own config but one written from what was checked: full module
+paths, no regular expressions, no initialisation that touches the base. After a mount through peft the
+live adapter's identity must equal the file's, so that no tensor was left out, added or cast; a slot
+holds the file's tensors themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from memcube_protocol import parametric
+from memcube_protocol.errors import ConflictError, IncompatibleError
+from memcube_protocol.identity import BaseIdentity, TensorIdentity
+from memcube_protocol.parametric import Adapter, Base, Level, Verdict
+
+from memcube.closing import Closing
+from memcube.memories.activation.key import adapter_tensors, weight_quantisation
+from memcube.memories.known_identity import known_identity
+from memcube.memories.model_identity import dtype_name, tensor_identity, torch_dtypes
+from memcube.memories.parametric.files import AdapterFiles
+from memcube.memories.parametric.stack import AdapterStack
+from memcube.store.checks import FileChecks
+
+
+def mount_lora(
+    folder: Path,
+    model: Any,
+    *,
+    base_identity: BaseIdentity | None = None,
+    base: Base | None = None,
+    allow_unverified_base: bool = False,
+    checks: FileChecks | None = None,
+) -> MountedLora:
+    """The adapter in `folder`, active on `model` beside what was active before.
+
+    `base` says which model is loaded where the caller knows better than its config; the model is
+    hashed only if the adapter names an identity, none is given and none is known. With `checks`, a
+    file that was looked through before and has not changed is not read again.
+
+    Raises:
+        IncompatibleError: the base is unknown and not allowed, or peft took the adapter otherwise
+            than it is.
+        InvalidTensorsError: damaged, not finite, or of other modules and shapes than the model's.
+        ConflictError: the same adapter is mounted already.
+        IntegrityError: somebody writes into the file.
+        NotFoundError, ForbiddenMediaTypeError, UnsupportedError, InvalidConfigError: see `AdapterFiles`.
+    """
+    files = AdapterFiles.open(folder)
+    adapter = files.adapter
+    verdict = parametric.judge(adapter.base, _loaded_base(model, adapter, base, base_identity))
+    if verdict.level is Level.UNKNOWN and not allow_unverified_base:
+        raise IncompatibleError(
+            f"it is not known that this adapter belongs to this model: {verdict.why}",
+            hint="load the adapter's own base, or allow it with --allow-unverified-base",
+        )
+    stack = AdapterStack.of(model)
+    parametric.require_fit(adapter, _shapes(stack.modules, adapter))
+    name = f"memcube_{files.identity(checks).root.hex()[:16]}"
+    mounted = MountedLora(adapter, verdict, name, files.tensors(), stack, files)
+    try:
+        mounted.mount()
+        return mounted
+    except BaseException:
+        mounted.unmount()
+        raise
+
+
+def mount_fitting(
+    folders: Mapping[str, Callable[[], Path]],
+    model: Any,
+    undo: ExitStack,
+    *,
+    base_identity: BaseIdentity | None = None,
+) -> tuple[list[str], list[str]]:
+    """Mount those adapters, given by id and folder, that belong to `model`; `undo` takes them off again.
+
+    Returns the ids of those that are active now, and in words why the others are not.
+
+    Raises:
+        InvalidTensorsError, ConflictError, NotFoundError, InvalidConfigError: see `mount_lora`.
+    """
+    mounted, passed_over = [], []
+    for memory_id, folder in folders.items():
+        try:
+            adapter = mount_lora(folder(), model, base_identity=base_identity)
+        except IncompatibleError as error:
+            passed_over.append(f"made without the adapter {memory_id}: {error}")
+            continue
+        undo.callback(adapter.unmount)
+        mounted.append(memory_id)
+    return mounted, passed_over
+
+
+class MountedLora(Closing):
+    """A LoRA memory on a model; `verdict` says how sure it is that its base is right.
+
+    `tensors` are those of its file under their own names, or those that were computed for it.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        verdict: Verdict,
+        name: str,
+        tensors: Mapping[str, Any],
+        stack: AdapterStack,
+        files: AdapterFiles | None = None,
+    ) -> None:
+        self.adapter = adapter
+        self.verdict = verdict
+        self.name = name
+        self.tensors = tensors
+        self.stack = stack
+        self._files = files
+        self._is_mounted = False
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its tensors are those of a file."""
+        return self._files is not None
+
+    def mount(self) -> None:
+        """Put it on the model of its stack; see `mount_lora`.
+
+        Raises:
+            ConflictError: the same adapter is mounted already.
+            IncompatibleError: peft took the adapter otherwise than it is.
+        """
+        model = self.stack.model
+        widen = {tensor.dtype for tensor in self.tensors.values()} != {model.dtype}
+
+        def config() -> Any:
+            return _peft_config(self.adapter, model)
+
+        self.stack.require_free(self.name)
+        self._is_mounted = True
+        try:
+            in_slot = self.stack.mount(self.name, self.adapter, self.tensors, config, widen=widen)
+            if not in_slot and not _is_held(self.tensors, adapter_tensors(model, self.name)):
+                raise IncompatibleError(
+                    "peft did not take this adapter as it is: tensors were left out, added or narrowed",
+                    hint="check its target modules and dtype against the model's",
+                )
+        except BaseException:
+            self.unmount()
+            raise
+
+    def require_usable(self) -> None:
+        """Refuse what is unmounted, or whose file was written into meanwhile.
+
+        Raises:
+            ConflictError: it is unmounted.
+            IntegrityError: somebody writes into its file.
+        """
+        if not self._is_mounted:
+            raise ConflictError("this adapter is unmounted", hint="mount the memory again")
+        if self._files:
+            self._files.require_unchanged()
+
+    def unmount(self) -> None:
+        """Take the adapter off: weights, state_dict keys and module classes are as before."""
+        if self._is_mounted:
+            self.stack.unmount(self.name)
+            self._is_mounted = False
+            self.tensors, self._files = {}, None
+
+    def close(self) -> None:
+        """As `unmount`."""
+        self.unmount()
+
+
+def module_shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """[out, in] of every module of the base of `model` that an adapter can change, by full path."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    shapes = {path: _shape(module) for path, module in base.named_modules()}
+    return {path: shape for path, shape in shapes.items() if shape}
+
+
+def _shapes(modules: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[int, int]]:
+    """As `module_shapes`, of the modules that `adapter` wants to change."""
+    paths = (module.path for module in adapter.modules if module.path in modules)
+    shapes = {path: _shape(modules[path]) for path in paths}
+    return {path: shape for path, shape in shapes.items() if shape}
+
+
+def _shape(module: Any) -> tuple[int, int] | None:
+    own = module.get_base_layer() if hasattr(type(module), "get_base_layer") else module
+    held = vars(own)
+    if "in_features" in held and "out_features" in held:
+        return held["out_features"], held["in_features"]
+    if "num_embeddings" in held and "embedding_dim" in held:
+        return held["embedding_dim"], held["num_embeddings"]
+    if "nf" in held and hasattr(own, "weight"):
+        return held["nf"], own.weight.shape[0]
+    return None
+
+
+def model_form(model: Any) -> str:
+    """How the weights of `model` are held: their dtype, or their quantisation."""
+    quantisation = weight_quantisation(model.config)
+    return dtype_name(model.dtype) if quantisation == "none" else quantisation
+
+
+def _loaded_base(
+    model: Any, adapter: Adapter, base: Base | None, identity: BaseIdentity | None
+) -> Base:
+    if base is None:
+        config = model.config
+        name = getattr(config, "_name_or_path", None) or None
+        base = Base(name, getattr(config, "_commit_hash", None))
+    known = identity or base.identity
+    if known is None and adapter.base.identity:
+        known = known_identity(model)
+    return Base(base.model, base.revision, known, base.form or model_form(model), base.origin)
+
+
+def _is_held(state: Mapping[str, Any], live: Iterable[TensorIdentity]) -> bool:
+    """Whether the `live` tensors are those of `state`, all of them, to the bit or widened."""
+    import torch
+
+    wanted = {name.removeprefix(parametric.PEFT_PREFIX): tensor for name, tensor in state.items()}
+    for part in live:
+        tensor, dtype = wanted.pop(part.name, None), torch_dtypes()[part.dtype]
+        if tensor is None or torch.promote_types(tensor.dtype, dtype) != dtype:
+            return False
+        if tensor_identity(part.name, tensor.to(dtype)) != part:
+            return False
+    return not wanted
+
+
+def _peft_config(adapter: Adapter, model: Any) -> Any:
+    """A LoraConfig that names exactly the modules that were checked."""
+    from peft import LoraConfig
+
+    config = adapter.config
+    alpha: Any = config.alpha
+    escaped = {module.path: f"^{re.escape(module.path)}" for module in adapter.modules}
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=alpha,
+        target_modules=list(escaped),
+        rank_pattern={escaped[module.path]: module.rank for module in adapter.modules},
+        alpha_pattern={escaped[path]: config.alpha_of(path) for path in escaped},
+        use_rslora=config.rank_stabilised,
+        use_dora=config.dora,
+        modules_to_save=list(config.modules_to_save) or None,
+        fan_in_fan_out=bool(config.raw.get("fan_in_fan_out", False)),
+        init_lora_weights=False,
+        inference_mode=True,
+        base_model_name_or_path=getattr(model.config, "_name_or_path", None),
+    )
