@@ -179,7 +179,7 @@ def create_account(
     size = settings.default_quota_bytes if quota is None else _quota_bytes(quota)
     if organisation != (owner is not None):
         raise click.UsageError("--organisation and --owner belong together")
-    with database_of(settings) as database, database.write() as session:
+    with database_of(settings, may_be_new=True) as database, database.write() as session:
         if owner is not None:
             person = service.account_named(session, owner)
             service.create_organisation(session, person, name, quota_bytes=size or None)

@@ -85,12 +85,44 @@ def settings_of(config: Path | None, given: dict[str, Any]) -> Settings:
     return load(os.environ, file=config, options=options)
 
 
+def existing_database(settings: Settings) -> Database:
+    """The database of a registry that was started before: nothing is made here.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    from memcube_protocol.errors import NotFoundError
+    from sqlalchemy import inspect
+
+    from memcube_registry.database import Database
+
+    database = Database.patient(settings)
+    file = Path(database.url.database or "")
+    is_there = not database.is_sqlite or file.is_file()
+    if is_there:
+        with database.read() as session:
+            is_there = inspect(session.connection()).has_table("blob")
+    if not is_there:
+        database.close()
+        raise NotFoundError(
+            "there is no registry's database at this place",
+            hint="name it with --data or --database-url; `memcube-registry settings` shows where it is",
+        )
+    return database
+
+
 @contextmanager
-def database_of(settings: Settings) -> Iterator[Database]:
-    """The registry's database, its tables made if this is the first use."""
+def database_of(settings: Settings, *, may_be_new: bool = False) -> Iterator[Database]:
+    """The registry's database, brought to this version; one that is not there is made if it may be new.
+
+    Raises:
+        NotFoundError: there is none, and it may not be new.
+    """
     from memcube_registry.database import Database
     from memcube_registry.server import prepare
 
+    if not may_be_new:
+        existing_database(settings).close()
     prepare(settings)
     with closing(Database.of(settings)) as database:
         yield database

@@ -32,6 +32,7 @@ from memcube_protocol.errors import (
     DiskFullError,
     InvalidRequestError,
     InvalidSettingError,
+    StorageError,
     UnavailableError,
 )
 from sqlalchemy import (
@@ -369,6 +370,11 @@ def _translated() -> Iterator[None]:
             raise InvalidRequestError(
                 "the request holds a text with a NUL, or a number, that nothing here can have",
                 hint="check the names and numbers in it",
+            ) from error
+        if kind is Refusal.OTHER_TABLES:
+            raise StorageError(
+                "the database's tables are not those of this version of memcube",
+                hint="run `memcube-registry migrate`",
             ) from error
         if _is_full(error):
             raise DiskFullError(

@@ -34,6 +34,10 @@ SNAPSHOT: Final[dict[str, Any]] = {
 ALONE: Final[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 """Execution options of statements that need no transaction."""
 _NOT_SERIALISABLE: Final = frozenset({"40001", "40P01"})
+_OTHER_TABLES: Final = frozenset({"42703", "42P01"})
+"""Undefined column, undefined table."""
+_NOT_THERE: Final = ("no such table", "no such column")
+"""How SQLite says the same; it has no code for it."""
 # Serialisable transactions may also meet as the violation of a unique or a foreign key.
 _RACES: Final = frozenset({"23503", "23505"})
 _ENDED_FOR_IDLING: Final = "25P03"
@@ -68,6 +72,8 @@ class Refusal(Enum):
     """It is down, starting, full, or took longer than it may."""
     UNACCEPTABLE = auto()
     """No column could hold a value: a text with a NUL, a number beyond 64 bits."""
+    OTHER_TABLES = auto()
+    """A table or column is not there: the tables are those of another version."""
 
 
 def engine(url: URL, options: Options) -> Engine:
@@ -103,6 +109,8 @@ def refusal(error: DBAPIError) -> Refusal | None:
         return Refusal.RACE
     if isinstance(error, DataError):
         return Refusal.UNACCEPTABLE
+    if state in _OTHER_TABLES or str(error.orig).startswith(_NOT_THERE):
+        return Refusal.OTHER_TABLES
     is_gone = error.connection_invalidated or state == _ENDED_FOR_IDLING
     if is_gone or isinstance(error, OperationalError):
         return Refusal.UNAVAILABLE

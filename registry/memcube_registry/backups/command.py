@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from memcube_registry.checking.command import checkpoint_in, existing_database
-from memcube_registry.command_options import FOLDER, places, reading, sample_of
+from memcube_registry.checking.command import checkpoint_in
+from memcube_registry.command_options import FOLDER, existing_database, places, reading, sample_of
 
 if TYPE_CHECKING:
     from memcube_signing.transparency.checkpoint import SignedCheckpoint

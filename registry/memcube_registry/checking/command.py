@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memcube_registry.command_options import FOLDER, places, reading, sample_of
+from memcube_registry.command_options import FOLDER, existing_database, places, reading, sample_of
 
 if TYPE_CHECKING:
     from memcube_signing.transparency.checkpoint import SignedCheckpoint
 
     from memcube_registry.checking.findings import Report
-    from memcube_registry.database import Database
     from memcube_registry.settings import Settings
 
 
@@ -69,29 +68,6 @@ def fsck(
             f"the registry is damaged (findings: {report.damage})",
             hint="see docs/guide/check-and-back-up.md for each rule; restore what is lost from a backup",
         )
-
-
-def existing_database(settings: Settings) -> Database:
-    """The database of a registry that was started before: nothing is made here.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    from memcube_protocol.errors import NotFoundError
-    from sqlalchemy import inspect
-
-    from memcube_registry.database import Database
-
-    database = Database.patient(settings)
-    file = Path(database.url.database or "")
-    if (database.is_sqlite and not file.is_file()) or not inspect(database.engine).has_table(
-        "blob"
-    ):
-        raise NotFoundError(
-            "there is no registry's database at this place",
-            hint="name it with --data or --database-url; `memcube-registry settings` shows where it is",
-        )
-    return database
 
 
 def checkpoint_in(path: Path | None) -> SignedCheckpoint | None:

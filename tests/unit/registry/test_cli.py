@@ -203,6 +203,16 @@ def test_a_check_of_nothing_makes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "absent" / "registry.db").exists()
 
 
+@pytest.mark.parametrize("words", [("account", "list"), ("token", "list", "a"), ("jobs", "list")])
+def test_a_mistyped_folder_is_refused_and_gets_no_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("MEMCUBE_REGISTRY_DATABASE_URL", raising=False)
+    with pytest.raises(NotFoundError, match="no registry's database"):
+        run(tmp_path / "absent", *words)
+    assert list(tmp_path.rglob("*.*")) == []
+
+
 def test_a_registry_is_backed_up_and_restored_by_commands(
     data: Path, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

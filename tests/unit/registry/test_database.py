@@ -13,6 +13,7 @@ from memcube_protocol.errors import (
     InvalidRequestError,
     InvalidSettingError,
     NotFoundError,
+    StorageError,
 )
 from memcube_registry.accounts.models import Account
 from memcube_registry.accounts.service import account_named, add_usage, create_account
@@ -102,6 +103,14 @@ def test_a_write_that_comes_second_is_a_conflict_on_postgresql() -> None:
     with pytest.raises(ConflictError):
         come_second()
     database.close()
+
+
+@pytest.mark.parametrize("statement", ["SELECT absent FROM account", "SELECT 1 FROM absent"])
+def test_tables_of_another_version_are_told_as_such(database: Database, statement: str) -> None:
+    with pytest.raises(StorageError, match="not those of this version") as refused:  # noqa: SIM117
+        with database.read() as session:
+            session.connection().exec_driver_sql(statement)
+    assert "memcube-registry migrate" in str(refused.value.hint)
 
 
 def test_foreign_keys_hold(database: Database) -> None:
