@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from memcube_protocol.errors import EXIT_ERROR, EXIT_OK, MemcubeError
@@ -51,19 +53,7 @@ def doctor() -> Answer:
 
     Nothing is changed. The exit code is 1 if there is a problem.
     """
-    with open_client() as client:
-        context = client.context
-        checks: tuple[Callable[[Context], Finding], ...] = (
-            _settings,
-            _store,
-            _made,
-            _keys,
-            _registry,
-        )
-        findings = [_looked_at(check, context) for check in checks]
-        answers = findings[-1].state == "ok"
-        findings.append(_looked_at(_clock, context) if answers else _UNKNOWN_TIME)
-    findings += [_part(part, packages) for part, packages in _PARTS.items()]
+    findings = _findings_of_user() + [_part(part, packages) for part, packages in _PARTS.items()]
     value = {"findings": [finding._asdict() for finding in findings]}
     rows = [(finding.state, finding.what, finding.found) for finding in findings]
     hints = [f"hint: {finding.hint}" for finding in findings if finding.hint]
@@ -71,6 +61,21 @@ def doctor() -> Answer:
     return Answer(
         value, "\n".join([table_text(rows), *hints]), exit_code=EXIT_ERROR if bad else EXIT_OK
     )
+
+
+def _findings_of_user() -> list[Finding]:
+    """What the settings lead to; only that they are wrong where they are."""
+    from memcube.settings import Settings
+
+    try:
+        Settings.load()
+    except MemcubeError as error:
+        return [Finding("settings", "problem", str(error), error.hint)]
+    checks = (_settings, _store, _made, _keys, _registry)
+    with open_client() as client:
+        findings = [_looked_at(check, client.context) for check in checks]
+        answers = findings[-1].state == "ok"
+        return [*findings, _looked_at(_clock, client.context) if answers else _UNKNOWN_TIME]
 
 
 def _looked_at(check: Callable[[Context], Finding], context: Context) -> Finding:
@@ -95,7 +100,18 @@ def _store(context: Context) -> Finding:
             f"{held}, {len(damaged)} damaged blobs, the first {damaged[0]}",
             "pull the cubes again: damaged blobs are replaced",
         )
+    if not can_be_written(context.settings.home):
+        hint = "check the permissions, or set MEMCUBE_HOME elsewhere"
+        return Finding(
+            "store", "problem", f"{held}, {context.settings.home} cannot be written", hint
+        )
     return Finding("store", "ok", held)
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether this user may write in `folder`, or make it where it is not there yet."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _made(context: Context) -> Finding:
