@@ -167,11 +167,10 @@ def _alive(
 
 def _is_quiet(connection: psycopg.Connection[Any]) -> bool:
     """Whether PostgreSQL has said nothing unasked, such as that it ends."""
-    waiting = select.poll()
-    try:
-        waiting.register(connection.fileno(), select.POLLIN)
-    except (OSError, ValueError):
+    if connection.closed:
         return False
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
     return not waiting.poll(0)
 
 
@@ -180,7 +179,7 @@ def _end_reading(connection: Connection) -> None:
 
     SQLAlchemy then finds nothing that it would have to roll back.
     """
-    if not connection.get_execution_options().get("postgresql_readonly"):
+    if connection.invalidated or not connection.get_execution_options().get("postgresql_readonly"):
         return
     driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     with suppress(connection.dialect.loaded_dbapi.Error):  # it meets SQLAlchemy's ROLLBACK again

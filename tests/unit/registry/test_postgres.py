@@ -217,6 +217,23 @@ def test_a_taken_key_is_a_conflict_and_not_tried_for_long(open_database) -> None
     assert calls < 10
 
 
+def test_a_read_whose_connection_is_lost_says_so_and_the_next_one_succeeds(open_database) -> None:
+    database = open_database(connections=1)
+    with pytest.raises(UnavailableError), database.read() as session:
+        session.connection().execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    with database.read() as session:
+        assert session.connection().scalar(text("SELECT 1")) == 1
+
+
+def test_a_connection_that_was_closed_in_the_pool_is_replaced(open_database) -> None:
+    database = open_database(connections=1)
+    with database.read() as session:
+        driver = session.connection().connection.driver_connection
+    driver.close()
+    with database.read() as session:
+        assert session.connection().scalar(text("SELECT 1")) == 1
+
+
 def test_work_whose_connection_is_lost_is_not_done_again(open_database) -> None:
     """Its commit may have been heard: only who asked knows whether it may be repeated."""
     database = open_database()
