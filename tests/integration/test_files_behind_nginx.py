@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from support.servers import MemcubeServer, free_port, memcube_server
 from support.wire import Wire
 
 pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
-CONTENT = os.urandom(300_000)
+CONTENT = random.Random(300).randbytes(300_000)
 DIGEST = Digest.of(CONTENT)
 PLACE = "/.memcube-blobs/"
 

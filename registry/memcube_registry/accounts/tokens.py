@@ -19,7 +19,7 @@ from memcube_protocol.errors import (
     TokenExpiredError,
     UnauthenticatedError,
 )
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 from sqlmodel import Session, col
 
 from memcube_registry.accounts.models import Account, AccountKind, ApiToken
@@ -45,7 +45,9 @@ _COLUMNS: Final[tuple[Any, ...]] = (
     col(Account.name).label("account_name"),
     col(Account.disabled_at),
 )
-_WITH_ACCOUNT: Final = select(*_COLUMNS).join(Account, col(Account.id) == ApiToken.account_id)
+_WITH_ACCOUNT: Final[Select[*tuple[Any, ...]]] = select(*_COLUMNS).join(
+    Account, col(Account.id) == ApiToken.account_id
+)
 _BY_HASH: Final = _WITH_ACCOUNT.where(col(ApiToken.secret_sha256) == bindparam("presented"))
 _BY_ID: Final = _WITH_ACCOUNT.where(col(ApiToken.id) == bindparam("token_id"))
 _parsed: Final = lru_cache(maxsize=4096)(parse_scopes)
@@ -170,7 +172,7 @@ def unknown_credentials() -> UnauthenticatedError:
     )
 
 
-def _require_live(row: Row[Any], now: datetime) -> LiveToken:
+def _require_live(row: Row[*tuple[Any, ...]], now: datetime) -> LiveToken:
     if row.revoked_at is not None or row.disabled_at is not None:
         raise _ended("the token was revoked")
     if row.expires_at is not None and row.expires_at <= now:
