@@ -42,7 +42,9 @@ class BlobStoreContract:
         raise NotImplementedError
 
     @pytest.mark.parametrize(
-        "content", [b"", b"a", b"hello" * 1000, os.urandom(2 * PIECE_BYTES + 3)]
+        "content",
+        [b"", b"a", b"hello" * 1000, os.urandom(2 * PIECE_BYTES + 3)],
+        ids=["nothing", "a byte", "a piece", "pieces"],
     )
     def test_reads_back_what_was_written(self, store: BlobStore, content: bytes) -> None:
         assert b"".join(store.read(put(store, content))) == content
