@@ -372,14 +372,24 @@ class TestHandshake:
         assert "push" in (reply.header("WWW-Authenticate") or "")
 
     def test_the_realm_does_not_come_from_the_host_header(self, ada: Person) -> None:
-        for name in ("Host", "X-Forwarded-Host", "Forwarded"):
-            value = "host=evil.example" if name == "Forwarded" else "evil.example"
+        own = "127.0.0.1:1"
+        for name, value, host, status in (
+            ("Accept", "*/*", own, b" 401 "),
+            (
+                "Host",
+                "evil.example",
+                None,
+                b" 403 ",
+            ),  # only this machine can ask it: see `Entrance`
+            ("X-Forwarded-Host", "evil.example", own, b" 401 "),
+            ("Forwarded", "host=evil.example", own, b" 401 "),
+        ):
             lines = [f"GET /v2/{ada.name}/diary/tags/list HTTP/1.1", "Connection: close"]
-            lines += [f"{name}: {value}"] + ([] if name == "Host" else ["Host: x.example"])
+            lines += [f"{name}: {value}", *([f"Host: {host}"] if host else [])]
             answer = ada.server.wire.exchange("\r\n".join([*lines, "", ""]).encode())
-            assert b" 401 " in answer.splitlines()[0]
+            assert status in answer.splitlines()[0]
             assert b"evil.example" not in answer
-            assert f'realm="{ada.server.url}/'.encode() in answer
+            assert (f'realm="{ada.server.url}/'.encode() in answer) == (status == b" 401 ")
 
     def test_locations_do_not_come_from_the_host_header(self, ada: Person) -> None:
         reply = ada.wire.post(

@@ -174,7 +174,7 @@ def test_a_version_in_a_layout_is_not_overwritten(cube: Published, tmp_path: Pat
     [
         ("oci:", EXIT_INVALID),
         ("oci::1.0.0", EXIT_INVALID),
-        ("oci:/nowhere", EXIT_INVALID),
+        ("oci:/nowhere", EXIT_NOT_FOUND),
         ("oci:/nowhere:1.0.0", EXIT_NOT_FOUND),
     ],
 )

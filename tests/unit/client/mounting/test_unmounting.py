@@ -111,7 +111,7 @@ def test_unmounting_leaves_the_model_as_it_was(client: Client, make: Callable[[]
 @pytest.mark.parametrize(
     ("make", "fails"),
     [
-        (plain, "memories.activation.mount_kv"),
+        (plain, "memories.activation.mount.mount_kv"),
         (plain, "mounting.loading.CubeRecords"),
         (with_earlier_adapters, "mounting.loading.CubeRecords"),
     ],
@@ -186,15 +186,15 @@ def test_a_mount_that_is_cancelled_at_any_line_leaves_the_model_as_it_was(
 @pytest.mark.parametrize(
     ("make", "where"),
     [
-        (plain, "parametric.mount_lora"),
-        (plain, "activation.mount_kv"),
-        (with_earlier_adapters, "parametric.mount_lora"),
+        (plain, "parametric.mount.mount_lora"),
+        (plain, "activation.mount.mount_kv"),
+        (with_earlier_adapters, "parametric.mount.mount_lora"),
     ],
 )
 def test_ctrl_c_between_a_memory_and_the_way_to_take_it_off_leaves_nothing(
     client: Client, make: Callable[[], Any], where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, _, function = where.partition(".")
+    module, _, function = where.rpartition(".")
     original = getattr(importlib.import_module(f"memcube.memories.{module}"), function)
 
     def mounted_and_interrupted(*arguments: Any, **options: Any) -> Any:
