@@ -10,7 +10,6 @@ believed as little as what a registry sends: bytes are hashed, links are not fol
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,14 @@ from memcube_protocol.reference import is_immutable_tag, is_tag
 from memcube.closing import Closing
 from memcube.http import HttpClient
 from memcube.store import Store
-from memcube.store.files import PIECE_BYTES, open_file, read_file, storage_errors, write_all
+from memcube.store.files import (
+    PIECE_BYTES,
+    open_file,
+    read_file,
+    replacing,
+    storage_errors,
+    write_all,
+)
 from memcube.transfer import Moved, Outcome, Progress
 
 SCHEME: Final = "oci:"
@@ -271,18 +277,9 @@ class OciLayout:
             return False
         with storage_errors(f"{path} cannot be written"):
             self._prepare(path.parent)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
+            with replacing(path, 0o666) as descriptor:
                 for piece in pieces:
                     write_all(descriptor, piece)
-                os.fsync(descriptor)
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            finally:
-                os.close(descriptor)
         return True
 
     def _prepare(self, inner: Path) -> None:

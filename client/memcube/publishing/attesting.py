@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from memcube_protocol.digest import Digest
@@ -157,10 +157,8 @@ def _remember(context: Context, found: Found, attestation: Attestation) -> None:
             found.manifest.digest,
         )
         if same and attestation.referrer.digest not in ref.related:
-            related: Sequence[Digest] = (*ref.related, attestation.referrer.digest)
-            context.store.put_ref(
-                replace(ref.reference), ref.digest, kept=ref.kept, related=tuple(related)
-            )
+            related = (*ref.related, attestation.referrer.digest)
+            context.store.put_ref(ref.reference, ref.digest, kept=ref.kept, related=related)
 
 
 def _folder_name(reference: Reference) -> str:

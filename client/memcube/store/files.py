@@ -165,25 +165,38 @@ def hash_file(descriptor: int, hasher: Hasher) -> int:
     return at
 
 
+@contextmanager
+def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
+    """A new file to write, which takes the place of `path` once the body is done; where it raises, nothing changes.
+
+    Its bytes are on the disk before that, its name is so after `sync_folder`.
+
+    Raises:
+        OSError: as `os.open`, `os.fsync` and `os.replace`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
 def replace_file(path: Path, *pieces: bytes | memoryview) -> None:
     """Put `pieces`, one after the other, at `path` so that a reader sees the old bytes or the new ones, nothing between.
 
     Raises:
         DiskFullError, ReadOnlyError, StorageError: nothing changed.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with storage_errors(f"{path} cannot be written"):
-        descriptor = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
+        with replacing(path) as descriptor:
             for piece in pieces:
                 write_all(descriptor, piece)
-            os.fsync(descriptor)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
         sync_folder(path.parent)
 
 
