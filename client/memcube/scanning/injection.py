@@ -18,9 +18,14 @@ _EARLIER: Final = (
 
 
 def _phrase(
-    name: str, needles: tuple[str, ...], pattern: str, severity: str = "high", before: int = 0
+    name: str,
+    needles: tuple[str, ...],
+    pattern: str,
+    severity: str = "high",
+    before: int = 0,
+    after: int = 500,
 ) -> Rule:
-    return Rule(_CHECK, name, severity, needles, pattern, folded=True, before=before)
+    return Rule(_CHECK, name, severity, needles, pattern, folded=True, before=before, after=after)
 
 
 RULES: Final = (
@@ -31,7 +36,18 @@ RULES: Final = (
     ),
     _phrase(
         "override-instructions-other-languages",
-        ("忽略", "无视", "忘记", "忘掉", "ignoriere", "vergiss", "ignore", "olvida", "ignora"),
+        (
+            "忽略",
+            "无视",
+            "忘记",
+            "忘掉",
+            "ignoriere",
+            "vergiss",
+            "ignore",
+            "oublie",
+            "olvida",
+            "ignora",
+        ),
         r"(?:忽略|无视|忘记|忘掉).{0,4}(?:之前|以前|以上|先前|前面|上面|上述|所有|一切|全部|任何|你的|系统)"
         r".{0,8}(?:指令|指示|提示|规则)"
         r"|(?:ignoriere|vergiss)\s+(?:alle\s+)?(?:vorherigen|bisherigen|obigen)\s+\w*(?:anweisung|regel)"
@@ -40,7 +56,7 @@ RULES: Final = (
     ),
     _phrase(
         "new-role",
-        ("you are now", "act as", "from now on you", "pretend"),
+        ("you are now", "act as", "from now on", "pretend"),
         r"\byou are now (?:in )?(?:a |an |the )?(?:\w+ )?(?:dan\b|developer mode|jailbroken|unrestricted|unfiltered|root|admin)"
         r"|\b(?:act as|pretend (?:to be|that you are)) (?:a |an )?(?:\w+ )?(?:unrestricted|unfiltered|jailbroken|evil)"
         r"|\bfrom now on,? you (?:must|will|shall) (?:only |always |never )",
@@ -48,7 +64,14 @@ RULES: Final = (
     ),
     _phrase(
         "reveal-prompt",
-        ("system prompt", "your instructions", "your prompt", "hidden prompt"),
+        (
+            "system prompt",
+            "your instructions",
+            "your initial instructions",
+            "your system instructions",
+            "your prompt",
+            "hidden prompt",
+        ),
         r"\b(?:reveal|print|show|repeat|output|leak|tell me|display)\b.{0,40}\b(?:system prompt|your (?:initial |system )?instructions|your prompt|hidden prompt)",
         before=70,
     ),
@@ -58,21 +81,14 @@ RULES: Final = (
         r"\b(?:do not|don't|never|without) (?:tell|inform|mention(?:ing)?|notify(?:ing)?|telling|informing|show|reveal)(?: (?:this|it|that|anything))?(?: to)? (?:the |your )?users?\b",
         "medium",
         before=90,
+        after=10,
     ),
     _phrase(
         "exfiltrate",
-        (
-            "conversation",
-            "history",
-            "memor",
-            "secret",
-            "credential",
-            "api key",
-            "password",
-            "token",
-        ),
+        ("http://", "https://"),
         r"\b(?:send|post|forward|upload|transmit|exfiltrate)\b[\w\s,'’-]{0,60}\b(?:conversation|chat history|memory|memories|secrets?|credentials|api keys?|passwords?|tokens?)\b.{0,60}https?://",
-        before=90,
+        before=150,
+        after=10,
     ),
     Rule(
         _CHECK,
@@ -93,10 +109,11 @@ RULES: Final = (
     ),
     _phrase(
         "fake-turn",
-        ("system:", "assistant:", "### instruction"),
+        ("system", "assistant", "instruction"),
         r"(?:^|[\r\n])\s{0,3}(?:#{2,3} ?)?(?:system(?: message)?|assistant|instruction)\s{0,2}:\s{0,3}(?:you (?:must|are|will)|ignore|always|never)\b",
         "medium",
         before=40,
+        after=60,
     ),
 )
 
@@ -129,10 +146,11 @@ HIDDEN_CHARACTERS: Final = re.compile(
 MARKUP: Final = (
     _phrase(
         "hidden-markup",
-        ("display:none", "display: none", "font-size:0", "font-size: 0", "visibility:hidden"),
+        ("display", "font-size", "visibility"),
         r"style\s*=\s*\\?[\"'][^\"'>]{0,200}(?:display\s*:\s*none|font-size\s*:\s*0|visibility\s*:\s*hidden)",
         "medium",
         before=230,
+        after=60,
     ),
     _phrase(
         "instruction-in-comment",

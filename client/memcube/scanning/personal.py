@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from memcube.scanning.rule import DIGITS, Rule
+from memcube.scanning.rule import Rule
 
 _CHECK: Final = "personal-data"
 _RESERVED: Final = re.compile(
@@ -69,7 +69,7 @@ RULES: Final = (
         (),
         r"(?<![\d.])(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|3[47]\d\d|6(?:011|5\d\d))(?:[ -]?\d{4}){2}[ -]?\d{3,4}(?![\d.])",
         _is_card,
-        within=DIGITS,
+        shape=r"0000(?:[ -]?0000){2}[ -]?000",
     ),
     Rule(
         _CHECK,
@@ -78,7 +78,7 @@ RULES: Final = (
         (),
         r"(?<![A-Z0-9])[A-Z]{2}\d\d(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Z0-9])",
         _is_iban,
-        within=DIGITS,
+        shape=r"AA00(?: ?[A0]{4}){2}",
     ),
     Rule(
         _CHECK,
@@ -86,7 +86,7 @@ RULES: Final = (
         "medium",
         (),
         r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\d-])",
-        within=DIGITS,
+        shape=r"000-00-0000",
     ),
     Rule(
         _CHECK,
@@ -95,7 +95,7 @@ RULES: Final = (
         (),
         r"(?<![\w+])\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){2,4}(?!\w)",
         _is_a_persons_number,
-        within=DIGITS,
+        shape=r"\+0",
     ),
     Rule(
         _CHECK,
@@ -104,7 +104,7 @@ RULES: Final = (
         (),
         r"(?<!\d)[1-9]\d{5}(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dX](?!\d)",
         lambda match: _passes_mod_11(match.group()),
-        within=DIGITS,
+        shape="0" * 17 + "[0A]",
     ),
 )
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from memcube.scanning.rule import LONG_TOKEN, Rule
+from memcube.scanning.rule import Rule
 
 _CHECK: Final = "secrets"
 _ENTROPY_BITS: Final = 3.0
@@ -50,9 +50,9 @@ def _token(name: str, needle: str, pattern: str, *, before: int = 0) -> Rule:
     return Rule(_CHECK, name, "high", (needle,), guarded, _varied, before=before)
 
 
-def _long(name: str, pattern: str) -> Rule:
+def _shaped(name: str, pattern: str, shape: str) -> Rule:
     guarded = rf"(?<![A-Za-z0-9_]){pattern}(?![A-Za-z0-9_])"
-    return Rule(_CHECK, name, "high", (), guarded, _varied, within=LONG_TOKEN)
+    return Rule(_CHECK, name, "high", (), guarded, _varied, shape=shape)
 
 
 RULES: Final = (
@@ -78,7 +78,10 @@ RULES: Final = (
         ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
         r"gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}",
     ),
-    _token("gitlab-token", "glpat-", r"gl(?:pat|dt|ft|soat|rt)-[A-Za-z0-9_-]{20,}"),
+    *(
+        _token("gitlab-token", prefix, rf"{prefix}[A-Za-z0-9_-]{{20,}}")
+        for prefix in ("glpat-", "gldt-", "glft-", "glsoat-", "glrt-")
+    ),
     Rule(
         _CHECK,
         "slack-token",
@@ -106,7 +109,11 @@ RULES: Final = (
     _token("pypi-token", "pypi-AgE", r"pypi-AgE[A-Za-z0-9_-]{50,}"),
     _token("sendgrid-key", "SG.", r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),
     Rule(_CHECK, "square-token", "high", ("sq0csp",), r"sq0csp-[0-9A-Za-z_-]{43}"),
-    _long("discord-token", r"[MNO][A-Za-z\d_-]{23,25}\.[A-Za-z\d_-]{6}\.[A-Za-z\d_-]{27,38}"),
+    _shaped(
+        "discord-token",
+        r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",
+        r"A[Aa0_-]{23,25}\.[Aa0_-]{6}\.",
+    ),
     Rule(
         _CHECK,
         "telegram-token",
@@ -115,8 +122,8 @@ RULES: Final = (
         r"(?<!\d)\d{8,10}:AA[A-Za-z0-9_-]{33}",
         before=11,
     ),
-    _long("twilio-key", r"(?:AC|SK)[a-z0-9]{32}"),
-    _long("mailchimp-key", r"[0-9a-f]{32}-us\d{1,2}"),
+    _shaped("twilio-key", r"(?:AC|SK)[a-z0-9]{32}", r"AA[a0]{32}"),
+    _token("mailchimp-key", "-us", r"[0-9a-f]{32}-us[0-9]{1,2}", before=32),
     Rule(_CHECK, "azure-storage-key", "high", ("AccountKey=",), r"AccountKey=[A-Za-z0-9+/]{86}=="),
     _token("memcube-token", "mct_", r"mct_[A-Za-z0-9_-]{40,}"),
     _token("artifactory-token", "AKC", r"AKC[A-Za-z0-9]{10,}"),

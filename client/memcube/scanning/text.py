@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from memcube.scanning import injection, personal, secrets
-from memcube.scanning.rule import Rule, Span
+from memcube.scanning.rule import Rule
+from memcube.scanning.search import Search
 
 RULES: Final = (*secrets.RULES, *personal.RULES, *injection.RULES, *injection.MARKUP)
-_PLAIN: Final = tuple(rule for rule in RULES if not rule.folded)
-_FOLDED: Final = tuple(rule for rule in RULES if rule.folded)
+_PLAIN: Final = Search(rule for rule in RULES if not rule.folded)
+_FOLDED: Final = Search(rule for rule in RULES if rule.folded)
+_HIDDEN: Final = Search(injection.HIDDEN)
 _TOKENS: Final = tuple(
     rule
     for rule in secrets.RULES
     if rule.severity == "high" and min(map(len, rule.needles), default=0) >= 3
 )
 """Rules that a search for a few letters decides: the others would cost more than what they find."""
+_OF_TOKENS: Final = Search(_TOKENS)
 _LETTERS: Final = tuple(needle.encode() for rule in _TOKENS for needle in rule.needles)
 _DISGUISES: Final = re.compile("[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 PlaceOf = Callable[[int], str]
@@ -41,7 +44,7 @@ def scan_text(text: str, place_of: PlaceOf | None = None) -> Iterator[Match]:
     folded = text.casefold().replace("\\n", " \r").replace("\\t", "  ")
     if not text.isascii():
         if injection.HIDDEN_CHARACTERS.search(text):
-            yield from _each(injection.HIDDEN, text, name)
+            yield from _each(_HIDDEN, text, name)
         folded = _undisguised(folded)
     yield from _each(_FOLDED, folded, name)
 
@@ -51,14 +54,16 @@ def scan_lines(raw: bytes) -> Iterator[Match]:
     text = raw.decode("utf-8", "replace")
     if "\\u" in text:
         text = "\n".join(_unescaped(line) for line in text.split("\n"))
-    return scan_text(text, _Records(text))
+    place_of = _Records(text)
+    for part in _parted(text):
+        yield from scan_text(part, place_of)
 
 
 def scan_sample(raw: bytes) -> Iterator[Match]:
     """Secrets of known form in data that is no text, as in the metadata of an image."""
     if not any(needle in raw for needle in _LETTERS):
         return iter(())
-    return _each(_TOKENS, raw.decode("latin-1"), lambda _: "")
+    return _each(_OF_TOKENS, raw.decode("latin-1"), lambda _: "")
 
 
 class _Records:
@@ -77,24 +82,30 @@ class _Records:
             return _line(line)
 
 
+def _parted(text: str) -> list[str]:
+    """`text` as lines in ASCII, which are searched several times as fast, and the others.
+
+    Each keeps the number of its line. No line goes on in the next: a record is one.
+    """
+    if text.isascii():
+        return [text]
+    lines = text.split("\n")
+    kept = [[line if line.isascii() == plain else "" for line in lines] for plain in (True, False)]
+    return ["\n".join(lines) for lines in kept]
+
+
 def _line(line: int) -> str:
     return f"line {line + 1}"
 
 
-def _each(rules: Iterable[Rule], text: str, place_of: PlaceOf) -> Iterator[Match]:
-    shared: dict[re.Pattern[str] | None, list[Span]] = {}
-    for rule in rules:
-        if rule.within is None:
-            spans = rule.spans(text)
-        elif rule.within in shared:
-            spans = shared[rule.within]
-        else:
-            spans = shared[rule.within] = rule.spans(text)
-        line, seen = 0, 0
-        for offset in rule.matches(text, spans):
-            line += text.count("\n", seen, offset)
-            seen = offset
-            yield Match(rule, place_of(line))
+def _each(search: Search, text: str, place_of: PlaceOf) -> Iterator[Match]:
+    last, line, seen = None, 0, 0
+    for rule, offset in search.matches(text):
+        if rule is not last:
+            last, line, seen = rule, 0, 0
+        line += text.count("\n", seen, offset)
+        seen = offset
+        yield Match(rule, place_of(line))
 
 
 def _undisguised(folded: str) -> str:
