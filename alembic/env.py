@@ -1,6 +1,6 @@
-"""Runs migrations on the connection that memcube_registry.migrating hands over."""
+"""Runs migrations on the connection that memcube_registry.database.migrating hands over."""
 
-from typing import Any
+from typing import Any, Literal
 
 import memcube_registry.tables  # noqa: F401 - every model, so that the metadata is whole
 from memcube_registry.database import UtcDateTime
@@ -14,7 +14,7 @@ from alembic import context
 ONE_AT_A_TIME = 0x6D656D63
 
 
-def plain(kind: str, item: Any, _context: Any) -> str | bool:
+def plain(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """Column types as SQLAlchemy's own: a migration must not change when the models' types do."""
     if kind == "type" and isinstance(item, AutoString):
         return f"sa.String({item.length})"

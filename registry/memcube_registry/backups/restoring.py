@@ -36,7 +36,7 @@ from memcube_registry.checking.findings import Report
 from memcube_registry.checking.history import log_key
 from memcube_registry.checking.service import Thoroughness, check
 from memcube_registry.database import Database
-from memcube_registry.migrating import newest_revision
+from memcube_registry.database.migrating import newest_revision
 from memcube_registry.settings import Settings
 from memcube_registry.storage.interface import BlobStore
 from memcube_registry.storage.local import sync_folder, translated

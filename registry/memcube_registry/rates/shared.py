@@ -22,8 +22,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from memcube_registry import postgres
 from memcube_registry.batching import Batches
+from memcube_registry.database import postgres
 from memcube_registry.observability.requests import log
 from memcube_registry.rates.buckets import BUCKETS_MAX, MemoryBuckets, Rate
 

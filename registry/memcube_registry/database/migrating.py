@@ -18,7 +18,7 @@ from alembic import command
 BASE: Final = "base"
 # Alembic keeps the running migration in global variables; between processes the database decides.
 _ONE_AT_A_TIME: Final = threading.Lock()
-_PACKAGE: Final = Path(__file__).resolve().parent
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
 
 
 def migrations_folder() -> Path:

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DataError, DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import InvalidatePoolError
 
 if TYPE_CHECKING:
     import psycopg
@@ -33,14 +32,10 @@ SNAPSHOT: Final[dict[str, Any]] = {
 """Execution options of transactions that read."""
 ALONE: Final[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 """Execution options of statements that need no transaction."""
-_NOT_SERIALISABLE: Final = frozenset({"40001", "40P01"})
-_OTHER_TABLES: Final = frozenset({"42703", "42P01"})
-"""Undefined column, undefined table."""
-_NOT_THERE: Final = ("no such table", "no such column")
-"""How SQLite says the same; it has no code for it."""
-# Serialisable transactions may also meet as the violation of a unique or a foreign key.
-_RACES: Final = frozenset({"23503", "23505"})
-_ENDED_FOR_IDLING: Final = "25P03"
+WRITING: Final[dict[str, Any]] = {"isolation_level": "SERIALIZABLE"}
+"""Execution options of transactions that write."""
+LOCKING: Final[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
+"""Execution options of transactions that lock every row they rely on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,21 +54,6 @@ class Options:
 
 UNLIMITED: Final = Options(statement_timeout_s=0, lock_timeout_s=0, idle_timeout_s=0)
 """For migrations: they wait for one another, and for as long as a table takes."""
-
-
-class Refusal(Enum):
-    """Why PostgreSQL did not do something."""
-
-    NOT_SERIALISABLE = auto()
-    """Another transaction came between, or each waited for the other: again, from the start."""
-    RACE = auto()
-    """A key is taken or gone: for good, or by a transaction that came between."""
-    UNAVAILABLE = auto()
-    """It is down, starting, full, or took longer than it may."""
-    UNACCEPTABLE = auto()
-    """No column could hold a value: a text with a NUL, a number beyond 64 bits."""
-    OTHER_TABLES = auto()
-    """A table or column is not there: the tables are those of another version."""
 
 
 def engine(url: URL, options: Options) -> Engine:
@@ -98,23 +78,6 @@ def engine(url: URL, options: Options) -> Engine:
     event.listen(made, "checkout", _alive(made))
     event.listen(made, "rollback", _end_reading)
     return made
-
-
-def refusal(error: DBAPIError) -> Refusal | None:
-    """What `error` means; None where it is a mistake of ours."""
-    state = getattr(error.orig, "sqlstate", None)
-    if state in _NOT_SERIALISABLE:
-        return Refusal.NOT_SERIALISABLE
-    if state in _RACES:
-        return Refusal.RACE
-    if isinstance(error, DataError):
-        return Refusal.UNACCEPTABLE
-    if state in _OTHER_TABLES or str(error.orig).startswith(_NOT_THERE):
-        return Refusal.OTHER_TABLES
-    is_gone = error.connection_invalidated or state == _ENDED_FOR_IDLING
-    if is_gone or isinstance(error, OperationalError):
-        return Refusal.UNAVAILABLE
-    return None
 
 
 def _limited(options: Options) -> Callable[[psycopg.Connection[Any], object], None]:

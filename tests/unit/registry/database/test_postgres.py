@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from memcube_protocol.errors import ConflictError, UnavailableError, outcome_of
-from memcube_registry import postgres
 from memcube_registry.accounts.models import Account
 from memcube_registry.accounts.service import create_account
-from memcube_registry.database import Database
-from memcube_registry.postgres import NAME, Options
+from memcube_registry.database import Database, postgres
+from memcube_registry.database.postgres import NAME, Options
 from memcube_registry.settings import Settings
 from sqlmodel import Session, col, select, text, update
 from support.postgres import Cluster, migrated_url, own_cluster
