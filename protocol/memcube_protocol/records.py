@@ -44,6 +44,10 @@ ID_CHARS: Final = 200
 LIST_ITEMS: Final = 1024
 NAME_CHARS: Final = 1024
 _ID: Final = re.compile(r'[^\s\x00-\x20\x7f"<>\[\]\\^`{|}]{1,200}')
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""What counts as printable, and is not seen: of two of them any message can be spelled."""
 _TYPE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}:[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _SYSTEM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _HINT: Final = "see docs/spec/records.md for every field of a record"
@@ -259,7 +263,10 @@ def require_id(text: object, what: str = "id") -> None:
     """
     if not isinstance(text, str) or not _ID.fullmatch(text):
         raise _invalid(f"{what} {str(text)[:80]!r} is not 1 to {ID_CHARS} visible characters")
-    if not text.isascii() and not (unicodedata.is_normalized("NFC", text) and text.isprintable()):
+    if not text.isascii() and (
+        not (unicodedata.is_normalized("NFC", text) and text.isprintable())
+        or _INVISIBLE.search(text)
+    ):
         raise _invalid(f"{what} {text[:80]!r} is not in normal form C, or holds hidden characters")
 
 

@@ -59,6 +59,21 @@ def test_a_cube_of_another_machine_leads_nobody_to_a_service_of_this_one(
     assert "into a loopback network" in (tree.parents[0].why_unknown or "")
 
 
+def test_nor_one_whose_registry_is_said_to_lie_on_this_machine(
+    tmp_path: Path, bystander: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1", *rest, **more)
+    )
+    folder = fork(tmp_path / "fork", f"127.0.0.1:{bystander.port}/admin/purge")
+    environ = {"MEMCUBE_HOME": str(tmp_path / "home"), "MEMCUBE_ENDPOINT": "https://registry.test"}
+    with Client(Settings.load(environ)) as client:
+        tree = trace(client.context, client.pack(folder).reference)
+    assert not bystander.received
+    assert "into a loopback network" in (tree.parents[0].why_unknown or "")
+
+
 def test_nor_into_the_network_that_this_one_is_in(tmp_path: Path, bystander: Scripted) -> None:
     folder = fork(tmp_path / "fork", "inside.test/admin/purge")
     environ = {"MEMCUBE_HOME": str(tmp_path / "home"), "MEMCUBE_ENDPOINT": "https://registry.test"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from memcube.accounts.credentials import Credentials
-from memcube.http import HttpClient, Request, RetryPolicy
+from memcube.http import HttpClient, Request, RetryPolicy, pools
 from memcube.remote import Registry
 from memcube.settings import Settings
 from memcube_protocol.digest import Digest
@@ -87,6 +87,42 @@ def test_a_name_that_turns_inward_after_the_check_is_caught_at_the_connection(
     with scripted(to(location)) as server:
         remote = f"registry.test:{server.port}"
         with pytest.raises(UnsafeRedirectError):
+            client(remote).send(Request("GET", f"http://{remote}/v2/"))
+    assert not bystander.received
+
+
+def test_a_registry_whose_name_turns_inward_while_it_is_judged_leads_nobody_inside(
+    names: None, bystander: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scripted(to(f"http://127.0.0.1:{bystander.port}/admin")) as server:
+        remote = f"registry.test:{server.port}"
+
+        def peer_of(connection: Any) -> str:
+            address, port = connection.sock.getpeername()
+            return "93.184.215.14" if port == server.port else str(address)
+
+        monkeypatch.setattr(pools, "peer_of", peer_of)
+        http = HttpClient(
+            Settings.load({"MEMCUBE_HOME": "/nonexistent", "MEMCUBE_INSECURE": remote}),
+            resolver=lambda host, port: ["127.0.0.1"],
+        )
+        with pytest.raises(UnsafeRedirectError):
+            http.send(Request("GET", f"http://{remote}/v2/"))
+    assert not bystander.received
+
+
+def test_an_address_that_programs_read_in_two_ways_is_followed_by_none(
+    names: None, bystander: Scripted
+) -> None:
+    def script(request: Received) -> Answer:
+        if "authorization" not in request.headers:
+            return Answer(401, {"WWW-Authenticate": 'Basic realm="x"'})
+        inside = f"127.0.0.1:{bystander.port}"
+        return Answer(307, {"Location": f"http://:@{inside}\\@registry.test:{server.port}/admin"})
+
+    with scripted(script) as server:
+        remote = f"registry.test:{server.port}"
+        with pytest.raises(NetworkError):
             client(remote).send(Request("GET", f"http://{remote}/v2/"))
     assert not bystander.received
 

@@ -22,7 +22,15 @@ from memcube.closing import Closing
 from memcube.http.authorization import Authenticator
 from memcube.http.bodies import SizedBody
 from memcube.http.failures import ERROR_BODY_BYTES, error_of
-from memcube.http.origins import Origin, Reach, Resolve, deepest_from, follow, resolve
+from memcube.http.origins import (
+    KnownAddresses,
+    Origin,
+    Reach,
+    Resolve,
+    deepest_from,
+    follow,
+    resolve,
+)
 from memcube.http.pools import Pools
 from memcube.http.reaching import may_pass, unanswered
 from memcube.http.retry import RETRIED_STATUSES, RetryPolicy, retry_after_s
@@ -156,11 +164,13 @@ class HttpClient:
         self.retry = retry or RetryPolicy()
         self._settings = settings
         self._by_variable = find_credentials is None and settings.token is not None
-        self._resolver = resolver
-        self._pools = Pools(settings.parallel + 2)
+        self._addresses = KnownAddresses(resolver)
+        self._pools = Pools(settings.parallel + 2, self._addresses.note)
         self._agent = f"memcube/{VERSION}"
         self._authenticator = Authenticator(
-            find_credentials or CredentialStore(settings).find, self._fetch_token, resolver=resolver
+            find_credentials or CredentialStore(settings).find,
+            self._fetch_token,
+            resolver=self._addresses,
         )
 
     def send(self, request: Request, accept: Iterable[int] = (200,)) -> Response:
@@ -196,7 +206,7 @@ class HttpClient:
 
     def lead(self, origin: Origin, base_url: str, location: str) -> tuple[str, Origin]:
         """See `origins.follow`."""
-        return follow(origin, base_url, location, resolver=self._resolver)
+        return follow(origin, base_url, location, resolver=self._addresses)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -256,7 +266,7 @@ class HttpClient:
             headers["Content-Length"] = str(request.body.size)
         leader = request.led_from or origin
         led = target != leader
-        deepest = deepest_from(leader, self._resolver) if led else Reach.LOOPBACK
+        deepest = deepest_from(leader, self._addresses) if led else Reach.LOOPBACK
         raw = self._pools.manager(target, deepest).request(
             request.method,
             url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from memcube_protocol.errors import NetworkError, UnsafeRedirectError
 
 _PORTS: Final = {"http": 80, "https": 443}
 _URL_CHARS: Final = 16 * 1024
+_AUTHORITY: Final = re.compile(
+    r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\])(?::[0-9]*)?"
+)
+"""What every program reads as the same host and port: `@` and `\\` are read in two ways."""
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], list[str]]
 """Addresses of a host name."""
@@ -26,6 +32,31 @@ class Reach(enum.IntEnum):
     PRIVATE = 1
     LINK_LOCAL = 2
     LOOPBACK = 3
+
+
+class KnownAddresses:
+    """Every address that a name was seen to have, beside those that it has now: a `Resolve`.
+
+    Whoever owns a name could else lie outside while it is asked, and inside while it is judged.
+    """
+
+    def __init__(self, resolver: Resolve) -> None:
+        self._resolver = resolver
+        self._seen: dict[str, set[str]] = {}
+
+    def note(self, host: str, address: str) -> None:
+        """Remember that a connection to `host` led to `address`."""
+        self._seen.setdefault(host, set()).add(address)
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        """The addresses of `host`, old and new.
+
+        Raises:
+            NetworkError: it has none now.
+        """
+        for address in self._resolver(host, port):
+            self.note(host, address)
+        return list(self._seen.get(host, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +72,7 @@ class Origin:
         """Origin of an absolute http or https URL.
 
         Raises:
-            NetworkError: it is no such URL, or it holds a user name.
+            NetworkError: it is no such URL, or it holds a user name, a password or another odd sign.
         """
         try:
             parts = urlsplit(url)
@@ -49,7 +80,9 @@ class Origin:
         except ValueError:
             raise _nonsense(url) from None
         plain = url.isascii() and url.isprintable() and " " not in url and len(url) <= _URL_CHARS
-        if parts.scheme not in _PORTS or not parts.hostname or parts.username or not plain:
+        if parts.scheme not in _PORTS or not parts.hostname or not plain:
+            raise _nonsense(url)
+        if not _AUTHORITY.fullmatch(parts.netloc):
             raise _nonsense(url)
         return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
 
@@ -72,13 +105,20 @@ class Origin:
 def reach_of_address(address: str) -> Reach:
     """How far inside the IP address `address` lies; what is neither public nor known is loopback."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = _within(ip)
     if ip.is_loopback or ip.is_unspecified or ip.is_multicast:
         return Reach.LOOPBACK
     if ip.is_link_local:
         return Reach.LINK_LOCAL
     return Reach.PUBLIC if ip.is_global else Reach.PRIVATE
+
+
+def _within(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address that `ip` stands for, where gateways or the system translate it to IPv4."""
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -121,8 +161,14 @@ def follow(
     return url, target
 
 
-def require_no_deeper(origin: Origin, target: Origin, resolver: Resolve = resolve) -> None:
-    """Refuse a `target` further inside than `origin`.
+def require_no_deeper(
+    origin: Origin,
+    target: Origin,
+    resolver: Resolve = resolve,
+    *,
+    deepest: Reach = Reach.LOOPBACK,
+) -> None:
+    """Refuse a `target` further inside than `origin`, or than `deepest`.
 
     Raises:
         UnsafeRedirectError: an address of `target` is loopback, link-local or private, and one of `origin`
@@ -131,7 +177,7 @@ def require_no_deeper(origin: Origin, target: Origin, resolver: Resolve = resolv
     if target.host == origin.host:
         return
     there = max(_reach(target, resolver))
-    if there > Reach.PUBLIC and there > deepest_from(origin, resolver):
+    if there > Reach.PUBLIC and there > min(deepest, deepest_from(origin, resolver)):
         raise _unsafe(origin, target, f"into a {there.name.lower().replace('_', '-')} network")
 
 

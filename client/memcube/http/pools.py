@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from collections.abc import Callable
 from typing import Any, Final
 
 import urllib3
@@ -16,14 +17,19 @@ CONNECT_S: Final = 10.0
 READ_S: Final = 60.0
 _POOLS: Final = 16
 
+Note = Callable[[str, str], None]
+"""Hears of a host and of the address at which it was reached."""
+
 
 class _Connection(HTTPConnection):
     """A connection that can send a part of a file, and that knows how far inside it may lead."""
 
     deepest = Reach.LOOPBACK
+    note: Note
 
     def connect(self) -> None:
         super().connect()
+        self.note(self.host, peer_of(self))
         _require_peer(self, self.deepest)
 
     def send(self, data: Any) -> None:
@@ -38,10 +44,11 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 
 class Pools:
-    """The connection pools of one client."""
+    """The connection pools of one client; `note` hears whom each connection reached."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, note: Note) -> None:
         self._connections = connections
+        self._note = note
         self._managers: dict[tuple[Reach, str], urllib3.PoolManager] = {}
 
     def manager(self, target: Origin, deepest: Reach) -> urllib3.PoolManager:
@@ -67,13 +74,21 @@ class Pools:
             urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
         )
         # A proxy resolves names itself: whom it connects to cannot be seen from here.
-        manager.pool_classes_by_scheme = _pool_classes(Reach.LOOPBACK if proxy else deepest)
+        manager.pool_classes_by_scheme = _pool_classes(
+            Reach.LOOPBACK if proxy else deepest, self._note
+        )
         return manager
 
 
-def _pool_classes(deepest: Reach) -> dict[str, Any]:
-    plain = type("Plain", (_Connection,), {"deepest": deepest})
-    tls = type("Tls", (_TlsConnection,), {"deepest": deepest})
+def peer_of(connection: HTTPConnection) -> str:
+    """The address that an open connection leads to."""
+    return str(connection.sock.getpeername()[0])
+
+
+def _pool_classes(deepest: Reach, note: Note) -> dict[str, Any]:
+    own = {"deepest": deepest, "note": staticmethod(note)}
+    plain = type("Plain", (_Connection,), own)
+    tls = type("Tls", (_TlsConnection,), own)
     return {
         "http": type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": plain}),
         "https": type("TlsPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": tls}),
@@ -84,7 +99,7 @@ def _require_peer(connection: HTTPConnection, deepest: Reach) -> None:
     """Refuse a peer further inside than allowed: a name may resolve anew between check and use."""
     if deepest is Reach.LOOPBACK:
         return
-    reach = reach_of_address(connection.sock.getpeername()[0])
+    reach = reach_of_address(peer_of(connection))
     if reach > deepest:
         connection.close()
         raise UnsafeRedirectError(

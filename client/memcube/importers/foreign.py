@@ -28,7 +28,7 @@ _SECRET: Final = re.compile(
     r"|private[_-]?key|(?:access|refresh|auth|bearer|session)[_-]?token|authorization|credentials?)",
     re.IGNORECASE,
 )
-_URL_SECRET: Final = re.compile(r"(?<=://)[^/\s@]+:[^/\s@]+@")
+_URL_SECRET: Final = re.compile(r"(?<=://)[^/\s@:]*:[^/\s@]+@")
 _ZONE: Final = re.compile(r"(?:[Zz]|[+-]\d\d:?\d\d)$")
 
 

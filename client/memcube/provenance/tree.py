@@ -118,14 +118,15 @@ class _Tracer:
         settings = self._context.settings
         if find_ref(self._context, place) is None and not settings.offline:
             # Here and not above: an offline look need not load an HTTP client.
-            from memcube.http.origins import Origin, require_no_deeper
+            from memcube.http.origins import Origin, Reach, require_no_deeper
 
             leader, led = (
                 Origin.of(settings.endpoint_of(one.host).url)
                 for one in (self._context.at_registry(below), place)
             )
             if not leader.is_loopback:
-                require_no_deeper(leader, led)
+                # Where its name leads today is its owner's choice: never into this machine.
+                require_no_deeper(leader, led, deepest=Reach.PRIVATE)
         return look_at(self._context, place)
 
 

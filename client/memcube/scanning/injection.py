@@ -102,10 +102,23 @@ RULES: Final = (
         _CHECK,
         "control-token",
         "medium",
-        ("<|", "[INST]", "<<SYS>>", "<start_", "<tool_call>", "<｜", "[|", "[THINK]", "]~"),
+        (
+            "<|",
+            "[INST]",
+            "<<SYS>>",
+            "<start_",
+            "<tool_call>",
+            "<｜",
+            "[|",
+            "[THINK]",
+            "]~",
+            "<SPECIAL_",
+            "<extra_id_",
+        ),
         r"<\|(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id|begin_of_text)\|>"
         r"|\[INST\]|<<SYS>>|<start_of_turn>|<start_function_call>|<tool_call>|<｜(?:User|Assistant|begin)"
-        r"|\[\|(?:system|user|assistant|endofturn)\|\]|\[THINK\]|\]~!?b[\[\]]",
+        r"|\[\|(?:system|user|assistant|endofturn)\|\]|\[THINK\]|\]~!?b[\[\]]"
+        r"|<(?:SPECIAL|extra_id)_\d{1,3}>",
     ),
     _phrase(
         "fake-turn",
@@ -117,6 +130,7 @@ RULES: Final = (
     ),
 )
 
+_SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 HIDDEN: Final = (
     Rule(_CHECK, "hidden-tag-characters", "high", (), "[\U000e0001-\U000e007f]{2,}"),
     Rule(
@@ -124,8 +138,7 @@ HIDDEN: Final = (
         "hidden-variation-selectors",
         "high",
         (),
-        "[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,}"
-        "|(?:[A-Za-z][\ufe00-\ufe0f\U000e0100-\U000e01ef][ -~]{0,8}){3}",
+        f"[{_SELECTORS}]{{4,}}|(?:[A-Za-z][{_SELECTORS}][ -~]{{0,8}}){{3}}",
     ),
     Rule(_CHECK, "text-direction-override", "high", (), "[\u202a-\u202e\u2066-\u2069]"),
     Rule(_CHECK, "zero-width-run", "medium", (), "[\u200b-\u200d\u2060-\u2064\ufeff\u180e]{3,}"),
@@ -139,7 +152,7 @@ HIDDEN: Final = (
 )
 """Only looked for in text that holds one of `HIDDEN_CHARACTERS`."""
 HIDDEN_CHARACTERS: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200d\u202a-\u202e\u2060-\u2069\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u202a-\u202e\u2060-\u2069\u3164\ufe00-\ufe0f\ufeff\uffa0"
     "\U000e0001-\U000e007f\U000e0100-\U000e01ef]"
 )
 

@@ -24,7 +24,7 @@ _TOKENS: Final = tuple(
 """Rules that a search for a few letters decides: the others would cost more than what they find."""
 _OF_TOKENS: Final = Search(_TOKENS)
 _LETTERS: Final = tuple(needle.encode() for rule in _TOKENS for needle in rule.needles)
-_DISGUISES: Final = re.compile("[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+_DISGUISES: Final = re.compile("[\u00ad\u180b-\u180f\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 PlaceOf = Callable[[int], str]
 """Names a line, counted from 0, for people."""
 

@@ -26,15 +26,17 @@ _DELIMITER: Final = re.compile(r"[<＜﹤](?=\s*+/?\s*+memor)", re.IGNORECASE)
 _CONTROL_TOKEN: Final = re.compile(
     r"<(?=[|｜]|[a-z_]{1,32}\|>)|\[(?=\|[a-z_]{1,32}\|\])"
     r"|<(?=/?s>|(?:bos|eos|pad|unk|sop|eop|escape|ai|用户)>|unused\d|(?:seed|minimax):)"
+    r"|<(?=(?:SPECIAL|extra_id|reserved)_\d|longcat_|/?role>|\[(?:begin|end)▁of▁)"
     r"|<(?=(?:start|end)_(?:of|function)_[a-z]{1,32}>|/?think>|/?tool_|/?function_calls>|function=)"
     r"|<(?=<SYS>>|</SYS>>)|\](?=~!?b[\[\]])|\[(?=e~\[)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_[A-Z]+|THINK|MODEL_SETTINGS|gMASK)\])",
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_[A-Z]+|THINK|MODEL_SETTINGS|gMASK|IMG(?:_[A-Z]+)?)\])",
     re.IGNORECASE,
 )
+_COMMA: Final = re.compile("[,‚，、]")
 _BROKEN: Final = {"<": "‹", "[": "⁅", "]": "⁆"}
 _NEWLINES: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _ASCII_HIDDEN: Final = re.compile("[^\t\n\x20-\x7e]")
-_SELECTORS: Final = "\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_SELECTORS: Final = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS: Final = "\u200c\u200d"
 _MISPLACED: Final = re.compile(
     f"[{_SELECTORS}]{{2,}}|[{_JOINERS}]{{2,}}|[{_SELECTORS}{_JOINERS}]{{3,}}"
@@ -115,7 +117,7 @@ def _block(body: str, fence: str) -> str:
 
 def _body(record: Record, text: str, cube: str | None) -> str:
     facts = {
-        "id": record.id,
+        "id": _quoted(record.id),
         "cube": cube,
         "type": record.type,
         "subject": record.subject and _quoted(record.subject),
@@ -128,7 +130,7 @@ def _body(record: Record, text: str, cube: str | None) -> str:
 
 def _quoted(value: str) -> str:
     """`value`, between quotes that it cannot close where it could pass for further facts."""
-    return "“" + value.replace("”", "'") + "”" if "," in value else value
+    return "“" + value.replace("”", "'") + "”" if _COMMA.search(value) else value
 
 
 def one_line(text: str) -> str:

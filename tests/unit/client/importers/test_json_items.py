@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memcube.importers import json_items
-from memcube.importers.foreign import record_id, storable
+from memcube.importers.foreign import record_id, storable, without_secrets
 from memcube.importers.json_items import items
+from memcube.importers.report import ImportReport
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidJsonError, LimitExceededError, NotFoundError
 from memcube_protocol.records import require_id
@@ -81,3 +82,9 @@ def test_any_text_becomes_one_valid_id(text: str) -> None:
 def test_whatever_json_gave_can_be_stored_canonically(value: object) -> None:
     line = canonical_json.dump({"x": storable(value)})
     assert canonical_json.parse_object(line)
+
+
+def test_a_million_colons_behind_an_address_are_no_password_and_take_no_hours() -> None:
+    report = ImportReport("test")
+    value = ["https://" + "a:" * 500_000, "https://ann:secret@example.org/"]
+    assert without_secrets(value, report, "r-1") == [value[0], "https://example.org/"]
