@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
-from memcube.hub import library
+from memcube.hub import library, posting
 from memcube_protocol.outcomes import (
     EXIT_AUTH,
     EXIT_CONFLICT,
@@ -52,6 +52,33 @@ class TestPublishing:
         kinds = {one["predicateType"] for one in told["statements"] if one["verified"]}
         assert "https://memcube.org/release/v1" in kinds
         assert "https://memcube.org/scan/v1" in kinds
+
+    def test_a_plain_publication_loads_no_library_and_another_one_does(
+        self,
+        hub: HubServer,
+        hub_publisher: Machine,
+        hub_reader: Machine,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refused(seen: Seen) -> Answer | None:
+            own = seen.headers.get("user-agent", "").startswith("memcube/")
+            return Answer(400) if own and seen.method == "POST" else None
+
+        loaded, load = list[str](), library._api_class
+        monkeypatch.setattr(library, "_api_class", lambda: loaded.append("") or load())
+        folder = write_notes(tmp_path / "notes", "1.0.0")
+        hub_publisher.ok("push", folder, NOTES)
+        assert not loaded
+        hub.script = refused
+        hub_publisher.ok("push", folder, "hf://ada/notes", "--public")
+        assert loaded
+        plain, other = (
+            {path for path in repository(hub, name).head.files if "/blobs/" not in path}
+            for name in ("Org/Notes", "ada/notes")
+        )
+        assert plain == other
+        hub_reader.ok("pull", "hf://ada/notes")
 
     def test_a_publication_is_one_commit_with_its_tag(
         self, hub: HubServer, hub_publisher: Machine, tmp_path: Path
@@ -200,7 +227,7 @@ class TestPublishing:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(library, "PATIENCE_S", 0.5)
+        monkeypatch.setattr(posting, "PATIENCE_S", 0.5)
         enough = threading.Event()
         hub.script = lambda seen: enough.wait() if "/commit/main" in seen.path else None
         folder = write_notes(tmp_path / "notes", "1.0.0")

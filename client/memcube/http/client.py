@@ -31,7 +31,7 @@ from memcube.http.origins import (
     follow,
     resolve,
 )
-from memcube.http.pools import Pools
+from memcube.http.pools import CONNECT_S, READ_S, Pools
 from memcube.http.reaching import may_pass, unanswered
 from memcube.http.retry import RETRIED_STATUSES, RetryPolicy, retry_after_s
 from memcube.settings import Settings
@@ -53,7 +53,7 @@ class Request:
     `repeatable` says whether it may be sent twice; by default that follows from the method.
     `led_from` is the origin that named the URL, where the user did not: such a request carries no
     credentials of ours but `authorization`, which no redirect takes to another origin, and leads no
-    further inside than that origin lies.
+    further inside than that origin lies. `patience_s` is how many seconds the server may say nothing.
     """
 
     method: str
@@ -64,6 +64,7 @@ class Request:
     repeatable: bool | None = None
     led_from: Origin | None = None
     authorization: str | None = field(default=None, repr=False)
+    patience_s: float = READ_S
 
     @property
     def may_repeat(self) -> bool:
@@ -272,6 +273,7 @@ class HttpClient:
             url,
             body=body,
             headers=headers,
+            timeout=urllib3.Timeout(connect=CONNECT_S, read=request.patience_s),
             retries=False,
             redirect=False,
             preload_content=False,

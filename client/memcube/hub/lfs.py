@@ -1,4 +1,4 @@
-"""Large files into the Hub's storage, past the library: the kernel sends them, in one request each.
+"""Files into the Hub's LFS storage, past the library: the kernel sends them, in one request each.
 
 The library sends through Python, 64 KiB at a time, which costs most of the time of a large upload. What is
 sent here it finds there already; whatever is not, because the Hub wants it otherwise or a line broke, it
@@ -61,7 +61,7 @@ class LfsSender:
         self._origin = Origin.of(site.endpoint.url)
 
     def send(self, name: str, files: Sequence[LargeFile]) -> frozenset[Digest]:
-        """Send to the repository `name` what the Hub lacks of `files` and takes in one request each.
+        """Send to the repository `name` what the Hub lacks of `files`, wants in LFS and takes in one request each.
 
         Returns:
             Those that were sent whole, and those that the Hub says it has.
@@ -71,10 +71,9 @@ class LfsSender:
         """
         if self._site.token is None:
             return frozenset()  # the library says what to do
-        large = [file for file in files if file.size >= LARGE_BYTES]
         held: list[Digest] = []
-        for at in range(0, len(large), _AT_ONCE):
-            links, present = self._links(name, large[at : at + _AT_ONCE])
+        for at in range(0, len(files), _AT_ONCE):
+            links, present = self._links(name, files[at : at + _AT_ONCE])
             sent = run(self._put, links, self._threads)
             held += present
             held += [link.file.digest for link, whole in zip(links, sent, strict=True) if whole]

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -34,13 +34,12 @@ from memcube_protocol.errors import (
 )
 
 from memcube.http.failures import harmless
+from memcube.hub import posting
 from memcube.hub.reading import MAIN
 from memcube.hub.site import Site, repository_of
 
-PATIENCE_S: Final = 300.0
-"""How long the Hub may say nothing: a commit of thousands of files takes it a while."""
-
-_SAMPLE_BYTES: Final = 512
+SAMPLE_BYTES: Final = 512
+"""Of each file, the Hub wants to see so many before it says how to send it."""
 _QUERY: Final = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*")
 
 
@@ -52,6 +51,17 @@ class Addition:
     digest: Digest
     size: int
     content: bytes | Path
+
+    def start(self, size: int) -> bytes:
+        """The first bytes, at most `size` of them.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if isinstance(self.content, bytes):
+            return self.content[:size]
+        with self.content.open("rb") as file:
+            return file.read(size)
 
 
 class StoredFile(io.BufferedIOBase):
@@ -120,16 +130,6 @@ def _released(operations: Sequence[Any]) -> Iterator[None]:
                 operation.path_or_fileobj.release()
 
 
-def load_ahead() -> None:
-    """Load the library in the background, which takes half a second, while a cube is being packed."""
-    threading.Thread(target=_load, name="load-huggingface-hub", daemon=True).start()
-
-
-def _load() -> None:
-    with suppress(Exception):  # whoever needs it hears of what is wrong
-        _api_class()
-
-
 def _api_class() -> Any:
     # The library decides when it is loaded; without this it warns that a stream is not sent by Xet.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
@@ -178,11 +178,9 @@ class HubLibrary:
         if isinstance(addition.content, bytes):
             return CommitOperationAdd(addition.path, addition.content)
         operation: Any = CommitOperationAdd(addition.path, b"")
-        with addition.content.open("rb") as file:
-            sample = file.read(_SAMPLE_BYTES)
         operation.path_or_fileobj = StoredFile(addition.content, on_sent)
         operation.upload_info = UploadInfo(
-            addition.size, sample, bytes.fromhex(addition.digest.hex)
+            addition.size, addition.start(SAMPLE_BYTES), bytes.fromhex(addition.digest.hex)
         )
         return operation
 
@@ -319,7 +317,7 @@ def _bound_waits() -> None:
     from huggingface_hub import get_session
 
     session: Any = get_session()
-    session.timeout = PATIENCE_S
+    session.timeout = posting.PATIENCE_S
 
 
 class _Bars:

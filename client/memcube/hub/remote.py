@@ -24,7 +24,7 @@ from memcube_protocol.oci import Descriptor, Manifest
 from memcube_protocol.reference import HUB_HOST, is_immutable_tag, is_tag
 
 from memcube.http import HttpClient, Response
-from memcube.hub import library
+from memcube.hub.committing import Committer
 from memcube.hub.layout import (
     MANIFEST,
     Catalogue,
@@ -60,12 +60,9 @@ class HubRemote:
         self._library = HubLibrary(site, threads=parallel)
         sender = LfsSender(site, http, threads=parallel)
         create = partial(is_created, site, http)
-        self._publications = Publications(self._reader, self._library, sender, create)
+        committer = Committer(site, http)
+        self._publications = Publications(self._reader, self._library, sender, create, committer)
         self._places = Places()
-
-    def load_ahead(self) -> None:
-        """Load in the background what writing takes, while a cube is being packed."""
-        library.load_ahead()
 
     def blob_size(self, name: str, digest: Digest) -> int | None:
         """See `remote.Content.blob_size`."""

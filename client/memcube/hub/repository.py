@@ -27,16 +27,17 @@ _LORA: Final = frozenset({media_types.LORA, media_types.LORA_CONFIG})
 class Contents:
     """What was uploaded to one repository and is not committed yet, by digest.
 
-    `store` holds it, and perhaps what the repository has already.
+    `store` holds it, and perhaps what the repository has already; `held` is what the Hub has of what it wants in LFS.
     """
 
     store: Store | None = None
+    held: set[Digest] = field(default_factory=set[Digest])
     _files: dict[Digest, tuple[Addition, Any]] = field(
         default_factory=dict[Digest, tuple[Addition, Any]]
     )
 
     def add(self, addition: Addition, operation: Any) -> None:
-        """Keep an uploaded content, and the library's value for it; None where it went past the library."""
+        """Keep a content that is uploaded or small, and the library's value for it; None where it has none."""
         self._files[addition.digest] = (addition, operation)
 
     def require(self, blobs: Iterable[Descriptor]) -> None:

@@ -31,7 +31,8 @@ from memcube_protocol.reference import (
     tag_order,
 )
 
-from memcube.hub import repository
+from memcube.hub import lfs, repository
+from memcube.hub.committing import Committer
 from memcube.hub.layout import CONFIG, INDEX, MANIFEST, Catalogue, blob_path, is_cube, places_of
 from memcube.hub.lfs import LargeFile, LfsSender
 from memcube.hub.library import Addition, HubLibrary, overtaken
@@ -40,6 +41,9 @@ from memcube.hub.repository import Contents
 from memcube.hub.site import written
 from memcube.store import Store
 from memcube.transfer.progress import Moved, Outcome, Progress
+
+OnSent = Callable[[int], None]
+"""Hears of bytes that are on their way."""
 
 _ATTEMPTS: Final = 5
 _OWN_FILES: Final = frozenset({".gitattributes", "README.md"})
@@ -70,9 +74,11 @@ class Publications:
         library: HubLibrary,
         sender: LfsSender,
         create: Callable[[str], bool],
+        committer: Committer,
     ) -> None:
         self._reader = reader
         self._create = create
+        self._committer = committer
         self._library = library
         self._sender = sender
         self._drafts: dict[str, _Draft] = {}
@@ -101,21 +107,30 @@ class Publications:
         self._make(name)
         contents, moved = self._uploaded(name), dict[Digest, int]()
         contents.store = store
-        additions, large = list[tuple[Addition, Callable[[int], None]]](), list[LargeFile]()
-        for blob in blobs:
-            addition = repository.addition_of(blob, store)
+        additions = [repository.addition_of(blob, store) for blob in blobs]
+        in_lfs = self._wanted_in_lfs(name, additions)
+        large, unclear = list[LargeFile](), list[tuple[Addition, OnSent]]()
+        for blob, addition in zip(blobs, additions, strict=True):
 
             def sent(size_bytes: int, blob: Descriptor = blob) -> None:
                 moved[blob.digest] = moved.get(blob.digest, 0) + size_bytes
                 progress.advance(blob, size_bytes)
 
             contents.add(addition, None)
-            additions.append((addition, sent))
-            if isinstance(addition.content, Path):
-                large.append(LargeFile(blob.digest, blob.size, addition.content, sent))
-        held = self._sender.send(name, large)
-        self._upload(name, [one for one in additions if one[0].digest not in held])
+            if in_lfs.get(addition.path, True):
+                unclear.append((addition, sent))
+                if addition.path in in_lfs and isinstance(addition.content, Path):
+                    large.append(LargeFile(blob.digest, blob.size, addition.content, sent))
+        contents.held |= self._sender.send(name, large)
+        self._upload(name, [one for one in unclear if one[0].digest not in contents.held])
         return [self._moved(blob, moved.get(blob.digest, 0), progress) for blob in blobs]
+
+    def _wanted_in_lfs(self, name: str, additions: Sequence[Addition]) -> dict[str, bool]:
+        """By path, whether a file is wanted in LFS, else in the commit; nothing of what only the library finds out."""
+        small = [one for one in additions if one.size < lfs.LARGE_BYTES]
+        told = self._committer.ask(name, small) or {}
+        wanted = {one.path: told[one.path].in_lfs and one.size > 0 for one in small if told}
+        return wanted | {one.path: True for one in additions if one.size >= lfs.LARGE_BYTES}
 
     def _make(self, name: str) -> None:
         """Let the repository `name` exist."""
@@ -126,9 +141,7 @@ class Publications:
                     self._library.create(name)
                 self._made.add(name)
 
-    def _upload(
-        self, name: str, additions: Sequence[tuple[Addition, Callable[[int], None]]]
-    ) -> None:
+    def _upload(self, name: str, additions: Sequence[tuple[Addition, OnSent]]) -> None:
         """Let the library send files, each with what hears of its bytes."""
         operations = []
         for addition, sent in additions:
@@ -136,6 +149,7 @@ class Publications:
             self._uploaded(name).add(addition, operations[-1])
         if operations:
             self._library.upload(name, operations)
+            self._uploaded(name).held |= {addition.digest for addition, _ in additions}
 
     def prepare(self, name: str, manifest: Manifest) -> None:
         """Make `manifest` part of the next publication, or attach it to a published cube at once.
@@ -191,6 +205,8 @@ class Publications:
         Raises:
             ConflictError: it is a full version and leads to another cube.
         """
+        if self._committer.is_tagged(name, tag, commit):
+            return
         try:
             self._library.add_tag(name, tag, commit)
         except ConflictError:
@@ -222,10 +238,9 @@ class Publications:
         if seen is None and (before or catalogue.entries):
             raise overtaken(f"{HUB_HOST}/{name}")
         held = set(places_of(before.manifest).items()) if before else set()
+        places = places_of(manifest)
         uploaded.require(
-            layer
-            for layer in manifest.layers
-            if (layer.digest, places_of(manifest)[layer.digest]) not in held
+            layer for layer in manifest.layers if (layer.digest, places[layer.digest]) not in held
         )
         self._drafts[name] = _Draft(base, before, catalogue, cube)
 
@@ -291,9 +306,12 @@ class Publications:
         title: str,
     ) -> str:
         uploaded, once = self._uploaded(name), {one.path: one for one in plan}.values()
-        operations = [uploaded.operation(one) or self._library.operation(one) for one in once]
-        self._library.upload(name, operations)
-        made = self._library.commit(name, operations, deleted, parent, title)
+        held, additions = uploaded.held, list(once)
+        made = self._committer.commit(name, additions, deleted, parent, title, held=held)
+        if made is None:
+            operations = [uploaded.operation(one) or self._library.operation(one) for one in once]
+            self._library.upload(name, operations)
+            made = self._library.commit(name, operations, deleted, parent, title)
         self._contents.pop(name, None)
         return made
 

@@ -131,8 +131,6 @@ def publish(
 def early_sender(context: Context, reference: Reference) -> EarlySender:
     """What sends large files to `reference` while a cube for it is being packed."""
     place = context.at_registry(reference)
-    if place.host == HUB_HOST:
-        context.hub().load_ahead()
     target = context.hub() if place.host == HUB_HOST else context.registry(place.host)
     parallel = context.settings.parallel
     return EarlySender.to(target, place.name, context.store, context.progress, parallel)

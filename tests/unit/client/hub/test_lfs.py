@@ -91,14 +91,14 @@ def test_large_files_are_sent_and_told_of_and_the_token_stays_with_the_hub(
     assert sum("/verify" in seen.path for seen in hub.seen) == 2
 
 
-def test_what_is_there_or_small_or_wanted_in_parts_is_left_to_the_library(
+def test_what_is_there_or_wanted_in_parts_is_left_to_the_library(
     hub: HubServer, sender: LfsSender, made: Made
 ) -> None:
-    (there, _), (small, _), (parts, _) = made(), made(SIZE - 1), made(3 * SIZE)
+    (there, _), (parts, _) = made(), made(3 * SIZE)
     assert sender.send(NAME, [there]) == {there.digest}
     hub.state.part_bytes = 2 * SIZE
     before = puts(hub)
-    assert sender.send(NAME, [there, small, parts]) == {there.digest}
+    assert sender.send(NAME, [there, parts]) == {there.digest}
     assert puts(hub) == before == 1
 
 
