@@ -25,8 +25,9 @@ demo: $(READY) ## publish, sign, pull, verify and mount a cube, all on this mach
 serve: $(READY) ## run a registry with SQLite and local files
 	$(BIN)/memcube serve
 
+# Many tests wait for processes that they start: more of them than most machines have cores.
 test: $(READY) ## run the tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## format, lint, types, layers, sizes
 	$(BIN)/ruff format --check .

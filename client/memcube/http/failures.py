@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, errors
@@ -62,8 +63,9 @@ def error_of(
     chosen = words.kind(status) or kind
     message = f"{what}: {words.message or 'no reason was given'} (HTTP {status})"
     if issubclass(chosen, errors.RateLimitedError):
-        seconds = max(1, round(retry_after_s or 1))
-        return chosen(message, hint=f"wait {seconds} s, then try again", retry_after_s=seconds)
+        seconds = 1 if retry_after_s is None else ceil(retry_after_s)
+        hint = f"wait {max(1, seconds)} s, then try again"
+        return chosen(message, hint=hint, retry_after_s=seconds)
     return chosen(message, hint=words.hint or hint)
 
 

@@ -50,10 +50,12 @@ def test_an_answer_becomes_the_error_that_it_means(
     assert str(status) in str(error)
 
 
-def test_a_rate_limit_says_how_long_to_wait() -> None:
-    error = error_of(429, "GET /", oci("TOOMANYREQUESTS"), retry_after_s=90.0)
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(90.0, 90), (0.0, 0), (1.2, 2), (None, 1)])
+def test_a_rate_limit_says_how_long_to_wait(asked_s: float | None, wait_s: int) -> None:
+    error = error_of(429, "GET /", oci("TOOMANYREQUESTS"), retry_after_s=asked_s)
     assert isinstance(error, errors.RateLimitedError)
-    assert error.retry_after_s == 90
+    assert error.retry_after_s == wait_s
+    assert error.hint == f"wait {max(1, wait_s)} s, then try again"
 
 
 def test_the_servers_hint_is_passed_on() -> None:

@@ -12,6 +12,7 @@ from memcube_protocol.errors import ConflictError, UnavailableError, outcome_of
 from memcube_registry.accounts.models import Account
 from memcube_registry.accounts.service import create_account
 from memcube_registry.database import Database, postgres
+from memcube_registry.database import database as databases
 from memcube_registry.database.postgres import NAME, Options
 from memcube_registry.settings import Settings
 from sqlmodel import Session, col, select, text, update
@@ -63,8 +64,12 @@ def counted(database: Database, name: str) -> int:
         return session.exec(select(Account.used_bytes).where(Account.name == name)).one()
 
 
-def test_two_that_wait_for_one_another_both_succeed(open_database) -> None:
-    database = open_database()
+def test_two_that_wait_for_one_another_both_succeed(
+    open_database: Callable[..., Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL looks for a deadlock after a second: however slow the machine, no other limit comes first."""
+    monkeypatch.setattr(databases, "RETRY_S", 10 * SOON_S)
+    database = open_database(lock_timeout_s=0, statement_timeout_s=0, idle_timeout_s=0)
     people(database, "ada", "bob")
     both_hold_one = threading.Barrier(2)
     calls: list[str] = []

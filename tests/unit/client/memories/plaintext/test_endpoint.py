@@ -63,7 +63,7 @@ class Endpoint(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def served() -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     server.url = f"http://127.0.0.1:{server.server_port}/v1#m"
     yield server
     server.shutdown()
