@@ -46,6 +46,7 @@ DTYPE_BYTES: Final[Mapping[str, int]] = {
 
 _MAX_BYTES: Final = canonical_json.MAX_SAFE_INTEGER
 _PICKLE: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+"""How pickles and zip archives begin. So do headers of some lengths, 640 bytes the first: then the length fits."""
 _FIELDS: Final = frozenset({"dtype", "shape", "data_offsets"})
 
 
@@ -165,11 +166,12 @@ def header_length(first: bytes | memoryview, file_bytes: int) -> int:
         LimitExceededError: more than 100 MiB.
     """
     start = bytes(first[:LENGTH_BYTES])
-    if start.startswith(_PICKLE):
+    length = int.from_bytes(start, "little")
+    fits = len(start) == LENGTH_BYTES and LENGTH_BYTES + length <= file_bytes
+    if start.startswith(_PICKLE) and not (fits and length <= limits.SAFETENSORS_HEADER_BYTES):
         raise rejected(Rejection.PICKLE, "this is a pickle or an archive of pickles, renamed")
     if len(start) < LENGTH_BYTES or file_bytes < LENGTH_BYTES:
         raise rejected(Rejection.TRUNCATED, f"{file_bytes} bytes are too few for a length")
-    (length,) = struct.unpack("<Q", start)
     limits.require_at_most("safetensors header", length, limits.SAFETENSORS_HEADER_BYTES)
     if length < len(b"{}"):
         raise rejected(Rejection.HEADER_TOO_SMALL, f"a header of {length} bytes")
@@ -177,7 +179,7 @@ def header_length(first: bytes | memoryview, file_bytes: int) -> int:
         raise rejected(
             Rejection.HEADER_BEYOND_FILE, f"a header of {length} bytes in a file of {file_bytes}"
         )
-    return int(length)
+    return length
 
 
 def parse_header(content: bytes | memoryview, file_bytes: int | None = None) -> Header:

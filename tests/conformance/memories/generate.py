@@ -59,6 +59,10 @@ def accepted_files() -> Iterator[tuple[str, bytes]]:
         "a page before the tensors",
         tensors.write_header([("l0.k", "F32", (1, 1, 1))], alignment=4096) + bytes(4),
     )
+    yield (
+        "a header of 640 bytes, which begins as a pickle does",
+        header_file(json.dumps({"__metadata__": {"x": "y" * 615}}).encode()),
+    )
     for dtype, width in sorted(tensors.DTYPE_BYTES.items()):
         yield f"dtype {dtype}", tensors.write_header([("x", dtype, (1,))]) + bytes(width)
 
@@ -246,6 +250,35 @@ def parametric_json() -> Case:
         ),
         "a rank by pattern": (config_bytes(r=9, rank_pattern={"q_proj": 2}), lora_file()),
         "rank-stabilised": (config_bytes(use_rslora=True), lora_file()),
+        "the first pattern that fits": (
+            config_bytes(
+                r=9,
+                rank_pattern={"proj": 7, "self_attn\\.q_proj$": 2, "q_proj": 3},
+                alpha_pattern={"^model.layers.0.self_attn.q_proj": 1},
+            ),
+            lora_file(),
+        ),
+        "an initialisation that leaves the base alone": (
+            config_bytes(init_lora_weights="eva", bias="none"),
+            lora_file(),
+        ),
+        "PEFT's own rank and alpha": (
+            b'{"peft_type":"LORA"}',
+            lora_file([(A, "F32", (8, 8)), (B, "F32", (6, 8))]),
+        ),
+        "an embedding": (
+            config_bytes(),
+            lora_file(
+                [
+                    ("base_model.model.emb.lora_embedding_A", "BF16", (2, 10)),
+                    ("base_model.model.emb.lora_embedding_B", "BF16", (4, 2)),
+                ]
+            ),
+        ),
+        "a module that is replaced": (
+            config_bytes(modules_to_save=["head"]),
+            lora_file([*SPECS, ("base_model.model.head.weight", "F32", (1,))]),
+        ),
     }
     bad = {
         "another kind of adapter": (config_bytes(peft_type="IA3"), lora_file()),
@@ -258,6 +291,13 @@ def parametric_json() -> Case:
         ),
         "biases of the base": (config_bytes(bias="all"), lora_file()),
         "a regular expression as a pattern": (config_bytes(rank_pattern={"(a+)+": 2}), lora_file()),
+        "tensors of the base beside": (config_bytes(trainable_token_indices=[1]), lora_file()),
+        "DoRA without magnitudes": (config_bytes(use_dora=True), lora_file()),
+        "alpha of 65536": (config_bytes(lora_alpha=65536), lora_file()),
+        "modules that are only replaced": (
+            config_bytes(modules_to_save=["head"]),
+            lora_file([("base_model.model.head.weight", "F32", (1,))]),
+        ),
         "one half of a pair": (config_bytes(), lora_file(SPECS[:1])),
         "integers": (config_bytes(), lora_file([(A, "I32", (2, 8)), (B, "F32", (6, 2))])),
         "a tensor that is no LoRA": (
