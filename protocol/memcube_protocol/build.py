@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from memcube_protocol import canonical_json, limits, media_types, paths
+from memcube_protocol import canonical_json, content, limits, media_types, paths
 from memcube_protocol.config import MIP_VERSION, PLAINTEXT, Memory
 from memcube_protocol.cube import CONTENT_TYPES, CubeFile
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import DigestMismatchError, InvalidJsonError, InvalidManifestError
+from memcube_protocol.errors import InvalidConfigError, InvalidManifestError
 from memcube_protocol.fields import Fields
 from memcube_protocol.oci import Descriptor, Manifest, write_manifest
 from memcube_protocol.recipe import Evaluation, Recipe
@@ -98,16 +98,12 @@ class Build:
 
         Raises:
             InvalidManifestError: not a build, or config and layers disagree.
-            DigestMismatchError: `config_raw` is not the config that the manifest names.
+            SizeMismatchError, DigestMismatchError: `config_raw` is not the config that the manifest names.
             InvalidJsonError, InvalidConfigError, InvalidDigestError, LimitExceededError,
             UnsafePathError, ForbiddenMediaTypeError: a part breaks its rules.
         """
         config = require_build(manifest)
-        if Digest.of(config_raw, config.digest.algorithm) != config.digest:
-            raise DigestMismatchError(
-                f"the config is not the content of {config.digest}",
-                hint="delete the blob and fetch it again",
-            )
+        content.verify(config_raw, config.digest, config.size)
         memory, made = read_config(config_raw)
         files = tuple(CubeFile.of(layer) for layer in manifest.layers)
         paths.require_distinct(file.path for file in files)
@@ -164,7 +160,7 @@ def read_config(raw: bytes) -> tuple[Memory, Made | None]:
     made = Made.from_fields(fields.table("made")) if fields.has("made") else None
     fields.finish()
     if _config(memory, made) != raw:
-        raise InvalidJsonError(
+        raise InvalidConfigError(
             "the config of the build is not in its canonical form", hint="build it anew"
         )
     return memory, made

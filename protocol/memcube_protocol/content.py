@@ -220,6 +220,17 @@ def read_verified(blobs: BlobReader, digest: Digest, size: int | None = None) ->
     return b"".join(stream_verified(blobs.read(digest), Expected(digest, size)))
 
 
+def verify(content: bytes, digest: Digest, size: int) -> None:
+    """Refuse `content` that is not what a descriptor with this digest and size promises.
+
+    Raises:
+        SizeMismatchError, DigestMismatchError: other content.
+    """
+    verifier = DigestVerifier(digest, size)
+    verifier.update(content)
+    verifier.finish()
+
+
 def stream_verified(pieces: Iterable[bytes], expected: Expected) -> Iterator[bytes]:
     """`pieces` as they are; after the last one, the judgement.
 

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from memcube_protocol import media_types, paths
+from memcube_protocol import content, media_types, paths
 from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTEXT, CubeConfig
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
-    DigestMismatchError,
     ForbiddenMediaTypeError,
     InvalidManifestError,
     UnsafePathError,
@@ -166,16 +165,11 @@ class Cube:
 
         Raises:
             InvalidManifestError: not a cube, or config and layers disagree.
-            DigestMismatchError: `config_raw` is not the config that the manifest names.
+            SizeMismatchError, DigestMismatchError: `config_raw` is not the config that the manifest names.
             InvalidConfigError, UnsafePathError, ForbiddenMediaTypeError: a part breaks its rules.
         """
         require_cube(manifest)
-        assert manifest.config
-        if Digest.of(config_raw, manifest.config.digest.algorithm) != manifest.config.digest:
-            raise DigestMismatchError(
-                f"the config is not the content of {manifest.config.digest}",
-                hint="delete the blob and fetch it again",
-            )
+        content.verify(config_raw, manifest.config.digest, manifest.config.size)
         config = CubeConfig.parse(config_raw)
         files = tuple(CubeFile.of(layer) for layer in manifest.layers)
         paths.require_distinct(file.path for file in files)

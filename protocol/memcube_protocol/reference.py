@@ -84,7 +84,7 @@ class Reference:
             raise _invalid(f"{first[:100]!r} reads as a host: write the real host before it")
         if self.host == HUB_HOST:
             _require_hub_name(self.name)
-        elif len(self.host) + len(self.name) > limits.NAME_CHARS or not _NAME.fullmatch(self.name):
+        elif len(self.location) > limits.NAME_CHARS or not _NAME.fullmatch(self.name):
             raise _invalid(
                 f"{self.name[:100]!r} is not a name: lower-case letters, digits and single "
                 "separators . _ - between them, components divided by /, 255 characters in all"
@@ -247,10 +247,14 @@ def _reads_as_host(component: str) -> bool:
 
 
 def _is_address(host: str) -> bool:
-    """Whether what is or may be taken for an IP address is one in canonical spelling; others pass."""
+    """Whether what is or may be taken for an IP address is one in canonical spelling; others pass.
+
+    An IPv4 address in an IPv6 one (`::ffff:7f00:1`) is another spelling of it.
+    """
     try:
         if host.startswith("["):
-            return ipaddress.IPv6Address(host[1:-1]).compressed == host[1:-1].lower()
+            address = ipaddress.IPv6Address(host[1:-1])
+            return address.ipv4_mapped is None and address.compressed == host[1:-1].lower()
         if _NUMERIC.fullmatch(host.rpartition(".")[2]):
             return str(ipaddress.IPv4Address(host)) == host
     except ValueError:

@@ -13,6 +13,7 @@ So the cuts depend on ids and lengths nearby only, and an edit changes the shard
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +34,7 @@ ZSTD_LEVEL: Final = 9
 COMPRESSED_MAX_BYTES: Final = limits.SHARD_MAX_BYTES + limits.SHARD_MAX_BYTES // 128
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _HEADER_BYTES: Final = 18
+_SIZE: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _SCALE: Final = 1 << 64
 _LARGEST_TARGET: Final = limits.SHARD_MAX_BYTES // 2
 _HINT: Final = "pull the cube again; if it persists, its publisher has to pack it anew"
@@ -171,8 +173,10 @@ def read_shard(content: bytes | Iterable[bytes], descriptor: Descriptor) -> Iter
     """
     raw = decompress(content, descriptor)
     lines = raw.split(b"\n")
-    if lines.pop() or str(len(lines)) != descriptor.annotations.get(media_types.RECORD_COUNT):
-        raise _invalid("its last line has no newline, or it holds another number of records")
+    if lines.pop() or not lines:
+        raise _invalid("its last line has no newline, or it holds no record")
+    if str(len(lines)) != descriptor.annotations.get(media_types.RECORD_COUNT):
+        raise _invalid("it holds another number of records than its layer says")
     last = ""
     for line in lines:
         record = parse_record(line, canonical=True)
@@ -241,7 +245,7 @@ def _promised(descriptor: Descriptor) -> tuple[Digest, int]:
     """Digest and size in bytes that the annotations promise of the uncompressed shard."""
     digest = descriptor.annotations.get(media_types.UNCOMPRESSED_DIGEST, "")
     size = descriptor.annotations.get(media_types.UNCOMPRESSED_SIZE, "")
-    if not size.isascii() or not size.isdecimal() or len(size) > 16:
+    if not _SIZE.fullmatch(size):
         raise _invalid(f"its annotation {media_types.UNCOMPRESSED_SIZE} is not a number of bytes")
     return Digest.parse(digest), int(size)
 

@@ -75,6 +75,8 @@ class Job:
         Raises:
             InvalidStatementError: a field is missing, unknown or breaks its rule.
         """
+        if not isinstance(value, Mapping):
+            raise _invalid("it is not an object")
         fields = known_fields(value, "job", {"issuer", "subject", "claims"})
         issuer, subject, claims = (fields.get(name) for name in ("issuer", "subject", "claims"))
         if not isinstance(issuer, str) or not isinstance(subject, str):

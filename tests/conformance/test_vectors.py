@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from memcube_protocol import canonical_json, oci, paths, shards, tensors, text, timestamps
+from memcube_protocol.build import Build
 from memcube_protocol.config import CubeConfig
 from memcube_protocol.content import (
     Blocks,
@@ -116,6 +117,16 @@ def cubes(vector: Vector) -> None:
     assert Cube.write(cube.config, cube.files) == cube
 
 
+def builds(vector: Vector) -> None:
+    manifest = oci.parse_manifest(decoded(vector, "manifest"))
+    build = Build.read(manifest, decoded(vector, "config"))
+    assert (str(build.digest), str(build.subject.digest)) == (vector["digest"], vector["subject"])
+    assert (build.memory.id, build.memory.kind) == (vector["memory"], vector["kind"])
+    told = [{"path": file.path, "digest": str(file.digest)} for file in build.files]
+    assert told == vector["files"]
+    assert Build.write(build.subject, build.memory, build.files, build.made) == build
+
+
 def records(vector: Vector) -> None:
     record = parse_record(decoded(vector))
     assert write_record(record) == decoded(vector, "canonical")
@@ -207,6 +218,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "manifests": manifests,
     "configs": configs,
     "cubes": cubes,
+    "builds": builds,
     "records": records,
     "rules": rules_,
     "shards": shards_,

@@ -143,7 +143,7 @@ def memory() -> Schema:
 
 
 def governance_part() -> Schema:
-    url = line(2000, pattern=r"^https?://[^\s<>\"\\^`{|}]+$")
+    url = line(2000, pattern=r'^https?://[^\s<>"\\^`{|}]+$')
     return closed(
         [],
         licence=line(pattern=r"^(?:LicenseRef-[A-Za-z0-9.-]+|[A-Za-z0-9][A-Za-z0-9.-]*\+?)$"),
@@ -166,7 +166,7 @@ def governance_part() -> Schema:
 
 def descriptive_part() -> Schema:
     word = line(100, pattern=r"^[^\s,]+(?: [^\s,]+)*$")
-    url = line(2000, pattern=r"^https?://[^\s<>\"\\^`{|}]+$")
+    url = line(2000, pattern=r'^https?://[^\s<>"\\^`{|}]+$')
     licence = line(pattern=r"^(?:LicenseRef-[A-Za-z0-9.-]+|[A-Za-z0-9][A-Za-z0-9.-]*\+?)$")
     language = line(100, pattern="^[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*$")
     return closed(

@@ -236,7 +236,7 @@ def _bad_bundles() -> list[tuple[str, bytes, str, str]]:
 def _bad_jobs() -> list[tuple[str, Any, str]]:
     good, malformed = JOB.to_json(), "malformed-job"
     return [
-        ("no object", "alice", "malformed-envelope"),
+        ("no object", "alice", malformed),
         ("unknown field", good | {"more": 1}, "unknown-field"),
         ("no subject", {"issuer": good["issuer"], "claims": {}}, malformed),
         ("issuer without scheme", good | {"issuer": "ci.example"}, malformed),

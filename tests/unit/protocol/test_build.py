@@ -11,7 +11,12 @@ from memcube_protocol.build import Build, Made
 from memcube_protocol.config import Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import DigestMismatchError, InvalidManifestError, MemcubeError
+from memcube_protocol.errors import (
+    DigestMismatchError,
+    InvalidManifestError,
+    MemcubeError,
+    SizeMismatchError,
+)
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.recipe import Evaluation, Recipe, Training
 
@@ -80,8 +85,10 @@ def test_a_manifest_that_is_no_build_is_refused(changes) -> None:
 
 
 def test_another_config_than_the_named_one_is_refused() -> None:
-    with pytest.raises(DigestMismatchError):
+    with pytest.raises(SizeMismatchError):
         Build.read(manifest_of(config_of()), config_of(replace(MEMORY, title="other")))
+    with pytest.raises(DigestMismatchError):
+        Build.read(manifest_of(config_of()), config_of().replace(b'"rank":8', b'"rank":9'))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from memcube_protocol.errors import (
     LimitExceededError,
     MemcubeError,
     NotFoundError,
+    SizeMismatchError,
     UnsafePathError,
 )
 from memcube_protocol.selection import Selection
@@ -83,8 +84,11 @@ def test_every_layer_says_its_path_and_memory() -> None:
 
 
 def test_a_config_of_other_bytes_is_refused() -> None:
+    config = a_config().write()
+    with pytest.raises(SizeMismatchError):
+        Cube.read(a_cube().manifest, config + b" ")
     with pytest.raises(DigestMismatchError):
-        Cube.read(a_cube().manifest, a_config(title="other").write())
+        Cube.read(a_cube().manifest, config[::-1])
 
 
 @pytest.mark.parametrize(
