@@ -24,6 +24,10 @@ _BRACKET: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL
 """A string, even one without an end, or a bracket outside of strings; never matches twice over a place."""
 
 
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+"""The escape of half a character; UTF-8 itself has none."""
+
+
 def parse(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> Any:
     """The value of strict JSON `content`; `what` names it in errors.
 
@@ -96,7 +100,7 @@ def _check_depth(text: str, what: str) -> None:
 
 
 def _check_strings(text: str, value: Any, what: str) -> None:
-    if "\\u" not in text and "\\U" not in text:
+    if not ("\\u" in text and _SURROGATE.search(text)):
         return
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
