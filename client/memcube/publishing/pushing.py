@@ -41,7 +41,7 @@ from memcube.publishing.healing import send_again
 from memcube.publishing.publish import Published
 from memcube.publishing.vetting import THOROUGH, Sieve, Vetting, publish_vetted
 from memcube.publishing.visibility import set_visibility, visibility_of
-from memcube.scanning import LayerScanner
+from memcube.scanning.scanner import LayerScanner
 from memcube.transfer import EarlySender
 from memcube.trust.hardware import SCHEME
 from memcube.trust.publishing import RAISE_VERSION

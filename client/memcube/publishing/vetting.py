@@ -32,8 +32,8 @@ from memcube.consuming.finding import Found, found_in_store
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.publishing.attesting import attach
 from memcube.publishing.publish import Published, publish
-from memcube.scanning import LayerScanner, scan_cube
 from memcube.scanning.findings import place_of
+from memcube.scanning.scanner import LayerScanner, scan_cube
 from memcube.transfer import EarlySender
 from memcube.trust import Scope
 from memcube.trust.attested import values_of

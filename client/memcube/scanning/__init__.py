@@ -7,8 +7,3 @@ Rules are documented regular expressions with checks of their own (checksums, en
 where a literal that every match contains occurs. Nothing that is found is kept or shown: a finding
 names the rule and the place.
 """
-
-from memcube.scanning.scanner import SCANNER, WITHOUT_TEXT, LayerScanner, scan_cube
-from memcube.scanning.versions import RULES_VERSION
-
-__all__ = ["RULES_VERSION", "SCANNER", "WITHOUT_TEXT", "LayerScanner", "scan_cube"]

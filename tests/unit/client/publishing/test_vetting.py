@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from memcube.publishing.vetting import Sieve, Vetting
-from memcube.scanning import LayerScanner
+from memcube.scanning.scanner import LayerScanner
 from memcube_protocol import media_types
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.cube import CubeFile

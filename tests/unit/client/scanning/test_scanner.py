@@ -8,9 +8,10 @@ import zipfile
 from datetime import UTC, datetime
 
 import pytest
-from memcube.scanning import RULES_VERSION, LayerScanner, scan_cube
 from memcube.scanning.encodings import decoded
 from memcube.scanning.files import HEAD_BYTES, SAMPLE_BYTES, scan_file
+from memcube.scanning.scanner import LayerScanner, scan_cube
+from memcube.scanning.versions import RULES_VERSION
 from memcube_protocol import media_types
 from memcube_protocol.activation import encode_tokens
 from memcube_protocol.config import CubeConfig, Memory
