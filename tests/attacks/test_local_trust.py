@@ -15,10 +15,12 @@ from memcube.trust.policy import POLICY_FILE, Policy
 from memcube.trust.policy_file import load_effective, parse
 from memcube.trust.withdrawals import StatusStore
 from memcube_protocol.errors import InvalidPolicyError, StorageError
+from memcube_signing.predicates import attest
+from memcube_signing.predicates.status import Reason, State, Status
 from support import authority
 from support.log import Log
 from support.machine import Machine
-from support.signing import ALICE, NOW, ORIGIN, manifest, release
+from support.signing import ALICE, CREATED, NOW, ORIGIN, manifest, release
 
 POLICY = b'format = 1\n[scopes."**"]\npublishers = []\n'
 LENIENT = b'format = 1\n[default]\nmode = "warn"\n'
@@ -39,6 +41,11 @@ def key_documents(folder: Path) -> None:
     )
 
 
+def statuses(folder: Path) -> None:
+    said = Status(manifest().digest, ORIGIN, "1.0.0", State.YANKED, Reason.WRONG, CREATED)
+    StatusStore(folder).keep(manifest().digest, [attest(said, ALICE).raw])
+
+
 WRITTEN: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
     "pins": (pins, lambda folder: PinStore(folder).load()),
     "logs": (logs, lambda folder: LogStore(folder).load()),
@@ -47,7 +54,7 @@ WRITTEN: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
         lambda folder: AuthorityStore(folder).load(authority.ALICE_AT),
     ),
     "statuses": (
-        lambda folder: StatusStore(folder).keep(manifest().digest, [b"x"]),
+        statuses,
         lambda folder: StatusStore(folder).of(manifest().digest),
     ),
 }

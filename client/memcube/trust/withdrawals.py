@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError, StorageError
+from memcube_signing import bundle as bundles
+from memcube_signing import statement
+from memcube_signing.predicates import status
+from memcube_signing.predicates.status import State
 
 from memcube.store.files import make_folder, read_own_file, replace_file
 from memcube.store.locks import hold_lock
 
 FOLDER: Final = "statuses"
 _FORMAT: Final = 1
-_KEPT: Final = 16
+_KEPT: Final = 32
+_WORDS: Final = 2
+"""What is kept of one key's words beside its last withdrawal."""
 _FILE_BYTES: Final = _KEPT * limits.BUNDLE_BYTES * 2
 _LOCK_WAIT_S: Final = 30.0
 
@@ -43,7 +51,7 @@ class StatusStore:
         return () if content is None else self._parse(subject, content)
 
     def keep(self, subject: Digest, said: Iterable[bytes]) -> None:
-        """Remember `said`, in order of time; of many the last ones.
+        """Remember `said`; of each key its last withdrawal, and its last words.
 
         Raises:
             StorageError, ConflictError: the file is damaged, or cannot be written.
@@ -54,9 +62,12 @@ class StatusStore:
         path = self._path(subject)
         make_folder(self._folder)
         with hold_lock(path.with_name(f".{path.name}.lock"), exclusive=True, wait_s=_LOCK_WAIT_S):
-            kept = tuple(dict.fromkeys((*self.of(subject), *said)))[-_KEPT:]
-            bundles = [base64.b64encode(raw).decode() for raw in kept]
-            value = {"format": _FORMAT, "subject": str(subject), "bundles": bundles}
+            before = self.of(subject)
+            kept = _worth_keeping((*before, *said))
+            if kept == list(before):
+                return
+            encoded = [base64.b64encode(raw).decode() for raw in kept]
+            value = {"format": _FORMAT, "subject": str(subject), "bundles": encoded}
             replace_file(path, canonical_json.dump(value))
 
     def _parse(self, subject: Digest, content: bytes) -> tuple[bytes, ...]:
@@ -76,3 +87,18 @@ class StatusStore:
 
     def _path(self, subject: Digest) -> Path:
         return self._folder / f"{subject.algorithm}-{subject.hex}.json"
+
+
+def _worth_keeping(said: Iterable[bytes]) -> list[bytes]:
+    """Of `said`, verified before, what nobody else can push out by saying much; in order of time."""
+    by_key: defaultdict[str, list[tuple[bool, datetime, bytes]]] = defaultdict(list)
+    for raw in dict.fromkeys(said):
+        bundle = bundles.parse(raw)
+        told = status.read(statement.parse(bundle.envelope.payload))
+        by_key[bundle.key_hint].append((told.state is State.YANKED, told.stated_at, raw))
+    chosen: set[tuple[bool, datetime, bytes]] = set()
+    for words in by_key.values():
+        in_time = sorted(words, key=lambda word: word[1])
+        chosen.update(in_time[-_WORDS:], [word for word in in_time if word[0]][-1:])
+    strictest = sorted(chosen)[-_KEPT:]
+    return [raw for _, _, raw in sorted(strictest, key=lambda word: word[1:])]
