@@ -20,12 +20,12 @@ from memcube_protocol import media_types
 from memcube_protocol.errors import DigestMismatchError, IncompatibleError, MemcubeError
 from memcube_protocol.records import Record, write_record
 
-from memcube.cli.words import bytes_text, table_text
 from memcube.client import Client
 from memcube.demo import corpus
 from memcube.demo import model as small
 from memcube.demo.server import DemoRegistry
 from memcube.demo.story import Step, Story
+from memcube.figures import bytes_text, table_text
 from memcube.memories.activation.generation import generate
 from memcube.publishing.visibility import Visibility, set_visibility
 from memcube.settings import Endpoint, Settings

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from memcube_protocol.errors import MemcubeError, RateLimitedError
+
 RETRIED_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -28,7 +30,7 @@ class RetryPolicy:
     jitter: Callable[[], float] = random.random
 
     def wait_s(self, failures: int, retry_after_s: float | None = None) -> float | None:
-        """Seconds to wait after `failures` failed attempts in a row; nothing: give up."""
+        """Seconds to wait after `failures` failed attempts in a row; None: give up."""
         if failures >= self.attempts:
             return None
         if retry_after_s is not None:
@@ -36,9 +38,21 @@ class RetryPolicy:
         longest = min(self.first_wait_s * 2.0 ** (failures - 1), self.longest_wait_s)
         return longest * (0.5 + self.jitter() / 2)
 
+    def wait(self, error: MemcubeError, failures: int, *, least_s: float = 0.0) -> None:
+        """Wait before another attempt after `error`, for at least `least_s` seconds.
+
+        Raises:
+            MemcubeError: `error`, where it was tried often enough.
+        """
+        asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
+        wait_s = self.wait_s(failures, asked_s)
+        if wait_s is None:
+            raise error
+        self.sleep(max(wait_s, least_s))
+
 
 def retry_after_s(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, as a number or as a date; nothing if malformed."""
+    """Seconds that a `Retry-After` header asks for, as a number or as a date; None if malformed."""
     if value is None:
         return None
     value = value.strip()

@@ -12,9 +12,9 @@ from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, IncompatibleError
 
-from memcube.cli.words import bytes_text, count_text
 from memcube.consuming.holdings import INDEXES, memory_folder
 from memcube.context import Context
+from memcube.figures import bytes_text, count_text
 from memcube.mounting.caches import Caches
 from memcube.mounting.chosen import Chosen, in_order
 from memcube.mounting.mounted import MountedCube, Parts

@@ -22,8 +22,8 @@ from typing import Any, Final, NamedTuple
 
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT
 
-from memcube.cli.words import bytes_text, count_text, rate_text, seconds_text
 from memcube.context import CONTEXT_TOKENS
+from memcube.figures import bytes_text, count_text, rate_text, seconds_text
 from memcube.speeds import Prefill, Rate, Speeds
 
 SAVING_S: Final = 0.25

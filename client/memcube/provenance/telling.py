@@ -9,7 +9,7 @@ from memcube_signing.predicates.provenance import Provenance
 from memcube_signing.predicates.scan import Scan
 from memcube_signing.predicates.status import Status
 
-from memcube.cli.words import count_text
+from memcube.figures import count_text
 from memcube.provenance.tree import Node
 from memcube.trust import Verdict
 from memcube.trust.attested import Claim

@@ -162,7 +162,7 @@ class _Attempt:
                     return self._done()
             except ConflictError as error:
                 failures += 1
-                self._wait(error, failures)
+                self._sender.registry.http.retry.wait(error, failures)
 
     def give_up(self) -> None:
         """Leave nothing that counts against the account, as far as that is possible."""
@@ -267,7 +267,7 @@ class _Attempt:
                 raise _StoreUnreachableError(str(problem), hint=problem.hint) from problem
             if isinstance(problem, LimitExceededError) and self._asked_for_parts:
                 raise problem
-            self._wait(problem, failures)
+            self._sender.registry.http.retry.wait(problem, failures)
             self._require_parts(problem)
 
     def _require_parts(self, problem: MemcubeError) -> None:
@@ -306,19 +306,6 @@ class _Attempt:
             finally:
                 os.close(descriptor)
         return hasher.hexdigest()
-
-    def _wait(self, error: MemcubeError, failures: int) -> None:
-        """Wait as the retry policy says.
-
-        Raises:
-            MemcubeError: `error`, where it was tried often enough.
-        """
-        retry = self._sender.registry.http.retry
-        asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
-        wait_s = retry.wait_s(failures, asked_s)
-        if wait_s is None:
-            raise error
-        retry.sleep(wait_s)
 
     def _advance(self, size_bytes: int, moved_bytes: int = 0) -> None:
         with self._lock:

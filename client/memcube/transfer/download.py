@@ -70,13 +70,10 @@ class Download:
                     self._take(blob, response, ingest, stop)
                 except UnsafeRedirectError:
                     raise
-                except NetworkError:
+                except NetworkError as error:
                     stop.check()
                     failures = 1 if ingest.offset - before >= _HEADWAY_BYTES else failures + 1
-                    wait_s = retry.wait_s(failures)
-                    if wait_s is None:
-                        raise
-                    retry.sleep(wait_s)
+                    retry.wait(error, failures)
                 finally:
                     moved += ingest.offset - before
         return moved

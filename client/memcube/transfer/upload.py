@@ -268,13 +268,9 @@ class _Attempt:
         Raises:
             MemcubeError: `error`, where it was tried often enough.
         """
-        retry = self._registry.http.retry
         self._failures = 1 if advanced_bytes >= PIECE_BYTES else self._failures + 1
-        asked_s = error.retry_after_s if isinstance(error, RateLimitedError) else None
-        wait_s = retry.wait_s(self._failures, asked_s)
-        if wait_s is None:
-            raise error
-        retry.sleep(max(wait_s, _WRITER_GONE_S) if isinstance(error, ConflictError) else wait_s)
+        least_s = _WRITER_GONE_S if isinstance(error, ConflictError) else 0.0
+        self._registry.http.retry.wait(error, self._failures, least_s=least_s)
 
     def _go_on(self) -> None:
         """Send from where the session is to the end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -44,29 +43,33 @@ class Sized(Protocol):
         ...
 
 
-Item = TypeVar("Item", bound=Sized)
+Item = TypeVar("Item")
+SizedItem = TypeVar("SizedItem", bound=Sized)
 Result = TypeVar("Result")
 
 
-def run(work: Callable[[Item, Stop], Result], items: Sequence[Item], parallel: int) -> list[Result]:
+def run(
+    work: Callable[[SizedItem, Stop], Result], items: Sequence[SizedItem], parallel: int
+) -> list[Result]:
     """What `work` made of each item, in their order; large ones are begun first.
 
     Raises:
         BaseException: the first that `work` raised; the other threads are asked to end.
     """
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for position in sorted(range(len(items)), key=lambda at: -items[at].size):
-        waiting.put(position)
-    done: queue.SimpleQueue[tuple[int, Result | BaseException]] = queue.SimpleQueue()
-    stop = Stop()
-    for _ in range(min(parallel, len(items))):
-        arguments = (work, items, waiting, done, stop)
-        threading.Thread(target=_work_off, args=arguments, daemon=True).start()
+    results: dict[int, Result] = {}
+
+    def keep(position: int, stop: Stop) -> None:
+        results[position] = work(items[position], stop)
+
+    line = Line(keep, parallel)
     try:
-        return _collect(done, len(items))
+        for position in sorted(range(len(items)), key=lambda at: -items[at].size):
+            line.add(position)
+        line.wait()
     except BaseException:
-        stop.set()
+        line.stop()
         raise
+    return [results[position] for position in range(len(items))]
 
 
 class Line(Generic[Item]):
@@ -99,7 +102,7 @@ class Line(Generic[Item]):
                 threading.Thread(target=self._work_off, daemon=True).start()
 
     def wait(self) -> None:
-        """Until all that was added is done.
+        """Wait until all that was added is done.
 
         Raises:
             BaseException: the first that `work` raised.
@@ -109,9 +112,13 @@ class Line(Generic[Item]):
                 self._changed.wait(_WAKE_S)  # a wait without end hides Ctrl-C
             self._require_well()
 
-    def end(self) -> None:
-        """Begin nothing more; what is being worked on ends after its current piece, waited for a while."""
+    def stop(self) -> None:
+        """Ask the threads to end after their current piece, and do not wait for them."""
         self._stop.set()
+
+    def end(self) -> None:
+        """Begin nothing more, and wait for the pieces that are on their way: at most `_END_S`."""
+        self.stop()
         with self._changed:
             self._undone -= len(self._waiting)
             self._waiting.clear()
@@ -132,9 +139,8 @@ class Line(Generic[Item]):
             with self._changed:
                 self._undone -= 1
                 if error is not None:
-                    self._error = (
-                        self._error or error
-                    )  # before others stop, and raise that they did
+                    # Kept before the others are stopped, which raise that they were.
+                    self._error = self._error or error
                     self._stop.set()
                 self._changed.notify_all()
 
@@ -145,38 +151,3 @@ class Line(Generic[Item]):
                 return self._waiting.popleft()
             self._threads -= 1
             return None
-
-
-def _collect(
-    done: queue.SimpleQueue[tuple[int, Result | BaseException]], count: int
-) -> list[Result]:
-    results: dict[int, Result] = {}
-    while len(results) < count:
-        try:
-            position, result = done.get(timeout=_WAKE_S)  # a wait without end hides Ctrl-C
-        except queue.Empty:
-            continue
-        if isinstance(result, BaseException):
-            raise result
-        results[position] = result
-    return [results[position] for position in range(count)]
-
-
-def _work_off(
-    work: Callable[[Item, Stop], Result],
-    items: Sequence[Item],
-    waiting: queue.SimpleQueue[int],
-    done: queue.SimpleQueue[tuple[int, Result | BaseException]],
-    stop: Stop,
-) -> None:
-    while True:
-        try:
-            position = waiting.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            stop.check()
-            done.put((position, work(items[position], stop)))
-        except BaseException as error:
-            done.put((position, error))
-            return

@@ -19,7 +19,7 @@ from memcube.cli.options import (
     trust_options,
     watching,
 )
-from memcube.cli.words import table_text
+from memcube.figures import table_text
 
 if TYPE_CHECKING:
     from memcube_protocol.build import Made

@@ -16,7 +16,7 @@ from memcube.cli.options import (
     trust_of,
     trust_options,
 )
-from memcube.cli.words import bytes_text, table_text
+from memcube.figures import bytes_text, table_text
 
 if TYPE_CHECKING:
     from memcube_protocol.build import Build

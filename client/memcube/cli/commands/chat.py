@@ -15,7 +15,7 @@ from memcube.cli.answer import Answer, Mode, print_problem, sanitised
 from memcube.cli.command import command
 from memcube.cli.mount_options import MountOptions, fit_options, mount_options
 from memcube.cli.options import Number, open_client
-from memcube.cli.words import table_text
+from memcube.figures import table_text
 
 if TYPE_CHECKING:
     from memcube.mounting import MountedMemory

@@ -9,7 +9,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client, trust_of, trust_options
-from memcube.cli.words import bytes_text, count_text
+from memcube.figures import bytes_text, count_text
 
 if TYPE_CHECKING:
     from memcube.copying.registries import Copied

@@ -15,7 +15,7 @@ from memcube_protocol.errors import EXIT_ERROR, EXIT_OK, MemcubeError
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, count_text, made_text, table_text
+from memcube.figures import bytes_text, count_text, made_text, table_text
 
 if TYPE_CHECKING:
     from memcube.context import Context

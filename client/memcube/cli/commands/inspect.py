@@ -14,7 +14,7 @@ from memcube_protocol.rules import Act, Asked, rulings
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import offline_option, open_client
-from memcube.cli.words import bytes_text, count_text, table_text
+from memcube.figures import bytes_text, count_text, table_text
 
 
 @command("inspect", "memcube inspect alice/notes", "memcube inspect alice/notes:1.0.0 --json")

@@ -16,7 +16,7 @@ from memcube.cli.commands.namespace_keys import (
     rotate,
 )
 from memcube.cli.options import open_client
-from memcube.cli.words import table_text
+from memcube.figures import table_text
 
 
 @click.group("keys", cls=MemcubeGroup)

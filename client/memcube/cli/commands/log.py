@@ -11,7 +11,7 @@ from memcube_protocol.errors import EXIT_OK, EXIT_TRUST, MemcubeError, NotFoundE
 from memcube.cli.answer import Answer
 from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, count_text
+from memcube.figures import bytes_text, count_text
 
 if TYPE_CHECKING:
     from memcube.log.monitoring import Sighting

@@ -11,7 +11,7 @@ from memcube_protocol.reference import is_immutable_tag
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, table_text
+from memcube.figures import bytes_text, table_text
 
 if TYPE_CHECKING:
     from memcube.consuming.holdings import Held

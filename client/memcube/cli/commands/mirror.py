@@ -14,7 +14,7 @@ from memcube_protocol.errors import MemcubeError
 from memcube.cli.answer import Answer, Mode, print_answer, print_problem
 from memcube.cli.command import command
 from memcube.cli.options import open_client, trust_of
-from memcube.cli.words import bytes_text, count_text, table_text
+from memcube.figures import bytes_text, count_text, table_text
 
 if TYPE_CHECKING:
     from memcube.mirroring import Mirror, Report, Row

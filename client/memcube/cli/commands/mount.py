@@ -11,7 +11,7 @@ from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.mount_options import MountOptions, fit_options, mount_options
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, seconds_text, table_text
+from memcube.figures import bytes_text, seconds_text, table_text
 
 if TYPE_CHECKING:
     from memcube.mounting import MountedCube, MountedMemory, MountStep, Plan

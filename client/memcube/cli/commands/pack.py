@@ -10,7 +10,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import open_client
-from memcube.cli.words import bytes_text, count_text
+from memcube.figures import bytes_text, count_text
 
 if TYPE_CHECKING:
     from memcube.packing.pack import Packed

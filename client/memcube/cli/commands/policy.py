@@ -11,7 +11,7 @@ from memcube_protocol.errors import EXIT_OK, EXIT_TRUST, outcome_of
 from memcube.cli.answer import Answer
 from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import offline_option, open_client, trust_of, trust_options
-from memcube.cli.words import count_text, table_text
+from memcube.figures import count_text, table_text
 
 if TYPE_CHECKING:
     from memcube.trust import Verdict

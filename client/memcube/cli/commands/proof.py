@@ -9,7 +9,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import offline_option, open_client, trust_of, trust_options
-from memcube.cli.words import bytes_text, count_text
+from memcube.figures import bytes_text, count_text
 
 
 @click.group("proof", cls=MemcubeGroup)

@@ -14,7 +14,7 @@ from memcube.cli.command import command
 from memcube.cli.mount_options import MountOptions, mount_options
 from memcube.cli.options import Number, open_client
 from memcube.cli.serving_options import ServingOptions, serving_options
-from memcube.cli.words import table_text
+from memcube.figures import table_text
 
 if TYPE_CHECKING:
     from memcube.mounting.choosing import Asked

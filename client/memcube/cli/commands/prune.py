@@ -11,7 +11,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import Number, open_client
-from memcube.cli.words import bytes_text, count_text, made_text
+from memcube.figures import bytes_text, count_text, made_text
 
 if TYPE_CHECKING:
     from memcube.store import Pruned

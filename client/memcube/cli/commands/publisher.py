@@ -10,7 +10,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import MemcubeGroup, command
 from memcube.cli.options import open_client
-from memcube.cli.words import table_text
+from memcube.figures import table_text
 
 if TYPE_CHECKING:
     from memcube_protocol.reference import Reference

@@ -10,7 +10,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.options import Number, offline_option, open_client, trust_of, trust_options
-from memcube.cli.words import table_text
+from memcube.figures import table_text
 
 if TYPE_CHECKING:
     from memcube_signing.predicates.scan import Scan

@@ -11,7 +11,7 @@ import click
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
-from memcube.cli.words import count_text, table_text
+from memcube.figures import count_text, table_text
 
 if TYPE_CHECKING:
     from memcube.settings import Settings

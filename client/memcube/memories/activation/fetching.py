@@ -163,13 +163,10 @@ class _Source:
                 )
             except UnsafeRedirectError:
                 raise
-            except NetworkError:
+            except NetworkError as error:
                 stop.check()
                 failures += 1
-                wait_s = retry.wait_s(failures)
-                if wait_s is None:
-                    raise
-                retry.sleep(wait_s)
+                retry.wait(error, failures)
             else:
                 self._write(content, part.start)
                 return len(content)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from memcube.cli.words import bytes_text
 from memcube.dumper import MemDumper
+from memcube.figures import bytes_text
 from memcube.store.files import disk_bytes, disk_bytes_below
 from support.machine import Machine
 
