@@ -20,7 +20,9 @@ from memcube_signing.release import PREDICATE_TYPE, Release, sign_release
 from memcube.consuming.finding import Found, resolve_unjudged
 from memcube.context import Context
 from memcube.keys import documents
-from memcube.publishing.publish import attach, following_tags, logged_release
+from memcube.publishing.publish import logged_release
+from memcube.publishing.sending import attach
+from memcube.publishing.tags import following_tags
 from memcube.remote.interface import Remote
 from memcube.remote.log import log_of_releases
 from memcube.trust import Observation, Signed, SignedCube, location_of, releases_of

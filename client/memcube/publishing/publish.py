@@ -16,8 +16,6 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
-    MissingContentError,
-    NotFoundError,
     SigningKeyError,
     TrustError,
 )
@@ -25,7 +23,6 @@ from memcube_protocol.reference import (
     HUB_HOST,
     Reference,
     is_immutable_tag,
-    release_numbers,
     tag_of_version,
 )
 from memcube_signing.authority.document import authority_of
@@ -42,10 +39,12 @@ from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.keys import documents
 from memcube.packing.pack import keep_cube
 from memcube.publishing import rivals
+from memcube.publishing.sending import attach, push_manifest
+from memcube.publishing.tags import following_tags, tags_of
 from memcube.publishing.visibility import Visibility
 from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog, log_of_releases
-from memcube.transfer import EarlySender, push_blobs
+from memcube.transfer import EarlySender
 from memcube.trust import (
     Pins,
     Publication,
@@ -58,8 +57,6 @@ from memcube.trust import (
     with_entry,
 )
 from memcube.trust.publishing import RAISE_VERSION
-
-LATEST = "latest"
 
 Accompany = Callable[[Reference, Cube], tuple[Digest, ...]]
 """Attaches further statements to the cube at a place; the manifests that do so."""
@@ -150,17 +147,24 @@ def _released_by(
 
 def _adopt(context: Context, registry: Remote, cube: Cube, found: Verified) -> Published:
     """Make this machine know a release of its own, and finish its tags; nothing is signed again."""
-    place = found.reference
-    tags = (place.target, *following_tags(registry, place))
-    registry.put_tags(place.name, cube.manifest, tags)
     attached = tuple(attestation.referrer.digest for attestation in found.attestations)
     with context.store.session():
         for attestation in found.attestations:
             context.store.blobs.add(attestation.bundle)
             context.store.blobs.add(attestation.referrer.raw)
-        for tag in tags:
-            context.store.put_ref(replace(place, tag=tag), cube.digest, related=attached)
-    return Published(place, cube, tags, unchanged=True)
+        tags = _set_tags(context, registry, found.reference, cube, attached)
+    return Published(found.reference, cube, tags, unchanged=True)
+
+
+def _set_tags(
+    context: Context, registry: Remote, place: Reference, cube: Cube, related: tuple[Digest, ...]
+) -> tuple[str, ...]:
+    """Let the version's own tag and those that follow it lead to `cube`, there and here; all of them."""
+    tags = (place.target, *following_tags(registry, place))
+    registry.put_tags(place.name, cube.manifest, tags)
+    for tag in tags:
+        context.store.put_ref(replace(place, tag=tag), cube.digest, related=related)
+    return tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,25 +189,21 @@ def _publish(releasing: _Releasing, early: EarlySender | None) -> Published:
     key_id = signer.public_key.id
     lacking = authority.lacking(signed.release.origin, {key_id}) if authority else 0
     with context.store.session():
-        sent = _push_manifest(context, registry, place.name, cube.manifest, early)
+        sent = push_manifest(context, registry, place.name, cube.manifest, early)
         signed = _logged_behind_rivals(releasing, signed)
         sent += attach(context, registry, place.name, signed)
         further = releasing.accompany(place, cube) if registry.publishes_at_once else ()
         related = (signed.manifest.digest, *further)
-        followers = following_tags(registry, place)
-        if lacking:
-            # A tag never leads to what too few have signed: the last who signs sets it.
-            untagged = Reference(place.host, place.name).with_digest(cube.digest)
-            job = signed.release.job
-            return Published(untagged, cube, (), False, sent, key_id, lacking=lacking, job=job)
-        registry.put_tags(place.name, cube.manifest, (place.target, *followers))
-        for tag in (place.target, *followers):
-            context.store.put_ref(replace(place, tag=tag), cube.digest, related=related)
+        tags = () if lacking else _set_tags(context, registry, place, cube, related)
+    job = signed.release.job
+    if lacking:
+        # A tag never leads to what too few have signed: the last who signs sets it.
+        untagged = Reference(place.host, place.name).with_digest(cube.digest)
+        return Published(untagged, cube, (), False, sent, key_id, lacking=lacking, job=job)
     context.pins.record(signed.observation)
-    for tag in followers:
+    for tag in tags[1:]:
         context.pins.record(tagged(signed.observation, tag))
-    tags = (place.target, *followers)
-    return Published(place, cube, tags, False, sent, key_id, job=signed.release.job)
+    return Published(place, cube, tags, False, sent, key_id, job=job)
 
 
 def _as_released(context: Context, registry: Remote, place: Reference, cube: Cube) -> Cube:
@@ -309,7 +309,7 @@ def _published_before(registry: Remote, place: Reference, pins: Pins) -> tuple[S
     pin = pins.of(location_of(place))
     known = {tag_of_version(version) for version in pin.seen} if pin else set[str]()
     releases: list[Signed] = []
-    for tag in _tags(registry, place):
+    for tag in tags_of(registry, place):
         if tag in known or not is_immutable_tag(tag):
             continue
         manifest = registry.manifest(place.name, tag)
@@ -319,97 +319,7 @@ def _published_before(registry: Remote, place: Reference, pins: Pins) -> tuple[S
     return tuple(releases)
 
 
-def _tags(registry: Remote, place: Reference) -> list[str]:
-    try:
-        return list(registry.tags(place.name))
-    except NotFoundError:
-        return []
-
-
 def _parents(lineage: Lineage) -> tuple[Parent, ...]:
     return tuple(
         Parent(parent.origin, parent.digest, parent.relation) for parent in lineage.parents
     )
-
-
-def _push_manifest(
-    context: Context,
-    registry: Remote,
-    name: str,
-    manifest: oci.Manifest,
-    early: EarlySender | None,
-) -> int:
-    """Push blobs and manifest, asking for no blob that is known to be there; bytes sent."""
-    if early:
-        early.wait()
-    held = _blobs_of_latest(registry, name) | (early.sent if early else set())
-    sent = _push_blobs(context, registry, name, manifest, held)
-    try:
-        registry.put_manifest(name, manifest)
-    except (NotFoundError, MissingContentError):
-        if not held:
-            raise
-        # The registry lost a blob of its own cube, or the tag moved meanwhile: ask for each.
-        sent += _push_blobs(context, registry, name, manifest)
-        registry.put_manifest(name, manifest)
-    return sent
-
-
-def _blobs_of_latest(registry: Remote, name: str) -> frozenset[Digest]:
-    """Blobs that the registry holds because a tag keeps them: most of a new version's."""
-    try:
-        manifest = registry.manifest(name, LATEST)
-    except NotFoundError:
-        return frozenset()
-    return frozenset(
-        blob.digest for blob in (manifest.blobs if isinstance(manifest, oci.Manifest) else ())
-    )
-
-
-def _push_blobs(
-    context: Context,
-    registry: Remote,
-    name: str,
-    manifest: oci.Manifest,
-    held: frozenset[Digest] = frozenset(),
-) -> int:
-    report = push_blobs(
-        registry,
-        name,
-        manifest.blobs,
-        context.store,
-        held=held,
-        progress=context.progress,
-        parallel=context.settings.parallel,
-    )
-    return report.moved_bytes
-
-
-def attach(context: Context, registry: Remote, name: str, signed: SignedCube) -> int:
-    """Push the signature's blobs, and the referrer that attaches it; bytes sent."""
-    for content in signed.blobs:
-        context.store.blobs.add(content)
-    context.store.blobs.add(signed.manifest.raw)
-    sent = _push_blobs(context, registry, name, signed.manifest)
-    registry.put_manifest(name, signed.manifest)
-    return sent
-
-
-def following_tags(registry: Remote, place: Reference) -> tuple[str, ...]:
-    """The moving tags that lead to this version from now on: none where a newer one has them."""
-    version = release_numbers(place.target)
-    if version is None:
-        return ()
-    released = [release_numbers(tag) for tag in _tags(registry, place)]
-    newer = [other for other in released if other is not None and other > version]
-    return tuple(
-        ".".join(map(str, version[:depth])) or LATEST
-        for depth in (2, 1, 0)
-        if not any(other[:depth] == version[:depth] for other in newer)
-    )
-
-
-def newest_release(registry: Remote, place: Reference) -> tuple[int, int, int] | None:
-    """The highest version released at `place`, pre-releases aside."""
-    found = (release_numbers(tag) for tag in _tags(registry, place))
-    return max((numbers for numbers in found if numbers), default=None)

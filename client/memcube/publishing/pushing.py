@@ -39,6 +39,7 @@ from memcube.packing.pack import local_reference, pack_folder, read_cube
 from memcube.publishing import publish
 from memcube.publishing.healing import send_again
 from memcube.publishing.publish import Published
+from memcube.publishing.tags import newest_release
 from memcube.publishing.vetting import THOROUGH, Sieve, Vetting, publish_vetted
 from memcube.publishing.visibility import set_visibility, visibility_of
 from memcube.scanning.scanner import LayerScanner
@@ -198,7 +199,7 @@ def _require_publishable(context: Context, name: str, governance: Governance, te
 
 def _require_first(context: Context, folder: Path, place: Reference, opened: Folder) -> None:
     """Refuse a default version where a newer one was released: nobody would get it as latest."""
-    newest = publish.newest_release(context.remote(place.host), context.at_registry(place))
+    newest = newest_release(context.remote(place.host), context.at_registry(place))
     if newest and newest > tuple(map(int, opened.draft.version.split("."))):
         released = ".".join(map(str, newest))
         raise ConflictError(
@@ -209,7 +210,7 @@ def _require_first(context: Context, folder: Path, place: Reference, opened: Fol
 
 def _next(context: Context, folder: Path, place: Reference) -> str:
     """What to type for the version after the newest."""
-    newest = publish.newest_release(context.remote(place.host), context.at_registry(place))
+    newest = newest_release(context.remote(place.host), context.at_registry(place))
     major, minor, patch = newest or (0, 1, -1)
     version = f"{major}.{minor}.{patch + 1}"
     return f"name the next version: memcube push {folder} {place.location}:{version}"
