@@ -216,6 +216,23 @@ def test_a_publisher_that_is_removed_has_no_token_any_more(alice, issuer) -> Non
     assert exchange(alice, name, issuer.token(audience(alice))).status == 401
 
 
+def test_its_number_tells_a_stranger_of_no_private_cube(alice, issuer) -> None:
+    name = f"{alice.name}/{fresh('merger')}"
+    row = bind(alice, issuer, name).json()
+    stranger = fresh("stranger")
+    alice.server.create_account(stranger)
+    narrow = alice.server.create_token(alice.name, f"admin:{alice.name}/other")
+    for wire in (
+        alice.server.wire.bearer(alice.server.create_token(stranger, "admin")),
+        alice.server.wire,
+        alice.server.wire.bearer(narrow),
+    ):
+        answers = [wire.delete(f"/api/v1/publishers/{number}") for number in (row["id"], 999_999)]
+        assert [answer.status for answer in answers] == [404, 404]
+        assert name not in answers[0].body.decode()
+    assert alice.wire.delete(f"/api/v1/publishers/{row['id']}").status == 204
+
+
 def test_only_admins_of_the_namespace_bind_jobs(alice, issuer) -> None:
     stranger = fresh("stranger")
     alice.server.create_account(stranger)

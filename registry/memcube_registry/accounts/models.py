@@ -65,6 +65,8 @@ class ApiToken(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[Any] = "api_token"
+    # Handshake tokens name this one by its number: SQLite must not give it to another once it is gone.
+    __table_args__: ClassVar[Any] = {"sqlite_autoincrement": True}
 
     id: int = Field(default=None, primary_key=True)
     account_id: int = Field(foreign_key="account.id", index=True)

@@ -31,7 +31,7 @@ from memcube_registry.accounts.identity_tokens import Identity
 from memcube_registry.accounts.models import Account, ApiToken, SpentIdentity, TrustedPublisher
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act, Scope
-from memcube_registry.delivery.service import authorize, require_allowed
+from memcube_registry.delivery.service import authorize, require_allowed, role_in
 
 LIFETIME: Final = timedelta(minutes=15)
 MAX_PER_REPOSITORY: Final = 50
@@ -97,12 +97,14 @@ def remove_publisher(
     """Trust a publisher no more, and end the tokens that it has.
 
     Raises:
-        NotFoundError, ForbiddenError: there is none, or not for the caller.
+        NotFoundError: there is none, or one of a cube that the caller may not know of.
+        ForbiddenError: it is not for the caller to remove.
     """
     row = session.get(TrustedPublisher, publisher_id)
-    if row is None:
+    # Its number says nothing, but a refusal would name its cube, which may be private.
+    if row is None or not _knows(session, principal, row.repository):
         raise _no_publisher(publisher_id)
-    authorize(session, principal, row.repository, Act.WRITE)
+    require_allowed(session, principal, row.repository, Act.WRITE)
     _require_admin(principal, row.repository)
     for token in session.exec(select(ApiToken).where(col(ApiToken.name) == _token_name(row))):
         token.revoked_at = token.revoked_at or now
@@ -129,7 +131,6 @@ def exchange(
         lasting = {name: identity.claims[name] for name in _LASTING if name in identity.claims}
         row.claims = json.dumps(lasting | wanted, sort_keys=True)
         member = session.get_one(Account, row.member_id)
-        _forget_expired(session, member, now)
         scopes = (Scope(Act.WRITE, repository),)
         secret, token = tokens.create_token(
             session, member, _token_name(row), scopes, now=now, lifetime=LIFETIME
@@ -186,17 +187,6 @@ def _spend(session: Session, identity: Identity, now: datetime) -> None:
     session.flush()
 
 
-def _forget_expired(session: Session, member: Account, now: datetime) -> None:
-    """Tokens of past jobs would fill the number that an account may have."""
-    session.execute(
-        delete(ApiToken).where(
-            col(ApiToken.account_id) == member.id,
-            col(ApiToken.name).startswith(_NAME, autoescape=True),
-            col(ApiToken.expires_at) < now,
-        )
-    )
-
-
 def _publishers(session: Session, repository: str) -> list[TrustedPublisher]:
     query = select(TrustedPublisher).where(col(TrustedPublisher.repository) == repository)
     return list(session.exec(query.order_by(col(TrustedPublisher.id))))
@@ -204,6 +194,12 @@ def _publishers(session: Session, repository: str) -> list[TrustedPublisher]:
 
 def _token_name(row: TrustedPublisher) -> str:
     return f"{_NAME}{row.id}"
+
+
+def _knows(session: Session, principal: Principal, repository: str) -> bool:
+    """Whether the caller is one of the namespace's people, by a token that reaches the cube."""
+    role = role_in(session, principal, repository.partition("/")[0])
+    return role is not None and principal.may_try(Act.READ, repository)
 
 
 def _require_admin(principal: Principal, repository: str) -> None:

@@ -19,7 +19,7 @@ from memcube_protocol.errors import (
     TokenExpiredError,
     UnauthenticatedError,
 )
-from sqlalchemy import Connection, Row, Select, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, select
 from sqlmodel import Session, col
 
 from memcube_registry.accounts.models import Account, AccountKind, ApiToken
@@ -28,6 +28,8 @@ from memcube_registry.accounts.scopes import Scope, format_scopes, parse_scopes
 
 PREFIX: Final = "mct_"
 MAX_PER_ACCOUNT: Final = 200
+ENDED_KEPT: Final = 200
+"""So many of an account's ended tokens can still be listed; each was a row that costs it nothing."""
 _SECRET: Final = re.compile(r"mct_[A-Za-z0-9_-]{43}")
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _USE_RECORDED_EVERY: Final = timedelta(hours=1)
@@ -82,7 +84,9 @@ def create_token(
         ConflictError: the account has too many.
     """
     scopes = tuple(scopes)
-    _require_creatable(session, account, name, scopes, lifetime)
+    _require_creatable(account, name, scopes, lifetime)
+    _require_room(session, account, now)
+    _forget_ended(session, account.id, now)
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken(
         account_id=account.id,
@@ -144,7 +148,7 @@ def record_use(session: Session, token_id: int, *, now: datetime) -> None:
 
 
 def tokens_of(session: Session, account_id: int) -> list[ApiToken]:
-    """The account's tokens, newest first, revoked ones included."""
+    """The account's tokens, newest first, and `ENDED_KEPT` or a few more that have ended."""
     query = select(ApiToken).where(col(ApiToken.account_id) == account_id)
     return list(session.execute(query.order_by(col(ApiToken.id).desc())).scalars())
 
@@ -183,7 +187,6 @@ def _require_live(row: Row[*tuple[Any, ...]], now: datetime) -> LiveToken:
 
 
 def _require_creatable(
-    session: Session,
     account: Account,
     name: str,
     scopes: tuple[Scope, ...],
@@ -204,15 +207,29 @@ def _require_creatable(
             "a token needs a scope and a lifetime above zero",
             hint="use pull, push, delete or admin, and a number of days",
         )
-    _require_room(session, account)
 
 
-def _require_room(session: Session, account: Account) -> None:
-    live = [row for row in tokens_of(session, account.id) if row.revoked_at is None]
-    if len(live) >= MAX_PER_ACCOUNT:
+def _require_room(session: Session, account: Account, now: datetime) -> None:
+    live = select(func.count()).where(col(ApiToken.account_id) == account.id, ~_has_ended(now))
+    if session.execute(live).scalar_one() >= MAX_PER_ACCOUNT:
         raise ConflictError(
             f"{account.name} has {MAX_PER_ACCOUNT} tokens already", hint="revoke one of them first"
         )
+
+
+def _forget_ended(session: Session, account_id: int, now: datetime) -> None:
+    """Remove the ended tokens of the account but for the last `ENDED_KEPT`."""
+    ended = (col(ApiToken.account_id) == account_id) & _has_ended(now)
+    newest = select(col(ApiToken.id)).where(ended).order_by(col(ApiToken.id).desc())
+    last = session.execute(newest.offset(ENDED_KEPT).limit(1)).scalar_one_or_none()
+    if last is not None:
+        session.execute(delete(ApiToken).where(ended, col(ApiToken.id) <= last))
+
+
+def _has_ended(now: datetime) -> ColumnElement[bool]:
+    expires_at = col(ApiToken.expires_at)
+    is_over = expires_at.is_not(None) & (expires_at <= now)
+    return col(ApiToken.revoked_at).is_not(None) | is_over
 
 
 def _ended(why: str) -> TokenExpiredError:

@@ -30,6 +30,7 @@ from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.catalog.statements import Attached, Statements
 from memcube_registry.delivery.service import Act, Part, authorize
 from memcube_registry.log.places import Place, places
+from memcube_registry.manifests import referrers
 from memcube_registry.manifests import service as manifests
 from memcube_registry.manifests.models import Manifest, Tag
 from memcube_registry.services import Services
@@ -100,13 +101,13 @@ class _Shower:
             self._session.connection(), self._principal, wanted.name, wanted.digest or wanted.target
         )
         digest = Digest.parse(found.digest)
-        stored = self._stored(found.digest)
+        artifact_type, pushed_at = self._pushed(found.digest)
         shown = Shown(
             Reference(self._services.settings.service, wanted.name, wanted.tag, wanted.digest),
             digest,
-            stored.artifact_type,
+            artifact_type,
             self._row.visibility is Visibility.PRIVATE,
-            stored.created_at,
+            pushed_at,
             tags,
             self._services.countersigner.key,
         )
@@ -139,32 +140,22 @@ class _Shower:
         )
         return tuple((name, digest) for name, digest in self._session.exec(query))
 
-    def _stored(self, digest: str) -> Manifest:
-        query = select(Manifest).where(
+    def _pushed(self, digest: str) -> tuple[str | None, datetime]:
+        """The type of the artifact, and since when it is there."""
+        query = select(Manifest.artifact_type, Manifest.created_at).where(
             Manifest.repository_id == self._row.id, Manifest.digest == digest
         )
         return self._session.exec(query).one()
 
-    def _referrers(self, subject: Digest, artifact_type: str) -> Iterator[Manifest]:
-        query = (
-            select(Manifest)
-            .where(
-                Manifest.repository_id == self._row.id,
-                Manifest.subject_digest == str(subject),
-                Manifest.artifact_type == artifact_type,
-            )
-            .order_by(col(Manifest.id))
-            .limit(ATTACHMENTS)
-        )
-        yield from self._session.exec(query)
-
     def _attached(self, subject: Digest) -> Iterator[Attached]:
         taken = 0
-        for row in self._referrers(subject, media_types.SIGSTORE_BUNDLE):
+        for one in self._referrers(subject, media_types.SIGSTORE_BUNDLE):
+            if taken + one.size_bytes > BUNDLES_BYTES:
+                continue
             try:
-                manifest = oci.parse_manifest(row.content)
+                manifest = oci.parse_manifest(one.content(self._session))
                 size = manifest.layers[0].size if manifest.layers else 0
-                both = len(row.content) + size
+                both = one.size_bytes + size
                 if taken + both > BUNDLES_BYTES or size > limits.BUNDLE_BYTES:
                     continue
                 yield Attached(manifest, self._content(manifest.layers[0], size))
@@ -173,7 +164,12 @@ class _Shower:
                 continue  # what nobody can read states nothing
 
     def _builds(self, subject: Digest) -> Iterator[str]:
-        return (row.digest for row in self._referrers(subject, media_types.BUILD))
+        return (one.digest for one in self._referrers(subject, media_types.BUILD))
+
+    def _referrers(self, subject: Digest, artifact_type: str) -> list[referrers.Attachment]:
+        return referrers.attachments(
+            self._session, self._row.id, subject, artifact_type, ATTACHMENTS
+        )
 
     def _cube(self, manifest: oci.Manifest) -> Cube | None:
         if manifest.effective_artifact_type != media_types.CUBE or manifest.config is None:

@@ -18,6 +18,7 @@ from memcube_registry.catalog.models import Repository
 from memcube_registry.countersigning.judging import Attached, Evidence
 from memcube_registry.database import Database
 from memcube_registry.log.models import LoggedRelease
+from memcube_registry.manifests import referrers
 from memcube_registry.manifests.models import Manifest, Tag
 from memcube_registry.storage import BlobStore
 
@@ -58,7 +59,7 @@ def gather(
         subject = own.subject.digest
         _manifest(session, repository_id, str(subject))
         release = _located(session, repository_id, own)
-        others = _others(session, repository_id, str(subject), referrer)
+        others = _others(session, repository_id, subject, referrer)
         documents = _key_documents(session, repository.name.partition("/")[0])
         name = f"{host}/{repository.name}"
         first = _first_history(session, authority_of(name))
@@ -113,24 +114,18 @@ def _location(session: Session, repository_id: int, digest: Digest) -> str:
     return row[0]
 
 
-def _others(session: Session, repository_id: int, subject: str, referrer: str) -> list[_Found]:
+def _others(session: Session, repository_id: int, subject: Digest, referrer: str) -> list[_Found]:
     """Further bundles on the same manifest; one that cannot be read does not count."""
-    query = (
-        select(Manifest.content)
-        .where(
-            Manifest.repository_id == repository_id,
-            Manifest.subject_digest == subject,
-            Manifest.artifact_type == media_types.SIGSTORE_BUNDLE,
-            Manifest.digest != referrer,
-        )
-        .order_by(col(Manifest.id))
-        .limit(BUNDLES)
+    bundles = referrers.attachments(
+        session, repository_id, subject, media_types.SIGSTORE_BUNDLE, BUNDLES + 1
     )
     found: list[_Found] = []
     taken_bytes = 0
-    for content in session.exec(query):
+    for each in [one for one in bundles if one.digest != referrer][:BUNDLES]:
+        if taken_bytes + each.size_bytes > BUNDLES_BYTES:
+            continue
         try:
-            one = _located(session, repository_id, oci.parse_manifest(content))
+            one = _located(session, repository_id, oci.parse_manifest(each.content(session)))
         except MemcubeError:
             continue
         if taken_bytes + one.size_bytes <= BUNDLES_BYTES:

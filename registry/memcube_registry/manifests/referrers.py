@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
@@ -27,6 +27,38 @@ class Page:
 
     descriptors: tuple[dict[str, Any], ...]
     next_after: int | None = None
+
+
+class Attachment(NamedTuple):
+    """A referrer before it is read: its content may have megabytes, and be one of many."""
+
+    id: int
+    digest: str
+    size_bytes: int
+
+    def content(self, session: Session) -> bytes:
+        """Its bytes."""
+        raw: bytes = session.execute(
+            select(col(Manifest.content)).where(col(Manifest.id) == self.id)
+        ).scalar_one()
+        return raw
+
+
+def attachments(
+    session: Session, repository_id: int | None, subject: Digest, artifact_type: str, at_most: int
+) -> list[Attachment]:
+    """The oldest referrers of a type to `subject`, nothing of which is in memory yet."""
+    query = (
+        select(col(Manifest.id), col(Manifest.digest), col(Manifest.size_bytes))
+        .where(
+            col(Manifest.repository_id) == repository_id,
+            col(Manifest.subject_digest) == str(subject),
+            col(Manifest.artifact_type) == artifact_type,
+        )
+        .order_by(col(Manifest.id))
+        .limit(at_most)
+    )
+    return [Attachment(*row) for row in session.execute(query)]
 
 
 def page(

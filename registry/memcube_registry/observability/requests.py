@@ -39,6 +39,7 @@ def configure_logging(form: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         blot_secrets,
+        show_hidden,
     ]
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
     if form == "text":
@@ -67,6 +68,19 @@ def blot_secrets(_logger: Any, _method: str, entry: Any) -> Any:
     }
 
 
+def show_hidden(_logger: Any, _method: str, entry: Any) -> Any:
+    """A log entry in which no text steers the terminal it is read on, turns a line or begins a new one.
+
+    Paths are decoded when they come here. What is not to be seen is written as in Python.
+    """
+    return {
+        key: _shown(value, kept="\n" if key == "exception" else "")
+        if isinstance(value, str)
+        else value
+        for key, value in entry.items()
+    }
+
+
 def blotted(text: str) -> str:
     """`text` without anything that has the form of credentials."""
     return _SECRET.sub("[secret]", text)
@@ -75,6 +89,15 @@ def blotted(text: str) -> str:
 def request_id_of(scope: Mapping[str, Any]) -> str:
     """The id of the request, as its answer and its log lines carry it."""
     return str(scope.get(REQUEST_ID_KEY, ""))
+
+
+def _shown(text: str, *, kept: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 @dataclass(slots=True)

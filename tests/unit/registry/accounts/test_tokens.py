@@ -148,3 +148,48 @@ def test_an_account_has_a_limited_number_of_tokens(
             tokens.create_token(session, alice, name, [Scope(Act.READ)], now=utc_now())
         with pytest.raises(ConflictError):
             tokens.create_token(session, alice, "three", [Scope(Act.READ)], now=utc_now())
+
+
+def test_tokens_that_are_made_and_ended_for_ever_fill_no_table(
+    database: Database, new_account: NewAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "ENDED_KEPT", 3)
+    alice, now = new_account("alice"), utc_now()
+    with database.write() as session:
+        live = tokens.create_token(session, alice, "kept", [Scope(Act.READ)], now=now)[1].id
+    for _ in range(20):
+        with database.write() as session:
+            _, row = tokens.create_token(session, alice, "short", [Scope(Act.READ)], now=now)
+            tokens.revoke_token(session, alice.id, row.id, now=now)
+    with database.read() as session:
+        found = [row.id for row in tokens.tokens_of(session, alice.id)]
+    assert len(found) <= 5
+    assert live in found
+
+
+def test_expired_tokens_leave_room_for_new_ones(
+    database: Database, new_account: NewAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "MAX_PER_ACCOUNT", 1)
+    alice, now = new_account("alice"), utc_now()
+    hour, scopes = timedelta(hours=1), [Scope(Act.READ)]
+    with database.write() as session:
+        tokens.create_token(session, alice, "job", scopes, now=now, lifetime=hour)
+        with pytest.raises(ConflictError):
+            tokens.create_token(session, alice, "job", scopes, now=now, lifetime=hour)
+        tokens.create_token(session, alice, "job", scopes, now=now + 2 * hour, lifetime=hour)
+
+
+def test_a_handshake_token_never_becomes_that_of_a_later_token(
+    database: Database, new_account: NewAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "ENDED_KEPT", 0)
+    alice, now = new_account("alice"), utc_now()
+    with database.write() as session:
+        _, first = tokens.create_token(session, alice, "first", [Scope(Act.READ)], now=now)
+        tokens.revoke_token(session, alice.id, first.id, now=now)
+    with database.write() as session:
+        _, second = tokens.create_token(session, alice, "second", [Scope(Act.READ)], now=now)
+        assert second.id != first.id
+        with pytest.raises(UnauthenticatedError):
+            tokens.find_issued_for(session.connection(), first.id, alice.id, now=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,9 @@ from litestar.testing import TestClient
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidSettingError, StorageError
+from memcube_protocol.reference import Reference
 from memcube_registry.app import create_app
+from memcube_registry.catalog.showing import show
 from memcube_registry.countersigning import evidence, rules
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.models import Countersigning
@@ -23,6 +26,7 @@ from memcube_registry.database import Database
 from memcube_registry.jobs.models import Job
 from memcube_registry.jobs.service import jobs_of
 from memcube_registry.jobs.worker import Task
+from memcube_registry.manifests import service as manifests
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
 from memcube_signing.authority import carrier
@@ -388,3 +392,42 @@ class TestMemory:
             database, services.blobs, "registry.example", row.repository_id, row.referrer
         )
         assert sum(len(other.bundle) for other in found.others) <= evidence.BUNDLES_BYTES
+
+    def test_of_large_manifests_beside_a_release_one_is_read_at_a_time(
+        self, registry, app, database
+    ):
+        registry.release()
+        (row,) = rows(database)
+        keep_large_referrers(database, row.repository_id, 24)
+        services: Services = app.state["services"]
+        alice = services.authenticator.authenticate(
+            f"Bearer {registry.token}".encode(), now=datetime.now(UTC)
+        )
+        place = ("registry.example", row.repository_id, row.referrer)
+        cube = Reference("", NAME, digest=manifest().digest)
+        for look in (
+            lambda: evidence.gather(database, services.blobs, *place),
+            lambda: show(services, alice, cube),
+        ):
+            tracemalloc.start()
+            try:
+                look()
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert peak < 24 * limits.MIB, "of 48 MiB and as much of annotations"
+
+
+def keep_large_referrers(database: Database, repository_id: int, count: int) -> None:
+    """Referrers of 2 MiB each that carry no bundle that is there, as a push would keep them."""
+    for number in range(count):
+        value = oci.write_manifest(
+            artifact_type=media_types.SIGSTORE_BUNDLE,
+            config=oci.EMPTY,
+            layers=[oci.Descriptor.of(media_types.SIGSTORE_BUNDLE, b"absent")],
+            subject=manifest().descriptor(),
+            annotations={"number": str(number), "filling": "x" * (2 * limits.MIB)},
+        )
+        with database.write() as session:
+            push = manifests.read_push(value.raw, None, None, ())
+            manifests._insert(session, 1, repository_id, push, datetime.now(UTC))

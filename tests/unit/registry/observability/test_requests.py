@@ -137,3 +137,26 @@ def test_secrets_in_exceptions_and_other_libraries_are_blotted_too(stderr: io.St
     assert "bad token" in stderr.getvalue()
     assert "refused" in stderr.getvalue()
     assert SECRET not in stderr.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_path_steers_the_terminal_or_turns_the_line_of_who_reads_the_log(
+    stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    configure_logging(form, "info")
+    log.info("request", path="/\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r/caf\u00e9", status=404)
+    line = stderr.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert "owned" in line
+    assert "caf\u00e9" in line
+
+
+def test_an_exception_keeps_its_lines(stderr: io.StringIO) -> None:
+    try:
+        raise ValueError("of \x1b[31m colours")
+    except ValueError as error:
+        log.error("failed", exc_info=error)
+    (entry,) = entries(stderr)
+    assert entry["exception"].startswith("Traceback (most recent call last):\n  File")
+    assert "of \\x1b[31m colours" in entry["exception"]
