@@ -201,7 +201,9 @@ class Settings:
     )
     header_timeout_s: float = _setting(15.0, "Time to send the header of a request.", low=0.01)
     body_timeout_s: float = _setting(
-        60.0, "Longest pause while the body of a request is sent.", low=0.01
+        60.0,
+        "Longest pause while the body of a request is sent, which comes at 1 KiB a second on the whole.",
+        low=0.01,
     )
     shutdown_grace_s: int = _setting(30, "Time for running requests to end at shutdown.", low=1)
     drain_s: float = _setting(

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, MemcubeError, NotFoundError
-from sqlalchemy import ColumnElement, Connection, bindparam, exists
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, func
+from sqlalchemy import delete as delete_rows
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -172,6 +174,26 @@ def unlink(session: Session, repository: Repository, blob: Blob) -> None:
     session.flush()
     if not _account_holds(session, repository, blob):
         add_usage(session, repository.account_id, -blob.size_bytes)
+
+
+def unlink_all(session: Session, repository: Repository) -> None:
+    """`unlink` for every blob of the repository, in few statements: there may be any number."""
+    beside, elsewhere = aliased(BlobLink), aliased(Repository)
+    still_held = exists().where(
+        col(beside.blob_id) == BlobLink.blob_id,
+        col(elsewhere.id) == beside.repository_id,
+        col(elsewhere.account_id) == repository.account_id,
+        col(elsewhere.id) != repository.id,
+    )
+    here = col(BlobLink.repository_id) == repository.id
+    freed = (
+        select(func.coalesce(func.sum(Blob.size_bytes), 0))
+        .join(BlobLink, col(BlobLink.blob_id) == Blob.id)
+        .where(here, ~still_held)
+    )
+    freed_bytes = int(session.exec(freed).one())
+    session.execute(delete_rows(BlobLink).where(here))
+    add_usage(session, repository.account_id, -freed_bytes)
 
 
 def touch(session: Session, key: tuple[int, int], now: datetime) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from memcube_protocol.errors import NotFoundError
-from memcube_protocol.reference import is_immutable_tag
 from sqlalchemy import ColumnElement, delete, exists, func
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, or_, select
@@ -17,13 +16,14 @@ from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.scopes import Act
 from memcube_registry.accounts.service import add_usage
 from memcube_registry.blobs import service as blobs
-from memcube_registry.blobs.models import Blob, BlobLink, Upload
+from memcube_registry.blobs.models import BlobLink, Upload
 from memcube_registry.blobs.removing import remove_later
 from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.database import table_of
 from memcube_registry.delivery.service import authorize
 from memcube_registry.manifests.models import Manifest, ManifestBlob, ManifestChild, RetiredTag, Tag
+from memcube_registry.manifests.tags import retire
 
 PAGE_MAX: Final = 200
 TAGS_MAX: Final = 10_000
@@ -106,7 +106,7 @@ def delete_cube(session: Session, principal: Principal, name: str, now: datetime
     row = authorize(session, principal, name, Act.DELETE)
     if is_empty(session, row):
         raise NotFoundError(f"{name} holds nothing", hint="push to it, or leave it")
-    _retire_tags(session, row)
+    _retire_tags(session, row, now)
     manifests = select(Manifest.id).where(Manifest.repository_id == row.id)
     for table in (ManifestBlob, ManifestChild):
         session.execute(delete(table).where(col(table.manifest_id).in_(manifests)))
@@ -114,9 +114,7 @@ def delete_cube(session: Session, principal: Principal, name: str, now: datetime
     described = session.exec(sizes.where(Manifest.repository_id == row.id)).one()
     add_usage(session, row.account_id, -int(described))
     session.execute(delete(Manifest).where(col(Manifest.repository_id) == row.id))
-    held = select(Blob).join(BlobLink).where(BlobLink.repository_id == row.id)
-    for blob in session.exec(held).all():
-        blobs.unlink(session, row, blob)
+    blobs.unlink_all(session, row)
     session.execute(delete(Countersigning).where(col(Countersigning.repository_id) == row.id))
     uploads = list(session.exec(select(Upload.id).where(Upload.repository_id == row.id)))
     session.execute(delete(Upload).where(col(Upload.repository_id) == row.id))
@@ -144,17 +142,14 @@ def is_empty(session: Session, row: Repository, *further: type[SQLModel]) -> boo
     )
 
 
-def _retire_tags(session: Session, row: Repository) -> None:
+def _retire_tags(session: Session, row: Repository, now: datetime) -> None:
+    assert row.id is not None
     query = (
-        select(Tag, Manifest.digest)
+        select(Tag.name, Manifest.digest)
         .join(Manifest, col(Manifest.id) == Tag.manifest_id)
         .where(Tag.repository_id == row.id)
     )
-    for tag, digest in session.exec(query).all():
-        if is_immutable_tag(tag.name):
-            session.merge(RetiredTag(repository_id=tag.repository_id, name=tag.name, digest=digest))
-        session.delete(tag)
-    session.flush()
+    retire(session, row.id, dict(session.exec(query).all()), now)
 
 
 def _is_visible(principal: Principal) -> ColumnElement[bool]:

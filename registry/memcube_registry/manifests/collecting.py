@@ -35,6 +35,8 @@ KIND: Final = "collect-garbage"
 ORPHAN_AGE: Final = timedelta(hours=1)
 """How old bytes must be that no row knows: a push may be between its file and its transaction."""
 _AT_ONCE: Final = 200
+_REMOVED_AT_ONCE: Final = 500
+"""Manifests that go in one transaction."""
 
 
 @dataclass(slots=True)
@@ -123,7 +125,7 @@ def _collect_manifests(
         if not _is_work(session, repository_id, rules):
             return
 
-    def sweep(session: Session) -> tuple[int, int]:
+    def sweep(session: Session) -> tuple[int, int, bool]:
         # Marked again inside the transaction that removes: a push may have come since.
         rows = _rows(session, repository_id)
         dead = _dead(session, repository_id, rows, rules)
@@ -132,13 +134,16 @@ def _collect_manifests(
         spared = {row.id for row in rows if row.condemned_at} - {row.id for row in dead}
         _mark(session, fresh, rules.now)
         _mark(session, list(spared), None)
-        for key in ripe:
+        # The rest in further turns: pushes of everybody wait for each.
+        for key in ripe[:_REMOVED_AT_ONCE]:
             remove(session, session.get_one(Manifest, key), rules.now)
-        return len(fresh), len(ripe)
+        return len(fresh), min(len(ripe), _REMOVED_AT_ONCE), len(ripe) > _REMOVED_AT_ONCE
 
-    condemned, removed = database.run(sweep)
-    done.manifests_condemned += condemned
-    done.manifests_removed += removed
+    is_more = True
+    while is_more:
+        condemned, removed, is_more = database.run(sweep)
+        done.manifests_condemned += condemned
+        done.manifests_removed += removed
 
 
 def _is_work(session: Session, repository_id: int, rules: Rules) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -9,6 +10,8 @@ from typing import Final
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.reference import is_immutable_tag
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import insert
 from sqlmodel import Session, col, select
 
 from memcube_registry.accounts.principal import Principal
@@ -16,6 +19,7 @@ from memcube_registry.delivery.service import Act, Part, authorize
 from memcube_registry.manifests.models import Manifest, RetiredTag, Tag
 
 PAGE: Final = 10_000
+_NAMES_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,37 @@ def delete(
     row = session.get(Tag, (owner.id, name))
     if row is None:
         raise NotFoundError(f"this repository has no tag {name}", hint="list its tags")
-    _remove(session, row, session.get_one(Manifest, row.manifest_id), now)
-    session.flush()
+    _remove(session, session.get_one(Manifest, row.manifest_id), [name], now)
 
 
 def remove_all(session: Session, manifest: Manifest, now: datetime) -> None:
     """Remove every tag that points to `manifest`."""
-    for row in session.exec(select(Tag).where(Tag.manifest_id == manifest.id)).all():
-        _remove(session, row, manifest, now)
-    session.flush()
+    names = select(Tag.name).where(Tag.manifest_id == manifest.id)
+    _remove(session, manifest, list(session.exec(names)), now)
+
+
+def retire(session: Session, repository_id: int, targets: Mapping[str, str], now: datetime) -> None:
+    """Remove the tags that `targets` names with their digests; versions among them lead nowhere else again.
+
+    In few statements: there may be any number of tags, and others wait for this transaction.
+    """
+    for names in _portions(list(targets)):
+        here = col(RetiredTag.repository_id) == repository_id, col(RetiredTag.name).in_(names)
+        known = set(session.exec(select(RetiredTag.name).where(*here)))
+        new = [
+            {
+                "repository_id": repository_id,
+                "name": name,
+                "digest": targets[name],
+                "retired_at": now,
+            }
+            for name in names
+            if is_immutable_tag(name) and name not in known
+        ]
+        if new:
+            session.execute(insert(RetiredTag), new)
+        gone = col(Tag.repository_id) == repository_id, col(Tag.name).in_(names)
+        session.execute(delete_rows(Tag).where(*gone))
 
 
 def page(
@@ -114,20 +140,16 @@ def page(
     return Page(names[:count], len(names) > count)
 
 
-def _remove(session: Session, row: Tag, manifest: Manifest, now: datetime) -> None:
+def _remove(session: Session, manifest: Manifest, names: Sequence[str], now: datetime) -> None:
     # The manifest stays for a grace period from now on, not from its push.
     manifest.used_at = now
     session.add(manifest)
-    session.delete(row)
-    if is_immutable_tag(row.name):
-        session.merge(
-            RetiredTag(
-                repository_id=row.repository_id,
-                name=row.name,
-                digest=manifest.digest,
-                retired_at=now,
-            )
-        )
+    retire(session, manifest.repository_id, dict.fromkeys(names, manifest.digest), now)
+    session.flush()
+
+
+def _portions(names: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (names[at : at + _NAMES_AT_ONCE] for at in range(0, len(names), _NAMES_AT_ONCE))
 
 
 def _retired(session: Session, repository_id: int, name: str) -> str | None:

@@ -18,6 +18,8 @@ from memcube_registry.http.asgi import Application, Message, Receive, Scope, Sen
 from memcube_registry.observability.metrics import Metrics, route_class
 
 PROBES: Final = ("/healthz", "/readyz", "/metrics")
+PACE_BYTES_PER_S: Final = 1024
+"""How fast a body comes on the whole at least, after its first pause; our own work does not count."""
 REQUEST_ID_KEY: Final = "memcube.request_id"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SECRET: Final = re.compile(
@@ -110,7 +112,7 @@ class _Seen:
 
 
 class Observed:
-    """An application with request ids, an access log, metrics, and a limit on pauses of the sender."""
+    """An application with request ids, an access log, metrics, and limits on how long a sender takes."""
 
     def __init__(self, app: Application, metrics: Metrics, *, body_timeout_s: float) -> None:
         self._app = app
@@ -136,19 +138,23 @@ class Observed:
             structlog.contextvars.clear_contextvars()
 
     def _counting(self, receive: Receive, seen: _Seen) -> Receive:
-        more = True
+        more, waited_s = True, 0.0
 
         async def counted() -> Message:
-            nonlocal more
+            nonlocal more, waited_s
             if not more:
                 return await receive()
+            # Who sends a byte before each pause ends would else hold a place for ever.
+            left_s = self._body_timeout_s + seen.received / PACE_BYTES_PER_S - waited_s
+            began_s = time.monotonic()
             try:
-                async with asyncio.timeout(self._body_timeout_s):
+                async with asyncio.timeout(max(0.0, min(self._body_timeout_s, left_s))):
                     message = await receive()
             except TimeoutError:
                 more = False
-                log.warning("the sender paused too long", after_s=self._body_timeout_s)
+                log.warning("the sender paused, or took, too long", received_bytes=seen.received)
                 return {"type": "http.disconnect"}
+            waited_s += time.monotonic() - began_s
             more = bool(message.get("more_body", False))
             seen.received += len(message.get("body", b""))
             return message

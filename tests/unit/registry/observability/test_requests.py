@@ -39,6 +39,7 @@ def exchange(
     path: str = "/v2/",
     body: list[dict[str, Any]] | None = None,
     timeout_s: float = 5.0,
+    pause_s: float = 0.0,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What the client was sent and what the application received, through `Observed`."""
     sent: list[dict[str, Any]] = []
@@ -56,6 +57,7 @@ def exchange(
 
     async def receive() -> dict[str, Any]:
         if messages:
+            await asyncio.sleep(pause_s)
             return messages.pop(0)
         await asyncio.sleep(60)
         raise AssertionError("nobody waits that long")
@@ -115,6 +117,13 @@ def test_a_sender_that_pauses_too_long_is_given_up(stderr: io.StringIO) -> None:
     _, received = exchange(body=[first], timeout_s=0.05)
     assert [message["type"] for message in received] == ["http.request", "http.disconnect"]
     assert "paused" in entries(stderr)[0]["event"]
+
+
+def test_a_sender_of_a_byte_before_each_pause_ends_is_given_up(stderr: io.StringIO) -> None:
+    pieces = [{"type": "http.request", "body": b"1", "more_body": True}] * 300
+    _, received = exchange(body=pieces, timeout_s=0.2, pause_s=0.02)
+    assert received[-1]["type"] == "http.disconnect"
+    assert len(received) < 300
 
 
 @pytest.mark.parametrize(
