@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.config import PLAINTEXT
@@ -18,8 +18,9 @@ from memcube.context import CONTEXT_TOKENS
 from memcube.memories.plaintext.hit import Hit
 from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import ForgottenRecord
-from memcube.mounting.hits import Hits, Ranking, fuse, spread
-from memcube.mounting.sources import Findable, Overlay, Related
+from memcube.mounting.hits import Hits
+from memcube.mounting.shelf import Shelf
+from memcube.mounting.sources import Findable, Overlay
 from memcube.mounting.steps import MountStep, Step
 from memcube.trust import location_of
 from memcube.usage import Usage, Use
@@ -38,8 +39,6 @@ OVERLAY_PRIORITY: Final = 2
 """What the user's own memories weigh beside those of cubes: as much as a cube of normal priority."""
 
 _CONTEXT_HITS: Final = 50
-_CANDIDATES: Final = 100
-"""Hits among which a search that may not repeat itself chooses."""
 _WHOLE: Final = frozenset({Step.MOUNTED, Step.REBUILT, Step.PREFIX})
 
 
@@ -162,22 +161,9 @@ class MountedMemory(Closing):
 
         `diversity` bounds how much they may repeat one another, across all cubes.
         """
-        hits = Hits(self._search(query, limit, filters, diversity))
+        hits = Hits(self._shelf().search(query, limit, filters, diversity))
         self._usage.found(self._used(hits))
         return hits
-
-    def _search(
-        self, query: str, limit: int, filters: Filters | None, diversity: Diversity | None = None
-    ) -> list[Hit]:
-        filters, wide = (
-            self._capped(filters),
-            limit if diversity is None else max(limit, _CANDIDATES),
-        )
-        found = [
-            Ranking(share, source.search(query, wide, filters)) for share, source in self._sources()
-        ]
-        hits = fuse(found, wide)
-        return hits if diversity is None else spread(hits, diversity, limit)
 
     def neighbours(
         self,
@@ -198,13 +184,7 @@ class MountedMemory(Closing):
             NotFoundError: no cube has it, or there is no such cube.
         """
         hit = self.read(record_id, cube)
-        capped = self._capped(filters)
-        for _, source in self._sources():
-            if source.name == hit.cube and isinstance(source, Related):
-                return source.neighbours(
-                    record_id, types=types, depth=depth, limit=limit, filters=capped
-                )
-        return []
+        return self._shelf().neighbours(hit, types=types, depth=depth, limit=limit, filters=filters)
 
     def read(self, record_id: str, cube: str | None = None) -> Hit:
         """The record of this id: of `cube`, or of the first cube by priority that has it.
@@ -212,41 +192,26 @@ class MountedMemory(Closing):
         Raises:
             NotFoundError: no cube has it, or there is no such cube.
         """
-        for _, source in self._sources():
-            if cube in (None, source.name):
-                with suppress(NotFoundError):
-                    hit = Hit(self._shown(source.read(record_id)), 1.0, source.name)
-                    self._usage.found(self._used([hit]))
-                    return hit
-        names = ", ".join(source.name for _, source in self._sources()) or "no cube with records"
-        where = "" if cube is None else f" in {cube[:200]}"
-        raise NotFoundError(
-            f"there is no record {record_id[:200]!r}{where} that may be shown",
-            hint=f"mounted: {names}",
-        )
+        hit = self._shelf().read(record_id, cube)
+        self._usage.found(self._used([hit]))
+        return hit
 
     def records(self) -> Iterator[Hit]:
         """All records that may be shown, cube by cube in the order of `cubes`, each in order of id."""
-        for _, source in self._sources():
-            yield from self._records_of(source)
+        yield from self._shelf().records()
 
     def search_in(
         self, cube: MountedCube, query: str, limit: int = 10, filters: Filters | None = None
     ) -> list[Hit]:
         """As `search`, in one of `cubes` alone; the indicators hear nothing of it."""
-        self._open()
-        return cube.records.search(query, limit, self._capped(filters)) if cube.records else []
+        capped = self._shelf().capped(filters)
+        return cube.records.search(query, limit, capped) if cube.records else []
 
     def records_in(self, cube: MountedCube) -> Iterator[Hit]:
         """As `records`, of one of `cubes` alone."""
-        self._open()
+        shelf = self._shelf()
         if cube.records:
-            yield from self._records_of(cube.records)
-
-    def _records_of(self, source: Findable) -> Iterator[Hit]:
-        for record in source.records():
-            if not self._is_above(record):
-                yield Hit(record, 1.0, source.name)
+            yield from shelf.records_of(cube.records)
 
     def context(
         self, query: str, budget_tokens: int | None = None, filters: Filters | None = None
@@ -262,13 +227,13 @@ class MountedMemory(Closing):
         parts = self._open()
         if budget_tokens is None:
             budget_tokens = self.budget_tokens - self._prefix_tokens()
-        hits = self._search(query, _CONTEXT_HITS, filters)
-        several, told = len(self._sources()) > 1, list[int]()
+        shelf, told = self._shelf(), list[int]()
+        hits = shelf.search(query, _CONTEXT_HITS, filters)
         text = render(
             [hit.record for hit in hits],
             budget_tokens,
             self._count_tokens if parts.tokenizer is not None else None,
-            cubes=[hit.cube for hit in hits] if several else None,
+            cubes=[hit.cube for hit in hits] if len(shelf.sources) > 1 else None,
             told=told.append,
         )
         self._usage.answered(self._always + self._used(hits[position] for position in told))
@@ -343,25 +308,6 @@ class MountedMemory(Closing):
                 parts.undo.close()
                 self._usage.close()
 
-    def _capped(self, filters: Filters | None) -> Filters | None:
-        """`filters` that ask for nothing above the ceiling."""
-        if self._ceiling == SENSITIVITIES[-1]:
-            return filters
-        from memcube.memories.plaintext.filters import Filters
-
-        asked = filters or Filters()
-        lower = min(asked.sensitivity, self._ceiling, key=SENSITIVITIES.index)
-        return replace(asked, sensitivity=lower)
-
-    def _shown(self, record: Record) -> Record:
-        if self._is_above(record):
-            raise NotFoundError(f"{record.id} is not shown", hint="it is above the ceiling")
-        return record
-
-    def _is_above(self, record: Record) -> bool:
-        label = record.sensitivity or SENSITIVITIES[0]
-        return SENSITIVITIES.index(label) > SENSITIVITIES.index(self._ceiling)
-
     def _used(self, hits: Iterable[Hit]) -> list[Use]:
         """What the indicators are told of `hits`; the user's own overlay is not counted."""
         return [
@@ -402,13 +348,12 @@ class MountedMemory(Closing):
             ask()
         return self._parts
 
-    def _sources(self) -> list[tuple[int, Findable]]:
-        """Everything that has records, with its priority: the overlay first."""
+    def _shelf(self) -> Shelf:
+        """Everything that has records: the overlay first, then the cubes."""
         parts = self._open()
-        own: list[tuple[int, Findable]] = (
-            [(OVERLAY_PRIORITY, parts.overlay)] if parts.overlay else []
-        )
-        return own + [(cube.priority, cube.records) for cube in parts.cubes if cube.records]
+        sources = [(cube.priority, cube.records) for cube in parts.cubes if cube.records]
+        own = [(OVERLAY_PRIORITY, parts.overlay)] if parts.overlay else []
+        return Shelf((*own, *sources), self._ceiling)
 
     def _writable(self) -> Overlay:
         overlay = self._open().overlay
