@@ -179,7 +179,8 @@ class SpeedStore:
         """
         try:
             files.make_folder(self._path.parent)
-            files.replace_file(self._path, json.dumps(speeds.to_json()).encode())
+            content = json.dumps(speeds.to_json()).encode()
+            files.replace_file(self._path, content, lasting=False)
         except MemcubeError:
             return
 

@@ -21,7 +21,7 @@ from memcube.context import Context
 from memcube.remote.interface import Remote
 from memcube.remote.log import logged
 from memcube.transfer import push_blobs
-from memcube.trust import Attestation, Signed, releases_of
+from memcube.trust import Signed, releases_of
 from memcube.trust.attested import KINDS, NAMES
 
 
@@ -144,21 +144,9 @@ def attach(
             context.store.blobs.add(content)
         push_blobs(registry, place.name, manifest.blobs, context.store, held=held)
         registry.put_manifest(place.name, manifest)
-        _remember(context, found, Attestation(manifest, bundle.raw))
+        context.store.relate(place.location, found.manifest.digest, manifest.digest)
     subject = found.manifest.digest
     return Made(place, subject, predicate_type, bundle.digest, key.id, manifest.digest)
-
-
-def _remember(context: Context, found: Found, attestation: Attestation) -> None:
-    """Let every ref of the store that names this cube at this place name the new statement too."""
-    for ref in context.store.refs():
-        same = (ref.reference.location, ref.digest) == (
-            found.reference.location,
-            found.manifest.digest,
-        )
-        if same and attestation.referrer.digest not in ref.related:
-            related = (*ref.related, attestation.referrer.digest)
-            context.store.put_ref(ref.reference, ref.digest, kept=ref.kept, related=related)
 
 
 def _folder_name(reference: Reference) -> str:

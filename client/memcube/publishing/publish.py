@@ -162,8 +162,7 @@ def _set_tags(
     """Let the version's own tag and those that follow it lead to `cube`, there and here; all of them."""
     tags = (place.target, *following_tags(registry, place))
     registry.put_tags(place.name, cube.manifest, tags)
-    for tag in tags:
-        context.store.put_ref(replace(place, tag=tag), cube.digest, related=related)
+    context.store.put_refs((replace(place, tag=tag) for tag in tags), cube.digest, related)
     return tags
 
 
@@ -200,9 +199,8 @@ def _publish(releasing: _Releasing, early: EarlySender | None) -> Published:
         # A tag never leads to what too few have signed: the last who signs sets it.
         untagged = Reference(place.host, place.name).with_digest(cube.digest)
         return Published(untagged, cube, (), False, sent, key_id, lacking=lacking, job=job)
-    context.pins.record(signed.observation)
-    for tag in tags[1:]:
-        context.pins.record(tagged(signed.observation, tag))
+    seen = signed.observation
+    context.pins.record(seen, *(tagged(seen, tag) for tag in tags[1:]))
     return Published(place, cube, tags, False, sent, key_id, job=job)
 
 

@@ -17,7 +17,7 @@ Safe for several processes at once. Nothing here asks the network.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -93,11 +93,34 @@ class Store:
         Raises:
             DiskFullError, ReadOnlyError, StorageError: it was not kept.
         """
-        now = datetime.now(UTC)
-        # Whoever names a cube of a registry has just asked it, or told it of the cube.
-        ref = Ref(reference, digest, now, kept, related, now if reference.host else None)
+        ref = _ref_now(reference, digest, kept, related)
         self._refs.put(ref)
         return ref
+
+    def put_refs(
+        self, references: Iterable[Reference], digest: Digest, related: tuple[Digest, ...]
+    ) -> None:
+        """`put_ref` for each of `references`, in less time.
+
+        Raises:
+            DiskFullError, ReadOnlyError, StorageError: not all were kept.
+        """
+        self._refs.put(*(_ref_now(one, digest, False, related) for one in references))
+
+    def relate(self, location: str, cube: Digest, manifest: Digest) -> None:
+        """Let every ref that names `cube` at `location` keep `manifest`, which says something about it, too.
+
+        Raises:
+            DiskFullError, ReadOnlyError, StorageError: not every ref does.
+        """
+        self._refs.put(
+            *(
+                _ref_now(ref.reference, cube, ref.kept, (*ref.related, manifest))
+                for ref in self._refs
+                if (ref.reference.location, ref.digest) == (location, cube)
+                and manifest not in ref.related
+            )
+        )
 
     def ref(self, reference: Reference) -> Ref | None:
         """The ref of `reference`, if the store holds it."""
@@ -270,3 +293,9 @@ class Store:
             return b"".join(self.blobs.read(digest))
         except (NotFoundError, IntegrityError):
             return None
+
+
+def _ref_now(reference: Reference, digest: Digest, kept: bool, related: tuple[Digest, ...]) -> Ref:
+    """A ref that is made now. Whoever names a cube of a registry has just asked it, or told it of the cube."""
+    now = datetime.now(UTC)
+    return Ref(reference, digest, now, kept, related, now if reference.host else None)

@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -166,10 +166,10 @@ def hash_file(descriptor: int, hasher: Hasher) -> int:
 
 
 @contextmanager
-def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
+def replacing(path: Path, mode: int = FILE_MODE, *, lasting: bool = True) -> Iterator[int]:
     """A new file to write, which takes the place of `path` once the body is done; where it raises, nothing changes.
 
-    Its bytes are on the disk before that, its name is so after `sync_folder`.
+    Its bytes are on the disk before that, unless it need not be `lasting`; its name is so after `sync_folder`.
 
     Raises:
         OSError: as `os.open`, `os.fsync` and `os.replace`.
@@ -178,7 +178,8 @@ def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         yield descriptor
-        os.fsync(descriptor)
+        if lasting:
+            os.fsync(descriptor)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -187,17 +188,34 @@ def replacing(path: Path, mode: int = FILE_MODE) -> Iterator[int]:
         os.close(descriptor)
 
 
-def replace_file(path: Path, *pieces: bytes | memoryview) -> None:
+def replace_file(path: Path, *pieces: bytes | memoryview, lasting: bool = True) -> None:
     """Put `pieces`, one after the other, at `path` so that a reader sees the old bytes or the new ones, nothing between.
+
+    What need not be `lasting`, because it can be found out again, does not wait for the disk: a power cut may
+    leave nothing of it, or an empty file.
 
     Raises:
         DiskFullError, ReadOnlyError, StorageError: nothing changed.
     """
     with storage_errors(f"{path} cannot be written"):
-        with replacing(path) as descriptor:
+        with replacing(path, lasting=lasting) as descriptor:
             for piece in pieces:
                 write_all(descriptor, piece)
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
+
+
+def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Put each content at its name in `folder`, as `replace_file`; the folder is synced once for all.
+
+    Raises:
+        DiskFullError, ReadOnlyError, StorageError: some may be replaced, each whole.
+    """
+    with storage_errors(f"{folder} cannot be written"):
+        for name, content in contents.items():
+            with replacing(folder / name) as descriptor:
+                write_all(descriptor, content)
+        sync_folder(folder)
 
 
 def read_file(path: Path, limit: int) -> bytes | None:

@@ -14,7 +14,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError, StorageError
 from memcube_protocol.reference import Reference
 
-from memcube.store.files import make_folder, read_file, replace_file, storage_errors
+from memcube.store.files import make_folder, read_file, replace_files, storage_errors
 
 _REF_BYTES: Final = 1024 * 1024
 
@@ -78,14 +78,19 @@ class Refs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, ref: Ref) -> None:
-        """Keep `ref`, in the place of an older one of the same reference.
+    def put(self, *refs: Ref) -> None:
+        """Keep each of `refs`, in the place of an older one of the same reference.
 
         Raises:
-            DiskFullError, ReadOnlyError, StorageError: it was not kept.
+            DiskFullError, ReadOnlyError, StorageError: not all were kept.
         """
+        if not refs:
+            return
         make_folder(self._folder)
-        replace_file(self._path(ref.reference), canonical_json.dump(ref.to_json()))
+        replace_files(
+            self._folder,
+            {self._path(ref.reference).name: canonical_json.dump(ref.to_json()) for ref in refs},
+        )
 
     def get(self, reference: Reference) -> Ref | None:
         """The ref of `reference`, if the store holds it (and under the digest, if one is named)."""

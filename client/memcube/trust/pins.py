@@ -207,8 +207,8 @@ class PinStore:
         content = read_own_file(self._path, _FILE_BYTES)
         return parse(content) if content is not None else Pins()
 
-    def record(self, seen: Observation) -> None:
-        """Remember `seen`, judged against what other processes pinned meanwhile.
+    def record(self, *seen: Observation) -> None:
+        """Remember all of `seen`, one after the other, judged against what other processes pinned meanwhile.
 
         Raises:
             PublisherChangedError, OriginMismatchError: see `Pins.recording`.
@@ -216,7 +216,10 @@ class PinStore:
             ConflictError: another process held the lock for 30 seconds.
         """
         with self._locked():
-            self._save(self.load().recording(seen))
+            pins = self.load()
+            for one in seen:
+                pins = pins.recording(one)
+            self._save(pins)
 
     def record_copy(self, location: str, origin: str) -> None:
         """Remember that this user copied `origin` to `location`.
