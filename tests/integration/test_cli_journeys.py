@@ -253,6 +253,18 @@ def test_a_push_by_nobody_says_how_to_log_in(cube: tuple[Path, str], publisher: 
     assert f"hint: memcube login {host}" in told
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_who_may_not_push_somewhere_learns_it_before_a_key_is_made(
+    cube: tuple[Path, str], publisher: Machine, reader: Machine, readable: bool
+) -> None:
+    folder, name = cube
+    if readable:
+        publisher.ok("push", folder, "--public")
+        bump(folder, "0.2.0")
+    assert "made a new signing key" not in reader.fails(EXIT_AUTH, "push", folder, name)
+    assert not (reader.home / "keys").exists()
+
+
 def test_the_first_push_says_which_key_it_made(cube: tuple[Path, str], publisher: Machine) -> None:
     folder, _ = cube
     first = publisher.run("push", folder, "--json")

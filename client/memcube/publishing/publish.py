@@ -8,6 +8,7 @@ that release the same version one is refused; then those that follow it, `1.4`, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from memcube_protocol import oci
@@ -16,6 +17,7 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
+    MemcubeError,
     SigningKeyError,
     TrustError,
 )
@@ -42,6 +44,7 @@ from memcube.publishing import rivals
 from memcube.publishing.sending import attach, push_manifest
 from memcube.publishing.tags import following_tags, tags_of
 from memcube.publishing.visibility import Visibility
+from memcube.remote import Registry
 from memcube.remote.interface import Remote
 from memcube.remote.log import RemoteLog, log_of_releases
 from memcube.transfer import EarlySender
@@ -56,6 +59,7 @@ from memcube.trust import (
     tagged,
     with_entry,
 )
+from memcube.trust.keystore import DEFAULT_KEY
 from memcube.trust.publishing import RAISE_VERSION
 
 Accompany = Callable[[Reference, Cube], tuple[Digest, ...]]
@@ -116,6 +120,8 @@ def publish(
         attached = {entry.digest for entry in registry.referrers(place.name, cube.digest)}
         if attached.issuperset(known.related):
             return Published(place, cube, (place.target,), unchanged=True)
+    if not context.keys.is_at_hand(key or DEFAULT_KEY):
+        _require_writable(registry, place)
     signer = context.signer(key)
     if present and (found := _released_by(context, place, signer, trust)):
         return _adopt(context, registry, cube, found)
@@ -131,6 +137,17 @@ def early_sender(context: Context, reference: Reference) -> EarlySender:
     target = context.hub() if place.host == HUB_HOST else context.registry(place.host)
     parallel = context.settings.parallel
     return EarlySender.to(target, place.name, context.store, context.progress, parallel)
+
+
+def _require_writable(registry: Remote, place: Reference) -> None:
+    """Learn that this user may not push to `place` before a key is made, or a passphrase asked for.
+
+    Raises:
+        UnauthenticatedError, ForbiddenError, NetworkError: as the registry answers.
+    """
+    if isinstance(registry, Registry) and (upload := registry.uploads.start(place.name)):
+        with suppress(MemcubeError):  # where an upload cannot be given up it runs out
+            registry.uploads.cancel(place.name, upload)
 
 
 def _released_by(

@@ -145,6 +145,21 @@ class KeyStore:
         self._opened[name] = replace(found, created=False)
         return found
 
+    def is_at_hand(self, name: str = DEFAULT_KEY) -> bool:
+        """Whether `signer` would neither make the key called `name` nor ask anybody for a passphrase.
+
+        Raises:
+            NotFoundError, StorageError, InvalidStatementError: as `entry`; the default key may be absent.
+        """
+        if name in self._opened:
+            return True
+        if name == DEFAULT_KEY and not self._path(name).exists():
+            return False
+        if self._environ.get(PASSPHRASE_VARIABLE):
+            return True
+        is_token = name.startswith(SCHEME)
+        return not is_token and self.entry(name).protection is not Protection.PASSPHRASE
+
     def _found_or_made(self, name: str) -> SigningKey:
         if name.startswith(SCHEME):
             return self._open_token(name)

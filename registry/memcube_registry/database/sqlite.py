@@ -22,14 +22,16 @@ WRITING: Final[dict[str, Any]] = {_BEGIN: "BEGIN IMMEDIATE"}
 
 
 def engine(url: URL) -> Engine:
-    """A pool of connections to the file of `url`, whose folder is made if need be."""
-    Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
+    """A pool of connections to the file of `url`; its folder is made with the first connection, if need be."""
+    folder = Path(url.database or "").parent
     made = create_engine(
         url,
         pool_size=16,
         max_overflow=32,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
     )
+    # Not before: whoever only asks whether the file is there leaves no folder behind.
+    event.listen(made, "do_connect", lambda *_: folder.mkdir(parents=True, exist_ok=True))
     event.listen(made, "connect", _prepare)
     event.listen(made, "begin", _begin)
     return made

@@ -363,3 +363,23 @@ def test_the_names_of_the_package_are_pinned_and_sorted() -> None:
     assert set(memcube.__all__) <= set(dir(memcube))
     with pytest.raises(AttributeError):
         memcube.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["memcube.cli.run", "click", "memcube_protocol.errors"])
+def test_an_interrupt_while_the_code_is_loaded_shows_no_traceback(module: str) -> None:
+    program = f"""
+import os, signal, sys
+
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+from memcube.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert (done.returncode, done.stderr) == (EXIT_INTERRUPTED, "interrupted\n")

@@ -46,6 +46,17 @@ def test_the_default_key_is_made_at_first_use_and_found_after(tmp_path):
     assert made.key.public_key.algorithm is Algorithm.ECDSA_P256_SHA256
 
 
+def test_a_key_is_at_hand_where_nobody_is_asked_and_none_is_made(tmp_path):
+    assert not keys(tmp_path).is_at_hand()
+    made = keys(tmp_path)
+    made.signer()
+    assert made.is_at_hand()
+    assert keys(tmp_path).is_at_hand(), "the variable opens it"
+    assert not keys(tmp_path, environ={}).is_at_hand()
+    keys(tmp_path, environ=PLAIN).make("open")
+    assert keys(tmp_path, environ={}).is_at_hand("open")
+
+
 def test_a_key_that_is_made_because_it_is_needed_is_told_once(tmp_path):
     told = []
     keys(tmp_path, tell=told.append).make("asked-for")
