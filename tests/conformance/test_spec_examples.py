@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from memcube.packing.draft import Draft
+from memcube.trust.decision import RULES
 from memcube_protocol import canonical_json, media_types, text
+from memcube_protocol.build import Made
 from memcube_protocol.config import CubeConfig
 from memcube_protocol.digest import Digest
+from memcube_protocol.fields import Fields
 from memcube_protocol.records import parse_record, write_record
 from memcube_protocol.reference import Reference
+from memcube_signing import release, statement
+from memcube_signing.authority import document
+from memcube_signing.keys import PrivateKey, PublicKey
+from memcube_signing.predicates import status
 
 SPEC = Path(__file__).parents[2] / "docs/spec"
 
@@ -20,7 +30,51 @@ SPEC = Path(__file__).parents[2] / "docs/spec"
 def examples(page: str, language: str) -> list[str]:
     found = re.findall(rf"```{language}\n(.*?)```", (SPEC / page).read_text("utf-8"), re.DOTALL)
     assert found, page
-    return [re.sub(r"sha256:[0-9a-f]*…", str(Digest.of(b"")), example) for example in found]
+    return [_filled(example) for example in found]
+
+
+def _filled(example: str) -> str:
+    """An example whose shortened hashes have all of their digits, and whose shortened keys are keys."""
+    keys = iter(sorted(map(_key, range(1, 9)), key=lambda key: key.id))
+    digits = re.sub(r"([0-9a-f]{4})[0-9a-f]*…", lambda found: found[1] * 16, example)
+    digits = re.sub(r"(sha256|mip1-base):…", rf"\1:{Digest.of(b'').hex}", digits)
+    return re.sub(r"MFkwEwYH…", lambda _: base64.b64encode(next(keys).der).decode(), digits)
+
+
+def _key(number: int) -> PublicKey:
+    return PrivateKey(ec.derive_private_key(number, ec.SECP256R1())).public_key
+
+
+def test_the_release_is_one() -> None:
+    said = statement.parse(examples("statements.md", "json")[0].encode())
+    found = release.from_statement(said)
+    assert found.to_statement().to_bytes() == said.to_bytes()
+
+
+def test_the_rules_of_the_decision_are_those_of_the_code() -> None:
+    page = (SPEC / "statements.md").read_text("utf-8")
+    table = page.partition("| rule | passes when |")[2].partition("\n\n")[0]
+    assert tuple(re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE)) == RULES
+
+
+def test_the_status_is_one() -> None:
+    said = statement.parse(examples("attestations.md", "json")[0].encode())
+    assert status.read(said).to_statement().to_bytes() == said.to_bytes()
+
+
+def test_the_key_document_is_one() -> None:
+    example = json.loads(examples("keys.md", "json")[0])
+    (subject,) = example["subject"]
+    named = hashlib.sha256(subject["name"].encode()).hexdigest()
+    assert named.startswith(subject["digest"]["sha256"][:4])
+    subject["digest"]["sha256"] = named
+    said = statement.parse(canonical_json.dump(example))
+    assert document.from_statement(said).to_statement().to_bytes() == said.to_bytes()
+
+
+def test_how_the_build_was_made_is_read() -> None:
+    made = json.loads(examples("build.md", "json")[1])
+    assert Made.from_fields(Fields(made, "made")).to_json() == made
 
 
 def test_the_record_is_canonical() -> None:

@@ -44,6 +44,18 @@ Adayydubtlb3kn+L1cWgWWbajHAAU1MT
 """
 
 
+_NOT_REDUCED = (2**255 - 19 + 3).to_bytes(32, "little")
+"""The point with y = 3, in another spelling."""
+
+
+def _compressed(der: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a P-256 key with its point compressed."""
+    point = bytes([2 + der[-1] % 2]) + der[27:59]
+    algorithm = der[2:23]
+    inner = algorithm + bytes([3, len(point) + 1, 0]) + point
+    return bytes([0x30, len(inner)]) + inner
+
+
 def keys() -> Json:
     """Public keys in PEM, their ids; and what is no acceptable key."""
     pem = ALICE.public_key.to_pem()
@@ -67,7 +79,9 @@ def keys() -> Json:
                 ("text after the block", pem + "x", "malformed-key"),
                 ("no padding", pem.replace("=", ""), "malformed-key"),
                 ("byte after the key", _block(ALICE.public_key.der + b"\0"), "malformed-key"),
+                ("compressed point", _block(_compressed(ALICE.public_key.der)), "malformed-key"),
                 ("small order", _block(small), "weak-key"),
+                ("not reduced", _block(small[:12] + _NOT_REDUCED), "weak-key"),
             )
         ],
     }
@@ -222,6 +236,17 @@ def _bad_bundles() -> list[tuple[str, bytes, str, str]]:
         ("not a statement", signed_payload(b"{}"), malformed, "wrong-statement-type"),
         ("statement with a duplicate key", signed_payload(b'{"_type":1,' + payload[1:]), "invalid-json", "invalid-json"),
         ("statement not canonical", signed_payload(json.dumps(json.loads(payload)).encode()), malformed, "not-canonical"),
+        *((name, signed_payload(_about(subjects)), malformed, "wrong-subject") for name, subjects in _odd_subjects()),
+        ("keys that are not sorted", signed_predicate({"publisher": {"keyIds": sorted([ALICE.public_key.id, MALLORY.public_key.id], reverse=True)}}), malformed, "malformed-release"),
+        ("no keys", signed_predicate({"publisher": {"keyIds": []}}), malformed, "malformed-release"),
+        ("unknown field of the publisher", signed_predicate({"publisher": {"keyIds": [ALICE.public_key.id], "name": "Alice"}}), malformed, "unknown-field"),
+        ("seq of zero", signed_predicate({"seq": 0}), malformed, "malformed-release"),
+        ("time with fractions", signed_predicate({"createdAt": "2026-01-31T12:00:00.5Z"}), malformed, "malformed-release"),
+        ("a day that is none", signed_predicate({"createdAt": "2026-02-30T12:00:00Z"}), malformed, "malformed-release"),
+        ("expired before it was created", signed_predicate({"expiresAt": "2026-01-01T00:00:00Z"}), malformed, "malformed-release"),
+        ("origin with a tag", signed_predicate({"origin": "registry.example/alice/notes:1.0.0"}), malformed, "malformed-release"),
+        ("origin that is not the subject's name", signed_predicate({"origin": "registry.example/alice/facts"}), malformed, "malformed-release"),
+        ("a parent without relation", signed_predicate({"lineage": [{"origin": "a.example/b/c", "digest": str(OTHER)}]}), malformed, "malformed-release"),
         ("unknown field of a release", signed_predicate({"more": 1}), malformed, "unknown-field"),
         ("no seq", signed_predicate({}, ("seq",)), malformed, "malformed-release"),
         ("second without previous", signed_predicate({"seq": 2}), malformed, "malformed-release"),
@@ -231,6 +256,22 @@ def _bad_bundles() -> list[tuple[str, bytes, str, str]]:
         *((f"job: {name}", signed_predicate({"job": job}), malformed, reason) for name, job, reason in _bad_jobs()),
         ("origin without host", signed_predicate({"origin": "alice/notes"}), malformed, "malformed-release"),
     ]  # fmt: skip
+
+
+def _about(subjects: list[Json]) -> bytes:
+    """The payload of a release, about these subjects."""
+    said = json.loads(release().to_statement().to_bytes())
+    return canonical_json.dump(said | {"subject": subjects})
+
+
+def _odd_subjects() -> list[tuple[str, list[Json]]]:
+    (one,) = json.loads(release().to_statement().to_bytes())["subject"]
+    return [
+        ("no subject", []),
+        ("two subjects", [one, one]),
+        ("two digests", [one | {"digest": one["digest"] | {"sha512": "0" * 128}}]),
+        ("a digest of another algorithm", [one | {"digest": {"sha1": "0" * 40}}]),
+    ]
 
 
 def _bad_jobs() -> list[tuple[str, Any, str]]:
