@@ -103,6 +103,13 @@ def test_a_mirror_opens_what_it_may(
     assert nobody.run("pull", f"{team}/{names['mixed']}:1.1.0").returncode != 0
     ann.ok(*words, "--private")
     assert visible() == dict.fromkeys(names, "private")
+    fewer = ann.run(*words[:-1], "1.0.*", "--public", "--json")
+    told = [row["detail"] for row in json.loads(fewer.stdout)["versions"] if not row["tag"]]
+    assert ["not made public: 1.1.0" in detail for detail in told] == [True], (
+        "not looked at, but there"
+    )
+    assert visible() == {"open": "public", "mixed": "private", "closed": "private"}
+    ann.ok(*words, "--private")
     again = ann.run(*words, "--public", "--json")
     told = {
         row["name"].partition("/")[2]: row
