@@ -336,7 +336,7 @@ class Client(Closing):
     def tag(
         self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
     ) -> Reference:
-        """Let the moving `tag` lead to a published cube, which is verified before.
+        """Point the moving `tag` at a published cube, which is verified first.
 
         Raises:
             InvalidReferenceError: `tag` is no tag.

@@ -14,7 +14,7 @@ class Closing(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything; a second time does nothing."""
+        """Release everything; a second time does nothing."""
 
     def __enter__(self) -> Self:
         return self

@@ -123,7 +123,7 @@ def whoami(host: str = "") -> Identity:
 def tag(
     reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
 ) -> Reference:
-    """Let a moving tag lead to a published cube; see `Client.tag`."""
+    """Point a moving tag at a published cube; see `Client.tag`."""
     with Client() as client:
         return client.tag(reference, tag, trust=trust, backwards=backwards)
 

@@ -42,7 +42,7 @@ def keep(
     is_own: bool,
     attestations: tuple[Attestation, ...] = (),
 ) -> None:
-    """Let the store name `build`, whose layers it holds, as one of `place`: of host and name, or of here.
+    """Name `build`, whose layers the store holds, as one of `place`: of host and name, or of here.
 
     Raises:
         DiskFullError, ReadOnlyError, StorageError: it was not kept.

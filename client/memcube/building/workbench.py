@@ -199,7 +199,7 @@ class Workbench:
         return mounted
 
     def _find_questions(self, records: Sequence[Record]) -> None:
-        """Let the model ask questions about `records` where the recipe has none."""
+        """Have the model ask questions about `records` where the recipe has none."""
         if self.recipe.questions:
             return
         found = questions.ask_itself(

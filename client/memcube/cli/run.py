@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def open_closed_streams() -> None:
-    """Let the null device stand for each standard stream that the caller closed (`memcube … 2>&-`).
+    """Open the null device for each standard stream that the caller closed (`memcube … 2>&-`).
 
     Else the first file that a command opens would take the stream's number, and get its output.
     """

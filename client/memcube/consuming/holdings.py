@@ -94,7 +94,7 @@ def forget(context: Context, reference: Reference) -> Forgotten:
 
 
 def restore_pack(context: Context, packed: Reference, before: Ref | None) -> None:
-    """Let `packed` name what it named `before`, or nothing.
+    """Make `packed` name again what it named `before`, or nothing.
 
     Raises:
         StorageError: the store cannot be written.

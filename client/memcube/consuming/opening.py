@@ -177,7 +177,7 @@ def _fetched(context: Context, verified: Verified, files: tuple[CubeFile, ...]) 
 
 
 def _keep(store: Store, found: Found) -> None:
-    """Let the store hold and name what was found; the layers are there already."""
+    """Add what was found to the store, and name it there; the layers are there already."""
     assert found.manifest.config
     store.blobs.add(found.config, found.manifest.config.digest.algorithm)
     for attestation in found.attestations:

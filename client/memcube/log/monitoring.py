@@ -179,7 +179,7 @@ def _newest(
 def _walk(
     remote: RemoteLog, state: Checkpoint, since: int, look: Callable[[int, bytes], None]
 ) -> Audited:
-    """Let `look` see every entry from the bundle of `since` on; then the root must be the signed one."""
+    """Show `look` every entry from the bundle of `since` on, then require that the root is the signed one."""
     start, fetched = since // tiles.WIDTH * tiles.WIDTH, 0
 
     def read(level: int, number: int) -> bytes:

@@ -17,7 +17,7 @@ def streamer_of(tokenizer: Any, say: Say) -> Any:
         """Whole words, without the marks of the model."""
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:  # noqa: ARG002
-            """Let `say` hear them."""
+            """Hand them to `say`."""
             if text:
                 say(text)
 

@@ -147,7 +147,7 @@ class _Round:
         return rows + self._exposed(cube.name, rows, held)
 
     def _exposed(self, name: str, rows: Sequence[Row], held: frozenset[str]) -> list[Row]:
-        """Let those read the copy who shall; a row where that cannot be.
+        """Set who may read the copy; a row where that cannot be done.
 
         A cube is public with all its versions: one that may not be, and lies there, keeps it as it is.
         """

@@ -81,7 +81,7 @@ def _noted(attributes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _refill(container: Any, content: Any) -> None:
-    """Let `container` hold what `content` does, the same objects in the same order; None: nothing."""
+    """Fill `container` with the objects of `content`, in the same order; empty it for None."""
     if content is None:
         if container:
             container.clear()

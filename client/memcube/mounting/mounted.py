@@ -283,7 +283,7 @@ class MountedMemory(Closing):
         return self._writable().remember(text, **fields)
 
     def forget(self, record_id: str) -> ForgottenRecord:
-        """Let a record never be shown again; says where copies of it are left.
+        """Never show a record again; returns where copies of it remain.
 
         Raises:
             ConflictError: there is no overlay.

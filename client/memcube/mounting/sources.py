@@ -65,7 +65,7 @@ class RecordSource(Findable, Protocol):
     """Records that lie in files."""
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         ...
 
 
@@ -80,7 +80,7 @@ class Overlay(RecordSource, Protocol):
         ...
 
     def forget(self, record_id: str) -> ForgottenRecord:
-        """Let the record of this id never be shown again; says where copies of it are left.
+        """Never show the record of this id again; returns where copies of it remain.
 
         Raises:
             NotFoundError: there is none.

@@ -31,7 +31,7 @@ class TermIndex:
         return len(self._lengths)
 
     def add(self, name: str, content: str) -> None:
-        """Let `content` be found as `name`, in the place of what was."""
+        """Index `content` as `name`, in place of what was there."""
         self.remove(name)
         terms, length = text.measured_terms(content)
         counts = Counter(terms)

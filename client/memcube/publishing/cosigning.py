@@ -116,7 +116,7 @@ def _require_for(own: PublicKey, before: Sequence[Signed]) -> Release:
 
 
 def _tag(registry: Remote, place: Reference, found: Found, release: Release) -> tuple[str, ...]:
-    """Let the version's tag, and those that follow it, lead to the cube: now it is signed by enough."""
+    """Point the version's tag, and those that follow it, at the cube: enough keys have signed it now."""
     named = replace(place, tag=release.tag, digest=None)
     tags = (release.tag, *following_tags(registry, named))
     registry.put_tags(place.name, found.manifest, tags)

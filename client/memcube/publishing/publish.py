@@ -176,7 +176,7 @@ def _adopt(context: Context, registry: Remote, cube: Cube, found: Verified) -> P
 def _set_tags(
     context: Context, registry: Remote, place: Reference, cube: Cube, related: tuple[Digest, ...]
 ) -> tuple[str, ...]:
-    """Let the version's own tag and those that follow it lead to `cube`, there and here; all of them."""
+    """Point the version's own tag, and those that follow it, at `cube`, there and here; returns all of them."""
     tags = (place.target, *following_tags(registry, place))
     registry.put_tags(place.name, cube.manifest, tags)
     context.store.put_refs((replace(place, tag=tag) for tag in tags), cube.digest, related)

@@ -22,7 +22,7 @@ def add_tag(
     trust: Trust = NORMAL_TRUST,
     backwards: bool = False,
 ) -> Reference:
-    """Let the moving `tag` lead to the published cube `reference`, which is verified before.
+    """Point the moving `tag` at the published cube `reference`, which is verified first.
 
     Raises:
         InvalidReferenceError: `tag` is no tag.

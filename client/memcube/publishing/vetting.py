@@ -55,7 +55,7 @@ THOROUGH: Final = Vetting()
 
 
 class Sieve:
-    """Lets layers of a cube through that is still being packed, each after a scan of its own.
+    """Admits layers of a cube that is still being packed, each after a scan of its own.
 
     From the first one on that a push would be refused for, nothing passes: not this one, nor a later.
     """

@@ -205,7 +205,7 @@ class Registry:
         return manifest.digest
 
     def put_tags(self, name: str, manifest: oci.Manifest | oci.Index, tags: Sequence[str]) -> None:
-        """Let each of `tags` name `manifest`: at once where the registry can, else one by one.
+        """Make each of `tags` name `manifest`: all at once where the registry can, else one by one.
 
         At once is one transaction (distribution specification after 1.1: `?tag=`, confirmed by
         `OCI-Tag`). A registry of ours that has just taken the manifest is not sent its bytes again.

@@ -113,7 +113,7 @@ class Publisher(Protocol):
         ...
 
     def put_tags(self, name: str, manifest: oci.Manifest | oci.Index, tags: Sequence[str]) -> None:
-        """Let each of `tags` name `manifest`."""
+        """Make each of `tags` name `manifest`."""
         ...
 
 

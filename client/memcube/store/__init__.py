@@ -88,7 +88,7 @@ class Store:
         kept: bool = False,
         related: tuple[Digest, ...] = (),
     ) -> Ref:
-        """Let `reference` name the manifest `digest`; `kept` and `related` as in `Ref`.
+        """Make `reference` name the manifest `digest`; `kept` and `related` as in `Ref`.
 
         Raises:
             DiskFullError, ReadOnlyError, StorageError: it was not kept.
@@ -141,7 +141,7 @@ class Store:
         return self._refs.remove(reference)
 
     def release(self, ref: Ref) -> None:
-        """Let the next pruning take what only `ref`, a removed one, needed, however young it is.
+        """Leave what only `ref`, a removed one, needed to the next pruning, however young it is.
 
         Raises:
             ReadOnlyError, StorageError: the store cannot be written.

@@ -179,7 +179,7 @@ class Blobs:
             path.unlink(missing_ok=True)
 
     def make_old(self, digest: Digest) -> None:
-        """Let the blob, if it is there, look as old as files can be: nobody is about to name it.
+        """Make the blob, if it is there, look as old as files can be: nobody is about to name it.
 
         Raises:
             ReadOnlyError, StorageError: the store cannot be written.

@@ -144,7 +144,7 @@ def copy_hashed(source: int, target: int, hasher: Hasher) -> int:
 
 
 def _share_blocks(source: int, target: int) -> bool:
-    """Let `target` be a copy of `source` that takes no room; says whether the file system can do that."""
+    """Make `target` a copy of `source` that takes no room; returns whether the file system can do that."""
     with suppress(OSError):
         fcntl.ioctl(target, _FICLONE, source)
         return True

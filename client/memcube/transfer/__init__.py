@@ -130,7 +130,7 @@ def push_manifest_if_changed(
     manifest: oci.Manifest | oci.Index,
     target: str | None = None,
 ) -> bool:
-    """Let `target` (default: its digest) name `manifest`; says whether anything had to be sent.
+    """Make `target` (default: its digest) name `manifest`; returns whether anything had to be sent.
 
     Raises:
         ConflictError: an immutable tag names another manifest.

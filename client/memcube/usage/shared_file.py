@@ -86,7 +86,7 @@ class SharedFile:
             yield self._db
 
     def close(self) -> None:
-        """Let go of the file; it is opened again when it is next used."""
+        """Close the file; it is opened again when it is next used."""
         with self._lock:
             db, self._db = self._db, None
             if db is None:

@@ -84,7 +84,7 @@ class Sidecar:
         self._writes += 1
 
     def shrink(self) -> None:
-        """Let half of everything go, the longest unused first: the file is full.
+        """Delete half of everything, the longest unused first: the file is full.
 
         Raises:
             sqlite3.Error: it cannot be changed.
@@ -171,7 +171,7 @@ class Sidecar:
         return changed
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def remove(self) -> None:

@@ -28,7 +28,8 @@ def test_options_win_over_variables_and_these_over_the_file(tmp_path: Path) -> N
 
 
 def test_the_clients_variables_are_none_of_the_servers() -> None:
-    load({"MEMCUBE_TOKEN": "x", "MEMCUBE_ENDPOINT": "y", "MEMCUBE_HOME": "z", "PATH": "/bin"})
+    clients = {"MEMCUBE_TOKEN": "x", "MEMCUBE_ENDPOINT": "y", "MEMCUBE_HOME": "z", "PATH": "/bin"}
+    assert load(clients) == load({})
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def delegate(
     end: bool,
     output: Path | None,
 ) -> Answer:
-    """Let the ROLE release the cubes of NAMESPACE that PATTERNS name: a name, or its start and *.
+    """Allow the ROLE to release the cubes of NAMESPACE that PATTERNS name: a name, or its start and *.
 
     A role such as research/eve belongs to research, whose keys may change it.
     """

@@ -24,7 +24,7 @@ GITLAB: Final = "https://gitlab.com"
 
 @click.group("publisher", cls=MemcubeGroup)
 def publisher() -> None:
-    """Let CI jobs push to a cube, and see which may.
+    """Allow CI jobs to push to a cube, and see which may.
 
     Such a job needs no stored token: `memcube push` exchanges the identity token that its CI gives it
     for one of fifteen minutes. The release names the job.
@@ -65,7 +65,7 @@ def add(
     subject: str | None,
     claims: tuple[str, ...],
 ) -> Answer:
-    """Let the jobs of one workflow push to the cube REFERENCE in your name.
+    """Allow the jobs of one workflow to push to the cube REFERENCE in your name.
 
     It takes a token of scope admin. What you may not push any more, the jobs may not either.
     """

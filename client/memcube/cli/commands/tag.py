@@ -23,7 +23,7 @@ def tag(
     accept_origin: str | None,
     accept_rollback: bool,
 ) -> Answer:
-    """Let TAG lead to the published cube REFERENCE, which is verified first.
+    """Point TAG at the published cube REFERENCE, which is verified first.
 
     Full versions such as 1.4.0 never move; only `memcube push` makes them. A tag that leads to a
     later release moves back only with --yes: readers take that for an attack.

@@ -42,7 +42,7 @@ def why_copied(model: Any) -> str | None:
 
 
 def install() -> None:
-    """Let `attend` stand before transformers' attention from now on; it passes on all but `TwoParts`."""
+    """Put `attend` before transformers' attention from now on; it passes on all but `TwoParts`."""
     AttentionInterface.register(NAME, attend)
 
 

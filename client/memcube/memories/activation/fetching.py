@@ -228,7 +228,7 @@ def _placed(file: CubeFile, store: Store, path: Path) -> bytes:
 
 
 def _make_holes(path: Path, size: int) -> bool:
-    """Let the file at `path` have `size` bytes, holes where it has none; whether there was nothing of it."""
+    """Make the file at `path` `size` bytes long, with holes where it has none; whether there was nothing of it."""
     with (
         storage_errors(f"{path} cannot be written"),
         os.fdopen(open_file(path, os.O_RDWR | os.O_CREAT), "r+b", buffering=0) as file,

@@ -38,7 +38,7 @@ class Layers(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of them."""
+        """Release them."""
         ...
 
 
@@ -141,7 +141,7 @@ class Prefix(Closing):
         return True
 
     def unmount(self) -> None:
-        """Let go of the tensors; caches in use keep what they have of them."""
+        """Release the tensors; caches in use keep what they have of them."""
         layers, self._layers = self._layers, None
         if layers is not None:
             layers.close()

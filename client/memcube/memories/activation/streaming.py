@@ -308,7 +308,7 @@ class _Copies:
         return self._stream.record_event() if self._cuda else None
 
     def use(self, mark: Any) -> None:
-        """Let what is computed from now on wait for `mark`."""
+        """Make what is computed from now on wait for `mark`."""
         if self._cuda:
             self._cuda.current_stream(self._stream.device).wait_event(mark)
 

@@ -78,7 +78,7 @@ class Adapters:
         )
 
     def switch(self, chosen: str | Iterable[str] | Mapping[str, float]) -> None:
-        """Let only the `chosen` adapters take part, each with its factor (1 unless told); none is the base.
+        """Activate the `chosen` adapters only, each with its factor (1 unless given); none: the base model alone.
 
         Raises:
             NotFoundError: there is no adapter of that name.

@@ -175,21 +175,15 @@ class MountedLora(Closing):
         self.unmount()
 
 
-def module_shapes(model: Any) -> dict[str, tuple[int, int]]:
-    """[out, in] of every module of the base of `model` that an adapter can change, by full path."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    shapes = {path: _shape(module) for path, module in base.named_modules()}
-    return {path: shape for path, shape in shapes.items() if shape}
-
-
 def _shapes(modules: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[int, int]]:
-    """As `module_shapes`, of the modules that `adapter` wants to change."""
+    """Shapes of those `modules` that `adapter` wants to change, by full path."""
     paths = (module.path for module in adapter.modules if module.path in modules)
-    shapes = {path: _shape(modules[path]) for path in paths}
+    shapes = {path: module_shape(modules[path]) for path in paths}
     return {path: shape for path, shape in shapes.items() if shape}
 
 
-def _shape(module: Any) -> tuple[int, int] | None:
+def module_shape(module: Any) -> tuple[int, int] | None:
+    """[out, in] of a module that an adapter can change; None of any other."""
     own = module.get_base_layer() if hasattr(type(module), "get_base_layer") else module
     held = vars(own)
     if "in_features" in held and "out_features" in held:

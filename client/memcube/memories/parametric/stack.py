@@ -142,7 +142,7 @@ class AdapterStack:
             self._before.restore_trainable()
 
     def switch(self, gates: Mapping[str, float]) -> None:
-        """Let exactly these mounted adapters take part, each with this factor on its effect.
+        """Activate exactly these mounted adapters, each with this factor on its effect.
 
         Adapters that the user had put on the model before stay as they are.
 
@@ -209,7 +209,7 @@ class AdapterStack:
         return layers
 
     def _build(self, name: str, adapter: Adapter, state: Mapping[str, Any], *, widen: bool) -> None:
-        """Let peft put the adapter on; what it builds for a plain one is kept as a slot later."""
+        """Have peft put the adapter on; what it builds for a plain one is kept as a slot later."""
         from peft import set_peft_model_state_dict
 
         with _refusals_of_peft():

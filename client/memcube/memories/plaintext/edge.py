@@ -47,7 +47,7 @@ class EdgeEngine:
         return sorted(int(point.id) for point in points)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._shard.close()
 
     def _nearest(self, asked: Any, using: str, conditions: Conditions, limit: int) -> list[Match]:

@@ -125,7 +125,7 @@ class PlaintextIndex(Closing):
             return cls(opener.open(records))
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._engine.close()
         self._lines.close()
 

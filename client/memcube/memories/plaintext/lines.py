@@ -156,7 +156,7 @@ class Lines:
         )
 
     def close(self) -> None:
-        """Let go of the file; more than once does no harm."""
+        """Close the file; a second time does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1

@@ -103,11 +103,11 @@ class Filling(Closing):
         self._written_bytes = files.disk_bytes_below(self._folder)
 
     def close(self) -> None:
-        """Let go of the files; more than once does no harm."""
+        """Close the files; a second time does nothing."""
         self._shard.close()
 
     def _open_anew(self) -> None:
-        """Let go of the memory of what was written: the engine keeps it as long as the shard is open."""
+        """Free the memory of what was written: the engine keeps it as long as the shard is open."""
         with engine_failures("built"):
             self._shard.close()
             self._shard = self._edge.EdgeShard.load(str(self._folder))

@@ -87,7 +87,7 @@ class CarriedVectors(Closing):
         return _finite(_array(content, tensor.dtype))
 
     def close(self) -> None:
-        """Let go of the file; more than once does no harm."""
+        """Close the file; a second time does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1

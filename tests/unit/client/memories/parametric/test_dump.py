@@ -10,7 +10,7 @@ import pytest
 from memcube.memories.activation.key import active_adapters
 from memcube.memories.model_identity import file_tensors, live_identity
 from memcube.memories.parametric.dump import dump_lora, read_adapter
-from memcube.memories.parametric.mount import module_shapes, mount_lora
+from memcube.memories.parametric.mount import module_shape, mount_lora
 from memcube_protocol.errors import (
     ConflictError,
     ForbiddenMediaTypeError,
@@ -248,11 +248,12 @@ def test_what_cannot_be_dumped_is_refused(lora, tmp_path) -> None:
 
 def test_shapes_are_known_of_linear_embedding_and_convolution_like_modules() -> None:
     transformers = pytest.importorskip("transformers")
-    shapes = module_shapes(model_of())
-    assert shapes["model.layers.0.mlp.up_proj"] == (96, 64)
-    assert shapes["model.embed_tokens"] == (64, 80)
+    model = model_of()
+    assert module_shape(model.get_submodule("model.layers.0.mlp.up_proj")) == (96, 64)
+    assert module_shape(model.get_submodule("model.embed_tokens")) == (64, 80)
+    assert module_shape(model.get_submodule("model.norm")) is None
     config = transformers.GPT2Config(
         vocab_size=80, n_embd=32, n_layer=1, n_head=2, bos_token_id=None, eos_token_id=None
     )
     gpt2 = transformers.GPT2LMHeadModel(config)
-    assert module_shapes(gpt2)["transformer.h.0.attn.c_attn"] == (96, 32)
+    assert module_shape(gpt2.get_submodule("transformer.h.0.attn.c_attn")) == (96, 32)
