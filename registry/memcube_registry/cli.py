@@ -324,7 +324,8 @@ def list_tokens(settings: Settings, name: str) -> None:
     with database_of(settings) as database, database.read() as session:
         rows = tokens_of(session, account_named(session, name).id)
     for row in rows:
-        state = "revoked" if row.revoked_at else f"expires {row.expires_at or 'never'}"
+        end = f"{row.expires_at:%Y-%m-%d %H:%M} UTC" if row.expires_at else "never"
+        state = "revoked" if row.revoked_at else f"expires {end}"
         click.echo(f"{row.id}\t{row.name}\t{row.scopes}\t{state}")
 
 

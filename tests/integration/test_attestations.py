@@ -65,6 +65,19 @@ class TestWithdrawing:
         publisher.ok("deprecate", f"{name}:0.1.0", "--use", f"{name}:2.0.0")
         assert "deprecated by its publisher" in reader.ok("pull", name)
 
+    @pytest.mark.parametrize(("word", "state"), [("deprecate", "deprecated"), ("yank", "yanked")])
+    def test_a_list_marks_what_was_withdrawn(self, name, publisher, reader, word, state):
+        reader.ok("pull", name)
+        assert f"({state})" not in reader.ok("ls")
+        publisher.ok(word, f"{name}:0.1.0")
+        reader.run("pull", name)
+        for machine in (reader, publisher):
+            assert f" ({state}) " in machine.ok("ls")
+            cubes = [one for one in machine.json("ls")["cubes"] if not one["packed"]]
+            assert {one["state"] for one in cubes if name in one["reference"]} == {state}
+        publisher.ok(word, f"{name}:0.1.0", "--undo")
+        assert f"({state})" not in publisher.ok("ls")
+
     def test_nobody_withdraws_what_another_key_released(self, name, ada, tmp_path):
         other = Machine(tmp_path / "other", ada.server.url, ada.token)
         refused = other.run("yank", f"{name}:0.1.0")

@@ -8,34 +8,41 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from memcube_protocol.config import PARAMETRIC, CubeConfig
 from memcube_protocol.content import Expected, stream_verified
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, NotFoundError
+from memcube_protocol.media_types import BUNDLE_PREDICATE
 from memcube_protocol.reference import Reference, is_immutable_tag
 from memcube_protocol.selection import Selection
+from memcube_signing.predicates import status
+from memcube_signing.predicates.status import State
 
-from memcube.consuming.finding import find_packed, find_ref, found_in_store
-from memcube.consuming.verifying import Verified
-from memcube.context import Context
+from memcube.consuming.finding import Found, find_packed, find_ref, found_in_store
+from memcube.consuming.verifying import Verified, question
+from memcube.context import NORMAL_TRUST, Context
 from memcube.packing.unpack import unpack_files
 from memcube.store import Pruned, Ref
 from memcube.store.checks import CHECKS_FILE, FileChecks
 from memcube.store.files import PIECE_BYTES, disk_bytes_below, open_file
+from memcube.trust import Scope, judge_cube
 
 FOLDERS = "folders"
 INDEXES = "indexes"
 BUILDS = "builds"
 """Below the user's home: what is made of cubes, each named by the digest of its cube, and made anew."""
+_STATES: Final = {"release-deprecated": State.DEPRECATED, "release-yanked": State.YANKED}
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """A cube in the local store; `config` is None where it is damaged or no cube.
 
-    `held_bytes` of `total_bytes` are here; `packed` says that this user made it.
+    `held_bytes` of `total_bytes` are here; `packed` says that this user made it. `state` is what its
+    publisher says of it since, as far as this machine knows.
     """
 
     reference: Reference
@@ -45,6 +52,7 @@ class Held:
     config: CubeConfig | None = None
     held_bytes: int = 0
     total_bytes: int = 0
+    state: State = State.ACTIVE
 
 
 def held(context: Context) -> tuple[Held, ...]:
@@ -237,4 +245,15 @@ def _held(context: Context, ref: Ref) -> Held:
         cube.config,
         len(cube.manifest.raw) + sum(here.values()),
         cube.size,
+        _state(context, found) if found else State.ACTIVE,
     )
+
+
+def _state(context: Context, found: Found) -> State:
+    """What the publisher says of `found`; it is judged only where somebody said something."""
+    said = [one.referrer.annotations.get(BUNDLE_PREDICATE) for one in found.attestations]
+    remembered = context.statuses.of(found.manifest.digest)
+    if found.scope is Scope.LOCAL or not (remembered or status.PREDICATE_TYPE in said):
+        return State.ACTIVE
+    rules = judge_cube(question(context, found, NORMAL_TRUST)).rules
+    return next((_STATES[rule.reason] for rule in rules if rule.reason in _STATES), State.ACTIVE)

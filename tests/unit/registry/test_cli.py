@@ -1,6 +1,7 @@
 """The commands of the registry."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,7 +93,9 @@ def test_a_person_gets_an_account_and_a_token_that_works(data: Path, database: D
 def test_a_token_is_revoked_by_its_number(data: Path) -> None:
     run(data, "account", "create", "alice")
     run(data, "token", "create", "alice", "--days", "1")
-    assert "revoked" not in run(data, "token", "list", "alice").output
+    listed = run(data, "token", "list", "alice").output
+    assert "revoked" not in listed
+    assert re.search(r"\texpires \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", listed)
     run(data, "token", "revoke", "alice", "1")
     assert "revoked" in run(data, "token", "list", "alice").output
 

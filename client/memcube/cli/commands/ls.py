@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 def ls(place: str | None) -> Answer:
     """List the cubes in the local store: pulled ones, and those packed on this machine.
 
+    A release that its publisher deprecated or yanked is marked, as far as this machine knows.
     With PLACE, list what lies elsewhere: the cubes of a namespace that you may see, the tags of a
     cube, or, with / at the end, every cube below that name. Digests are shown where the registry
     tells them with the tags.
@@ -43,6 +44,7 @@ def ls(place: str | None) -> Answer:
             "reference": str(cube.reference),
             "digest": str(cube.digest),
             "packed": cube.packed,
+            "state": str(cube.state),
             "title": cube.config.title if cube.config else None,
             "heldBytes": cube.held_bytes,
             "totalBytes": cube.total_bytes,
@@ -86,8 +88,11 @@ def _row(same: list[Held]) -> tuple[str, str, str, str, str]:
     tags = [one.reference.tag for one in same if one.reference.tag]
     tags.sort(key=lambda tag: (not is_immutable_tag(tag), tag == "latest", -tag.count(".")))
     named = f"{cube.reference.location}:{', '.join(tags)}" if tags else cube.reference.location
+    notes = ["packed here"] if cube.packed else []
+    if cube.state != "active":
+        notes.append(str(cube.state))
     return (
-        f"{named}{' (packed here)' if cube.packed else ''}",
+        f"{named} ({', '.join(notes)})" if notes else named,
         cube.digest.hex[:12],
         bytes_text(cube.held_bytes),
         bytes_text(cube.total_bytes) if cube.config else "damaged",

@@ -115,7 +115,10 @@ def test(file: Path) -> Answer:
 
 def verdict_text(verdict: Verdict) -> str:
     """`verdict` rule by rule, for people."""
-    lines = [f"{rule.outcome.value:>9}  {rule.rule:<12} {rule.detail}" for rule in verdict.rules]
+    names = max((len(rule.rule) for rule in verdict.rules), default=0)
+    lines = [
+        f"{rule.outcome.value:>9}  {rule.rule:<{names}}  {rule.detail}" for rule in verdict.rules
+    ]
     lines.append(f"{verdict.standing.value}: {verdict.location}@{verdict.digest}")
     if verdict.error:
         lines.append(f"hint: {verdict.error.hint}")
