@@ -1,10 +1,10 @@
-"""Tiny random language models of several families, and a tokenizer for them."""
+"""Tiny random language models of several families, and a tokenizer for them; needs no pytest to be imported."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from typing import Any
-
-import pytest
 
 WORDS = 64
 SHAPE = {
@@ -42,8 +42,8 @@ def config_of(family: str, **changes: Any) -> Any:
 
 def model_of(family: str = "qwen3", dtype: str = "float32", seed: int = 0, **changes: Any) -> Any:
     """A random model of `family`; the same seed gives the same weights."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    torch = _module("torch")
+    transformers = _module("transformers")
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(
@@ -54,8 +54,8 @@ def model_of(family: str = "qwen3", dtype: str = "float32", seed: int = 0, **cha
 
 def tokenizer_of(*, bos: bool = False, words: int = WORDS) -> Any:
     """One token a word `w0`, `w1`, …; `bos` puts the token 65 before every text."""
-    tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers")
+    tokenizers = _module("tokenizers")
+    transformers = _module("transformers")
     vocabulary = {f"w{number}": number for number in range(words)} | {"<unk>": 64, "<s>": 65}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -71,3 +71,12 @@ def tokenizer_of(*, bos: bool = False, words: int = WORDS) -> Any:
 def text_of(words: int, start: int = 1) -> str:
     """A text of so many words."""
     return " ".join(f"w{(start + position * 7) % WORDS}" for position in range(words))
+
+
+def _module(name: str) -> Any:
+    """The module of that name; the test that asks is skipped where it is not installed."""
+    if importlib.util.find_spec(name) is None:
+        import pytest
+
+        pytest.skip(f"{name} is not installed", allow_module_level=True)
+    return importlib.import_module(name)
