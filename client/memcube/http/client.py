@@ -12,6 +12,7 @@ from memcube_protocol import limits
 from memcube_protocol.errors import (
     MemcubeError,
     NetworkError,
+    StorageError,
     UnauthenticatedError,
     UnsafeRedirectError,
 )
@@ -198,7 +199,8 @@ class HttpClient:
                     return response
                 asked_s = retry_after_s(response.headers.get("retry-after"))
                 problem = self._blamed(response.failure(), Origin.of(request.url))
-                transient = response.status in RETRIED_STATUSES
+                is_broken = type(problem) is StorageError  # its operator has to mend that
+                transient = response.status in RETRIED_STATUSES and not is_broken
             failures += 1
             wait_s = self.retry.wait_s(failures, asked_s)
             if not (transient and request.may_repeat) or wait_s is None:

@@ -10,6 +10,7 @@ from memcube_protocol.errors import (
     NetworkError,
     NotFoundError,
     RateLimitedError,
+    StorageError,
     UnavailableError,
     UnsafeRedirectError,
 )
@@ -80,6 +81,14 @@ def test_a_server_that_wants_too_long_a_wait_is_not_asked_again() -> None:
             client().send(Request("GET", server.url))
         assert len(server.received) == 1
     assert caught.value.retry_after_s == 3600
+
+
+def test_a_registry_whose_storage_is_broken_is_not_asked_again() -> None:
+    body = b'{"errors": [{"code": "UNAVAILABLE", "detail": {"code": "storage"}}]}'
+    with scripted(lambda request: Answer(503, {"Retry-After": "5"}, body)) as server:
+        with pytest.raises(StorageError):
+            client().send(Request("GET", server.url))
+        assert len(server.received) == 1
 
 
 def test_retries_end() -> None:
