@@ -24,6 +24,7 @@ from memcube_protocol.errors import (
     EXIT_NOT_FOUND,
     EXIT_RULE,
     EXIT_TRUST,
+    EXIT_USAGE,
 )
 from support.machine import Machine
 from support.servers import MemcubeServer, command
@@ -263,6 +264,13 @@ def test_who_may_not_push_somewhere_learns_it_before_a_key_is_made(
         bump(folder, "0.2.0")
     assert "made a new signing key" not in reader.fails(EXIT_AUTH, "push", folder, name)
     assert not (reader.home / "keys").exists()
+
+
+def test_a_revocation_of_what_is_no_key_makes_no_key(tmp_path: Path, ada: Person) -> None:
+    machine = Machine(tmp_path / "home", ada.server.url, ada.token)
+    words = ("keys", "revoke", ada.name, "default", "--since", "2026-02-27", "--to", "next")
+    assert "is not a key id: 64 hexadecimal digits" in machine.fails(EXIT_USAGE, *words)
+    assert not (machine.home / "keys").exists()
 
 
 def test_the_first_push_says_which_key_it_made(cube: tuple[Path, str], publisher: Machine) -> None:

@@ -231,8 +231,8 @@ def _held(context: Context, ref: Ref) -> Held:
         found = found_in_store(context.store, ref)
         cube = Cube.read(found.manifest, found.config) if found else None
     except MemcubeError:
-        cube = None
-    if cube is None:
+        found = cube = None
+    if found is None or cube is None:
         return Held(ref.reference, ref.digest, ref.used_at, packed)
     here = {
         blob.digest: blob.size for blob in cube.manifest.blobs if context.store.has(blob.digest)
@@ -245,7 +245,7 @@ def _held(context: Context, ref: Ref) -> Held:
         cube.config,
         len(cube.manifest.raw) + sum(here.values()),
         cube.size,
-        _state(context, found) if found else State.ACTIVE,
+        _state(context, found),
     )
 
 

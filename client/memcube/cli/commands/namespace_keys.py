@@ -12,7 +12,7 @@ import click
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
 from memcube.cli.documents import answer_about, answer_of, place_of, signers_named
-from memcube.cli.options import open_client
+from memcube.cli.options import KeyId, open_client
 
 if TYPE_CHECKING:
     from memcube_signing.authority.document import KeyDocument, Quorum
@@ -146,7 +146,7 @@ def rotate(
     "memcube keys revoke acme 012a00ad… --since 2026-02-27T08:00:00Z --key ben --key cleo",
 )
 @click.argument("namespace")
-@click.argument("key_id")
+@click.argument("key_id", type=KeyId())
 @click.option(
     "--since",
     type=_TIME,
