@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError
@@ -12,27 +9,12 @@ from memcube_registry.catalog.service import delete_cube
 from memcube_registry.database import Database
 from memcube_registry.manifests import collecting
 from memcube_registry.manifests import service as manifests
-from sqlalchemy import event
 from support.registry_core import Core
+from support.statements import counted
 
 NAME = "mallory/many"
 TAGS = [f"{number}.0.0" for number in range(150)]
 BLOBS = [f"content {number}".encode() for number in range(30)]
-
-
-@contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    """The statements that the database is asked meanwhile."""
-    asked: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        asked.append(statement)
-
-    event.listen(database.engine, "before_cursor_execute", note)
-    try:
-        yield asked
-    finally:
-        event.remove(database.engine, "before_cursor_execute", note)
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from memcube_protocol.errors import ConflictError, MemcubeError, NotFoundError
 from sqlalchemy import ColumnElement, Connection, bindparam, exists, func
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, or_, select
 
+from memcube_registry.accounts.models import Membership
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.accounts.service import add_usage, take_room
 from memcube_registry.blobs.models import Blob, BlobLink
-from memcube_registry.catalog.models import Repository
+from memcube_registry.catalog.models import Repository, Visibility
 from memcube_registry.database import Database, table_of
 from memcube_registry.delivery.service import READABLE, Act, Form, authorize, read, require_allowed
 from memcube_registry.manifests.models import Manifest as ManifestRow
@@ -250,12 +251,22 @@ def _account_holds(session: Session, repository: Repository, blob: Blob) -> bool
 
 
 def _holders(session: Session, principal: Principal, digest: Digest) -> list[str]:
-    """Some repositories that link the blob, the caller's own first."""
+    """Some repositories that link the blob and the caller may know of, the caller's own first.
+
+    To ask others and be refused would take time, by which a stranger learns that somebody holds the blob.
+    """
+    joined = select(Membership.organisation_id).where(Membership.member_id == principal.account_id)
+    owner = col(Repository.account_id)
+    is_known = or_(
+        col(Repository.visibility) == Visibility.PUBLIC,
+        owner == principal.account_id,
+        owner.in_(joined),
+    )
     query = (
         select(Repository.name)
         .join(BlobLink, col(BlobLink.repository_id) == Repository.id)
         .join(Blob, col(Blob.id) == BlobLink.blob_id)
-        .where(Blob.digest == str(digest), BlobLink.form == Form.OPEN)
+        .where(Blob.digest == str(digest), BlobLink.form == Form.OPEN, is_known)
         .order_by(
             (col(Repository.account_id) != principal.account_id),
             col(Repository.visibility).desc(),

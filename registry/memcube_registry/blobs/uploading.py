@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     ConflictError,
@@ -36,6 +37,8 @@ from memcube_registry.database import Database
 from memcube_registry.delivery.service import Act, authorize, require_allowed
 from memcube_registry.storage import BlobStore, size_at
 
+BLOB_BYTES: Final = 5000 << 30
+"""The largest blob: sums of what many announce stay far below what a column holds."""
 OPEN_MAX: Final = 1000
 """How many uploads one account may have begun and not ended: each costs a row and a file."""
 
@@ -156,7 +159,9 @@ def announce(session: Session, upload: OpenUpload, extra_bytes: int, now: dateti
 
     Raises:
         QuotaExceededError: they do not fit.
+        LimitExceededError: no blob may have so many.
     """
+    limits.require_at_most("blob", upload.size_bytes + extra_bytes, BLOB_BYTES)
     require_room(session, upload, extra_bytes)
     record(session, upload.id, upload.size_bytes + extra_bytes, now)
 

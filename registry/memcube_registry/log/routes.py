@@ -66,7 +66,8 @@ def get_preimage(request: Asked, digest: FromPath[str]) -> Response[bytes]:
     services, principal = services_of(request), principal_of(request)
     for found in services.log.preimages(_sha256(digest).hex()):
         if _may_read(services, principal, found.repository):
-            return Response(found.content, media_type=_JSON, headers=_NO_STORE)
+            content = services.log.content(found)
+            return Response(content, media_type=_JSON, headers=_NO_STORE)
     raise NotFoundError(
         "there is no such statement here, or it is about a private cube",
         hint="check the hash, or log in as somebody who may see the cube",

@@ -24,7 +24,7 @@ from memcube_signing.transparency import tiles
 from memcube_signing.transparency.checkpoint import NoteKey, SignedCheckpoint
 from memcube_signing.transparency.entry import TlogEntry
 from memcube_signing.transparency.tiles import Tile
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from memcube_registry.batching import Batches
 from memcube_registry.database import Database, table_of, utc_now
@@ -52,10 +52,10 @@ _BODIES, _NAME_TAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Preimage:
-    """The statement behind a leaf, as JSON, and the cube by whose rights it may be read."""
+    """Where a statement behind leaves stands first for a cube, by whose rights it may be read."""
 
     repository: str
-    content: bytes
+    number: int
 
 
 class TransparencyLog:
@@ -169,14 +169,22 @@ class TransparencyLog:
         return content
 
     def preimages(self, signed_sha256: str) -> list[Preimage]:
-        """The statements whose signed bytes have this hash, in the order of their entries."""
+        """The cubes with a statement whose signed bytes have this hash, in the order of their first entries."""
+        first = func.min(LogEntry.number)
         query = (
-            select(LogEntry.repository, LogEntry.envelope)
+            select(LogEntry.repository, first)
             .where(LogEntry.statement == signed_sha256)
-            .order_by(col(LogEntry.number))
+            .group_by(LogEntry.repository)
+            .order_by(first)
         )
         with self._database.read() as session:
-            return [Preimage(row[0], bytes(row[1])) for row in session.exec(query)]
+            return [Preimage(*row) for row in session.exec(query)]
+
+    def content(self, preimage: Preimage) -> bytes:
+        """The statement, as JSON."""
+        query = select(LogEntry.envelope).where(LogEntry.number == preimage.number)
+        with self._database.read() as session:
+            return bytes(session.exec(query).one())
 
     def releases(self, repository: str) -> list[LoggedRelease]:
         """Places that releases of this cube have taken, whatever the host in their origin."""

@@ -7,7 +7,12 @@ from datetime import timedelta
 
 import pytest
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import ConflictError, NotFoundError, QuotaExceededError
+from memcube_protocol.errors import (
+    ConflictError,
+    LimitExceededError,
+    NotFoundError,
+    QuotaExceededError,
+)
 from memcube_registry.accounts.principal import Principal
 from memcube_registry.blobs import service, uploading
 from memcube_registry.blobs.models import BlobLink, Upload
@@ -15,6 +20,7 @@ from memcube_registry.database import Database
 from memcube_registry.delivery.service import Form
 from sqlmodel import select
 from support.registry_core import Core
+from support.statements import counted
 
 NAME = "ada/notes"
 
@@ -162,3 +168,27 @@ def test_parallel_pushes_of_one_account_are_counted_exactly(core: Core) -> None:
     assert len(list(core.store.objects())) == 1 + len(contents)
     with core.database.read() as session:
         assert session.exec(select(Upload)).all() == []
+
+
+def test_a_mount_takes_no_longer_where_strangers_hold_the_blob(core: Core) -> None:
+    held, absent = core.push_blob(NAME, b"private"), Digest.of(b"nobody's")
+    for number in range(4):
+        core.push_blob(f"ada/{number}", b"private")
+    eve = core.person("eve")
+    counts = []
+    for digest in (held, absent):
+        with counted(core.database) as asked:
+            assert not mount(core, eve, "eve/notes", digest, None)
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
+    core.publish("ada/3")
+    assert mount(core, eve, "eve/notes", held, None)
+
+
+def test_what_is_announced_together_never_becomes_too_large_to_be_summed(core: Core) -> None:
+    for _ in range(10):
+        with core.database.write() as session:
+            upload = uploading.begin(session, core.principal, NAME, core.now)
+            with pytest.raises(LimitExceededError):
+                uploading.announce(session, upload, 10**18 - 1, core.now)
+    core.push_blob(NAME, b"small")
