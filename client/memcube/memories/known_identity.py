@@ -12,9 +12,10 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Final
 
+from memcube_protocol.errors import UnsupportedError
 from memcube_protocol.identity import BaseIdentity
 
-from memcube.memories.model_identity import live_identity, tuner_classes
+from memcube.memories.model_identity import live_identity, tuner_classes, uncompiled
 
 _SAMPLES: Final = 16
 """Values of each tensor that are compared, evenly spread over it."""
@@ -25,6 +26,7 @@ _KNOWN: Final[weakref.WeakKeyDictionary[Any, tuple[object, BaseIdentity]]] = (
 
 def known_identity(model: Any) -> BaseIdentity:
     """The identity of `model` without its adapters; hashed anew only if its weights look different."""
+    model = uncompiled(model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     try:
         looks = _looks(base)
@@ -63,7 +65,13 @@ def _weights(base: Any) -> Iterator[tuple[str, Any]]:
         path, module = pending.pop()
         if isinstance(module, tuned):
             held = module._modules
-            pending.append((path, held.get("base_layer", held.get("original_module"))))
+            inner = held.get("base_layer", held.get("original_module"))
+            if inner is None:
+                raise UnsupportedError(
+                    f"weights under peft's {type(module).__name__} cannot be told from the adapter's",
+                    hint="train the adapter without trainable_token_indices",
+                )
+            pending.append((path, inner))
             continue
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None and name not in module._non_persistent_buffers_set:

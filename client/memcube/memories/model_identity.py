@@ -97,9 +97,18 @@ def tensor_identity(name: str, tensor: Any) -> TensorIdentity:
 
 
 def tensor_bytes(tensor: Any) -> memoryview:
-    """The bytes of a torch `tensor`, row-major; copied only where it is not so already."""
+    """The bytes of a torch `tensor`, row-major; copied only where it is not so already.
+
+    Raises:
+        UnsupportedError: it is on the device `meta` and has none.
+    """
     import torch
 
+    if tensor.is_meta:
+        raise UnsupportedError(
+            "weights of the model are not in memory: they are on the device `meta`",
+            hint="load the whole model, with nothing offloaded to a disk",
+        )
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy())
 
@@ -146,6 +155,7 @@ def base_tensors(model: Any) -> dict[str, Any]:
     """The tensors of `model` as its checkpoint has them: no adapters, no tied copies, nothing fused."""
     from transformers.core_model_loading import revert_weight_conversion
 
+    model = uncompiled(model)
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     state = base_state(base)
     for name in getattr(base, "_keys_to_ignore_on_save", None) or ():
@@ -155,6 +165,11 @@ def base_tensors(model: Any) -> dict[str, Any]:
             del state[tied]
     reverted: dict[str, Any] = revert_weight_conversion(base, state)
     return reverted
+
+
+def uncompiled(model: Any) -> Any:
+    """The model that `torch.compile` wrapped, with the names of its checkpoint; else `model`."""
+    return getattr(model, "_orig_mod", model)
 
 
 def base_state(base: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from memcube_protocol.errors import InvalidRequestError, NotFoundError
 from memcube import rules
 from memcube.consuming import opening
 from memcube.context import Context
+from memcube.memories.model_identity import uncompiled
 from memcube.mounting.baseline import Baseline, uninterrupted
 from memcube.mounting.chosen import Chosen, in_order
 from memcube.mounting.loading import MemLoader
@@ -48,6 +49,7 @@ def mount(
     """
     if overlay is None:
         _require_some(cubes)
+    model = uncompiled(model)
     loader = MemLoader(context, cubes, model, tokenizer, wishes)
     before = None if model is None else Baseline(model)
     if overlay is not None:
@@ -100,6 +102,7 @@ def plan_mount(
         IntegrityError: the local store is damaged.
     """
     _require_some(cubes)
+    model = uncompiled(model)
     planning = Planning(context, model, tokenizer, wishes)
     loader = MemLoader(context, cubes, model, tokenizer, wishes)
     loader.cubes = _with_builds(loader)

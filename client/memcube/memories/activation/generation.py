@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from memcube_protocol.errors import InvalidTensorsError
+from memcube_protocol.errors import InvalidTensorsError, UnsupportedError
 from memcube_protocol.tensors import Rejection, rejected
 
 from memcube.memories.activation.mounted import Prefix
@@ -57,13 +58,15 @@ def generate(
     """The answer of `model` to `question`, which continues the text of `memory` where one is given.
 
     The ids are concatenated, never tokenised anew as one text (identity-and-access.md section 5),
-    and the cache is a fresh one. `options` go to transformers' `generate`.
+    and the cache is a fresh one. `options` go to transformers' `generate`; a memory is the cache, so
+    `use_cache` and `cache_implementation` decide nothing behind one. Of several answers it is the first.
 
     Raises:
         ConflictError: the memory was unmounted, or the active adapters have changed since.
         DigestMismatchError: the memory is damaged.
         InvalidTensorsError: it is damaged, or what is mounted makes the model compute NaN or infinity.
         LimitExceededError: there is no room in memory for the answer.
+        UnsupportedError: assisted decoding behind a memory.
     """
     import torch
 
@@ -73,6 +76,8 @@ def generate(
     settings = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options}
     settings["logits_processor"] = [*(settings.get("logits_processor") or ()), Watched()]
     if memory:
+        _require_unassisted(model, settings)
+        settings |= {"use_cache": True, "cache_implementation": None}
         settings["past_key_values"] = memory.new_cache()
     with torch.inference_mode(), room_errors():
         output = model.generate(
@@ -81,5 +86,22 @@ def generate(
             max_new_tokens=max_new_tokens,
             **settings,
         )
-    answer: str = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+    sequences = getattr(output, "sequences", output)  # with `return_dict_in_generate`
+    answer: str = tokenizer.decode(sequences[0, len(ids) :], skip_special_tokens=True)
     return answer
+
+
+def _require_unassisted(model: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse what guesses several tokens ahead: transformers does it wrongly behind any filled cache.
+
+    Raises:
+        UnsupportedError: it is asked for.
+    """
+    configs = (settings.get("generation_config"), model.generation_config)
+    ahead = [settings.get("prompt_lookup_num_tokens"), settings.get("assistant_model")]
+    ahead += [getattr(config, "prompt_lookup_num_tokens", None) for config in configs]
+    if any(ahead_by is not None for ahead_by in ahead):
+        raise UnsupportedError(
+            "assisted decoding behind a KV memory gives other answers than the model's own",
+            hint="leave out assistant_model and prompt_lookup_num_tokens",
+        )

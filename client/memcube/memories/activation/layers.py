@@ -188,6 +188,9 @@ class MemoryWindowLayer(_Arriving, DynamicSlidingWindowLayer):  # pyright: ignor
         if self.is_initialized:
             _require_like(self.keys, key_states)
             _require_like(self.values, value_states)
+            if self.keys.shape[0] == 1 < key_states.shape[0]:  # several beams behind one memory
+                self.keys = self.keys.expand(key_states.shape[0], -1, -1, -1)
+                self.values = self.values.expand(key_states.shape[0], -1, -1, -1)
         return super().update(key_states, value_states, *args, **more)
 
 
