@@ -226,7 +226,7 @@ def delegate(
 @charge_options
 @signing_options
 @click.option("--overrules", type=click.IntRange(2), help="Void the documents from this number on.")
-@click.option("--stolen", metavar="KEY_ID", help="Revoke this key as well.")
+@click.option("--stolen", type=KeyId(), metavar="KEY_ID", help="Revoke this key as well.")
 @click.option("--since", type=_TIME, help="Since when it is not believed. Default: ever.")
 def recover(
     namespace: str,
