@@ -402,7 +402,7 @@ def test_two_mirrors_of_the_same_namespaces_do_not_run_at_once(
     publish("notes")
     with Journal.open(copier.home / "mirrors", f"{foreign.host}/alice", target):
         told = copier.fails(EXIT_CONFLICT, "mirror", f"{foreign.host}/alice", target)
-    assert "another process" in told
+    assert "this mirror has been in use by another process" in told
 
 
 def test_an_interval_follows_until_it_is_interrupted(

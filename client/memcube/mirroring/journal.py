@@ -31,7 +31,8 @@ from memcube.store.files import (
 from memcube.store.locks import hold_lock
 
 _FILE_BYTES: Final = 1024 * limits.MIB
-_WAIT_S: Final = 5.0
+_WAIT_S: Final = 1.0
+"""Whoever holds the journal longer is mirroring, which may take hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Journal:
         """
         key = hashlib.sha256(f"{source}\0{target}".encode()).hexdigest()[:32]
         path = make_folder(folder) / f"{key}.jsonl"
-        with hold_lock(folder / f".{key}.lock", exclusive=True, wait_s=_WAIT_S):
+        lock = folder / f".{key}.lock"
+        with hold_lock(lock, exclusive=True, wait_s=_WAIT_S, what="this mirror"):
             done = _read(path)
             replace_file(path, b"".join(_line(*key, one) for key, one in done.items()))
             with storage_errors(f"{path} cannot be written"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from memcube_protocol.errors import NotFoundError
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -83,6 +84,11 @@ def scan(
     is_folder = Path(source).is_dir()
     if attest and is_folder:
         raise click.UsageError("--attest is about a published cube: push the folder first")
+    if not is_folder and "/" not in source:
+        raise NotFoundError(
+            f"there is no folder {source!r} here, and a cube is named namespace/name",
+            hint="name a folder, or see memcube ls",
+        )
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client(offline=offline) as client:
         if is_folder:
