@@ -32,7 +32,7 @@ from memcube.http.origins import (
     follow,
     resolve,
 )
-from memcube.http.pools import CONNECT_S, READ_S, Pools
+from memcube.http.pools import Pools, waits
 from memcube.http.reaching import may_pass, unanswered
 from memcube.http.retry import RETRIED_STATUSES, RetryPolicy, retry_after_s
 from memcube.settings import Settings
@@ -65,7 +65,7 @@ class Request:
     repeatable: bool | None = None
     led_from: Origin | None = None
     authorization: str | None = field(default=None, repr=False)
-    patience_s: float = READ_S
+    patience_s: float | None = None
 
     @property
     def may_repeat(self) -> bool:
@@ -275,7 +275,7 @@ class HttpClient:
             url,
             body=body,
             headers=headers,
-            timeout=urllib3.Timeout(connect=CONNECT_S, read=request.patience_s),
+            timeout=waits(request.patience_s),
             retries=False,
             redirect=False,
             preload_content=False,

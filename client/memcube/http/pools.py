@@ -65,11 +65,7 @@ class Pools:
             manager.clear()
 
     def _make(self, deepest: Reach, proxy: str) -> urllib3.PoolManager:
-        options: dict[str, Any] = {
-            "num_pools": _POOLS,
-            "maxsize": self._connections,
-            "timeout": urllib3.Timeout(connect=CONNECT_S, read=READ_S),
-        }
+        options: dict[str, Any] = {"num_pools": _POOLS, "maxsize": self._connections}
         manager = (
             urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
         )
@@ -78,6 +74,11 @@ class Pools:
             Reach.LOOPBACK if proxy else deepest, self._note
         )
         return manager
+
+
+def waits(patience_s: float | None = None) -> urllib3.Timeout:
+    """How long a server may take to be reached, and to say something: `READ_S`, or `patience_s`."""
+    return urllib3.Timeout(connect=CONNECT_S, read=READ_S if patience_s is None else patience_s)
 
 
 def peer_of(connection: HTTPConnection) -> str:

@@ -13,7 +13,6 @@ from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import MemcubeError
 
 from memcube.http import HttpClient, Origin, Request
-from memcube.http.pools import READ_S
 from memcube.hub.site import Site, repository_of
 
 DONE: Final = (200, 201, 204)
@@ -34,7 +33,7 @@ def post(
     answered: str | None = None,
     accepted: tuple[int, ...] = DONE,
     repeatable: bool = True,
-    patience_s: float = READ_S,
+    patience_s: float | None = None,
 ) -> dict[str, Any]:
     """The JSON that the Hub answers to `value` at `url`, an address of its own; empty where it says nothing.
 

@@ -37,8 +37,10 @@ def test_blobs_move_at_the_same_time() -> None:
 
 def test_the_first_error_ends_the_transfer_and_the_others_stop() -> None:
     ended: list[int] = []
+    together = threading.Barrier(3)
 
     def work(blob: Descriptor, stop: Stop) -> Moved:
+        together.wait(10)
         if blob.size == 2:
             raise NotFoundError("gone", hint="none")
         try:

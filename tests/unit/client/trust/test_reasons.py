@@ -10,6 +10,7 @@ import memcube.log.monitoring
 import memcube.log.watching
 import memcube.trust
 import memcube_signing
+import memcube_signing.predicates.reading
 import memcube_signing.transparency
 from memcube_protocol.errors import TrustError
 
@@ -22,8 +23,8 @@ def reasons_in_code() -> set[str]:
     found: set[str] = set()
     packages = (memcube.trust, memcube_signing, memcube_signing.transparency)
     paths = [path for package in packages for path in Path(package.__path__[0]).glob("*.py")]
-    watching = [Path(module.__file__) for module in (memcube.log.watching, memcube.log.monitoring)]
-    for path in (*paths, *watching):
+    modules = (memcube.log.watching, memcube.log.monitoring, memcube_signing.predicates.reading)
+    for path in (*paths, *(Path(str(module.__file__)) for module in modules)):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= {node.value} if CODE.fullmatch(node.value) else set()
