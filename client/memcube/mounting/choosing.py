@@ -64,10 +64,13 @@ def choose(
     """The cubes of `names`, verified, no layer fetched, and how they are wanted; see `Asked`.
 
     Raises:
+        TypeError: something is asked that `Asked` does not name.
         InvalidRequestError: cubes are named besides a profile.
         NotFoundError: there is no such cube, profile or embedder, or no memory of a kind that is asked for.
         TrustError, IntegrityError, NetworkError: as `opening.open_layerless`.
     """
+    if unknown := sorted(wishes.keys() - Asked.__annotations__.keys()):
+        raise TypeError(f"a mount cannot be asked for {', '.join(unknown)}; see mounting.Asked")
     role = _role(context, names, profile)
     wanted = tuple(filters)
     chosen = [

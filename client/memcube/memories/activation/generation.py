@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from memcube_protocol.errors import InvalidTensorsError, UnsupportedError
+from memcube_protocol.errors import InvalidTensorsError, LimitExceededError, UnsupportedError
 from memcube_protocol.tensors import Rejection, rejected
 
 from memcube.memories.activation.mounted import Prefix
@@ -65,13 +65,14 @@ def generate(
         ConflictError: the memory was unmounted, or the active adapters have changed since.
         DigestMismatchError: the memory is damaged.
         InvalidTensorsError: it is damaged, or what is mounted makes the model compute NaN or infinity.
-        LimitExceededError: there is no room in memory for the answer.
+        LimitExceededError: the prompt is longer than the model reads, or memory has no room for the answer.
         UnsupportedError: assisted decoding behind a memory.
     """
     import torch
 
     known = list(memory.token_ids) if memory else []
     ids = known + question_ids(tokenizer, question, behind_memory=memory is not None)
+    _require_readable(model, len(ids))
     given = torch.tensor([ids], device=model.device)
     settings = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options}
     settings["logits_processor"] = [*(settings.get("logits_processor") or ()), Watched()]
@@ -89,6 +90,21 @@ def generate(
     sequences = getattr(output, "sequences", output)  # with `return_dict_in_generate`
     answer: str = tokenizer.decode(sequences[0, len(ids) :], skip_special_tokens=True)
     return answer
+
+
+def _require_readable(model: Any, tokens: int) -> None:
+    """Refuse a prompt that the model was not made to read to its end.
+
+    Raises:
+        LimitExceededError: it has more tokens than the model has positions.
+    """
+    config = model.config.get_text_config(decoder=True)
+    window = getattr(config, "max_position_embeddings", None)
+    if window and tokens > window:
+        raise LimitExceededError(
+            f"the prompt is {tokens} tokens with what is mounted before it, the model reads {window}",
+            hint="lower budget_tokens, or ask less at once",
+        )
 
 
 def _require_unassisted(model: Any, settings: Mapping[str, Any]) -> None:

@@ -235,3 +235,11 @@ def test_a_chat_about_nothing_is_refused_before_a_model_is_loaded(
 ) -> None:
     told = machine.fails(EXIT_USAGE, "chat", "--model", tmp_path)
     assert "name a cube" in told
+
+
+def test_a_misspelt_wish_is_named_in_the_words_of_the_interface(machine: Machine) -> None:
+    with (
+        Client(Settings.load(machine.environment)) as client,
+        pytest.raises(TypeError, match=r"cannot be asked for budget_token; see mounting\.Asked"),
+    ):
+        client.mount(NAME, budget_token=1)  # type: ignore[call-arg]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube_protocol.errors import UnsupportedError
+from memcube_protocol.errors import LimitExceededError, UnsupportedError
 from support.models import model_of, text_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
@@ -91,3 +91,15 @@ def test_an_adapter_with_tokens_of_its_own_is_refused_with_words() -> None:
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[1, 2])
     with pytest.raises(UnsupportedError, match="cannot be told"):
         known_identity(peft.get_peft_model(model_of("llama"), config))
+
+
+def test_a_prompt_longer_than_the_model_reads_is_refused_with_both_lengths(tmp_path: Path) -> None:
+    model = model_of("llama", max_position_embeddings=24)
+    tokenizer = tokenizer_of()
+    with pytest.raises(LimitExceededError, match=r"25 tokens.* reads 24"):
+        generate(model, tokenizer, text_of(25), max_new_tokens=1)
+    with (
+        mounted(model, tmp_path) as memory,
+        pytest.raises(LimitExceededError, match=r"25 tokens.* reads 24"),
+    ):
+        generate(model, tokenizer, text_of(5), memory=memory, max_new_tokens=1)
