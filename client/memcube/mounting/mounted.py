@@ -249,11 +249,14 @@ class MountedMemory(Closing):
     ) -> str:
         """The model's answer to `question` with all memories in use; greedy unless `options` differ.
 
-        `context` is put before the question; None looks records up, the empty string puts none.
+        `options` are those of transformers' `generate`. `context` is put before the question; None looks
+        records up, the empty string puts none. Of several answers (`num_return_sequences`) it is the first.
 
         Raises:
             NotFoundError: the cubes were mounted without a model and a tokenizer.
             ConflictError: the memories were unmounted, or other adapters are active.
+            LimitExceededError: prompt and memory are longer than the model reads.
+            UnsupportedError: an option with which the answer would pass the memory over.
         """
         if not self.has_model:
             raise NotFoundError(
