@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
@@ -14,6 +15,7 @@ from memcube_protocol.errors import (
     OriginMismatchError,
     ReleaseExpiredError,
     SignatureInvalidError,
+    UnavailableError,
 )
 from memcube_signing import bundle as bundles
 from memcube_signing import referrer
@@ -26,6 +28,9 @@ from memcube_signing.transparency.bundled import verify_logged
 from memcube_signing.transparency.checkpoint import NoteKey
 from memcube_signing.transparency.entry import Logged, LogPolicy
 from memcube_signing.transparency.places import history_of
+
+_CLOCK_MAY_BE_WRONG: Final = timedelta(days=2)
+"""What is dated ahead by less is not refused for good: a clock that is set right catches up with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ def judge(evidence: Evidence, log: NoteKey, now: datetime) -> Accepted:
             key that it names, or not in the log.
         OriginMismatchError: it is a release of another name.
         ReleaseExpiredError: it is not valid now.
+        UnavailableError: it is dated a little ahead, so that the clock here may be behind: later.
         KeyNotAuthorisedError: another key is on record, or too few of those in charge signed.
     """
     own = _signed(evidence.release, evidence.subject, log)
@@ -140,7 +146,13 @@ def _on_record(own: _Signed, signers: Sequence[_Signed], evidence: Evidence) -> 
 
 
 def _require_valid(release: Release, now: datetime) -> None:
-    if release.created_at > now + CLOCK_TOLERANCE:
+    ahead = release.created_at - now
+    if CLOCK_TOLERANCE < ahead < _CLOCK_MAY_BE_WRONG:
+        raise UnavailableError(
+            f"the release is dated {release.created_at}, ahead of this registry's clock",
+            hint="look whether the clock is right; the release is judged again later",
+        )
+    if ahead > CLOCK_TOLERANCE:
         raise _not_valid(f"it was created at {release.created_at}", "not-yet-valid")
     if release.expires_at and now > release.expires_at + CLOCK_TOLERANCE:
         raise _not_valid(f"it expired at {release.expires_at}", "release-expired")

@@ -15,9 +15,10 @@ from memcube_protocol import limits, media_types, oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidSettingError, StorageError
 from memcube_protocol.reference import Reference
+from memcube_protocol.timestamps import whole_seconds
 from memcube_registry.app import create_app
 from memcube_registry.catalog.showing import show
-from memcube_registry.countersigning import evidence, rules
+from memcube_registry.countersigning import evidence, rules, service
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.countersigning.queue import KIND
@@ -205,6 +206,17 @@ class TestWhatIsRefused:
     def test_a_release_outside_its_time(self, registry, database, change, reason):
         registry.release(said=release(**change))
         assert refused(database) == [reason]
+
+    def test_a_clock_that_was_behind_refuses_nothing_for_good(
+        self, registry, database, settle_all, monkeypatch
+    ):
+        later = datetime.now(UTC) + timedelta(hours=36)
+        registry.release(said=release(created_at=whole_seconds(later)))
+        assert refused(database) == [None]
+        assert len(waiting(database)) == 1
+        monkeypatch.setattr(service, "utc_now", lambda: later)
+        assert settle_all() == 1
+        assert len(registry.countersignatures()) == 1
 
     def test_bytes_that_are_no_bundle(self, registry, database):
         registry.push_cube()
