@@ -19,10 +19,10 @@ from memcube_protocol.timestamps import whole_seconds
 from memcube_registry.app import create_app
 from memcube_registry.catalog.showing import show
 from memcube_registry.countersigning import evidence, rules, service
+from memcube_registry.countersigning.attaching import attach
 from memcube_registry.countersigning.key import signer_of
 from memcube_registry.countersigning.models import Countersigning
 from memcube_registry.countersigning.queue import KIND
-from memcube_registry.countersigning.service import attach
 from memcube_registry.database import Database
 from memcube_registry.jobs.models import Job
 from memcube_registry.jobs.service import jobs_of
