@@ -15,8 +15,8 @@ Span = tuple[int, int]
 class Rule:
     """Finds text of one kind. Every match holds one of `needles` at most `before` characters in.
 
-    A match of a rule without needles begins with what `shape`, a pattern, finds in the
-    [shape](search.py) of the text. With `folded` both are looked for in case-folded text. `accept`
+    A match of a rule without needles begins with what the pattern `shape` finds in the shape of the
+    text (`search.shape_of`). With `folded` both are looked for in case-folded text. `accept`
     decides about one match where the pattern alone finds too much. A match ends at most `after`
     characters behind the beginning of its needle or the end of its shape.
     """
