@@ -67,9 +67,8 @@ RULES: Final = (
         _CHECK,
         "private-key",
         "high",
-        ("PRIVATE KEY",),
+        ("-----BEGIN ",),
         r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----",
-        before=50,
     ),
     Rule(
         _CHECK,
