@@ -33,6 +33,7 @@ from memcube.building.asking import Asker
 from memcube.building.unrelated import PASSAGES, digest_of
 from memcube.consuming.verifying import Verified
 from memcube.memories.model_identity import live_identity
+from memcube.memories.window import window_of
 
 ASKED: Final = 32
 """Questions that a model asks itself where none are given."""
@@ -172,8 +173,8 @@ def _budget(wanted: int | None, model: Any) -> int:
     """Tokens of text: what was asked for, if the model can read so much beside a question."""
     if model is None:
         return wanted or BUDGET_TOKENS
-    reads = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    if not isinstance(reads, int):
+    reads = window_of(model)
+    if reads is None:
         return wanted or BUDGET_TOKENS
     room = max(1, reads - min(_RESERVE_TOKENS, reads // 4))
     if wanted is not None and wanted > room:

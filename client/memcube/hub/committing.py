@@ -116,8 +116,8 @@ class Committer:
             return None
         return answer.get("commitOid")
 
-    def is_tagged(self, name: str, tag: str, commit: str) -> bool:
-        """Let the new tag `tag` lead to `commit`; False where the library is to do it."""
+    def add_tag(self, name: str, tag: str, commit: str) -> bool:
+        """Make the new tag `tag` lead to `commit`; False where the library is to do it."""
         try:
             self._post(name, f"tag/{quote(commit, safe='')}", {"tag": tag})
         except MemcubeError:

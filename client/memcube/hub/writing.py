@@ -205,7 +205,7 @@ class Publications:
         Raises:
             ConflictError: it is a full version and leads to another cube.
         """
-        if self._committer.is_tagged(name, tag, commit):
+        if self._committer.add_tag(name, tag, commit):
             return
         try:
             self._library.add_tag(name, tag, commit)

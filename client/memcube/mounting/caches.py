@@ -15,6 +15,7 @@ from memcube_protocol.errors import IncompatibleError, UnsupportedError
 from memcube.consuming import opening
 from memcube.consuming.holdings import BUILDS, memory_folder
 from memcube.context import Context
+from memcube.memories.window import window_of
 from memcube.mounting.chosen import Chosen
 from memcube.mounting.offers import Wishes, manifest_of
 from memcube.mounting.passages import prefix_text
@@ -131,8 +132,7 @@ class Caches:
         Raises:
             IncompatibleError: it is as long as the model's texts may be, or longer.
         """
-        config = self._model.config.get_text_config(decoder=True)
-        longest = getattr(config, "max_position_embeddings", None)
+        longest = window_of(self._model)
         if longest is not None and tokens >= longest:
             raise IncompatibleError(
                 f"its text has {tokens} tokens, and this model reads {longest}",

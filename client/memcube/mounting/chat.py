@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from memcube_protocol.errors import LimitExceededError
 
 from memcube.memories.streaming import Say, streamer_of
+from memcube.memories.window import window_of
 
 if TYPE_CHECKING:
     from memcube.mounting import MountedMemory
@@ -119,5 +120,4 @@ class Conversation:
 
 def _window(model: Any) -> int:
     """Tokens that the model can read; without a limit of its own, as many as anybody sends."""
-    config = model.config.get_text_config()
-    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+    return window_of(model) or 1 << 20

@@ -18,7 +18,7 @@ class Rule:
     A match of a rule without needles begins with what the pattern `shape` finds in the shape of the
     text (`search.shape_of`). With `folded` both are looked for in case-folded text. `accept`
     decides about one match where the pattern alone finds too much. A match ends at most `after`
-    characters behind the beginning of its needle or the end of its shape.
+    characters behind the beginning of its needle.
     """
 
     check: str

@@ -20,6 +20,7 @@ from memcube.memories.activation.dump import prefill
 from memcube.memories.activation.mounted import Exactness, Layers, MappedLayers, Prefix
 from memcube.memories.activation.room import room_errors
 from memcube.memories.activation.rotation import require_movable, rotations
+from memcube.memories.window import window_of
 
 if TYPE_CHECKING:
     from memcube.memories.activation.layers import LayerView
@@ -158,7 +159,7 @@ def _model_of(memories: Sequence[Prefix]) -> Any:
 
 
 def _require_length(model: Any, tokens: int) -> None:
-    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    longest = window_of(model)
     if longest is not None and tokens >= longest:
         raise LimitExceededError(
             f"{tokens} tokens are more than this model's {longest} positions hold beside a question",

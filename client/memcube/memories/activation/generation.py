@@ -11,6 +11,7 @@ from memcube_protocol.tensors import Rejection, rejected
 
 from memcube.memories.activation.mounted import Prefix
 from memcube.memories.activation.room import room_errors
+from memcube.memories.window import window_of
 
 
 class Watched:
@@ -98,8 +99,7 @@ def _require_readable(model: Any, tokens: int) -> None:
     Raises:
         LimitExceededError: it has more tokens than the model has positions.
     """
-    config = model.config.get_text_config(decoder=True)
-    window = getattr(config, "max_position_embeddings", None)
+    window = window_of(model)
     if window and tokens > window:
         raise LimitExceededError(
             f"the prompt is {tokens} tokens with what is mounted before it, the model reads {window}",

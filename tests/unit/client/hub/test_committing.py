@@ -134,7 +134,7 @@ def test_what_the_hub_refuses_is_left_to_the_library(
     hub.script = lambda seen: Answer(status) if f"/{verb}/" in seen.path else None
     head = repository.branches["main"]
     if verb == "tag":
-        assert not committer.is_tagged(NAME, "1.0.0", head)
+        assert not committer.add_tag(NAME, "1.0.0", head)
     else:
         assert committed(committer, repository, text("README.md")) is None
     assert repository.branches["main"] == head
@@ -170,8 +170,8 @@ def test_a_tag_leads_to_its_commit_and_is_never_moved(
     repository: Repository, committer: Committer
 ) -> None:
     head = repository.branches["main"]
-    assert committer.is_tagged(NAME, "1.0.0", head)
+    assert committer.add_tag(NAME, "1.0.0", head)
     assert repository.tags == {"1.0.0": head}
     assert committed(committer, repository, text("README.md"))
-    assert not committer.is_tagged(NAME, "1.0.0", repository.branches["main"])
+    assert not committer.add_tag(NAME, "1.0.0", repository.branches["main"])
     assert repository.tags == {"1.0.0": head}
