@@ -66,6 +66,7 @@ def choose(
     Raises:
         TypeError: something is asked that `Asked` does not name.
         InvalidRequestError: cubes are named besides a profile.
+        InvalidError: a priority, a budget or a beginning that is none.
         NotFoundError: there is no such cube, profile or embedder, or no memory of a kind that is asked for.
         TrustError, IntegrityError, NetworkError: as `opening.open_layerless`.
     """
@@ -77,9 +78,9 @@ def choose(
         _opened(context, name, priority, Selection.parse(own), trust)
         for name, priority, own in _wanted(names, role, wanted)
     ]
-    settings = context.settings
+    settings, own = context.settings, role.budget_tokens if role else None
     return chosen, Wishes(
-        budget_tokens or (role and role.budget_tokens) or CONTEXT_TOKENS,
+        next(one for one in (budget_tokens, own, CONTEXT_TOKENS) if one is not None),
         profile=role,
         leaves_to=tuple(leaves_to),
         embedder=reached(embedder or settings.embedder, settings),

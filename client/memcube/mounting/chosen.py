@@ -37,9 +37,10 @@ class Chosen:
     builds: tuple[HeldBuild, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.priority is not None and not 1 <= self.priority <= MOST_PRIORITY:
+        given = self.priority
+        if given is not None and (type(given) is not int or not 1 <= given <= MOST_PRIORITY):
             raise InvalidError(
-                f"a priority of {self.priority} is none", hint=f"give 1 to {MOST_PRIORITY}"
+                f"a priority of {given!r} is none", hint=f"give 1 to {MOST_PRIORITY}"
             )
 
     @property

@@ -8,14 +8,18 @@ of every cube comes after at most ceil(q / p) hits of each other cube, of priori
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from memcube.memories.plaintext.hit import Hit
 
 if TYPE_CHECKING:
     from memcube.memories.plaintext.ranking import Diversity
+
+_MOST: Final = 1000
+"""Hits that one cube gives at most; what it is asked for is never more for its duplicates' sake."""
+_WIDER: Final = 4
 
 
 class Hits(list[Hit]):
@@ -54,6 +58,21 @@ def fuse(rankings: Sequence[Ranking], limit: int) -> list[Hit]:
     for *_, hit in queue:
         told.setdefault(hit.record.text, hit)
     return list(told.values())[: max(limit, 0)]
+
+
+def gather(sources: Sequence[tuple[int, Callable[[int], Sequence[Hit]]]], limit: int) -> list[Hit]:
+    """The first `limit` hits of `sources`, each a priority and what searches it; see `fuse`.
+
+    A text that stands in a cube often takes one place: where that leaves places free, more is asked for.
+    """
+    wide = limit
+    while True:
+        rankings = [Ranking(priority, search(wide)) for priority, search in sources]
+        hits = fuse(rankings, limit)
+        has_more = any(len(ranking.hits) >= wide for ranking in rankings)
+        if len(hits) >= limit or not has_more or wide >= _MOST:
+            return hits
+        wide = min(wide * _WIDER, _MOST)
 
 
 def spread(hits: Sequence[Hit], diversity: Diversity, limit: int) -> list[Hit]:

@@ -59,6 +59,11 @@ class Wishes:
     search_server: str | None = None
 
     def __post_init__(self) -> None:
+        if type(self.budget_tokens) is not int or self.budget_tokens < 1:
+            raise InvalidError(
+                f"a budget of {self.budget_tokens!r} tokens is none",
+                hint="give a whole number, one or more",
+            )
         if self.prefix_tokens is not None and self.prefix_tokens < 1:
             raise InvalidError(
                 f"a beginning of {self.prefix_tokens} tokens is none", hint="ask for one or more"

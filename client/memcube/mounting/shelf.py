@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from memcube_protocol.errors import NotFoundError
@@ -12,7 +13,7 @@ from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
 
 from memcube.memories.plaintext.hit import Hit
-from memcube.mounting.hits import Ranking, fuse, spread
+from memcube.mounting.hits import gather, spread
 from memcube.mounting.sources import Findable, Related
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ class Shelf:
         """The records that answer `query`, best first, of all sources in fair shares."""
         capped = self.capped(filters)
         wide = limit if diversity is None else max(limit, _CANDIDATES)
-        rankings = [
-            Ranking(share, source.search(query, wide, capped)) for share, source in self.sources
+        searches = [
+            (share, partial(source.search, query, filters=capped)) for share, source in self.sources
         ]
-        hits = fuse(rankings, wide)
+        hits = gather(searches, wide)
         return hits if diversity is None else spread(hits, diversity, limit)
 
     def read(self, record_id: str, cube: str | None) -> Hit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from memcube_protocol.errors import NotFoundError
@@ -12,7 +13,7 @@ from memcube_protocol.records import Record
 
 from memcube.memories.plaintext.hit import Hit
 from memcube.mounting.forgotten import ForgottenRecord
-from memcube.mounting.hits import Ranking, fuse
+from memcube.mounting.hits import gather
 
 if TYPE_CHECKING:
     from memcube.memories.plaintext.index import Filters, PlaintextIndex
@@ -97,8 +98,8 @@ class Joined:
 
     def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
         """See `Findable.search`; the places take turns."""
-        found = [Ranking(1, source.search(query, limit, filters)) for source in self._sources]
-        return fuse(found, limit)
+        searches = [(1, partial(one.search, query, filters=filters)) for one in self._sources]
+        return gather(searches, limit)
 
     def read(self, record_id: str) -> Record:
         """See `Findable.read`."""

@@ -92,7 +92,7 @@ class Filters:
     now; what has expired now stays out either way.
 
     Raises:
-        InvalidError: an unknown sensitivity, or a time without a zone.
+        InvalidError: an unknown sensitivity, a time without a zone, or one text where several may stand.
     """
 
     tags: Sequence[str] = ()
@@ -103,6 +103,8 @@ class Filters:
     valid_at: datetime | None = None
 
     def __post_init__(self) -> None:
+        for what in ("tags", "types", "sources"):
+            require_several(what, getattr(self, what))
         if self.sensitivity not in SENSITIVITIES:
             raise InvalidError(
                 f"sensitivity {self.sensitivity[:60]!r} is unknown",
@@ -129,6 +131,16 @@ class Filters:
         if self.sensitivity != SENSITIVITIES[-1]:
             outside.append(MoreThan(SENSITIVITY, SENSITIVITIES.index(self.sensitivity)))
         return Conditions(tuple(must), tuple(outside))
+
+
+def require_several(what: str, names: Collection[str]) -> None:
+    """Refuse a text in the place of a list: its letters would be taken for names, and match nothing.
+
+    Raises:
+        InvalidError: it is one.
+    """
+    if isinstance(names, str):
+        raise InvalidError(f"{what} {names[:60]!r} is a text, not a list", hint=f"write {what}=[…]")
 
 
 def fields_of(record: Record) -> dict[str, Any]:

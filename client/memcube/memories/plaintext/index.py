@@ -32,12 +32,19 @@ from memcube.memories.plaintext.edge import EdgeEngines
 from memcube.memories.plaintext.embedders import checked
 from memcube.memories.plaintext.embedding import Embedding
 from memcube.memories.plaintext.engine import Engines, Match, SparseVector
-from memcube.memories.plaintext.filters import RELATES, Conditions, Filters, OneOf, allows
+from memcube.memories.plaintext.filters import (
+    RELATES,
+    Conditions,
+    Filters,
+    OneOf,
+    allows,
+    require_several,
+)
 from memcube.memories.plaintext.hit import Hit
 from memcube.memories.plaintext.opening import Opener, Parts
 from memcube.memories.plaintext.plugins import embedder_of
 from memcube.memories.plaintext.question import weights_of
-from memcube.memories.plaintext.ranking import CANDIDATES, Diversity, diversify, fuse
+from memcube.memories.plaintext.ranking import CANDIDATES, Diversity, best, diversify, fuse
 from memcube.memories.plaintext.relations import Neighbour, neighbours
 from memcube.memories.plaintext.shard import engine
 from memcube.memories.plaintext.vectors import CarriedVectors
@@ -231,7 +238,9 @@ class PlaintextIndex(Closing):
 
         Raises:
             NotFoundError: there is no such record, or it may not be shown.
+            InvalidError: `types` is one text.
         """
+        require_several("types", types)
         at = now or datetime.now(UTC)
         asked = (filters or Filters()).conditions(at)
         conditions = asked.within(self._note.held)
@@ -259,14 +268,18 @@ class PlaintextIndex(Closing):
         weights = weights_of(query, len(self))
         if not weights:
             return []
-        by_terms = self._engine.by_terms(SparseVector.of(weights.items()), conditions, limit)
+        terms, total = SparseVector.of(weights.items()), len(self)
+        by_terms = best(lambda wide: self._engine.by_terms(terms, conditions, wide), limit, total)
         embedder = self._embedding.embedder
         if embedder is None:
             return by_terms
         vector = checked(embedder.query(query), 1, embedder.name, width=self._note.width)[0]
         if not vector.any():
             return by_terms
-        by_vector = self._engine.by_vector(vector.tolist(), conditions, limit)
+        meaning = vector.tolist()
+        by_vector = best(
+            lambda wide: self._engine.by_vector(meaning, conditions, wide), limit, total
+        )
         return fuse(by_terms, by_vector, embedder.share)
 
 

@@ -15,6 +15,8 @@ from memcube.memories.plaintext.engine import Match
 
 CANDIDATES: Final = 50
 """Entries that each ranking gives to be fused; more measured no better."""
+_SPARE: Final = 14
+_WIDER: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,21 @@ class Diversity:
                 f"a diversity of {self.weight} with {self.per_source} a source is refused",
                 hint="the weight lies between 0 and 1, and at least one record a source is allowed",
             )
+
+
+def best(ask: Callable[[int], Sequence[Match]], limit: int, total: int) -> list[Match]:
+    """The best `limit` of `total` entries that `ask` ranks, those of one score by number.
+
+    An engine orders these by chance, differently in each index that is built, and chooses among them
+    where they do not all fit. So it is asked for more until the last of them is in.
+    """
+    wide = limit + _SPARE
+    while True:
+        found = ask(wide)
+        if len(found) < wide or wide >= total or found[limit - 1].score > found[-1].score:
+            break
+        wide = min(wide * _WIDER, total)
+    return sorted(found, key=lambda match: (-match.score, match.number))[:limit]
 
 
 def fuse(by_terms: Sequence[Match], by_vector: Sequence[Match], share: float) -> list[Match]:

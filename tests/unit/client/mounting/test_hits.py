@@ -5,7 +5,7 @@ from math import ceil
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube.memories.plaintext.hit import Hit
-from memcube.mounting.hits import Ranking, fuse
+from memcube.mounting.hits import Ranking, fuse, gather
 from memcube_protocol.records import Record
 
 PRIORITIES = st.lists(st.integers(1, 20), min_size=1, max_size=4)
@@ -51,3 +51,25 @@ def test_all_hits_come_in_the_order_of_their_cube(priorities: list[int], limit: 
     for at in range(len(cubes)):
         own = [hit.record.id for hit in found if hit.cube == f"c{at}"]
         assert own == [f"r{number}" for number in range(len(own))]
+
+
+@given(st.integers(0, 400), st.integers(0, 8), st.integers(-1, 30))
+def test_a_text_that_stands_in_a_cube_often_takes_no_place_of_another(
+    copies: int, others: int, limit: int
+) -> None:
+    texts = ["the same words"] * copies + [f"other words {number}" for number in range(others)]
+    cube = [Hit(Record(id=f"r{at}", text=text), 1.0, "a") for at, text in enumerate(texts)]
+    found = gather([(2, lambda many: cube[: max(many, 0)])], limit)
+    wanted = list(dict.fromkeys(texts))[: max(limit, 0)]
+    assert [hit.record.text for hit in found] == wanted
+
+
+def test_a_cube_without_duplicates_is_searched_once() -> None:
+    asked: list[int] = []
+
+    def search(many: int) -> list[Hit]:
+        asked.append(many)
+        return [*ranking("a", 1, many).hits]
+
+    assert len(gather([(1, search)], 10)) == 10
+    assert asked == [10]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from memcube.client import Client
@@ -88,8 +89,19 @@ def test_the_users_priority_wins(client: Client) -> None:
     with client.mount({"acme/team": 1, "alice/notes": 3}) as memory:
         assert memory.search("ferry", limit=1)[0].cube == OWN
         assert [cube.priority for cube in memory.cubes] == [3, 1]
-    with pytest.raises(InvalidError):
-        client.mount({"acme/team": 0})
+
+
+@pytest.mark.parametrize("none", [0, -1, 101, 1.5, "3", True])
+def test_a_priority_that_is_none_is_refused(client: Client, none: Any) -> None:
+    with pytest.raises(InvalidError, match="a priority of"):
+        client.mount({"acme/team": none})
+
+
+@pytest.mark.parametrize("none", [0, -1, 1.5, "800", True])
+def test_a_budget_that_is_none_is_refused_and_not_replaced(client: Client, none: Any) -> None:
+    for act in (client.mount, client.plan):
+        with pytest.raises(InvalidError, match="a budget of"):
+            act("acme/team", budget_tokens=none)
 
 
 def test_a_record_is_read_by_id_and_cube(memory: MountedMemory) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from memcube.memories.plaintext.build import Survey
 from memcube.memories.plaintext.engine import Match
 from memcube.memories.plaintext.filters import allows
 from memcube.memories.plaintext.index import Diversity, Filters, PlaintextIndex
-from memcube.memories.plaintext.ranking import CANDIDATES, fuse
+from memcube.memories.plaintext.ranking import CANDIDATES, best, fuse
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError, NotFoundError
 from memcube_protocol.records import Relation, Source
@@ -170,7 +172,9 @@ def test_a_diversity_out_of_its_bounds_is_refused(bounds: dict[str, float]) -> N
         Diversity(**bounds)  # type: ignore[arg-type]
 
 
-MATCHES = st.dictionaries(st.integers(0, 200), st.floats(0.001, 100), max_size=CANDIDATES + 10).map(
+SCORES = st.integers(1, 100_000).map(lambda thousandths: thousandths / 1000)
+"""Far enough from one another that no product of them rounds two to one."""
+MATCHES = st.dictionaries(st.integers(0, 200), SCORES, max_size=CANDIDATES + 10).map(
     lambda scores: [
         Match(number, score)
         for number, score in sorted(scores.items(), key=lambda one: (-one[1], one[0]))
@@ -208,3 +212,46 @@ def test_of_many_records_the_average_length_is_that_of_some() -> None:
 def test_what_both_rankings_hold_comes_before_what_one_holds() -> None:
     words, meanings = [Match(1, 10.0), Match(2, 9.0)], [Match(2, 0.9), Match(3, 0.8)]
     assert [match.number for match in fuse(words, meanings, 0.5)] == [2, 1, 3]
+
+
+@given(st.lists(st.integers(0, 3), max_size=300), st.randoms(), st.integers(1, 60))
+def test_equals_come_by_number_whatever_an_engine_makes_of_them(
+    scores: list[int], chance: Random, limit: int
+) -> None:
+    matches = [Match(number, float(score)) for number, score in enumerate(scores)]
+
+    def engine(wide: int) -> list[Match]:
+        chance.shuffle(matches)
+        return sorted(matches, key=lambda match: -match.score)[:wide]
+
+    wanted = sorted(matches, key=lambda match: (-match.score, match.number))[:limit]
+    assert best(engine, limit, len(matches)) == wanted
+
+
+def test_an_engine_that_never_ends_is_asked_for_no_more_than_there_is() -> None:
+    asked: list[int] = []
+
+    def endless(wide: int) -> list[Match]:
+        asked.append(wide)
+        return [Match(number, 1.0) for number in range(wide)]
+
+    assert len(best(endless, 50, 1000)) == 50
+    assert max(asked) == 1000
+
+
+def test_records_that_answer_alike_come_in_their_order_however_many_are_wanted(
+    tmp_path: Path,
+) -> None:
+    alike = [note(number, "The boat is blue.") for number in range(700)]
+    with PlaintextIndex.open(tmp_path, CUBE, lambda: iter(alike)) as index:
+        for limit in (3, 60, 500):
+            found = [hit.record.id for hit in index.search("boat", limit)]
+            assert found == [record.id for record in alike[:limit]]
+
+
+def test_one_text_in_the_place_of_a_list_is_refused(index: PlaintextIndex) -> None:
+    for field in ("tags", "types", "sources"):
+        with pytest.raises(InvalidError, match="a text, not a list"):
+            Filters(**{field: "drink"})  # type: ignore[arg-type]
+    with pytest.raises(InvalidError, match="a text, not a list"):
+        index.neighbours(note(0, "").id, types="cites")
