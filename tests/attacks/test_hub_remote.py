@@ -14,7 +14,7 @@ from conftest import Person, fresh
 from hypothesis import given
 from hypothesis import strategies as st
 from memcube.hub import card
-from memcube.hub.library import HubLibrary
+from memcube.hub.failures import failure_of
 from memcube.hub.site import Site
 from memcube.settings import Endpoint
 from memcube_protocol import oci
@@ -78,7 +78,7 @@ class TestTheToken:
     def test_stands_in_no_error_and_no_signed_address_does(self) -> None:
         site = Site(Endpoint("https", "hub.example"), "hf_token")
         words = "403 for https://cdn.example/x?X-Amz-Signature=abcd, asked with hf_token"
-        error = HubLibrary(site, threads=1)._error("Org/Notes", OSError(words))
+        error = failure_of(OSError(words), site, "Org/Notes")
         assert "403 for https://cdn.example/x" in str(error)
         assert "abcd" not in str(error)
         assert "hf_token" not in str(error)

@@ -380,6 +380,16 @@ class TestWhoMayWhat:
         assert "role" in told
         assert hub.state.repositories == {}
 
+    def test_a_token_that_may_make_no_repository_publishes_in_one_that_exists(
+        self, hub: HubServer, hub_publisher: Machine, tmp_path: Path
+    ) -> None:
+        hub.script = lambda seen: Answer(403) if seen.path == "/api/repos/create" else None
+        folder = write_notes(tmp_path / "notes", "1.0.0")
+        hub_publisher.fails(EXIT_AUTH, "push", folder, NOTES)
+        hub.state.create("model", "Org/Notes")
+        hub_publisher.ok("push", folder, NOTES)
+        assert set(repository(hub).tags) == {"1.0.0"}
+
     def test_without_a_token_a_push_says_how_to_log_in(
         self, hub_reader: Machine, tmp_path: Path
     ) -> None:

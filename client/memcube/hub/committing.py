@@ -19,8 +19,8 @@ from memcube_protocol.errors import MemcubeError, NetworkError, UnavailableError
 
 from memcube.http import HttpClient
 from memcube.hub import lfs, posting
+from memcube.hub.additions import SAMPLE_BYTES, Addition
 from memcube.hub.layout import is_commit
-from memcube.hub.library import SAMPLE_BYTES, Addition
 from memcube.hub.reading import MAIN
 from memcube.hub.site import Site
 

@@ -6,117 +6,21 @@ names content by hashes of its own, and is never used. Where a Hub takes nothing
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
 
-from memcube_protocol.digest import Digest
-from memcube_protocol.errors import (
-    ConflictError,
-    ForbiddenError,
-    LimitExceededError,
-    MemcubeError,
-    MissingDependencyError,
-    NetworkError,
-    NotFoundError,
-    RateLimitedError,
-    UnauthenticatedError,
-    UnavailableError,
-    UnsupportedError,
-)
+from memcube_protocol.errors import MemcubeError, MissingDependencyError, UnauthenticatedError
 
-from memcube.http.failures import harmless
 from memcube.hub import posting
+from memcube.hub.additions import SAMPLE_BYTES, Addition, StoredFile
+from memcube.hub.failures import failure_of
 from memcube.hub.reading import MAIN
 from memcube.hub.site import Site, repository_of
-
-SAMPLE_BYTES: Final = 512
-"""Of each file, the Hub wants to see so many before it says how to send it."""
-_QUERY: Final = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """A file to add: its path in the repository, and its content, in memory or in a file of the store."""
-
-    path: str
-    digest: Digest
-    size: int
-    content: bytes | Path
-
-    def start(self, size: int) -> bytes:
-        """The first bytes, at most `size` of them.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-        if isinstance(self.content, bytes):
-            return self.content[:size]
-        with self.content.open("rb") as file:
-            return file.read(size)
-
-
-class StoredFile(io.BufferedIOBase):
-    """A file of the store as the library reads it: opened when it is first read, and watched.
-
-    Files given as streams are the ones that the library never sends through Xet.
-    """
-
-    def __init__(self, path: Path, on_read: Callable[[int], None]) -> None:
-        super().__init__()
-        self._path = path
-        self._on_read = on_read
-        self._file: io.BufferedReader | None = None
-        self._furthest = 0
-
-    def readable(self) -> bool:
-        """Whether it can be read: it can."""
-        return True
-
-    def seekable(self) -> bool:
-        """Whether it can be read again: it can."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._file.tell() if self._file else 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Let the next read begin elsewhere."""
-        return self._opened().seek(offset, whence)
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes."""
-        content = self._opened().read(size)
-        at = self._opened().tell()
-        if at > self._furthest:
-            self._on_read(at - self._furthest)
-            self._furthest = at
-        return content
-
-    def close(self) -> None:
-        """Close the file for good."""
-        self.release()
-        super().close()
-
-    def release(self) -> None:
-        """Close the file until it is read again, from its beginning."""
-        if self._file:
-            self._file.close()
-            self._file = None
-
-    def _opened(self) -> io.BufferedReader:
-        if self._file is None:
-            self._file = self._path.open("rb")
-        return self._file
 
 
 @contextmanager
@@ -145,21 +49,17 @@ class HubLibrary:
         self._site = site
         self._threads = threads
 
-    def create(self, name: str) -> bool:
-        """Make sure that the repository `name` exists, private if it is new; whether it is new.
+    def create(self, name: str) -> None:
+        """Make sure that the repository `name` exists, private if it is new.
+
+        A token that may make none is enough where it exists.
 
         Raises:
             ForbiddenError, UnauthenticatedError, NetworkError: as the Hub answers.
         """
         kind, own = repository_of(name)
         with self._translated(name) as api:
-            try:
-                api.create_repo(own, repo_type=kind, private=True)
-            except self._http_error as error:
-                if _status(error) != 409:
-                    raise
-                return False
-        return True
+            api.create_repo(own, repo_type=kind, private=True, exist_ok=True)
 
     def set_private(self, name: str, private: bool) -> None:
         """Let everybody read the repository `name`, or its owners only."""
@@ -266,12 +166,6 @@ class HubLibrary:
         self.require_ready()
         return _api_class()(endpoint=self._site.endpoint.url, token=self._site.token)
 
-    @property
-    def _http_error(self) -> type[Exception]:
-        from huggingface_hub.errors import HfHubHTTPError
-
-        return HfHubHTTPError
-
     @contextmanager
     def _translated(self, name: str) -> Iterator[Any]:
         """The library's API, whose errors come as ours."""
@@ -283,30 +177,10 @@ class HubLibrary:
         except MemcubeError:
             raise
         except Exception as error:
-            found = self._error(name, error)
+            found = failure_of(error, self._site, name)
             if found is None:
                 raise
             raise found from error
-
-    def _error(self, name: str, error: BaseException) -> MemcubeError | None:
-        """Our error for one of the library's; None: it is none that it tells on purpose."""
-        page = self._site.page(name)
-        shown = _QUERY.sub(r"\1", str(error))  # of a signed address
-        words = harmless(shown.replace(self._site.token or "\0", "[the token]"))
-        if isinstance(error, RuntimeError) and error.__cause__:
-            return self._error(name, error.__cause__)
-        if isinstance(error, self._http_error):
-            return _by_status(_status(error), page, words)
-        if isinstance(error, ValueError) and "LFS batch API" in words:
-            return UnsupportedError(
-                f"{page} takes no uploads by LFS: {words}",
-                hint="memcube does not speak Xet: push to a registry, or upload the folder with hf upload",
-            )
-        if isinstance(error, ValueError):
-            return UnsupportedError(f"{page} refuses this cube: {words}", hint="see its message")
-        if isinstance(error, OSError) or type(error).__module__.startswith("httpx"):
-            return NetworkError(f"{page}: {words}", hint="try again: what was sent is kept")
-        return None
 
 
 def _bound_waits() -> None:
@@ -353,36 +227,3 @@ class _Bars:
 
 
 _BARS: Final = _Bars()
-
-
-def overtaken(place: str) -> ConflictError:
-    """The error of a publication behind whose back another one came."""
-    return ConflictError(
-        f"{place} was changed by somebody else meanwhile",
-        hint="nothing of yours was published: run it again",
-    )
-
-
-def _status(error: BaseException) -> int:
-    return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
-
-
-def _by_status(status: int, page: str, words: str) -> MemcubeError:
-    said = f"{page}: {words}"
-    if status == 401:
-        return UnauthenticatedError(said, hint="set HF_TOKEN to a token that may write there")
-    if status == 403:
-        return ForbiddenError(
-            said, hint="use a token with the role write, of a member of its owner"
-        )
-    if status == 404:
-        return NotFoundError(said, hint="check the name")
-    if status in (409, 412):
-        return overtaken(page)
-    if status == 413:
-        return LimitExceededError(said, hint="see the limits of the Hub")
-    if status == 429:
-        return RateLimitedError(said, hint="wait a while, then try again", retry_after_s=60)
-    if status >= 500:
-        return UnavailableError(said, hint="try again later: what was sent is kept")
-    return NetworkError(said, hint="see its message")

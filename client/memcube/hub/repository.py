@@ -14,8 +14,8 @@ from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_protocol.oci import Descriptor, Manifest
 
 from memcube.hub import card
+from memcube.hub.additions import Addition
 from memcube.hub.layout import CARD, CONFIG, INDEX, MANIFEST, Catalogue, blob_path, file_path
-from memcube.hub.library import Addition
 from memcube.hub.reading import HubReader
 from memcube.store import Store
 

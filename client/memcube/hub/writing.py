@@ -32,10 +32,12 @@ from memcube_protocol.reference import (
 )
 
 from memcube.hub import lfs, repository
+from memcube.hub.additions import Addition
 from memcube.hub.committing import Committer
+from memcube.hub.failures import overtaken
 from memcube.hub.layout import CONFIG, INDEX, MANIFEST, Catalogue, blob_path, is_cube, places_of
 from memcube.hub.lfs import LargeFile, LfsSender
-from memcube.hub.library import Addition, HubLibrary, overtaken
+from memcube.hub.library import HubLibrary
 from memcube.hub.reading import HubReader, Refs
 from memcube.hub.repository import Contents
 from memcube.hub.site import written

@@ -22,7 +22,8 @@ GONE: Final = (202, 200, 204)
 PAGES: Final = 10_000
 LIST_BYTES: Final = 64 * limits.MIB
 """What all pages of one list may hold: they are kept in memory."""
-_NEXT: Final = re.compile(r"<([^<>]+)>[^,]*;\s*rel=\"?next\"?")
+_LINK: Final = re.compile(r"<([^<>]+)>([^,<]*)")
+_NEXT: Final = re.compile(r";\s*rel=\"?next\"?")
 
 
 class Connection:
@@ -77,8 +78,8 @@ class Connection:
 
 def next_page(response: Response) -> str | None:
     """Where a list goes on, as `Link` says (RFC 8288); nothing: it ends here."""
-    found = _NEXT.search(response.headers.get("link", ""))
-    return found[1] if found else None
+    links = _LINK.finditer(response.headers.get("link", ""))
+    return next((link[1] for link in links if _NEXT.search(link[2])), None)
 
 
 def scope_of(name: str, actions: str) -> str:

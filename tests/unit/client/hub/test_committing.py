@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from memcube.http import HttpClient, RetryPolicy
+from memcube.hub.additions import Addition
 from memcube.hub.committing import Committer
-from memcube.hub.library import Addition, HubLibrary
+from memcube.hub.library import HubLibrary
 from memcube.hub.site import Site
 from memcube.settings import Endpoint, Settings
 from memcube_protocol.digest import Digest

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from memcube.hub import card, tags
+from memcube.hub.additions import StoredFile
 from memcube.hub.layout import Catalogue, blob_path, file_path, is_commit, places_of
-from memcube.hub.library import StoredFile
 from memcube.hub.site import Site, repository_of, written
 from memcube.settings import Settings
 from memcube_protocol import media_types, oci
