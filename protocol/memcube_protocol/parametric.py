@@ -10,94 +10,29 @@ identity-and-access.md section 5, docs/spec/parametric.md).
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self
 
-from memcube_protocol import canonical_json, limits
-from memcube_protocol.errors import InvalidConfigError, UnsupportedError
+from memcube_protocol import canonical_json
+from memcube_protocol.adapter_config import AdapterConfig
 from memcube_protocol.fields import Fields
 from memcube_protocol.identity import AdapterIdentity, BaseIdentity, TensorIdentity
 from memcube_protocol.tensors import Header, Rejection, Tensor, rejected
 
-CONFIG_FILE: Final = "adapter_config.json"
 TENSORS_FILE: Final = "adapter_model.safetensors"
 METADATA_KEY: Final = "memcube"
 PEFT_PREFIX: Final = "base_model.model."
 
-_PLAIN_INITS: Final = (True, False, None, "default", "gaussian", "orthogonal", "eva")
 _FACTOR: Final = re.compile(
     r"(?P<path>.+)\.(?P<part>lora_(?:A|B)\.weight|lora_embedding_(?:A|B)|lora_magnitude_vector)"
 )
-_PLAIN_KEY: Final = re.compile(r"\^?[A-Za-z0-9_.-]+")
-_FULL_PATHS: Final = "write the full paths of the modules instead"
-_Number = TypeVar("_Number", int, float)
+_BIAS: Final = "bias"
+_INNER_BIAS: Final = "base_layer.bias"
 _FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16"})
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
-    """What `adapter_config.json` says, checked; `raw` holds every field, known or not.
-
-    `rank` and `alpha` are the defaults, `rank_pattern` and `alpha_pattern` the exceptions by
-    module, keyed as PEFT does (a name, or a regular expression that a module's path ends with).
-    """
-
-    rank: int
-    alpha: float
-    base_model: str | None = None
-    revision: str | None = None
-    target_modules: tuple[str, ...] | str = ()
-    rank_pattern: Mapping[str, int] = field(default_factory=dict[str, int])
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict[str, float])
-    modules_to_save: tuple[str, ...] = ()
-    rank_stabilised: bool = False
-    dora: bool = False
-    raw: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    @classmethod
-    def parse(cls, raw: bytes) -> Self:
-        """The config that `raw` holds.
-
-        Raises:
-            LimitExceededError: more than 1 MiB.
-            InvalidJsonError: not strict JSON.
-            InvalidConfigError: a known field has a wrong value.
-            UnsupportedError: not LoRA, or LoRA of a kind that changes the base model.
-        """
-        limits.require_at_most(CONFIG_FILE, len(raw), limits.CONFIG_BYTES)
-        values = canonical_json.parse_object(raw, what=CONFIG_FILE)
-        _require_supported(values)
-        return cls(
-            rank=_rank(values.get("r", 8), "r"),
-            alpha=_alpha(values.get("lora_alpha", 8), "lora_alpha"),
-            base_model=_optional_text(values, "base_model_name_or_path"),
-            revision=_optional_text(values, "revision"),
-            target_modules=_targets(values.get("target_modules")),
-            rank_pattern={k: _rank(v, k) for k, v in _pattern(values, "rank_pattern").items()},
-            alpha_pattern={k: _alpha(v, k) for k, v in _pattern(values, "alpha_pattern").items()},
-            modules_to_save=_names(values, "modules_to_save"),
-            rank_stabilised=_flag(values, "use_rslora"),
-            dora=_flag(values, "use_dora"),
-            raw=values,
-        )
-
-    def rank_of(self, path: str) -> int:
-        """The rank of the module at `path`."""
-        return _by_pattern(self.rank_pattern, path, self.rank)
-
-    def scale_of(self, path: str) -> float:
-        """The factor of the module at `path`: alpha ÷ rank, or alpha ÷ √rank if rank-stabilised."""
-        rank = self.rank_of(path)
-        return self.alpha_of(path) / (math.sqrt(rank) if self.rank_stabilised else rank)
-
-    def alpha_of(self, path: str) -> float:
-        """The alpha of the module at `path`."""
-        return _by_pattern(self.alpha_pattern, path, self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +126,22 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter whose files agree: its config, its tensors, its modules, what it was trained on."""
+    """An adapter whose files agree: its config, its tensors, its modules, what it was trained on.
+
+    `biases` are the tensors that take the places of the model's own biases, by path of the module.
+    """
 
     config: AdapterConfig
     header: Header
     modules: tuple[Module, ...]
     base: Base
     training: Mapping[str, Any]
+    biases: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether all it does is to add products of factors, which can be scaled and combined."""
+        return not (self.config.dora or self.config.modules_to_save or self.biases)
 
     def compatibility(self, parts: Iterable[TensorIdentity]) -> dict[str, Any]:
         """What the cube's config says of this memory; `parts` are the tensors under their own names."""
@@ -237,16 +181,26 @@ def check(config: bytes, header: Header) -> Adapter:
     )
     if not modules:
         raise rejected(Rejection.UNEXPECTED, "the adapter changes no module")
-    return Adapter(parsed, header, modules, base, training)
+    biases = {
+        path: bias
+        for path, parts in sorted(groups.items())
+        if (bias := _bias(path, parts, parsed)) is not None
+    }
+    return Adapter(parsed, header, modules, base, training, biases)
 
 
-def require_fit(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> None:
+def require_fit(
+    adapter: Adapter,
+    shapes: Mapping[str, tuple[int, int]],
+    biases: Mapping[str, tuple[int, ...]],
+) -> None:
     """Refuse an adapter for modules that the model lacks or has in another shape, or of a senseless rank.
 
     A rank above both sides of its module adds nothing but bytes; without this bound a small model
     could be given an adapter of any size.
 
-    `shapes` holds [out, in] for every linear or embedding module of the model, by full path.
+    `shapes` holds [out, in] for every linear or embedding module of the model, by full path, and
+    `biases` the shape of the bias of every module that has one.
 
     Raises:
         InvalidTensorsError: names every module that does not fit, up to eight.
@@ -263,6 +217,14 @@ def require_fit(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> None
             )
         elif module.rank > max(actual):
             problems.append(f"{module.path} is {actual[0]} x {actual[1]}, its rank {module.rank}")
+    for path, tensor in adapter.biases.items():
+        held = biases.get(path)
+        if held is None:
+            problems.append(f"the model has no bias {path}.{_BIAS}")
+        elif held != tensor.shape:
+            problems.append(
+                f"the bias of {path} is {list(held)} in the model, {list(tensor.shape)} in the adapter"
+            )
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise rejected(Rejection.UNEXPECTED, "; ".join(problems[:8]) + more)
@@ -278,6 +240,11 @@ def adapter_identity(parts: Iterable[TensorIdentity]) -> AdapterIdentity:
         TensorIdentity(part.name.removeprefix(PEFT_PREFIX), part.dtype, part.shape, part.blake3)
         for part in parts
     )
+
+
+def bias_name(path: str, *, inner: bool) -> str:
+    """The name of the bias of the module at `path`; of an `inner` one if PEFT has wrapped the module for its factors."""
+    return f"{path}.{_INNER_BIAS if inner else _BIAS}"
 
 
 def metadata(base: Base, training: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -304,9 +271,33 @@ def _place(tensor: Tensor, config: AdapterConfig) -> tuple[str, str]:
     if match := _FACTOR.fullmatch(name):
         return match["path"], match["part"]
     path, _, part = name.rpartition(".")
-    if path and any(path == kept or path.endswith(f".{kept}") for kept in config.modules_to_save):
+    if path and _is_saved(path, config):
         return path, part
+    if path and part == _BIAS and config.bias != "none":
+        inner = path.removesuffix(".base_layer")
+        return inner, _BIAS if inner == path else _INNER_BIAS
     raise rejected(Rejection.UNEXPECTED, f"{tensor.name[:200]!r} is no part of a LoRA adapter")
+
+
+def _is_saved(path: str, config: AdapterConfig) -> bool:
+    """Whether the module at `path` is replaced as a whole."""
+    return any(path == kept or path.endswith(f".{kept}") for kept in config.modules_to_save)
+
+
+def _bias(path: str, parts: dict[str, Tensor], config: AdapterConfig) -> Tensor | None:
+    """The bias among `parts`, under the name that PEFT looks for: any other it would pass over in silence."""
+    if _is_saved(path, config):
+        return None
+    has_factors = any(part.startswith("lora_") for part in parts)
+    name = _INNER_BIAS if has_factors else _BIAS
+    for part in parts.keys() & {_INNER_BIAS, _BIAS}:
+        if part != name or (config.bias == "lora_only" and not has_factors):
+            raise rejected(
+                Rejection.UNEXPECTED,
+                f"{parts[part].name[:200]!r} is no bias of an adapter with bias {config.bias!r} "
+                f"that has {'' if has_factors else 'no '}factors for this module",
+            )
+    return parts.get(name)
 
 
 def _module(path: str, parts: dict[str, Tensor], config: AdapterConfig) -> Module | None:
@@ -330,118 +321,3 @@ def _module(path: str, parts: dict[str, Tensor], config: AdapterConfig) -> Modul
             f"{path[:200]} has factors {list(down.shape)} and {list(up.shape)}, its rank is {rank}",
         )
     return Module(path, rank, up.shape[0], down.shape[1])
-
-
-def _require_supported(values: Mapping[str, Any]) -> None:
-    if values.get("peft_type") != "LORA":
-        raise _unsupported(f"peft_type {values.get('peft_type')!r}", "only LORA is mounted")
-    init = values.get("init_lora_weights", True)
-    if init not in _PLAIN_INITS:
-        raise _unsupported(
-            f"init_lora_weights {init!r}, which rewrites the base model's weights",
-            "convert it to a plain LoRA when saving (path_initial_model_for_weight_conversion)",
-        )
-    if values.get("bias", "none") != "none":
-        raise _unsupported(
-            f"bias {values['bias']!r}, which overwrites the base model's biases",
-            "train it with bias='none'",
-        )
-    for key in (
-        "layer_replication",
-        "trainable_token_indices",
-        "megatron_config",
-        "alora_invocation_tokens",
-        "use_qalora",
-        "use_bdlora",
-        "lora_bias",
-        "arrow_config",
-        "kasa_config",
-        "monteclora_config",
-        "velora_config",
-        "target_parameters",
-    ):
-        if values.get(key):
-            raise _unsupported(
-                f"{key}, which changes the model beyond its linear layers", "train it without"
-            )
-
-
-def _by_pattern(pattern: Mapping[str, _Number], path: str, default: _Number) -> _Number:
-    """The value of the first key that names the module at `path` or an ending of it."""
-    for key, value in pattern.items():
-        name = key.removeprefix("^")
-        if path == name or (name == key and path.endswith(f".{name}")):
-            return value
-    return default
-
-
-def _pattern(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The exceptions by module; keys are plain names, as regular expressions could be made to hang."""
-    table = _table(values, name)
-    plain = {key.removesuffix("$").replace("\\.", "."): value for key, value in table.items()}
-    for key in plain:
-        if not _PLAIN_KEY.fullmatch(key):
-            raise _unsupported(f"the regular expression {key[:80]!r} in {name}", _FULL_PATHS)
-    return plain
-
-
-def _rank(value: object, name: str) -> int:
-    if type(value) is not int or not 1 <= value <= limits.LORA_RANK:
-        raise _invalid(f"{name} is {value!r}, not a rank from 1 to {limits.LORA_RANK}")
-    return value
-
-
-def _alpha(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _invalid(f"{name} is {str(value)[:40]!r}, not a number")
-    if not abs(value) < limits.MAGNITUDE:
-        raise _invalid(f"{name} is {value!r}, not a number below {limits.MAGNITUDE}")
-    return value
-
-
-def _targets(value: object) -> tuple[str, ...] | str:
-    if value is None or isinstance(value, str):
-        return value or ()
-    if isinstance(value, list) and all(isinstance(name, str) and name for name in value):
-        return tuple(sorted(value))
-    raise _invalid("target_modules is neither a pattern nor a list of names")
-
-
-def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    names = values.get(key) or []
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise _invalid(f"{key} is not a list of names")
-    return tuple(names)
-
-
-def _table(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    table = values.get(key)
-    if table is None:
-        return {}
-    if not isinstance(table, dict):
-        raise _invalid(f"{key} is not an object")
-    return table
-
-
-def _flag(values: Mapping[str, Any], key: str) -> bool:
-    value = values.get(key) or False
-    if not isinstance(value, bool):
-        raise _invalid(f"{key} is not true or false")
-    return value
-
-
-def _optional_text(values: Mapping[str, Any], key: str) -> str | None:
-    value = values.get(key)
-    if value is not None and (not isinstance(value, str) or len(value) > limits.PATH_BYTES):
-        raise _invalid(f"{key} is not a name")
-    return value or None
-
-
-def _unsupported(what: str, hint: str) -> UnsupportedError:
-    return UnsupportedError(f"this adapter has {what}", hint=hint)
-
-
-def _invalid(what: str) -> InvalidConfigError:
-    return InvalidConfigError(
-        f"not an acceptable {CONFIG_FILE}: {what}", hint="see docs/spec/parametric.md"
-    )

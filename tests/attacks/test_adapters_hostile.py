@@ -24,7 +24,7 @@ from memcube.memories.parametric.dump import dump_lora
 from memcube.memories.parametric.mount import mount_lora
 from memcube.settings import Settings
 from memcube.store.checks import CHECKS_FILE, FileChecks
-from memcube_protocol import parametric, tensors
+from memcube_protocol import adapter_config, parametric, tensors
 from memcube_protocol.errors import (
     IntegrityError,
     InvalidConfigError,
@@ -111,7 +111,7 @@ def test_an_adapter_of_huge_finite_numbers_is_refused(value, model, lora, checks
 
 @pytest.mark.parametrize("alpha", [1e30, -65536, 65536])
 def test_an_alpha_that_blows_an_adapter_up_is_refused(alpha, model, lora) -> None:
-    config = lora / parametric.CONFIG_FILE
+    config = lora / adapter_config.CONFIG_FILE
     config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": alpha}))
     with pytest.raises(InvalidConfigError, match=r"lora_alpha is .* below 65536"):
         mount_lora(lora, model)
@@ -262,8 +262,8 @@ def written(lora: Path, specs: list[tuple[str, str, tuple[int, ...]]], rank: int
     with (lora / parametric.TENSORS_FILE).open("wb") as file:
         file.write(start)
         file.truncate(len(start) + size)
-    config = (lora / parametric.CONFIG_FILE).read_text()
-    (lora / parametric.CONFIG_FILE).write_text(config.replace('"r": 4', f'"r": {rank}'))
+    config = (lora / adapter_config.CONFIG_FILE).read_text()
+    (lora / adapter_config.CONFIG_FILE).write_text(config.replace('"r": 4', f'"r": {rank}'))
 
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -312,7 +312,7 @@ def test_tensors_that_lack_or_are_too_many_are_refused_in_a_slot_as_by_peft(
         mount_lora(lora, model)
 
 
-@pytest.mark.parametrize("name", [parametric.CONFIG_FILE, parametric.TENSORS_FILE])
+@pytest.mark.parametrize("name", [adapter_config.CONFIG_FILE, parametric.TENSORS_FILE])
 def test_a_pipe_in_the_place_of_a_file_does_not_block(name, model, lora) -> None:
     (lora / name).unlink()
     os.mkfifo(lora / name)

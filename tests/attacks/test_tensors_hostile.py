@@ -194,7 +194,7 @@ def test_nothing_that_a_config_names_is_imported_or_fetched(model, lora) -> None
     [
         {"init_lora_weights": "pissa"},
         {"init_lora_weights": "corda"},
-        {"bias": "lora_only"},
+        {"bias": "every"},
         {"layer_replication": [[0, 3], [0, 3]]},
         {"target_parameters": ["weight"]},
         {"peft_type": "PROMPT_TUNING"},

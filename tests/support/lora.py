@@ -23,6 +23,8 @@ CONFIG: Mapping[str, Any] = {
 }
 A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 B = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+INNER_BIAS = ("base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias", "F32", (6,))
+BIAS = ("base_model.model.model.norm.bias", "F32", (8,))
 SPECS: Sequence[tuple[str, str, tuple[int, ...]]] = ((A, "F32", (2, 8)), (B, "F32", (6, 2)))
 
 

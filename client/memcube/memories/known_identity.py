@@ -15,7 +15,8 @@ from typing import Any, Final
 from memcube_protocol.errors import UnsupportedError
 from memcube_protocol.identity import BaseIdentity
 
-from memcube.memories.model_identity import live_identity, tuner_classes, uncompiled
+from memcube.memories.biases import own_biases
+from memcube.memories.model_identity import base_of, live_identity, tuner_classes, uncompiled
 
 _SAMPLES: Final = 16
 """Values of each tensor that are compared, evenly spread over it."""
@@ -26,8 +27,7 @@ _KNOWN: Final[weakref.WeakKeyDictionary[Any, tuple[object, BaseIdentity]]] = (
 
 def known_identity(model: Any) -> BaseIdentity:
     """The identity of `model` without its adapters; hashed anew only if its weights look different."""
-    model = uncompiled(model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(uncompiled(model))
     try:
         looks = _looks(base)
     except (RuntimeError, TypeError):  # tensors of a kind of their own, which show no memory
@@ -59,7 +59,7 @@ def _looks(base: Any) -> object:
 
 def _weights(base: Any) -> Iterator[tuple[str, Any]]:
     """The weights of `base` by name, as if no adapter were on it; what `state_dict` lists."""
-    tuned = tuner_classes()
+    tuned, aside = tuner_classes(), {f".{path}.bias": own for path, own in own_biases(base).items()}
     pending: list[tuple[str, Any]] = [("", base)]
     while pending:
         path, module = pending.pop()
@@ -75,7 +75,7 @@ def _weights(base: Any) -> Iterator[tuple[str, Any]]:
             continue
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None and name not in module._non_persistent_buffers_set:
-                yield f"{path}.{name}", tensor
+                yield f"{path}.{name}", aside.get(f"{path}.{name}", tensor)
         pending += [
             (f"{path}.{n}", child) for n, child in module._modules.items() if child is not None
         ]

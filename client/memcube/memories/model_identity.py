@@ -20,6 +20,7 @@ from memcube_protocol.errors import NotFoundError, UnsupportedError
 from memcube_protocol.identity import BaseIdentity, TensorIdentity
 from memcube_protocol.tensors import parse_header
 
+from memcube.memories.biases import own_biases
 from memcube.memories.reading import require_file
 from memcube.store.checks import FileChecks
 
@@ -155,8 +156,7 @@ def base_tensors(model: Any) -> dict[str, Any]:
     """The tensors of `model` as its checkpoint has them: no adapters, no tied copies, nothing fused."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    model = uncompiled(model)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(uncompiled(model))
     state = base_state(base)
     for name in getattr(base, "_keys_to_ignore_on_save", None) or ():
         state.pop(name, None)
@@ -172,14 +172,16 @@ def uncompiled(model: Any) -> Any:
     return getattr(model, "_orig_mod", model)
 
 
+def base_of(model: Any) -> Any:
+    """The model without peft's wrapper, if it has one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def base_state(base: Any) -> dict[str, Any]:
     """The state of a model without a peft wrapper, as if no adapter were on it."""
-    state = base.state_dict()
     wrapped = {path for path, _ in tuner_layers(base)}
-    if not wrapped:
-        return dict(state)
     kept = {}
-    for name, tensor in state.items():
+    for name, tensor in base.state_dict().items():
         path = next((path for path in _holders(name) if path in wrapped), None)
         if path is None:
             kept[name] = tensor
@@ -187,7 +189,12 @@ def base_state(base: Any) -> dict[str, Any]:
         holder, _, rest = name.removeprefix(f"{path}.").partition(".")
         if holder in ("base_layer", "original_module"):
             kept[f"{path}.{rest}"] = tensor
-    return kept
+    return kept | {f"{path}.bias": own.detach() for path, own in own_biases(base).items()}
+
+
+def without_tuner(layer: Any) -> Any:
+    """The module that peft has put `layer` around; `layer` itself if it is none of peft's."""
+    return layer.get_base_layer() if hasattr(type(layer), "get_base_layer") else layer
 
 
 def tuner_layers(model: Any) -> Iterator[tuple[str, Any]]:

@@ -161,10 +161,10 @@ class MemLoader:
                 allow_unverified_base=self.wishes.allow_unverified_base,
                 checks=FileChecks(self.context.settings.home / CHECKS_FILE),
             )
-        except ConflictError:
+        except ConflictError as error:  # the same one from another cube, or one more with biases
             if not len(self.adapters):
                 raise
-            return Step.SKIPPED, "the same adapter is mounted already, from another cube"
+            return Step.SKIPPED, str(error)
         self.undo.callback(mounted.unmount)
         about = description_of(chosen.verified.cube.config, memory)
         self.adapters.add(memory.id, mounted, about, cube=chosen.name)

@@ -17,7 +17,7 @@ from memcube_protocol.errors import InvalidTensorsError, MemcubeError
 from memcube_protocol.identity import AdapterIdentity, BaseIdentity, TensorIdentity
 from memcube_protocol.parametric import Base
 from support.kv import IDS, KEY, LAYERS, kv_file, kv_manifest
-from support.lora import SPECS, A, B, config_bytes, lora_file
+from support.lora import BIAS, INNER_BIAS, SPECS, A, B, config_bytes, lora_file
 
 FOLDER = Path(__file__).parent
 FILES = ("tensors.json", "identity.json", "activation.json", "parametric.json")
@@ -279,6 +279,12 @@ def parametric_json() -> Case:
             config_bytes(modules_to_save=["head"]),
             lora_file([*SPECS, ("base_model.model.head.weight", "F32", (1,))]),
         ),
+        "all biases": (config_bytes(bias="all"), lora_file([*SPECS, INNER_BIAS, BIAS])),
+        "biases of modules with factors": (
+            config_bytes(bias="lora_only"),
+            lora_file([*SPECS, INNER_BIAS]),
+        ),
+        "biases of a model that has none": (config_bytes(bias="all"), lora_file()),
     }
     bad = {
         "another kind of adapter": (config_bytes(peft_type="IA3"), lora_file()),
@@ -289,7 +295,20 @@ def parametric_json() -> Case:
             config_bytes(init_lora_weights="pissa"),
             lora_file(),
         ),
-        "biases of the base": (config_bytes(bias="all"), lora_file()),
+        "an unknown word for biases": (config_bytes(bias="every"), lora_file()),
+        "a bias that is not announced": (config_bytes(), lora_file([*SPECS, INNER_BIAS])),
+        "a bias of a module without factors": (
+            config_bytes(bias="lora_only"),
+            lora_file([*SPECS, BIAS]),
+        ),
+        "an inner bias without factors": (
+            config_bytes(bias="all"),
+            lora_file([*SPECS, ("norm.base_layer.bias", "F32", (8,))]),
+        ),
+        "an outer bias beside factors": (
+            config_bytes(bias="all"),
+            lora_file([*SPECS, (INNER_BIAS[0].replace(".base_layer", ""), "F32", (6,))]),
+        ),
         "a regular expression as a pattern": (config_bytes(rank_pattern={"(a+)+": 2}), lora_file()),
         "tensors of the base beside": (config_bytes(trainable_token_indices=[1]), lora_file()),
         "DoRA without magnitudes": (config_bytes(use_dora=True), lora_file()),
@@ -311,7 +330,7 @@ def parametric_json() -> Case:
     }
     return {
         "about": "docs/spec/parametric.md. config and tensors are base64. accept: base, modules by "
-        "path as [rank, out, in], and the scale of each. reject: the error code.",
+        "path as [rank, out, in], the scale of each, and the shapes of biases by path. reject: the error code.",
         "accept": [
             _lora_case(name, *parts) | _lora_reading(*parts) for name, parts in good.items()
         ],
@@ -412,6 +431,7 @@ def _lora_reading(config: bytes, file: bytes) -> Case:
         "base": adapter.base.to_json(),
         "modules": modules,
         "scales": {path: adapter.config.scale_of(path) for path in modules},
+        "biases": {path: list(tensor.shape) for path, tensor in adapter.biases.items()},
     }
 
 

@@ -111,6 +111,7 @@ def test_an_adapter_is_read(case) -> None:
     modules = {m.path: [m.rank, m.outputs, m.inputs] for m in adapter.modules}
     assert modules == case["modules"]
     assert {path: adapter.config.scale_of(path) for path in modules} == case["scales"]
+    assert {path: list(bias.shape) for path, bias in adapter.biases.items()} == case["biases"]
 
 
 @pytest.mark.parametrize("case", cases("parametric.json", "reject"))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memcube_protocol import parametric, tensors
+from memcube_protocol.adapter_config import AdapterConfig
 from memcube_protocol.errors import (
     InvalidConfigError,
     InvalidTensorsError,
@@ -17,8 +18,8 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from memcube_protocol.identity import BaseIdentity, TensorIdentity
-from memcube_protocol.parametric import Adapter, AdapterConfig, Base, Level, Module
-from support.lora import SPECS, A, B, config_bytes, lora_file
+from memcube_protocol.parametric import Adapter, Base, Level, Module
+from support.lora import BIAS, INNER_BIAS, SPECS, A, B, config_bytes, lora_file
 
 ONE, TWO = BaseIdentity(b"1" * 32), BaseIdentity(b"2" * 32)
 PATH = "model.layers.0.self_attn.q_proj"
@@ -83,7 +84,9 @@ def test_a_field_with_a_wrong_value_is_refused(changes) -> None:
         {"peft_type": None},
         {"init_lora_weights": "pissa"},
         {"init_lora_weights": "olora"},
-        {"bias": "all"},
+        {"bias": "every"},
+        {"bias": None},
+        {"bias": ["all"]},
         {"layer_replication": [[0, 2]]},
         {"trainable_token_indices": [1]},
         {"lora_bias": True},
@@ -155,11 +158,52 @@ def test_modules_to_save_embeddings_and_dora_are_read() -> None:
 
 def test_a_model_without_the_modules_or_with_others_is_refused() -> None:
     adapter = check()
-    parametric.require_fit(adapter, {PATH: (6, 8)})
+    parametric.require_fit(adapter, {PATH: (6, 8)}, {})
     with pytest.raises(InvalidTensorsError, match=f"no module {PATH}"):
-        parametric.require_fit(adapter, {"model.layers.0.self_attn.k_proj": (6, 8)})
+        parametric.require_fit(adapter, {"model.layers.0.self_attn.k_proj": (6, 8)}, {})
     with pytest.raises(InvalidTensorsError, match="7 x 8 in the model, 6 x 8"):
-        parametric.require_fit(adapter, {PATH: (7, 8)})
+        parametric.require_fit(adapter, {PATH: (7, 8)}, {})
+
+
+def test_biases_are_read_by_module_under_the_names_that_peft_looks_for() -> None:
+    both = check([*SPECS, INNER_BIAS, BIAS], bias="all")
+    assert {path: tensor.shape for path, tensor in both.biases.items()} == {
+        PATH: (6,),
+        "model.norm": (8,),
+    }
+    assert [tensor.name for tensor in both.biases.values()] == [INNER_BIAS[0], BIAS[0]]
+    assert not both.is_additive
+    assert check([*SPECS, INNER_BIAS], bias="lora_only").biases.keys() == {PATH}
+    assert check(bias="all").is_additive
+    head = ("base_model.model.head.bias", "F32", (1,))
+    assert check([*SPECS, head], bias="all", modules_to_save=["head"]).biases == {}
+
+
+@pytest.mark.parametrize(
+    ("bias", "spec"),
+    [
+        ("none", INNER_BIAS),
+        ("none", BIAS),
+        ("lora_only", BIAS),
+        ("all", (f"base_model.model.{PATH}.bias", "F32", (6,))),
+        ("lora_only", (f"base_model.model.{PATH}.bias", "F32", (6,))),
+        ("all", ("base_model.model.model.norm.base_layer.bias", "F32", (8,))),
+        ("all", ("bias", "F32", (8,))),
+        ("all", (BIAS[0], "I32", (8,))),
+    ],
+)
+def test_a_bias_that_peft_would_pass_over_is_refused(bias, spec) -> None:
+    with pytest.raises(InvalidTensorsError):
+        check([*SPECS, spec], bias=bias)
+
+
+def test_a_model_without_the_biases_or_with_others_is_refused() -> None:
+    adapter, shapes = check([*SPECS, INNER_BIAS, BIAS], bias="all"), {PATH: (6, 8)}
+    parametric.require_fit(adapter, shapes, {PATH: (6,), "model.norm": (8,)})
+    with pytest.raises(InvalidTensorsError, match=r"no bias model\.norm\.bias"):
+        parametric.require_fit(adapter, shapes, {PATH: (6,)})
+    with pytest.raises(InvalidTensorsError, match=r"\[7\] in the model, \[8\] in the adapter"):
+        parametric.require_fit(adapter, shapes, {PATH: (6,), "model.norm": (7,)})
 
 
 def test_metadata_tells_the_base_and_the_training() -> None:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, Final
 
-from memcube_protocol import canonical_json
+from memcube_protocol import canonical_json, parametric
 from memcube_protocol.compatibility import NONE, ActiveAdapter, CompatibilityKey
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import UnsupportedError
 from memcube_protocol.identity import BaseIdentity, TensorIdentity
 from memcube_protocol.parametric import adapter_identity
 
-from memcube.memories.model_identity import dtype_name, tensor_identity, tuner_layers
+from memcube.memories.biases import Biases
+from memcube.memories.model_identity import (
+    base_of,
+    base_state,
+    dtype_name,
+    tensor_identity,
+    tuner_layers,
+)
 
 _SHAPE_FIELDS: Final = (
     "model_type",
@@ -142,12 +150,23 @@ def special_tokens(tokenizer: Any, *, added: bool) -> str:
 
 
 def active_adapters(model: Any) -> tuple[ActiveAdapter, ...]:
-    """The adapters that take part in a forward pass now, in order, each with identity and scale."""
+    """The adapters that take part in a forward pass now, in order, each with identity and scale.
+
+    Raises:
+        UnsupportedError: the biases of an adapter take part, and the rest of it does not.
+    """
+    biases = Biases.of(base_of(model))
+    names = active_adapter_names(model)
+    if biases and biases.adapter not in names:
+        raise UnsupportedError(
+            "the biases of an adapter are in use, its other tensors are disabled or merged",
+            hint="enable it again, or unmount it",
+        )
     return tuple(
         ActiveAdapter(
             adapter_identity(adapter_tensors(model, name)), _scale_tag(adapter_scales(model, name))
         )
-        for name in active_adapter_names(model)
+        for name in names
     )
 
 
@@ -171,7 +190,12 @@ def active_adapter_scales(model: Any) -> tuple[tuple[str, str], ...]:
 
 def adapter_tensors(model: Any, name: str) -> list[TensorIdentity]:
     """The tensors of the adapter called `name`, under the names that its file has (no prefix)."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return injected_tensors(model, name) + _bias_tensors(model, name)
+
+
+def injected_tensors(model: Any, name: str) -> list[TensorIdentity]:
+    """Those tensors of the adapter called `name` that stand beside the model's own, as `adapter_tensors`."""
+    base = base_of(model)
     return [
         tensor_identity(f"{path}.{part}", tensor)
         for path, layer in tuner_layers(base)
@@ -182,11 +206,36 @@ def adapter_tensors(model: Any, name: str) -> list[TensorIdentity]:
 
 def adapter_scales(model: Any, name: str) -> dict[str, float]:
     """The factor of the adapter called `name` in each module that it changes."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     return {
         path: float(layer.scaling[name])
         for path, layer in tuner_layers(base)
         if name in getattr(layer, "scaling", ())
+    }
+
+
+def _bias_tensors(model: Any, name: str) -> list[TensorIdentity]:
+    """The biases that go with the adapter called `name`, under the names that its file has."""
+    base = base_of(model)
+    factors = adapter_scales(base, name)
+    return [
+        tensor_identity(parametric.bias_name(path, inner=path in factors), tensor)
+        for path, tensor in _biases(base, name, factors).items()
+    ]
+
+
+def _biases(base: Any, name: str, factors: Collection[str]) -> dict[str, Any]:
+    """Those in the places of the model's own, or that peft has written over these, by path of the module."""
+    aside = Biases.of(base)
+    if aside and aside.adapter == name:
+        return aside.held
+    kind = getattr(vars(base).get("peft_config", {}).get(name), "bias", NONE)
+    if kind == NONE:
+        return {}
+    return {
+        path: tensor
+        for key, tensor in base_state(base).items()
+        if (path := key.removesuffix(".bias")) != key and (kind == "all" or path in factors)
     }
 
 

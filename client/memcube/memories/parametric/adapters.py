@@ -83,6 +83,7 @@ class Adapters:
         Raises:
             NotFoundError: there is no adapter of that name.
             UnsupportedError: a factor on an adapter that is not two plain factors a module.
+            ConflictError: more than one of them has biases.
             IntegrityError: the file of a chosen one was written into after it was checked.
         """
         wanted = _gates_of(chosen)
@@ -137,7 +138,7 @@ class Adapters:
 
         Raises:
             InvalidError: see `choose`.
-            UnsupportedError, IntegrityError: see `switch`.
+            UnsupportedError, ConflictError, IntegrityError: see `switch`.
         """
         descriptions = {
             name: self._descriptions[name] for name, one in self._mounted.items() if one.is_file

@@ -42,7 +42,7 @@ def combine(parts: Sequence[Part], how: str = LINEAR) -> tuple[Adapter, dict[str
 
     Raises:
         InvalidError: an unknown way, no part, or a weight that is not finite.
-        UnsupportedError: a part with DoRA or with modules of its own.
+        UnsupportedError: a part with DoRA, with biases or with modules of its own.
         IncompatibleError: other ranks in one module, for *linear*.
         LimitExceededError: the ranks add up to more than an adapter may have.
     """
@@ -72,9 +72,9 @@ def _require_combinable(parts: Sequence[Part], how: str) -> None:
             "a combination wants adapters, each with a finite weight",
             hint='as {"style": 0.7, "law": 0.3}',
         )
-    if any(part.adapter.config.dora or part.adapter.config.modules_to_save for part in parts):
+    if not all(part.adapter.is_additive for part in parts):
         raise UnsupportedError(
-            "an adapter with DoRA or modules of its own cannot be combined",
+            "an adapter with DoRA, biases or modules of its own cannot be combined",
             hint="switch to it alone, or let several be active together",
         )
 

@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any, Final
 
-from memcube_protocol import parametric, tensors
+from memcube_protocol import adapter_config, parametric, tensors
 from memcube_protocol.errors import InvalidConfigError, NotFoundError
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.parametric import Adapter, Base
 
 from memcube.memories import making
 from memcube.memories.known_identity import known_identity
-from memcube.memories.model_identity import dtype_name, tensor_bytes
+from memcube.memories.model_identity import base_of, base_state, dtype_name, tensor_bytes
 from memcube.memories.parametric.files import AdapterFiles, require_bounded
 from memcube.memories.parametric.mount import model_form
 
@@ -46,7 +46,7 @@ def dump_lora(
     """The folder `parametric/<memory_id>` below `folder`, made from a PeftModel or from a PEFT folder.
 
     A PeftModel's base is hashed unless `base_identity` is given or known; a folder's is recorded only if it
-    is given. Local paths in the config are cut to their last component. The header of the tensors
+    is given, and so is that of a PeftModel with biases, as these have taken the place of the base's own. Local paths in the config are cut to their last component. The header of the tensors
     tells the base, `training`, the digests of `inputs` (what it was trained on: files, or digests) and
     the versions of what wrote it; the tensors' bytes are the adapter's own.
 
@@ -62,7 +62,8 @@ def dump_lora(
         config, named, header = _from_folder(Path(source))
     else:
         config, named, header = _from_model(source, adapter_name)
-        base_identity = base_identity or known_identity(source)
+        if not base_identity and not _has_biases(source):
+            base_identity = known_identity(source)
     adapter = parametric.check(config, header)
     base = Base(
         base_model or adapter.base.model,
@@ -115,6 +116,12 @@ def _from_model(
     return _without_local_paths(values), state.__getitem__, header
 
 
+def _has_biases(model: Any) -> bool:
+    """Whether peft has written the biases of an adapter over those of the base of `model`."""
+    is_told = any(getattr(told, "bias", "none") != "none" for told in model.peft_config.values())
+    return is_told and any(name.endswith(".bias") for name in base_state(base_of(model)))
+
+
 def _without_local_paths(values: dict[str, Any]) -> bytes:
     """`adapter_config.json` of `values`, sets as sorted lists, local folders cut to their last name."""
     base = values.get("base_model_name_or_path")
@@ -148,7 +155,7 @@ def _write(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        (partial / parametric.CONFIG_FILE).write_bytes(config)
+        (partial / adapter_config.CONFIG_FILE).write_bytes(config)
         with (partial / parametric.TENSORS_FILE).open("xb") as file:
             file.write(
                 tensors.write_header(

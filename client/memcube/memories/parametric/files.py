@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 
-from memcube_protocol import limits, parametric, tensors
+from memcube_protocol import adapter_config, limits, parametric, tensors
 from memcube_protocol.errors import ForbiddenMediaTypeError, IntegrityError
 from memcube_protocol.identity import AdapterIdentity
 from memcube_protocol.parametric import Adapter
@@ -55,7 +55,7 @@ class AdapterFiles:
             ForbiddenMediaTypeError: a pickle instead of safetensors.
             UnsupportedError, InvalidTensorsError, InvalidConfigError: no adapter that can be mounted.
         """
-        config, file = folder / parametric.CONFIG_FILE, folder / parametric.TENSORS_FILE
+        config, file = folder / adapter_config.CONFIG_FILE, folder / parametric.TENSORS_FILE
         if not file.is_file() and any((folder / name).exists() for name in _PICKLES):
             raise ForbiddenMediaTypeError(
                 f"{folder.name} holds its weights in a pickle, which is never loaded",

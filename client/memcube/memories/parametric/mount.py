@@ -20,9 +20,14 @@ from memcube_protocol.identity import BaseIdentity, TensorIdentity
 from memcube_protocol.parametric import Adapter, Base, Level, Verdict
 
 from memcube.closing import Closing
-from memcube.memories.activation.key import adapter_tensors, weight_quantisation
+from memcube.memories.activation.key import injected_tensors, weight_quantisation
 from memcube.memories.known_identity import known_identity
-from memcube.memories.model_identity import dtype_name, tensor_identity, torch_dtypes
+from memcube.memories.model_identity import (
+    dtype_name,
+    tensor_identity,
+    torch_dtypes,
+    without_tuner,
+)
 from memcube.memories.parametric.files import AdapterFiles
 from memcube.memories.parametric.stack import AdapterStack
 from memcube.store.checks import FileChecks
@@ -47,7 +52,7 @@ def mount_lora(
         IncompatibleError: the base is unknown and not allowed, or peft took the adapter otherwise
             than it is.
         InvalidTensorsError: damaged, not finite, or of other modules and shapes than the model's.
-        ConflictError: the same adapter is mounted already.
+        ConflictError: the same adapter is mounted already, or another one with biases is in use.
         IntegrityError: somebody writes into the file.
         NotFoundError, ForbiddenMediaTypeError, UnsupportedError, InvalidConfigError: see `AdapterFiles`.
     """
@@ -60,7 +65,8 @@ def mount_lora(
             hint="load the adapter's own base, or allow it with --allow-unverified-base",
         )
     stack = AdapterStack.of(model)
-    parametric.require_fit(adapter, _shapes(stack.modules, adapter))
+    modules = stack.modules
+    parametric.require_fit(adapter, _shapes(modules, adapter), _bias_shapes(modules, adapter))
     name = f"memcube_{files.identity(checks).root.hex()[:16]}"
     mounted = MountedLora(adapter, verdict, name, files.tensors(), stack, files)
     try:
@@ -83,13 +89,13 @@ def mount_fitting(
     Returns the ids of those that are active now, and in words why the others are not.
 
     Raises:
-        InvalidTensorsError, ConflictError, NotFoundError, InvalidConfigError: see `mount_lora`.
+        InvalidTensorsError, NotFoundError, InvalidConfigError: see `mount_lora`.
     """
     mounted, passed_over = [], []
     for memory_id, folder in folders.items():
         try:
             adapter = mount_lora(folder(), model, base_identity=base_identity)
-        except IncompatibleError as error:
+        except (IncompatibleError, ConflictError) as error:
             passed_over.append(f"made without the adapter {memory_id}: {error}")
             continue
         undo.callback(adapter.unmount)
@@ -129,20 +135,22 @@ class MountedLora(Closing):
         """Put it on the model of its stack; see `mount_lora`.
 
         Raises:
-            ConflictError: the same adapter is mounted already.
+            ConflictError: the same adapter is mounted already, or another one with biases is in use.
             IncompatibleError: peft took the adapter otherwise than it is.
         """
         model = self.stack.model
-        widen = {tensor.dtype for tensor in self.tensors.values()} != {model.dtype}
+        held = {tensor.name for tensor in self.adapter.biases.values()}
+        beside = {name: tensor for name, tensor in self.tensors.items() if name not in held}
+        biases = {path: self.tensors[bias.name] for path, bias in self.adapter.biases.items()}
 
         def config() -> Any:
             return _peft_config(self.adapter, model)
 
-        self.stack.require_free(self.name)
+        self.stack.require_free(self.name, self.adapter)
         self._is_mounted = True
         try:
-            in_slot = self.stack.mount(self.name, self.adapter, self.tensors, config, widen=widen)
-            if not in_slot and not _is_held(self.tensors, adapter_tensors(model, self.name)):
+            in_slot = self.stack.mount(self.name, self.adapter, beside, config, biases)
+            if not in_slot and not _is_held(beside, injected_tensors(model, self.name)):
                 raise IncompatibleError(
                     "peft did not take this adapter as it is: tensors were left out, added or narrowed",
                     hint="check its target modules and dtype against the model's",
@@ -182,9 +190,16 @@ def _shapes(modules: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[int
     return {path: shape for path, shape in shapes.items() if shape}
 
 
+def _bias_shapes(modules: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[int, ...]]:
+    """Shapes of the biases that those `modules` have which `adapter` has others for, by full path."""
+    found = {path: without_tuner(modules[path]) for path in adapter.biases if path in modules}
+    held = {path: module._parameters.get("bias") for path, module in found.items()}
+    return {path: tuple(bias.shape) for path, bias in held.items() if bias is not None}
+
+
 def module_shape(module: Any) -> tuple[int, int] | None:
     """[out, in] of a module that an adapter can change; None of any other."""
-    own = module.get_base_layer() if hasattr(type(module), "get_base_layer") else module
+    own = without_tuner(module)
     held = vars(own)
     if "in_features" in held and "out_features" in held:
         return held["out_features"], held["in_features"]
@@ -229,7 +244,7 @@ def _is_held(state: Mapping[str, Any], live: Iterable[TensorIdentity]) -> bool:
 
 
 def _peft_config(adapter: Adapter, model: Any) -> Any:
-    """A LoraConfig that names exactly the modules that were checked."""
+    """A LoraConfig that names exactly the modules that were checked; of biases peft hears nothing."""
     from peft import LoraConfig
 
     config = adapter.config

@@ -11,6 +11,8 @@ from typing import Any, Final, Self
 from memcube_protocol.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from memcube_protocol.parametric import PEFT_PREFIX, Adapter
 
+from memcube.memories.biases import Biases, stand_in
+from memcube.memories.model_identity import base_of, without_tuner
 from memcube.memories.parametric.slots import (
     Slot,
     SlotPool,
@@ -44,6 +46,11 @@ class AdapterStack:
         self._saves_modules = self._given and any(
             getattr(config, "modules_to_save", None) for config in model.peft_config.values()
         )
+        self._has_biases = self._given and any(
+            getattr(config, "bias", "none") != "none" for config in model.peft_config.values()
+        )
+        self._biases = Biases(self._base)
+        self._stand_ins: dict[str, dict[str, tuple[Any, Any]]] = {}
         self._pool = SlotPool.of(self._base)
         self._adapters: dict[str, Adapter] = {}
         self._configs: dict[str, Callable[[], Any]] = {}
@@ -71,14 +78,15 @@ class AdapterStack:
         """The mounted adapters that take part in a forward pass, each with the factor on its effect."""
         return dict(self._gates)
 
-    def require_free(self, name: str) -> None:
-        """Refuse the `name` of an adapter that is mounted.
+    def require_free(self, name: str, adapter: Adapter) -> None:
+        """Refuse the `name` of an adapter that is mounted, and biases whose places are taken.
 
         Raises:
-            ConflictError: it is.
+            ConflictError: it is, or another adapter with biases is in use.
         """
         if name in self._adapters:
             raise ConflictError("this adapter is mounted already", hint="unmount it first")
+        self._require_one_with_biases([*(self._adapters[gate] for gate in self._gates), adapter])
 
     def mount(
         self,
@@ -86,20 +94,24 @@ class AdapterStack:
         adapter: Adapter,
         state: Mapping[str, Any],
         config: Callable[[], Any],
-        *,
-        widen: bool = False,
+        biases: Mapping[str, Any],
     ) -> bool:
         """Put `adapter` with the tensors of `state` on the model, and make it active; True if in a slot.
 
-        `config` gives peft's own, where peft has to build what no kept slot fits. `widen` says that
-        the model's own type could not hold every value: narrower ones become float32.
+        `config` gives peft's own, where peft has to build what no kept slot fits; `biases` are those
+        for the places of the model's own. Where the model's own type is another than that of
+        `state`, what is narrower than float32 becomes float32.
 
         Raises:
-            ConflictError: it is mounted already.
+            ConflictError: it is mounted already, or another adapter with biases is in use.
+            InvalidTensorsError, UnsupportedError: see `stand_in`.
         """
-        self.require_free(name)
+        self.require_free(name, adapter)
+        widen = {tensor.dtype for tensor in state.values()} != {self.model.dtype}
+        stand_ins = {path: self._stand_in(path, bias) for path, bias in biases.items()}
         try:
             vars(self._base)[_ATTRIBUTE] = self
+            self._stand_ins[name] = stand_ins
             self._adapters[name], self._configs[name] = adapter, config
             in_slot = self._fill(name, adapter, state, widen=widen)
             if not in_slot:
@@ -121,6 +133,8 @@ class AdapterStack:
 
     def _take_off(self, name: str) -> None:
         self._gates.pop(name, None)
+        self._place_biases()
+        self._stand_ins.pop(name, None)
         slot = self._slots.get(name)
         last = not self._adapters.keys() - {name}
         if slot:
@@ -150,18 +164,19 @@ class AdapterStack:
             NotFoundError: one of them is not mounted.
             InvalidError: a factor is not finite.
             UnsupportedError: a factor on an adapter that is more than two factors a module.
+            ConflictError: more than one has biases.
         """
         for name, gate in gates.items():
             if name not in self._adapters:
                 raise NotFoundError(f"no adapter {name} is mounted", hint="mount it first")
             if not math.isfinite(gate):
                 raise InvalidError(f"{gate} is no factor", hint="use a finite number")
-            config = self._adapters[name].config
-            if gate != 1.0 and (config.dora or config.modules_to_save):
+            if gate != 1.0 and not self._adapters[name].is_additive:
                 raise UnsupportedError(
-                    "an adapter with DoRA or modules of its own has no effect that can be scaled",
+                    "an adapter with DoRA, biases or modules of its own has no effect that can be scaled",
                     hint="use it whole, or not at all",
                 )
+        self._require_one_with_biases(self._adapters[name] for name in gates)
         before = self._gates
         try:
             self._set_gates(dict(gates))
@@ -228,7 +243,6 @@ class AdapterStack:
     def _add(self, name: str, *, widen: bool) -> None:
         from peft import PeftModel
 
-        self._before.note_flags()
         config = self._configs[name]()
         options = {"low_cpu_mem_usage": not widen, "autocast_adapter_dtype": widen}
         if self._peft is None:
@@ -243,6 +257,7 @@ class AdapterStack:
 
     def _activate(self) -> None:
         """Make the user's own adapters and those with a gate active, in the order of their mounting."""
+        self._place_biases()
         mine = [name for name in self._adapters if name in self._gates]
         names = [*self._active, *mine]
         if self._saves_modules or any(a.config.modules_to_save for a in self._adapters.values()):
@@ -279,6 +294,31 @@ class AdapterStack:
         self._pool.let_go()
         vars(self._base).pop(_ATTRIBUTE, None)
 
+    def _require_one_with_biases(self, adapters: Iterable[Adapter]) -> None:
+        """Refuse `adapters` in use together of which more than one has biases: each bias has one place.
+
+        Raises:
+            ConflictError: more than one, or one beside the user's own with biases.
+        """
+        if sum(bool(adapter.biases) for adapter in adapters) + self._has_biases > 1:
+            raise ConflictError(
+                "only one adapter with biases can be in use at a time",
+                hint="switch to the others, or unmount one of them",
+            )
+
+    def _stand_in(self, path: str, bias: Any) -> tuple[Any, Any]:
+        """The module at `path`, and a parameter of the values of `bias` for its own one's place."""
+        module = without_tuner(self._before.modules[path])
+        return module, stand_in(module._parameters["bias"], bias, path)
+
+    def _place_biases(self) -> None:
+        """Put the biases of the adapter in use that has some into their places, or the model's own back."""
+        name = next((name for name in self._gates if self._stand_ins.get(name)), None)
+        if name is None:
+            self._biases.put_back()
+        else:
+            self._biases.put(name, self._stand_ins[name])
+
     def _tuned(self, paths: Iterable[str]) -> Iterator[Any]:
         """What peft has put around the modules at `paths`, where it has."""
         return filter(_is_tuned, (self._live(path) for path in paths if path))
@@ -307,7 +347,12 @@ class _Snapshot:
         modules = self.modules.values() if model is base else model.modules()
         self._training = [(module, module.training) for module in modules]
         self.was_training = any(training for _, training in self._training)
-        self._trainable: list[Any] = []
+        self._trainable = [
+            (tensor, tensor.requires_grad)
+            for module in self.modules.values()
+            for tensor in module._parameters.values()
+            if tensor is not None
+        ]
         self._peft_config = vars(base).get("peft_config", _ABSENT)
         self._parallelism = getattr(base.config, "pretraining_tp", _ABSENT)
 
@@ -329,12 +374,6 @@ class _Snapshot:
                 if child is not None
             ]
 
-    def note_flags(self) -> None:
-        """Remember what is trainable, before peft freezes it."""
-        self._trainable = self._trainable or [
-            tensor for tensor in self._base.parameters() if tensor.requires_grad
-        ]
-
     def restore(self) -> None:
         """Put every module back where it was, the outermost first, then the flags."""
         for path, module in self.modules.items():
@@ -355,9 +394,10 @@ class _Snapshot:
         self.restore_trainable()
 
     def restore_trainable(self) -> None:
-        """Thaw what peft froze: a mount has nothing to say about that."""
-        for tensor in self._trainable:
-            tensor.requires_grad_(True)
+        """Thaw what peft froze, and freeze what it thawed: a mount has nothing to say about that."""
+        for tensor, is_trainable in self._trainable:
+            if tensor.requires_grad != is_trainable:
+                tensor.requires_grad_(is_trainable)
 
 
 @contextmanager
@@ -374,11 +414,6 @@ def _refusals_of_peft() -> Iterator[None]:
             f"peft cannot put this adapter beside what is on the model: {str(error)[:200]}",
             hint="unmount the others, or switch to one of them",
         ) from error
-
-
-def base_of(model: Any) -> Any:
-    """The model without peft's wrapper, if it has one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _placed(state: Mapping[str, Any], layers: Mapping[str, Any], *, widen: bool) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def test_what_cannot_be_dumped_is_refused(lora, tmp_path) -> None:
     with pytest.raises(NotFoundError):
         dump_lora(adapted(), tmp_path, memory_id="x", adapter_name="other")
     with pytest.raises(UnsupportedError):
-        dump_lora(adapted(bias="all"), tmp_path, memory_id="x")
+        dump_lora(adapted(init_lora_weights="olora"), tmp_path, memory_id="x")
     assert list(tmp_path.iterdir()) == []
 
 
