@@ -49,6 +49,8 @@ def test_a_monitor_shows_what_is_signed_in_ones_name_and_by_whom(new_person, bob
         since = seen.audited.checkpoint.size
         again = monitoring.monitor(client.context, namespace, since=since)
         assert again.sightings == ()
+        with pytest.raises(LogError, match="none from"):
+            monitoring.monitor(client.context, namespace, since=since + 1)
     with client_on(tmp_path / "thief", ada) as thief:
         push(thief, tmp_path, f"{ada.name}/{fresh('stolen')}")
     with client_on(tmp_path / "ada", ada) as client:

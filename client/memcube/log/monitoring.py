@@ -126,10 +126,17 @@ def monitor(context: Context, namespace: Reference, *, since: int = 0) -> Monito
 
     Raises:
         NotFoundError: the namespace is not this user's.
-        LogError, SignatureInvalidError: the log cannot be relied on.
+        LogError, SignatureInvalidError: the log cannot be relied on, or ends before `since`.
         NetworkError: no answer.
     """
     remote, state = _newest(context, namespace.host)
+    if since > state.size:
+        raise LogError(
+            f"the log of {namespace.host} has {state.size} entries, and none from {since} on",
+            hint=f"where an earlier run ended with {since}, the log was cut: ask the registry's operator; "
+            "else give a smaller number",
+            reason="log-shrank",
+        )
     secret, own = remote.namespace_key(namespace.name), _own_keys(context, namespace)
     registry = registry_key_of(namespace.host.lower(), context.policy, context.logs.load())
     found: list[Sighting] = []
@@ -148,7 +155,7 @@ def monitor(context: Context, namespace: Reference, *, since: int = 0) -> Monito
             known = key in own or (key == registry and _is_countersignature(said))
             found.append(Sighting(index, key.id if key else "unknown", known, said))
 
-    audited = _walk(remote, state, min(since, state.size), look)
+    audited = _walk(remote, state, since, look)
     return Monitored(audited, tuple(found))
 
 
