@@ -61,6 +61,32 @@ def test_a_confidential_cube_is_no_public_copy_by_one_word(
     assert ada.wire.anonymous().get(f"/api/v1/tags/{copy}").status == 200
 
 
+def test_a_confidential_version_that_lies_there_keeps_the_others_from_becoming_public(
+    ada: Person, ann: Machine, nobody: Machine, tmp_path: Path
+) -> None:
+    source, name = f"{ada.name}/{fresh('notes')}", f"{ada.name}/{fresh('mixed')}"
+    push(ann, tmp_path / "closed", name, "1.0.0", CONFIDENTIAL)
+    push(ann, tmp_path / "open", name, "1.1.0")
+    again = ("push", tmp_path / "open" / "1.1.0", f"{name}:1.1.0")
+    push(ann, tmp_path / "source", source, "1.2.0")
+
+    def is_refused(*words: object) -> bool:
+        told = ann.run(*words).stderr
+        return "not made public: 1.0.0 lies there" in told and "--yes" in told
+
+    assert is_refused(*again, "--public")
+    assert nobody.run("pull", f"{name}:1.1.0").returncode != 0
+    ann.ok(*again, "--public", "--yes")
+    nobody.ok("pull", f"{name}:1.1.0")
+    ann.ok(*again, "--public")  # everybody reads it: there is nothing to keep
+    other = f"{ada.name}/{fresh('copies')}"
+    ann.ok("cp", f"{name}:1.0.0", other)
+    assert is_refused("cp", f"{name}:1.1.0", other, "--public")
+    assert nobody.run("pull", f"{other}:1.1.0").returncode != 0
+    assert is_refused("cp", "--all-tags", name, other, "--public") is False
+    assert nobody.run("pull", f"{other}:1.1.0").returncode != 0
+
+
 def test_a_folder_has_no_readers_of_its_own(ada: Person, ann: Machine, tmp_path: Path) -> None:
     source = f"{ada.name}/{fresh('notes')}"
     push(ann, tmp_path / "cube", source, "1.0.0")

@@ -17,10 +17,10 @@ from memcube.consuming.finding import Found, resolve_unjudged
 from memcube.consuming.opening import resolve
 from memcube.consuming.verifying import Verified, accepted, question
 from memcube.context import NORMAL_TRUST, Context, Trust
-from memcube.copying.exposure import AS_IT_IS, Exposure
 from memcube.copying.oci_layout import NAME, SCHEME, LayoutPlace, OciLayout
 from memcube.copying.passage import Passage
 from memcube.copying.registries import Copied, carry_verified, require_same_origin, tags_at
+from memcube.publishing.exposure import AS_IT_IS, Exposure
 from memcube.store.files import storage_errors
 from memcube.transfer import Repository
 from memcube.trust import judge_cube, location_of, releases_of

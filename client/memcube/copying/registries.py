@@ -25,10 +25,10 @@ from memcube.consuming.finding import resolve_unjudged
 from memcube.consuming.opening import resolve
 from memcube.consuming.verifying import Verified
 from memcube.context import NORMAL_TRUST, Context, Trust
-from memcube.copying.exposure import AS_IT_IS, Exposure
 from memcube.copying.oci_layout import LayoutPlace
 from memcube.copying.passage import Passage, Tally, descriptor_at
 from memcube.keys import documents
+from memcube.publishing.exposure import AS_IT_IS, Exposure
 from memcube.remote import is_fallback_tag
 from memcube.transfer import Repository
 from memcube.trust import location_of, releases_of
@@ -129,7 +129,7 @@ def carry_verified(
     """
     if isinstance(target, Reference):
         rules.require_copy(context, verified, passage.source, target)
-        exposure.require(context, verified.cube.config)
+        exposure.require(context, verified.cube.config.governance, verified.cube.config.name)
     else:
         rules.require_export(context, verified, held=False)
     cube, place = verified.cube.manifest, passage.target

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol import limits, media_types
-from memcube_protocol.cube import Cube, require_cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     EXIT_CONFLICT,
@@ -27,16 +26,15 @@ from memcube_protocol.errors import (
     YankedError,
     outcome_of,
 )
-from memcube_protocol.oci import Manifest
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_order
 
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.copying import registries
-from memcube.copying.exposure import AS_IT_IS, Exposure
 from memcube.copying.passage import ATTACHED, descriptor_at
 from memcube.mirroring.journal import Done, Journal
 from memcube.mirroring.report import Fate, Report, Row
-from memcube.publishing.visibility import Visibility, set_visibility
+from memcube.publishing.exposure import AS_IT_IS, Exposure
+from memcube.publishing.visibility import Visibility
 from memcube.remote import Registry
 from memcube.remote.listing import Listing, tag_names
 from memcube.transfer import Repository
@@ -161,33 +159,10 @@ class _Round:
             return [Row(name, "", Fate.REFUSED, "", why, exit_code=refused[0].exit_code)]
         judged = {row.tag for row in rows if row.fate in (Fate.COPIED, Fate.UNCHANGED)}
         try:
-            if visibility is Visibility.PUBLIC:
-                for tag in sorted(held - judged):
-                    self._require_publishable(at_target, tag)
-            set_visibility(self.context, Reference(self.there.host, at_target), visibility)
+            self.mirror.exposure.apply(self.context, Reference(self.there.host, at_target), judged)
         except MemcubeError as error:
             return [_failed(name, "", error)]
         return []
-
-    def _require_publishable(self, at_target: str, tag: str) -> None:
-        """That what lies there as `tag`, and was not looked at in this round, may be read by everybody.
-
-        Raises:
-            RuleRefusedError: it may not.
-        """
-        manifest = self.there.manifest(at_target, tag)
-        if not isinstance(manifest, Manifest) or manifest.config is None:
-            return
-        try:
-            require_cube(manifest)
-        except InvalidManifestError:
-            return
-        config = self.there.read_blob(at_target, manifest.config, limits.CONFIG_BYTES)
-        try:
-            self.mirror.exposure.require(self.context, Cube.read(manifest, config).config)
-        except RuleRefusedError as error:
-            why = f"not made public: {tag} lies there, and {error}"
-            raise RuleRefusedError(why, hint=error.hint) from None
 
     def _present(
         self, name: str, present: dict[str, Digest], held: frozenset[str], stop: Stop

@@ -6,5 +6,6 @@ vetting       the scan before: it stops secrets and programs
 rivals        two machines that release at once
 healing       sending again what a registry has lost
 tagging, withdrawing, attesting, cosigning      further tags, states, statements and signatures
-visibility    who may read it
+exposure      who may read it, and whether its governance bears that
+visibility    how that is set at a place
 """

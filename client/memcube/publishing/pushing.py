@@ -25,7 +25,6 @@ from memcube_protocol.errors import (
     TrustError,
     UnauthenticatedError,
 )
-from memcube_protocol.governance import Governance
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
 
@@ -37,11 +36,12 @@ from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.kinds import Folder, open_folder
 from memcube.packing.pack import local_reference, pack_folder, read_cube
 from memcube.publishing import publish
+from memcube.publishing.exposure import Exposure
 from memcube.publishing.healing import send_again
 from memcube.publishing.publish import Published
 from memcube.publishing.tags import newest_release
 from memcube.publishing.vetting import THOROUGH, Sieve, Vetting, publish_vetted
-from memcube.publishing.visibility import set_visibility, visibility_of
+from memcube.publishing.visibility import visibility_of
 from memcube.scanning.scanner import LayerScanner
 from memcube.transfer import EarlySender
 from memcube.trust.hardware import SCHEME
@@ -66,6 +66,11 @@ class Terms:
     expose: bool = False
     again: bool = False
 
+    @property
+    def exposure(self) -> Exposure:
+        """Who shall be able to read it: what its owner called confidential is opened by two words, not by one."""
+        return Exposure(visibility_of(self.public), confidential=self.expose)
+
 
 def push(context: Context, source: Path | str, wanted: Reference | None, terms: Terms) -> Published:
     """Publish `source` at `wanted` (see `Client.push`).
@@ -86,11 +91,9 @@ def push(context: Context, source: Path | str, wanted: Reference | None, terms: 
         if terms.again:
             sent = send_again(context, published.reference, published.cube)
             published = replace(published, sent_bytes=published.sent_bytes + sent)
-        visibility = visibility_of(terms.public)
-        if visibility is None:
-            return published
-        set_visibility(context, published.reference, visibility)
-        return replace(published, visibility=visibility)
+        exposure = terms.exposure
+        exposure.apply(context, published.reference, judged=published.tags)
+        return replace(published, visibility=exposure.visibility)
     except UnauthenticatedError:
         host = (wanted.host if wanted else "") or context.settings.endpoint.host
         if host == HUB_HOST:
@@ -112,7 +115,7 @@ def _push_folder(
     name = wanted.name if wanted and wanted.host != HUB_HOST else None
     version = version_of(wanted)
     opened = open_folder(folder, name=name, version=version)
-    _require_publishable(context, opened.draft.name, opened.draft.governance, terms)
+    terms.exposure.require(context, opened.draft.governance, opened.draft.name)
     named = wanted or local_reference(opened.draft)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
     publishers.log_in_as_job(context, place)
@@ -173,7 +176,7 @@ def _push_packed(
             hint="name a folder, or see memcube ls",
         )
     cube, named = read_cube(context.store, ref.digest), wanted or ref.reference
-    _require_publishable(context, cube.config.name, cube.config.governance, terms)
+    terms.exposure.require(context, cube.config.governance, cube.config.name)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
     _require_own(context, cube, place, terms.key)
     publishers.log_in_as_job(context, place)
@@ -189,12 +192,6 @@ def _require_own(context: Context, cube: Cube, place: Reference, key: str | None
             raise
         context.signer(key)  # whose key lies in a token is known once that is open
         rules.require_push(context, cube, place)
-
-
-def _require_publishable(context: Context, name: str, governance: Governance, terms: Terms) -> None:
-    """Stop what its owner called confidential from becoming public by one word."""
-    if terms.public and not terms.expose:
-        rules.require_publishable(context, governance, name)
 
 
 def _require_first(context: Context, folder: Path, place: Reference, opened: Folder) -> None:

@@ -58,8 +58,8 @@ def cp(
     mounted, and between two they stream through this machine; what goes to the Hub is kept on the way.
     Either may be a folder, oci:FOLDER[:TAG], as skopeo and oras read and write it.
     """
-    from memcube.copying.exposure import Exposure
     from memcube.copying.registries import CopyTerms
+    from memcube.publishing.exposure import Exposure
     from memcube.publishing.visibility import visibility_of
 
     terms = CopyTerms(

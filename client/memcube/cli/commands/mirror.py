@@ -104,9 +104,9 @@ def mirror(
     """
     from memcube_protocol.reference import Reference
 
-    from memcube.copying.exposure import Exposure
     from memcube.copying.oci_layout import SCHEME
     from memcube.mirroring import Mirror
+    from memcube.publishing.exposure import Exposure
     from memcube.publishing.visibility import visibility_of
 
     if once and interval:

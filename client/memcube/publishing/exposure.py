@@ -1,0 +1,116 @@
+"""Who shall be able to read a cube at its place, and whether its own governance bears that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+from memcube_protocol import canonical_json, limits
+from memcube_protocol.cube import Cube, require_cube
+from memcube_protocol.errors import (
+    ForbiddenError,
+    InvalidManifestError,
+    MemcubeError,
+    NotFoundError,
+    RuleRefusedError,
+    UnauthenticatedError,
+)
+from memcube_protocol.governance import Governance
+from memcube_protocol.oci import Manifest
+from memcube_protocol.reference import Reference, tag_order
+
+from memcube import rules
+from memcube.context import Context
+from memcube.http import Request
+from memcube.publishing.visibility import Visibility, set_visibility
+from memcube.remote import Registry, is_fallback_tag
+from memcube.remote.interface import Remote
+
+_ABSENT: Final = (NotFoundError, UnauthenticatedError, ForbiddenError)
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Who shall be able to read a cube; None: who can already, and of a new one its owners only.
+
+    `confidential` lets a cube become public that its governance calls confidential or personal.
+    """
+
+    visibility: Visibility | None = None
+    confidential: bool = False
+
+    def require(self, context: Context, governance: Governance, name: str) -> None:
+        """That the `governance` of the cube `name` does not speak against it; before anything is sent.
+
+        Raises:
+            RuleRefusedError: it does.
+        """
+        if self.visibility is Visibility.PUBLIC and not self.confidential:
+            rules.require_publishable(context, governance, name)
+
+    def apply(self, context: Context, place: Reference, judged: Collection[str] = ()) -> None:
+        """Make it so at `place`: a cube is public with all its versions, and each has to bear that.
+
+        Tags that were `judged` are not looked at again, and none is where everybody reads it already.
+
+        Raises:
+            RuleRefusedError: the governance of a version that lies there speaks against it.
+            UnsupportedError, UnauthenticatedError, ForbiddenError, NotFoundError: as `set_visibility`.
+        """
+        if self.visibility is None:
+            return
+        if self.visibility is Visibility.PUBLIC and not self.confidential:
+            self._require_of_all(context, context.at_registry(place), judged)
+        set_visibility(context, place, self.visibility)
+
+    def _require_of_all(self, context: Context, place: Reference, judged: Collection[str]) -> None:
+        registry = context.remote(place.host)
+        tags = [tag for tag in _tags(registry, place.name) if not is_fallback_tag(tag)]
+        if not (left := sorted(set(tags).difference(judged), key=tag_order)) or _is_public(
+            registry, place.name
+        ):
+            return
+        for tag in left:
+            self._require_at(context, registry, place.name, tag)
+
+    def _require_at(self, context: Context, registry: Remote, name: str, tag: str) -> None:
+        manifest = registry.manifest(name, tag)
+        if not isinstance(manifest, Manifest) or manifest.config is None:
+            return
+        try:
+            require_cube(manifest)
+        except InvalidManifestError:
+            return
+        config = registry.read_blob(name, manifest.config, limits.CONFIG_BYTES)
+        cube = Cube.read(manifest, config)
+        try:
+            self.require(context, cube.config.governance, cube.config.name)
+        except RuleRefusedError as error:
+            why = f"not made public: {tag} lies there, and {error}"
+            raise RuleRefusedError(why, hint=error.hint) from None
+
+
+AS_IT_IS: Final = Exposure()
+
+
+def _tags(registry: Remote, name: str) -> list[str]:
+    """The tags of `name`; none where there is no such repository, or this user may not see it."""
+    try:
+        return list(registry.tags(name))
+    except _ABSENT:
+        return []
+
+
+def _is_public(registry: Remote, name: str) -> bool:
+    """Whether everybody reads `name`, as far as a registry of ours says so."""
+    if not isinstance(registry, Registry):
+        return False
+    request = Request("GET", f"{registry.endpoint.url}/api/v1/cubes/{name}")
+    try:
+        with registry.http.send(request) as response:
+            content = response.content(limits.MANIFEST_BYTES)
+        told: dict[str, Any] = canonical_json.parse_object(content, what="answer of the registry")
+    except MemcubeError:
+        return False  # another kind of registry
+    return told.get("visibility") == Visibility.PUBLIC.value
