@@ -102,7 +102,8 @@ def checked(vectors: Any, count: int, name: str, *, width: int | None = None) ->
     import numpy as np
 
     try:
-        rows: Matrix = np.asarray(vectors, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinity, which is refused
+            rows: Matrix = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise refused_embedder(
             name, "what it returned are not vectors of numbers of one width"
@@ -121,14 +122,20 @@ def checked(vectors: Any, count: int, name: str, *, width: int | None = None) ->
 
 
 def is_alike(one: Matrix, other: Matrix) -> bool:
-    """Whether two embedders made the same of the probes: every pair of rows points the same way."""
+    """Whether two embedders made the same of the probes: every pair of rows points the same way.
+
+    A text of which both make nothing decides nothing; one at least has to decide.
+    """
     import numpy as np
 
     if one.shape != other.shape:
         return False
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    products = np.einsum("ij,ij->i", one, other)
-    return bool((lengths > 0).all() and (products >= LIKENESS * lengths).all())
+    wide = one.astype(np.float64), other.astype(np.float64)  # squares of large numbers fit
+    lengths = [np.linalg.norm(rows, axis=1) for rows in wide]
+    decides = lengths[0] + lengths[1] > 0
+    products = np.einsum("ij,ij->i", *wide)[decides]
+    least = LIKENESS * (lengths[0] * lengths[1])[decides]
+    return bool(decides.any() and (least > 0).all() and (products >= least).all())
 
 
 def probe(embedder: Embedder) -> Matrix:
@@ -138,6 +145,18 @@ def probe(embedder: Embedder) -> Matrix:
         InvalidError: it makes no vectors.
     """
     return checked(embedder.texts(PROBES), len(PROBES), embedder.name)
+
+
+def telling_probe(embedder: Embedder) -> Matrix:
+    """As `probe`, of an embedder that is told from others by it.
+
+    Raises:
+        InvalidError: it makes no vectors, or none of any of the probes.
+    """
+    made = probe(embedder)
+    if not made.any():
+        raise refused_embedder(embedder.name, "it makes zeros of every text that it is tried with")
+    return made
 
 
 def refused_embedder(name: str, why: str) -> InvalidError:

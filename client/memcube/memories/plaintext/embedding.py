@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from memcube_protocol.errors import InvalidError
 from memcube_protocol.records import Record
 
-from memcube.memories.plaintext.embedders import LSA, Embedder, checked, is_alike, probe
+from memcube.memories.plaintext.embedders import LSA, Embedder, checked, is_alike, telling_probe
 from memcube.memories.plaintext.lsa import LsaEmbedder
 from memcube.memories.plaintext.vectors import CarriedVectors
 
@@ -51,7 +51,7 @@ class Embedding:
             if embedder == LSA:
                 return cls("BM25 and vectors: LSA, fitted here to these records", fits=True)
             return cls(f"{ALONE}: {_lacking(carried)}")
-        made = probe(embedder)
+        made = telling_probe(embedder)
         for one in carried:
             theirs = one.probe()
             if theirs is not None and is_alike(theirs, made):

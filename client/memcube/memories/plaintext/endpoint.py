@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urldefrag, urlsplit
 
 from memcube_protocol import canonical_json, limits
-from memcube_protocol.errors import InvalidSettingError, MemcubeError, NetworkError
+from memcube_protocol.errors import (
+    ForbiddenError,
+    InvalidSettingError,
+    MemcubeError,
+    NetworkError,
+    UnauthenticatedError,
+)
 
 from memcube.http import HttpClient, Origin, Request
 from memcube.memories.plaintext.embedders import BATCH, SHARE, checked
@@ -85,6 +91,11 @@ class EndpointEmbedder:
         try:
             with self._http.send(request) as response:
                 content = response.content(ANSWER_BYTES)
+        except (UnauthenticatedError, ForbiddenError) as error:
+            raise type(error)(
+                f"the embedder {self.name} lets nobody in: {error}",
+                hint=f"put a token that it takes into {TOKEN_VARIABLE}",
+            ) from None
         except MemcubeError as error:
             raise type(error)(
                 f"the embedder {self.name} does not answer: {error}",

@@ -11,7 +11,7 @@ from memcube_protocol.errors import InvalidError, StorageError
 
 from memcube.memories.plaintext import place as plaintext_place
 from memcube.memories.plaintext.build import Entries, Records, Survey
-from memcube.memories.plaintext.embedders import is_alike, probe
+from memcube.memories.plaintext.embedders import is_alike, probe, refused_embedder
 from memcube.memories.plaintext.embedding import Embedding
 from memcube.memories.plaintext.engine import Engine, Engines
 from memcube.memories.plaintext.lines import Lines
@@ -54,6 +54,7 @@ class Opener:
 
         Raises:
             StorageError: the disk refuses, or the folder belongs to somebody else.
+            InvalidError: the embedder makes no vectors, or others each time.
             MemcubeError: whatever reading the records or embedding raises; nothing is left then.
         """
         files.make_folder(self.root)
@@ -117,7 +118,7 @@ class Opener:
         survey = Survey.of(records)
         embedding = self.embedding.fitted(records, survey.records)
         with plaintext_place.made_whole(place) as folder:
-            width = 0 if embedding.embedder is None else probe(embedding.embedder).shape[1]
+            width = _width(embedding)
             if embedding.embedder is not None and not embedding.is_whole:
                 write_vectors(folder / _EMBEDDER, embedding.embedder, ())
             # What a server has already needs no vectors again, only the lines beside it.
@@ -138,3 +139,20 @@ class Opener:
                 hint="look at the disk's health",
             )
         return found
+
+
+def _width(embedding: Embedding) -> int:
+    """How wide the vectors of its embedder are, 0 without one.
+
+    Raises:
+        InvalidError: it makes other ones of the probes each time: what is built with it could never be
+            known again.
+    """
+    if embedding.embedder is None:
+        return 0
+    made = probe(embedding.embedder)
+    if embedding.probe is not None and not is_alike(embedding.probe, made):
+        raise refused_embedder(
+            embedding.embedder.name, "it makes other vectors of the same texts each time"
+        )
+    return made.shape[1]

@@ -13,7 +13,7 @@ from memcube_protocol.tensors import Rejection, rejected
 from memcube_protocol.vectors import VectorFile
 
 from memcube.closing import Closing
-from memcube.memories.plaintext.embedders import Embedder, checked, probe
+from memcube.memories.plaintext.embedders import Embedder, checked, probe, telling_probe
 from memcube.memories.plaintext.lsa import LsaEmbedder
 from memcube.store import files
 
@@ -135,7 +135,7 @@ def write_vectors(path: Path, embedder: Embedder, texts: Iterable[str]) -> int:
         held[vectors.TERMS] = embedder.terms.astype("<u4")
         held[vectors.WEIGHTS] = embedder.weights.astype("<f2")
     else:
-        held[vectors.PROBE] = probe(embedder).astype("<f4")
+        held[vectors.PROBE] = telling_probe(embedder).astype("<f4")
     _write(path, embedder.name, held)
     return len(keys)
 

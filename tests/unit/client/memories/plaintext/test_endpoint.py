@@ -14,18 +14,20 @@ from typing import Any
 import pytest
 from memcube.memories.plaintext import plugins as plaintext_plugins
 from memcube.memories.plaintext.embedders import FunctionEmbedder, probe
-from memcube.memories.plaintext.endpoint import TEXT_CHARS, EndpointEmbedder
+from memcube.memories.plaintext.endpoint import TEXT_CHARS, TOKEN_VARIABLE, EndpointEmbedder
 from memcube.memories.plaintext.index import PlaintextIndex
 from memcube.memories.plaintext.plugins import embedder_of, places_of
 from memcube.settings import Settings
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
+    ForbiddenError,
     InvalidError,
     InvalidSettingError,
     MemcubeError,
     MissingDependencyError,
     NetworkError,
     NotFoundError,
+    UnauthenticatedError,
 )
 from support.memories import note
 
@@ -118,7 +120,8 @@ def test_a_text_of_a_mebibyte_is_sent_in_part(endpoint: Any, settings: Settings)
         ((200, b'{"data": [{"index": 0, "embedding": []}]}'), InvalidError),
         ((200, b'{"data": [{"index": 0, "embedding": [1e400]}]}'), MemcubeError),
         ((307, b""), MemcubeError),
-        ((401, b"no"), MemcubeError),
+        ((401, b"no"), UnauthenticatedError),
+        ((403, b"no"), ForbiddenError),
     ],
 )
 def test_what_an_endpoint_answers_is_checked(
@@ -128,6 +131,7 @@ def test_what_an_endpoint_answers_is_checked(
     with pytest.raises(error) as caught:
         EndpointEmbedder(endpoint.url, settings).query("tea")
     assert caught.value.hint
+    assert (TOKEN_VARIABLE in caught.value.hint) == (answer[0] in (401, 403))
 
 
 @pytest.mark.parametrize(

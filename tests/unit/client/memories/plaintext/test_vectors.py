@@ -263,3 +263,53 @@ def test_embedders_are_told_apart_by_what_they_make_of_the_probes() -> None:
     assert is_alike(probe(one), probe(nearly))
     assert not is_alike(probe(one), probe(other))
     assert not is_alike(probe(one), probe(FunctionEmbedder(lambda texts: [[1.0]] * len(texts))))
+
+
+def test_a_probe_of_which_both_make_nothing_decides_nothing() -> None:
+    def english(texts: Sequence[str]) -> list[list[float]]:
+        return [[0.0, 0.0] if "\u5907" in text else [1.0, len(text)] for text in texts]
+
+    one = probe(FunctionEmbedder(english))
+    assert not one[1].any()
+    assert is_alike(one, one)
+    assert not is_alike(one, one * 0)
+    assert not is_alike(one * 0, one * 0)
+    assert not is_alike(one, one + np.float32([[0], [1], [0]]))
+
+
+def test_large_numbers_make_no_two_embedders_alike() -> None:
+    one = np.full((3, 2), 1e30, np.float32)
+    assert is_alike(one, one)
+    assert not is_alike(one, one * np.float32([1, 0]))
+
+
+def test_an_embedder_of_one_language_is_taken_though_it_makes_nothing_of_a_probe(
+    tmp_path: Path,
+) -> None:
+    def english(texts: Sequence[str]) -> list[list[float]]:
+        return [[0.0, 0.0] if "\u5907" in text else [1.0, len(text)] for text in texts]
+
+    for _ in range(2):  # built, then opened again
+        with PlaintextIndex.open(tmp_path, CUBE, lambda: RECORDS, embedder=english) as index:
+            assert "vectors by" in index.searched_with
+            assert ids(index, "a boat")
+
+
+def test_an_embedder_that_says_nothing_or_something_else_each_time_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
+    def zeros(texts: Sequence[str]) -> list[list[float]]:
+        return [[0.0, 0.0] for _ in texts]
+
+    calls = iter(range(100))
+
+    def fickle(texts: Sequence[str]) -> list[list[float]]:
+        call = next(calls)
+        return [[1.0, float(call % 7)] for _ in texts]
+
+    for embedder, why in ((zeros, "zeros of every text"), (fickle, "each time")):
+        with pytest.raises(InvalidError, match=why):
+            PlaintextIndex.open(tmp_path, CUBE, lambda: RECORDS, embedder=embedder)
+    with pytest.raises(InvalidError, match="zeros of every text"):
+        write_vectors(tmp_path / "v", FunctionEmbedder(zeros), [])
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
