@@ -154,7 +154,7 @@ class Mismatch(NamedTuple):
 
 
 _REMEDIES: Final[Mapping[str, str]] = {
-    "base": "load the very checkpoint that the memory was made with, or build it for this model",
+    "base": "load the very checkpoint that the memory was made with, or compute it anew (--rebuild)",
     "compute_dtype": "load the model in the memory's dtype",
     "weight_quantisation": "load the model with the memory's quantisation",
     "architecture": "use the memory's own model: layers, heads or windows differ",

@@ -86,7 +86,8 @@ class Conversation:
             return fitting
         count = self._count(self._rendered([], content))
         raise LimitExceededError(
-            f"question and records are {count} tokens, the model has room for {room}",
+            f"question and records are {count} tokens: beside an answer of"
+            f" {self._max_new_tokens}, the model has room for {max(room, 0)}",
             hint="lower --budget or --max-new-tokens, or ask less at once",
         )
 

@@ -140,6 +140,9 @@ def test_what_no_longer_fits_is_left_out_oldest_first(
     assert text_of(200, start=2) not in asked.prompts[-1]
     with pytest.raises(LimitExceededError):
         talk.ask(text_of(600), print)
+    longer = Conversation(asked, model, tokenizer, max_new_tokens=window + 6)
+    with pytest.raises(LimitExceededError, match=f"an answer of {window + 6}, .* room for 0$"):
+        longer.ask("w2", print)
 
 
 def test_a_model_without_a_template_gets_each_question_alone(
@@ -209,7 +212,7 @@ def test_on_a_terminal_it_goes_on_after_what_is_stopped_or_refused(
         "Ctrl-D",
     ):
         assert part in done.stdout, part
-    assert "the model has room for" in done.stderr
+    assert "beside an answer of 3, the model has room for " in done.stderr
 
 
 def test_ctrl_c_in_a_pipe_ends_it(

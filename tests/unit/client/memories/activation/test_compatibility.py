@@ -61,7 +61,11 @@ def nothing() -> Iterator[None]:
 
 
 LIVE: dict[str, tuple[Callable[[], Given], Any, str]] = {
-    "base": (lambda: (model_of(seed=1), tokenizer_of()), nothing, "very checkpoint"),
+    "base": (
+        lambda: (model_of(seed=1), tokenizer_of()),
+        nothing,
+        "very checkpoint that the memory was made with, or compute it anew (--rebuild)",
+    ),
     "compute_dtype": (lambda: (model_of(), tokenizer_of()), autocast, "in the memory's dtype"),
     "weight_quantisation": (lambda: (quantised(), tokenizer_of()), nothing, "quantisation"),
     "architecture": (
