@@ -75,7 +75,10 @@ def test_the_commands_of_the_guide_do_what_it_says(ada: Person, machine: Machine
     assert again["memory"]["id"] == "notes-kv"
     asked = ("--for", "model", "--accept", "--again", again["digest"])
     assert "to the bit" in machine.ok("build", f"{ada.name}/notes", *asked)
-    assert "made here" in machine.ok("builds", f"{ada.name}/notes")
+    listed = machine.ok("builds", f"{ada.name}/notes")
+    assert f"made here  {again['digest']}" in listed
+    pulled = machine.ok("pull", f"{ada.name}/notes", "--for", "model")
+    assert pulled.count("Build: ") == len(listed.splitlines()) - 1
     missing = ("--for", "model", "--again", "sha256:" + "0" * 64)
     assert "memcube builds" in machine.fails(4, "build", f"{ada.name}/notes", *missing)
 

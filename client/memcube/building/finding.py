@@ -48,16 +48,17 @@ class Offer:
 def trusted_builds(
     context: Context, verified: Verified, selection: Selection = EVERYTHING
 ) -> tuple[HeldBuild, ...]:
-    """The builds of `verified` in the store that may be used, of those that are wanted.
+    """The builds of `verified` in the store that may be used, of those that are wanted, each once.
 
-    They were made here, or its publisher states that they were made of it.
+    They were made here, or its publisher states that they were made of it. One that was made here and
+    fetched as well is the own one.
     """
-    return tuple(
-        one
-        for one in held_builds(context, verified.cube.digest)
-        if selection.wants(one.build.memory)
-        and (one.is_own or _stated(verified, one.build, one.attestations))
-    )
+    found: dict[Digest, HeldBuild] = {}
+    for one in held_builds(context, verified.cube.digest):
+        is_trusted = one.is_own or _stated(verified, one.build, one.attestations)
+        if selection.wants(one.build.memory) and is_trusted:
+            found.setdefault(one.build.digest, one)
+    return tuple(found.values())
 
 
 def chosen_builds(

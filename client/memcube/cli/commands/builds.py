@@ -112,4 +112,4 @@ def _row(build: Build, where: str) -> tuple[str, ...]:
     perplexity = f"{damage[0]:g} → {damage[1]:g}" if damage else "-"
     size = bytes_text(sum(file.size for file in build.files))
     memory = build.memory
-    return memory.id, memory.kind, right, perplexity, size, where, str(build.digest)[:19]
+    return memory.id, memory.kind, right, perplexity, size, where, str(build.digest)
