@@ -32,6 +32,8 @@ _FACTOR: Final = re.compile(
 )
 _BIAS: Final = "bias"
 _INNER_BIAS: Final = "base_layer.bias"
+_COPIES: Final = frozenset({"original_module", "modules_to_save"})
+"""In which PEFT holds a module that is saved whole, twice; it saves the biases of both beside the module's own."""
 _FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
 
@@ -273,7 +275,7 @@ def _place(tensor: Tensor, config: AdapterConfig) -> tuple[str, str]:
     path, _, part = name.rpartition(".")
     if path and _is_saved(path, config):
         return path, part
-    if path and part == _BIAS and config.bias != "none":
+    if path and part == _BIAS and config.bias != "none" and not _COPIES & {*path.split(".")}:
         inner = path.removesuffix(".base_layer")
         return inner, _BIAS if inner == path else _INNER_BIAS
     raise rejected(Rejection.UNEXPECTED, f"{tensor.name[:200]!r} is no part of a LoRA adapter")

@@ -189,6 +189,8 @@ def test_biases_are_read_by_module_under_the_names_that_peft_looks_for() -> None
         ("lora_only", (f"base_model.model.{PATH}.bias", "F32", (6,))),
         ("all", ("base_model.model.model.norm.base_layer.bias", "F32", (8,))),
         ("all", ("bias", "F32", (8,))),
+        ("all", ("base_model.model.head.original_module.bias", "F32", (8,))),
+        ("all", ("base_model.model.head.modules_to_save.bias", "F32", (8,))),
         ("all", (BIAS[0], "I32", (8,))),
     ],
 )

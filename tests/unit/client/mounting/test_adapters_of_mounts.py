@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
+from memcube.memories.model_identity import live_identity
 from memcube.memories.parametric import files as parametric_files
 from memcube.mounting import Step
 from memcube.settings import Settings
 from memcube_protocol.errors import ConflictError
 from support.adapters import adapted, footprint, logits
+from support.biased import base_of_shape, trained
 from support.models import model_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
@@ -76,6 +78,23 @@ def test_an_adapter_that_two_cubes_carry_is_mounted_once(client, model, tmp_path
         with pytest.raises(ConflictError):
             client.mount("carol/law", model=model, tokenizer=tokenizer_of())
     assert torch.equal(logits(model), logits(model_of()))
+
+
+def test_of_two_cubes_with_biases_the_second_is_left_out_and_told(client, tmp_path) -> None:
+    model = base_of_shape("qwen2")
+    names, before = ["alice/biased", "bob/biased"], footprint(model)
+    for seed, name in enumerate(names):
+        dumper = MemDumper(tmp_path / name, name=name, version="1.0.0")
+        dumper.add_lora(
+            trained("qwen2", "all", seed), memory_id="expert", base_identity=live_identity(model)
+        )
+        client.pack(dumper.folder)
+    with client.mount(names, model=model, tokenizer=tokenizer_of()) as memory:
+        first, second = memory.steps
+        assert (first.step, second.step) == (Step.MOUNTED, Step.SKIPPED)
+        assert "only one adapter with biases" in second.why
+        assert torch.equal(logits(model), logits(trained("qwen2", "all", 0)))
+    assert footprint(model) == before
 
 
 def test_without_a_model_there_are_no_adapters_to_speak_of(client, tmp_path) -> None:

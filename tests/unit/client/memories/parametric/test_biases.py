@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memcube.memories import known_identity as known_identity_module
 from memcube.memories.activation.dump import dump_kv
 from memcube.memories.activation.key import active_adapters
 from memcube.memories.activation.mount import mount_kv
@@ -25,55 +27,15 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.parametric import Level, adapter_identity
 from support.adapters import footprint, logits
-from support.models import SHAPE, model_of, text_of, tokenizer_of
+from support.biased import LINEAR, base_of_shape, trained
+from support.interrupts import lines_run
+from support.models import text_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
-LINEAR = {
-    "qwen2": ["q_proj", "v_proj", "up_proj"],
-    "gpt2": ["c_attn", "c_fc"],
-    "llama": ["q_proj", "up_proj"],
-}
 CASES = [(shape, bias) for shape in LINEAR for bias in ("all", "lora_only")]
-
-
-def base_of_shape(shape: str, dtype: str = "float32") -> Any:
-    """A model of two layers: biases in attention (qwen2), everywhere and in norms (gpt2), or none (llama)."""
-    small = {**SHAPE, "num_hidden_layers": 2}
-    if shape == "llama":
-        return model_of("llama", dtype, num_hidden_layers=2)
-    if shape == "gpt2":
-        sizes = {"vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 2}
-        config = transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)
-    else:
-        config = transformers.Qwen2Config(**{k: v for k, v in small.items() if k != "head_dim"})
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    fill(model, lambda name: name.endswith(".bias"))
-    return model.eval()
-
-
-def fill(model: Any, is_meant: Any) -> None:
-    """Random numbers into the parameters whose names are meant: new models have biases of zero."""
-    for name, tensor in model.named_parameters():
-        if is_meant(name):
-            tensor.data = torch.randn_like(tensor, dtype=torch.float32).to(tensor.dtype)
-
-
-def trained(shape: str, bias: str, seed: int = 1, dtype: str = "float32", **options: Any) -> Any:
-    """A PeftModel as if it had been trained with `bias`."""
-    values = {"target_modules": LINEAR[shape], "r": 4, "init_lora_weights": False, **options}
-    config = peft.LoraConfig(bias=bias, fan_in_fan_out=shape == "gpt2", **values)
-    base = base_of_shape(shape, dtype)
-    torch.manual_seed(seed)
-    model = peft.get_peft_model(base, config, autocast_adapter_dtype=False).eval()
-    learned = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
-    fill(model, lambda name: name in learned and name.endswith(".bias"))
-    return model
 
 
 def dumped(shape: str, bias: str, cube: Path, memory: str, **options: Any) -> Path:
@@ -92,6 +54,7 @@ def folders(tmp_path_factory) -> dict[Any, Path]:
     }
     made["plain"] = dumped("qwen2", "none", cube, "plain", seed=2)
     made["second"] = dumped("qwen2", "all", cube, "second", seed=3)
+    made["head"] = dumped("qwen2", "all", cube, "head", seed=5, modules_to_save=["lm_head"])
     made["dora"] = dumped("qwen2", "all", cube, "dora", seed=4, use_dora=True)
     return made
 
@@ -142,9 +105,31 @@ def test_an_adapter_with_biases_gives_pefts_own_logits_and_leaves_no_trace(
         assert torch.equal(logits(model), plain)
 
 
-def test_dora_with_biases_goes_through_peft_beside_them(folders, model) -> None:
-    with mount_lora(folders["dora"], model):
-        assert torch.equal(logits(model), logits(of_peft("qwen2", folders["dora"])))
+@pytest.mark.parametrize("kind", ["dora", "head"])
+def test_dora_and_modules_of_their_own_go_through_peft_beside_biases(kind, folders, model) -> None:
+    with mount_lora(folders[kind], model):
+        assert torch.equal(logits(model), logits(of_peft("qwen2", folders[kind])))
+
+
+def test_a_model_is_not_hashed_again_for_the_biases_on_it(folders, model, monkeypatch) -> None:
+    identity = known_identity(model)
+    monkeypatch.setattr(known_identity_module, "live_identity", None)
+    with mount_lora(folders["qwen2", "all"], model):
+        assert known_identity(model) == identity
+    assert known_identity(model) == identity
+
+
+def test_a_saved_module_with_a_bias_keeps_it_and_is_refused_beside_all_biases(tmp_path) -> None:
+    saved = {"target_modules": ["q_proj"], "modules_to_save": ["k_proj"]}
+    dumped("qwen2", "lora_only", tmp_path, "some", **saved)
+    folder, model = tmp_path / "parametric" / "some", base_of_shape("qwen2")
+    before = everything(model)
+    with mount_lora(folder, model) as mounted:
+        assert not any("k_proj" in path for path in mounted.adapter.biases)
+        assert torch.equal(logits(model), logits(of_peft("qwen2", folder)))
+    assert everything(model) == before
+    with pytest.raises(InvalidTensorsError, match="k_proj"):
+        dumped("qwen2", "all", tmp_path, "all", **saved)
 
 
 @pytest.mark.parametrize(("shape", "bias"), CASES)
@@ -280,6 +265,29 @@ def test_a_failure_midway_brings_the_biases_back(folders, model, monkeypatch) ->
     plain.unmount()
 
 
+@pytest.mark.parametrize("beside", [None, "plain"])
+def test_a_mount_of_biases_that_is_interrupted_anywhere_leaves_the_model_as_it_was(
+    beside, folders, model
+) -> None:
+    folder, identity = folders["qwen2", "all"], live_identity(model)
+    other = mount_lora(folders[beside], model) if beside else None
+    before, answers = everything(model), logits(model)
+
+    def run() -> None:
+        mount_lora(folder, model, base_identity=identity).unmount()
+
+    run()
+    total = lines_run(run)
+    for line in random.Random(beside).sample(range(1, total), 12):
+        with pytest.raises(KeyboardInterrupt):
+            lines_run(run, line)
+        assert beside or everything(model) == before, f"line {line} of {total}"
+        assert torch.equal(logits(model), answers), f"line {line} of {total}"
+        assert live_identity(model) == identity
+    if other:
+        other.unmount()
+
+
 def test_a_cache_made_under_other_biases_is_another_cache(folders, model, tmp_path) -> None:
     tokenizer = tokenizer_of()
     adapters = Adapters()
@@ -361,10 +369,16 @@ def test_biases_are_rounded_to_the_models_type_as_peft_rounds_them(folders, tmp_
 
 def test_a_model_that_is_moved_while_it_is_mounted_has_its_own_biases_moved_too(folders) -> None:
     model = base_of_shape("qwen2")
-    with mount_lora(folders["qwen2", "all"], model):
-        model.to(torch.float64)
+    adapters = Adapters()
+    adapters.add("biased", mount_lora(folders["qwen2", "all"], model))
+    model.to(torch.float64)
+    adapters.switch([])
     assert {tensor.dtype for tensor in model.parameters()} == {torch.float64}
-    assert logits(model).dtype == torch.float64
+    model.to(torch.float32)
+    adapters.switch("biased")
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    adapters.close()
+    assert everything(model)[0] == live_identity(base_of_shape("qwen2"))
 
 
 def test_flags_of_biases_are_as_they_were_whoever_froze_them(folders) -> None:

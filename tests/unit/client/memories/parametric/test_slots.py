@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from memcube.memories.parametric.slots import SlotPool
 from memcube.memories.parametric.stack import AdapterStack
 from memcube.store.checks import FileChecks
 from support.adapters import adapted, footprint, logits
+from support.interrupts import lines_run
 from support.models import model_of
 
 torch = pytest.importorskip("torch")
@@ -205,31 +205,6 @@ def test_an_adapter_that_was_looked_through_is_not_read_again(
         assert torch.equal(logits(warm), logits(of_peft(folders["of the same shape"])))
     with pytest.raises(TypeError):
         mount_lora(folders["of the same shape"], warm)
-
-
-def lines_run(run: Any, interrupt_at: int = -1) -> int:
-    """How many lines of our adapters' code and of peft `run` takes; Ctrl-C meets the one told."""
-    count = 0
-
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal count
-        name = frame.f_code.co_filename
-        if "/memories/parametric" not in name and "/peft/tuners/" not in name:
-            return None
-        if event == "line":
-            count += 1
-            if count == interrupt_at:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    earlier = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        run()
-    finally:
-        sys.settrace(earlier)
-    return count
 
 
 @pytest.mark.parametrize("beside", [None, "of another rank"])
