@@ -53,6 +53,14 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
+def words(text: str) -> list[str]:
+    """Words of `text`, in order and whole; of scripts written without spaces, single characters."""
+    found: list[str] = []
+    for run, is_word in _runs(normalise(text)):
+        found += [run] if is_word else _clusters(run)
+    return found
+
+
 def terms(text: str) -> list[str]:
     """Terms that an index keeps of `text`, in order, repeated as often as they occur."""
     return measured_terms(text)[0]

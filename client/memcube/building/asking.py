@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from typing import Any, Final
 
 from memcube_protocol.errors import UnsupportedError
 from memcube_protocol.recipe import CHAT, QUESTION
-from memcube_protocol.text import normalise
+from memcube_protocol.text import words
+
+from memcube.memories.window import answer_room
 
 ANSWER_TOKENS: Final = 48
-_WORDS: Final = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,12 @@ class Asker:
         before, _, after = self.prompt.partition(QUESTION)
         return before, after
 
+    @property
+    def start(self) -> Prefix:
+        """What the tokenizer puts before a text that begins with nothing before it."""
+        alone, whole = self.ids_of("a", begins=False), self.ids_of("a", begins=True)
+        return Prefix(tuple(whole[: whole.index(alone[0])] if alone else whole))
+
     def ids_of(self, text: str, *, begins: bool) -> list[int]:
         """Token ids of `text`, with special tokens only where it `begins` what the model reads."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=begins)["input_ids"]
@@ -65,9 +71,12 @@ class Asker:
 
     def answer_ids(self, answer: str) -> list[int]:
         """Token ids of an answer, with the token that ends it where the model has one."""
-        ids = self.ids_of(answer if self.prompt == CHAT else f" {answer}", begins=False)
-        end = self.tokenizer.eos_token_id
+        ids, end = self.said_ids(answer), self.tokenizer.eos_token_id
         return ids if end is None else [*ids, end]
+
+    def said_ids(self, answer: str) -> list[int]:
+        """Token ids of the words of an answer, as they stand behind the prompt."""
+        return self.ids_of(answer if self.prompt == CHAT else f" {answer}", begins=False)
 
     def answer(self, question: str, before: Prefix = NOTHING, tokens: int = ANSWER_TOKENS) -> str:
         """The model's answer, greedy: its first line, without a further question that it asks itself."""
@@ -85,7 +94,11 @@ class Asker:
     ) -> str:
         """What the model writes after `ids`, which begin with those of `before`: greedy, or `sampled`.
 
-        It ends when `until` says so of what was written, or after so many `tokens`.
+        It ends when `until` says so of what was written, after so many `tokens`, or where the model has no
+        further position.
+
+        Raises:
+            LimitExceededError: `ids` are more than the model reads.
         """
         import torch
 
@@ -93,6 +106,7 @@ class Asker:
             text = self.tokenizer.decode(written[0, len(ids) :], skip_special_tokens=True)
             return torch.tensor([until(text)], device=written.device)
 
+        room = answer_room(self.model, len(ids), tokens)
         given = torch.tensor([ids], device=self.model.device)
         options: dict[str, Any] = {"do_sample": sampled, "pad_token_id": _pad(self.tokenizer)}
         if sampled:
@@ -103,7 +117,7 @@ class Asker:
             output = self.model.generate(
                 input_ids=given,
                 attention_mask=torch.ones_like(given),
-                max_new_tokens=tokens,
+                max_new_tokens=room,
                 stopping_criteria=[is_done],
                 **options,
             )
@@ -124,16 +138,10 @@ class Asker:
 
 def is_right(answer: str, expected: str) -> bool:
     """Whether the words of `expected` stand in `answer`, in their order, whatever case they have."""
-    wanted, given = _words(expected), _words(answer)
+    wanted, given = " ".join(words(expected)), " ".join(words(answer))
     if not wanted:
         return answer.strip() == expected.strip()
-    if not wanted.isascii():
-        return wanted in given  # scripts without spaces have no words to compare
     return f" {wanted} " in f" {given} "
-
-
-def _words(text: str) -> str:
-    return " ".join(_WORDS.findall(normalise(text)))
 
 
 def _pad(tokenizer: Any) -> int:

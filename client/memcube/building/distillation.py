@@ -129,6 +129,8 @@ def _injected(model: Any, config: Any) -> Any:
         with warnings.catch_warnings():
             # peft asks transformers for a property under its old name.
             warnings.filterwarnings("ignore", category=FutureWarning)
+            # It finds out by itself how the layers of GPT-2 lie.
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
             return peft.get_peft_model(model, config)
     except ValueError as error:
         raise UnsupportedError(
@@ -164,7 +166,7 @@ class _School:
         import torch
         from torch.nn.functional import kl_div
 
-        row = [((), passage)]
+        row = [(self.asker.start.ids, passage)]
         with torch.no_grad(), self.model.disable_adapter():
             wanted = self._said(row)
         return kl_div(self._said(row), wanted, log_target=True, reduction="batchmean")

@@ -117,7 +117,7 @@ def confidence(asker: Asker, one: Question, answer: str) -> float:
     import torch
 
     question = asker.question_ids(one.question, begins=True)
-    tokens = asker.ids_of(f" {answer}", begins=False)
+    tokens = asker.said_ids(answer)
     given = torch.tensor([[*question, *tokens]], device=asker.model.device)
     with torch.inference_mode():
         logits = asker.model(input_ids=given, logits_to_keep=len(tokens) + 1).logits[0, :-1]

@@ -60,22 +60,29 @@ def gather(
 ) -> Material:
     """The first of `records` that may be shown `at` this time and that fit into the budget together.
 
-    Reading ends with the first that does not fit, so that a huge cube costs no more than its beginning.
+    One that alone is longer is passed over. Reading ends with the first that does not fit beside the others,
+    so that a huge cube costs no more than its beginning.
 
     Raises:
         NotFoundError: there is none.
     """
     chosen: list[Record] = []
-    left, hidden = budget_tokens, 0
+    left, hidden, long = budget_tokens, 0, 0
     for record in records:
         if not allows(_ANY, record, at):
             hidden += 1
             continue
-        left -= count_tokens(rendered((record,), rendering))
+        tokens = count_tokens(rendered((record,), rendering))
+        if tokens > budget_tokens:
+            long += 1
+            continue
+        left -= tokens
         if left < 0:
-            return Material(_some(chosen, hidden, budget_tokens), rendering, is_whole=False)
+            return Material(tuple(chosen), rendering, is_whole=False)
         chosen.append(record)
-    return Material(_some(chosen, hidden, budget_tokens), rendering)
+    if not chosen:
+        raise _nothing(hidden, long, budget_tokens)
+    return Material(tuple(chosen), rendering, is_whole=not long)
 
 
 def closest(records: Iterable[Record], question: str) -> tuple[Record, ...]:
@@ -93,11 +100,14 @@ def rendered(records: Iterable[Record], rendering: str) -> str:
     return render(records, _NO_LIMIT) + _END
 
 
-def _some(records: list[Record], hidden: int, budget_tokens: int) -> tuple[Record, ...]:
-    if records:
-        return tuple(records)
-    why = f"; {hidden} are archived, expired or not valid now" if hidden else ""
-    raise NotFoundError(
-        f"no record fits into {budget_tokens} tokens{why}",
-        hint="raise --budget-tokens, or check status and validity of the records",
+def _nothing(hidden: int, long: int, budget_tokens: int) -> NotFoundError:
+    """Why no record can be taken."""
+    why = [
+        f"{long} of more than {budget_tokens} tokens" if long else "",
+        f"{hidden} archived, expired or not valid now" if hidden else "",
+    ]
+    hint = "a larger --budget-tokens, as far as the model reads, or shorter records" if long else ""
+    return NotFoundError(
+        f"no record can be taken: there are {' and '.join(filter(None, why)) or 'none'}",
+        hint=hint or "check status and validity of the records",
     )

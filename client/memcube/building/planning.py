@@ -22,6 +22,7 @@ from memcube_protocol.recipe import (
     FENCED,
     METHODS,
     PROMPT,
+    QUESTIONS,
     RATE,
     SOURCE_TEXT,
     Question,
@@ -77,13 +78,19 @@ class Order:
     """How to build. `passages` is the file of unrelated text that the recipe names, None: memcube's own.
 
     `accept` keeps a build that recalls nothing or does damage; `ask` is how many questions the model
-    asks itself where the recipe has none; `watch` hears how it goes.
+    asks itself where the recipe has none, at most 1024; `watch` hears how it goes.
     """
 
     passages: Path | None = None
     accept: bool = False
     ask: int = ASKED
     watch: Watch = unwatched
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ask <= QUESTIONS:
+            raise InvalidRequestError(
+                f"{self.ask} questions cannot be asked", hint=f"a recipe holds 0 to {QUESTIONS}"
+            )
 
 
 def plan_of(

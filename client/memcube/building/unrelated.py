@@ -78,14 +78,19 @@ def passages_for(recipe: Recipe, given: Path | None) -> tuple[str, ...]:
     return passages
 
 
-def halves(tokenizer: Any, passages: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids of the passages to show while teaching, and of those to judge by.
+def halves(
+    tokenizer: Any, passages: Sequence[str], most_tokens: int = PASSAGE_TOKENS
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of the passages to show while teaching, and of those to judge by, each cut to `most_tokens`.
+
+    They are without the special tokens that begin a text: something may stand before them.
 
     Raises:
         InvalidRequestError: there is nothing to judge by: no passage has two tokens.
     """
-    rows = [tokenizer(text, add_special_tokens=True)["input_ids"] for text in passages]
-    long = [row[:PASSAGE_TOKENS] for row in rows if len(row) > 1]
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in passages]
+    most = max(2, min(most_tokens, PASSAGE_TOKENS))
+    long = [row[:most] for row in rows if len(row) > 1]
     if len(long) < 2:
         raise InvalidRequestError(
             "the unrelated text has fewer than two passages of two tokens",

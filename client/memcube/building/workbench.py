@@ -24,11 +24,13 @@ from memcube.building.planning import Order
 from memcube.consuming.holdings import memory_folder
 from memcube.consuming.verifying import Verified
 from memcube.context import Context
+from memcube.figures import count_text
 from memcube.memories.activation.dump import dump_kv
 from memcube.memories.activation.mount import mount_kv
 from memcube.memories.control_tokens import control_tokens
 from memcube.memories.parametric.mount import mount_fitting, mount_lora
 from memcube.memories.plaintext.index import records_of
+from memcube.memories.window import window_of
 
 _RECORDS: Final = "plaintext/records.jsonl"
 
@@ -109,7 +111,7 @@ class Workbench:
         )
         if not self.order.accept:
             evaluation.require_teacher(len(told), without, source)
-        before = evaluation.perplexity(self.model, judging, NOTHING)
+        before = evaluation.perplexity(self.model, judging, asker.start)
         lessons = distillation.lessons_of(asker, material, self.recipe.questions)
         folder = distillation.distil(
             asker,
@@ -179,7 +181,7 @@ class Workbench:
         material = replace(material, control=control_tokens(self.tokenizer))
         if not material.is_whole:
             self.notes.append(
-                f"the first {len(material.records)} of {memory.records} records fit into "
+                f"{len(material.records)} of {memory.records} records fit into "
                 f"{recipe.budget_tokens} tokens; the others are left to the cube's own search"
             )
         return material
@@ -212,7 +214,7 @@ class Workbench:
         self._take_questions(found)
 
     def _take_questions(self, found: tuple[Question, ...]) -> None:
-        self.notes.append(f"the model asked itself {len(found)} questions that it could answer")
+        self.notes.append(f"the model asked itself {count_text(len(found), 'question')}")
         self.recipe = replace(self.recipe, questions=found)
 
     def _with_text(
@@ -228,12 +230,13 @@ class Workbench:
 
     def _judge_cache(self, folder: Path, told: Sequence[Question], without: int) -> None:
         """Measure a KV cache, which stands before every question and every other text."""
-        _, judging = self._passages()
         with mount_kv(folder, self.model, self.tokenizer, base_identity=self.base) as mounted:
             behind = Prefix(mounted.token_ids, mounted.new_cache)
+            _, judging = self._passages(len(behind.ids))
             right = self._recalled("asking with the memory", told, behind)
             before, after = (
-                evaluation.perplexity(self.model, judging, place) for place in (NOTHING, behind)
+                evaluation.perplexity(self.model, judging, place)
+                for place in (self._asker.start, behind)
             )
         self._note_evaluation(told, without, right, None, (before, after))
 
@@ -246,14 +249,14 @@ class Workbench:
         before: float | None = None,
     ) -> None:
         """Measure an adapter; what is None of the model without it is measured too."""
-        _, judging = self._passages()
+        start, (_, judging) = self._asker.start, self._passages()
         if without is None:
             without = self._recalled("asking without the memory", told, NOTHING)
         if before is None:
-            before = evaluation.perplexity(self.model, judging, NOTHING)
+            before = evaluation.perplexity(self.model, judging, start)
         with mount_lora(folder, self.model, base_identity=self.base):
             right = self._recalled("asking with the memory", told, NOTHING)
-            after = evaluation.perplexity(self.model, judging, NOTHING)
+            after = evaluation.perplexity(self.model, judging, start)
         self._note_evaluation(told, without, right, source, (before, after))
 
     def _judge_records(
@@ -282,9 +285,12 @@ class Workbench:
     def _recalled(self, what: str, told: Sequence[Question], before: Prefix) -> int:
         return evaluation.recall(self._asker, told, before, self._watch(what))
 
-    def _passages(self) -> tuple[list[list[int]], list[list[int]]]:
+    def _passages(self, behind: int = 0) -> tuple[list[list[int]], list[list[int]]]:
+        """The unrelated text to show and to judge by, cut to what the model reads `behind` so many tokens."""
         passages = unrelated.passages_for(self.recipe, self.order.passages)
-        return unrelated.halves(self.tokenizer, passages)
+        room = window_of(self.model) or behind + evaluation.PASSAGE_TOKENS
+        taken = behind or len(self._asker.start.ids)
+        return unrelated.halves(self.tokenizer, passages, room - taken)
 
     def _write_records(self, records: Iterable[Record]) -> None:
         path = self.folder / _RECORDS

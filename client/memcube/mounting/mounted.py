@@ -250,10 +250,12 @@ class MountedMemory(Closing):
         """The model's answer to `question` with all memories in use; greedy unless `options` differ.
 
         `options` are those of transformers' `generate`. `context` is put before the question; None looks
-        records up, the empty string puts none. Of several answers (`num_return_sequences`) it is the first.
+        records up, the empty string puts none. Of several answers (`num_return_sequences`) it is the first; it ends
+        where the model has no further position.
 
         Raises:
             NotFoundError: the cubes were mounted without a model and a tokenizer.
+            InvalidRequestError: there is nothing to ask: no token.
             ConflictError: the memories were unmounted, or other adapters are active.
             LimitExceededError: prompt and memory are longer than the model reads.
             UnsupportedError: an option with which the answer would pass the memory over.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,13 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--from", "source", metavar="ID", help="Make it of this memory of the cube.")
 @click.option("--memory", metavar="ID", help="What the new memory is called.")
 @click.option("--questions", type=_FILE, metavar="FILE", help="Questions with answers, JSON Lines.")
-@click.option("--ask", default=32, show_default=True, help="Questions the model asks itself.")
+@click.option(
+    "--ask",
+    type=click.IntRange(0, 1024),
+    default=32,
+    show_default=True,
+    help="Questions the model asks itself.",
+)
 @click.option("--prompt", metavar="TEXT", help="How to ask: text with {question}, or chat.")
 @click.option("--plain", is_flag=True, help="Records as bare text, without delimiters.")
 @click.option("--budget-tokens", type=click.IntRange(1), help="Tokens of records to take.")
@@ -98,10 +105,12 @@ def build(reference: str, **options: Any) -> Answer:
     )
     if sum(bool(options[name]) for name in ("kind", "recipe", "again")) != 1:
         raise click.UsageError("give one of --kind KIND, --recipe FILE and --again DIGEST")
+    if (save := options["save_recipe"]) and not os.access(save.parent, os.W_OK):
+        raise click.UsageError(f"--save-recipe: {save.parent} is no folder that can be written to")
     with open_client(offline=options["offline"]) as client, watching() as watch:
         built, compared = _built(client, reference, options, trust, watch)
-    if options["save_recipe"]:
-        options["save_recipe"].write_bytes(built.made.recipe.write() + b"\n")
+    if save:
+        save.write_bytes(built.made.recipe.write() + b"\n")
     return _told(reference, built, compared)
 
 
@@ -136,11 +145,15 @@ def _load(folder: Path | None) -> tuple[Any, Any]:
 
 def _recipe(path: Path) -> Recipe:
     from memcube_protocol import limits
+    from memcube_protocol.errors import InvalidConfigError
     from memcube_protocol.recipe import Recipe
 
     from memcube.memories.reading import read_small
 
-    return Recipe.parse(read_small(path, limits.CONFIG_BYTES))
+    try:
+        return Recipe.parse(read_small(path, limits.CONFIG_BYTES))
+    except InvalidConfigError as error:
+        raise InvalidConfigError(str(error), hint="give a file that --save-recipe wrote") from None
 
 
 def _wanted(options: dict[str, Any], model: Any) -> Wanted:

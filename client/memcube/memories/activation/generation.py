@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from memcube_protocol.errors import InvalidTensorsError, LimitExceededError, UnsupportedError
+from memcube_protocol.errors import InvalidRequestError, InvalidTensorsError, UnsupportedError
 from memcube_protocol.tensors import Rejection, rejected
 
 from memcube.memories.activation.mounted import Prefix
 from memcube.memories.activation.room import room_errors
-from memcube.memories.window import window_of
+from memcube.memories.window import answer_room
 
 
 class Watched:
@@ -62,7 +62,10 @@ def generate(
     and the cache is a fresh one. `options` go to transformers' `generate`; a memory is the cache, so
     `use_cache` and `cache_implementation` decide nothing behind one. Of several answers it is the first.
 
+    It ends where the model has no further position.
+
     Raises:
+        InvalidRequestError: the question is empty.
         ConflictError: the memory was unmounted, or the active adapters have changed since.
         DigestMismatchError: the memory is damaged.
         InvalidTensorsError: it is damaged, or what is mounted makes the model compute NaN or infinity.
@@ -73,7 +76,9 @@ def generate(
 
     known = list(memory.token_ids) if memory else []
     ids = known + question_ids(tokenizer, question, behind_memory=memory is not None)
-    _require_readable(model, len(ids))
+    if len(ids) == len(known):
+        raise InvalidRequestError("the question has no token", hint="ask something")
+    room = answer_room(model, len(ids), max_new_tokens)
     given = torch.tensor([ids], device=model.device)
     settings = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options}
     settings["logits_processor"] = [*(settings.get("logits_processor") or ()), Watched()]
@@ -85,26 +90,12 @@ def generate(
         output = model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=room,
             **settings,
         )
     sequences = getattr(output, "sequences", output)  # with `return_dict_in_generate`
     answer: str = tokenizer.decode(sequences[0, len(ids) :], skip_special_tokens=True)
     return answer
-
-
-def _require_readable(model: Any, tokens: int) -> None:
-    """Refuse a prompt that the model was not made to read to its end.
-
-    Raises:
-        LimitExceededError: it has more tokens than the model has positions.
-    """
-    window = window_of(model)
-    if window and tokens > window:
-        raise LimitExceededError(
-            f"the prompt is {tokens} tokens with what is mounted before it, the model reads {window}",
-            hint="lower budget_tokens, or ask less at once",
-        )
 
 
 def _require_unassisted(model: Any, settings: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from memcube_protocol.build import Build, Made
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.identity import BaseIdentity
-from memcube_protocol.recipe import METHODS, Recipe, Training
+from memcube_protocol.recipe import METHODS, Evaluation, Recipe, Training
 from memcube_protocol.records import Record
 from memcube_protocol.reference import Reference
 from memcube_protocol.shards import compress, cut
@@ -42,7 +42,13 @@ class Place:
     verified: Verified
 
     def add(
-        self, kind: str, base: BaseIdentity = MINE, name: str = "", *, own: bool = True
+        self,
+        kind: str,
+        base: BaseIdentity = MINE,
+        name: str = "",
+        *,
+        own: bool = True,
+        judged: Evaluation | None = None,
     ) -> Build:
         """A build of the cube, of a few bytes."""
         store, memory_id = self.client.context.store, name or f"{kind}-build"
@@ -67,7 +73,7 @@ class Place:
                 as_of=datetime(2026, 1, 1, tzinfo=UTC),
                 training=Training() if method == "distil" else None,
             )
-            build = Build.write(cube.manifest.descriptor(), memory, [file], Made(recipe))
+            build = Build.write(cube.manifest.descriptor(), memory, [file], Made(recipe, judged))
             keep(self.client.context, Reference("", "alice/notes"), build, is_own=own)
         return build
 
@@ -95,6 +101,19 @@ def test_of_builds_for_this_model_one_cache_goes_before_an_adapter(place: Place)
     place.add(ACTIVATION, name="another")
     assert len(place.chosen()) == 1
     assert place.chosen() != ["parametric-build"]
+
+
+def test_of_builds_of_one_kind_the_one_that_was_judged_best_is_used(place: Place) -> None:
+    judged = {
+        "poor": Evaluation(8, 1, 2, None, 0, (2.0, 2.0)),
+        "best": Evaluation(16, 1, 15, None, 0, (2.0, 2.1)),
+        "damaging": Evaluation(16, 1, 15, None, 0, (2.0, 3.9)),
+        "impossible": Evaluation(8, 0, 1, None, 0, (0.0, 1.0)),
+        "unjudged": None,
+    }
+    for name, found in judged.items():
+        place.add(ACTIVATION, name=name, judged=found)
+    assert place.chosen() == ["best"]
 
 
 def test_builds_for_other_models_and_without_a_model_are_left(place: Place) -> None:

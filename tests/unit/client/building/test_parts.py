@@ -11,6 +11,7 @@ import pytest
 from memcube.building.asking import is_right
 from memcube.building.evaluation import require_teacher, require_useful
 from memcube.building.material import Material, closest, gather, rendered
+from memcube.building.planning import Order
 from memcube.building.questions import read_questions
 from memcube.building.repeating import require_close
 from memcube.building.unrelated import PASSAGES, halves, read_passages
@@ -42,6 +43,11 @@ def words(text: str) -> int:
         ("答案是巴黎。", "巴黎", True),
         ("答案是柏林。", "巴黎", False),
         ("12", "2", False),
+        ("in der Zürichseestraße", "Zürich", False),
+        ("in Zürich, seit 2020", "zürich", True),
+        ("서울입니다", "서울", True),
+        ("हिन्दी में", "हिन्दी", True),
+        ("हिन्दीभाषा", "हिन्दी", False),
         ("…", "…", True),
         ("", "x", False),
         ("C++", "C", True),
@@ -108,6 +114,23 @@ def test_records_are_taken_as_long_as_they_fit_and_no_further() -> None:
     assert found.text_of(None) == found.text_of("absent") == found.text
 
 
+def test_a_record_that_alone_is_too_long_keeps_no_other_out() -> None:
+    long = Record(id="a", text="word " * 50)
+    options: dict[str, Any] = {"at": NOW, "budget_tokens": 11, "count_tokens": words}
+    found = gather([long, *RECORDS], rendering="plain", **options)
+    assert found.records == RECORDS[:2]
+    assert not gather([long, RECORDS[0]], rendering="plain", **options).is_whole
+    with pytest.raises(NotFoundError, match="1 of more than 11 tokens") as caught:
+        gather([long], rendering="plain", **options)
+    assert "--budget-tokens" in (caught.value.hint or "")
+
+
+def test_an_order_of_questions_that_no_recipe_holds_is_refused() -> None:
+    for ask in (-1, 1025):
+        with pytest.raises(InvalidRequestError, match=f"{ask} questions"):
+            Order(ask=ask)
+
+
 def test_what_may_not_be_shown_stays_out() -> None:
     hidden = [
         Record(id="a", text="gone", status="archived"),
@@ -117,7 +140,7 @@ def test_what_may_not_be_shown_stays_out() -> None:
     options: dict[str, Any] = {"at": NOW, "budget_tokens": 99, "count_tokens": words}
     found = gather([*hidden, RECORDS[0]], rendering="plain", **options)
     assert found.records == RECORDS[:1]
-    with pytest.raises(NotFoundError, match="3 are archived, expired or not valid"):
+    with pytest.raises(NotFoundError, match="there are 3 archived, expired or not valid"):
         gather(hidden, rendering="plain", **options)
     with pytest.raises(NotFoundError):
         gather([], rendering="plain", **options)
