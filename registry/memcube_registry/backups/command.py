@@ -106,8 +106,8 @@ def restore(
 ) -> None:
     """Make an empty registry what a snapshot in FOLDER says: also on another database or blob store.
 
-    The snapshot is proven first. A run that is killed is gone on with by running the same again;
-    until it has ended the registry does not start.
+    The snapshot is proven first. To continue a run that was killed, run the same command again; until
+    it has ended, the registry does not start.
 
     Example: memcube-registry restore /mnt/backup --data ./new --database-url postgresql://localhost/memcube
     """
@@ -130,7 +130,10 @@ def restore(
         click.echo(json.dumps(outcome))
     else:
         what = "is whole" if dry_run else f"is restored into {settings.data_dir}"
-        click.echo(f"snapshot {snapshot.folder.name} {what}: a log of {outcome['logSize']} entries")
+        log = f"a log of {outcome['logSize']} entries"
+        if new_log and not dry_run:
+            log += ", left out: another begins at the next start"
+        click.echo(f"snapshot {snapshot.folder.name} {what}: {log}")
     if not dry_run and seen is None and not new_log:
         click.echo(_WARNING.format(size=outcome["logSize"], made=outcome["madeAt"]), err=True)
 

@@ -236,6 +236,8 @@ def test_a_registry_is_backed_up_and_restored_by_commands(
     assert "is restored into" in done.output
     assert "the log ends at 0 entries" in done.output
     assert "alice" in run(tmp_path / "new", "account", "list").output
+    left_out = run(tmp_path / "again", "restore", backup, "--new-log").output
+    assert left_out.endswith("a log of 0 entries, left out: another begins at the next start\n")
     with pytest.raises(NotFoundError, match="no snapshot"):
         run(data, "restore", backup, "--snapshot", "20200101T000000Z")
 
