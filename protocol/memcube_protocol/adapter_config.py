@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import InvalidConfigError, UnsupportedError
@@ -21,11 +21,42 @@ _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
+class Exceptions(Generic[_Number]):
+    """Values for some modules, each with its place in the config: of those that fit, the first counts.
+
+    `paths` are for the module of this path, `endings` for all whose path is this or ends so. Found by
+    what a path ends with: a config can have as many of them as an adapter has modules.
+    """
+
+    paths: Mapping[str, tuple[int, _Number]] = field(default_factory=dict[str, tuple[int, _Number]])
+    endings: Mapping[str, tuple[int, _Number]] = field(
+        default_factory=dict[str, tuple[int, _Number]]
+    )
+
+    @classmethod
+    def of(cls, pattern: Mapping[str, _Number]) -> Self:
+        """Those of `pattern`, keyed by endings of paths, or by `^` and a whole one."""
+        paths: dict[str, tuple[int, _Number]] = {}
+        ends: dict[str, tuple[int, _Number]] = {}
+        for place, (key, value) in enumerate(pattern.items()):
+            (paths if key.startswith("^") else ends)[key.removeprefix("^")] = place, value
+        return cls(paths, ends)
+
+    def value_of(self, path: str, default: _Number) -> _Number:
+        """The value of the module at `path`."""
+        if not self.paths and not self.endings:
+            return default
+        found = [self.endings[end] for end in endings(path) if end in self.endings]
+        found += [self.paths[path]] if path in self.paths else []
+        return min(found)[1] if found else default
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterConfig:
     """What `adapter_config.json` says, checked; `raw` holds every field, known or not.
 
-    `rank` and `alpha` are the defaults, `rank_pattern` and `alpha_pattern` the exceptions by
-    module, keyed as PEFT does (a name, or a regular expression that a module's path ends with).
+    `rank` and `alpha` are the defaults, `rank_pattern` and `alpha_pattern` the exceptions by module.
+    `modules_to_save` are endings of the paths of modules that are replaced as a whole.
     `bias` says which of the model's biases have others in their place: `none`, `all`, or `lora_only`,
     those of the modules that have factors.
     """
@@ -35,9 +66,9 @@ class AdapterConfig:
     base_model: str | None = None
     revision: str | None = None
     target_modules: tuple[str, ...] | str = ()
-    rank_pattern: Mapping[str, int] = field(default_factory=dict[str, int])
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict[str, float])
-    modules_to_save: tuple[str, ...] = ()
+    rank_pattern: Exceptions[int] = field(default_factory=Exceptions[int])
+    alpha_pattern: Exceptions[float] = field(default_factory=Exceptions[float])
+    modules_to_save: frozenset[str] = frozenset()
     rank_stabilised: bool = False
     dora: bool = False
     bias: str = "none"
@@ -62,8 +93,15 @@ class AdapterConfig:
             base_model=_optional_text(values, "base_model_name_or_path"),
             revision=_optional_text(values, "revision"),
             target_modules=_targets(values.get("target_modules")),
-            rank_pattern={k: _rank(v, k) for k, v in _pattern(values, "rank_pattern").items()},
-            alpha_pattern={k: _alpha(v, k) for k, v in _pattern(values, "alpha_pattern").items()},
+            rank_pattern=Exceptions.of(
+                {key: _rank(value, key) for key, value in _pattern(values, "rank_pattern").items()}
+            ),
+            alpha_pattern=Exceptions.of(
+                {
+                    key: _alpha(value, key)
+                    for key, value in _pattern(values, "alpha_pattern").items()
+                }
+            ),
             modules_to_save=_names(values, "modules_to_save"),
             rank_stabilised=_flag(values, "use_rslora"),
             dora=_flag(values, "use_dora"),
@@ -73,7 +111,7 @@ class AdapterConfig:
 
     def rank_of(self, path: str) -> int:
         """The rank of the module at `path`."""
-        return _by_pattern(self.rank_pattern, path, self.rank)
+        return self.rank_pattern.value_of(path, self.rank)
 
     def scale_of(self, path: str) -> float:
         """The factor of the module at `path`: alpha ÷ rank, or alpha ÷ √rank if rank-stabilised."""
@@ -82,16 +120,31 @@ class AdapterConfig:
 
     def alpha_of(self, path: str) -> float:
         """The alpha of the module at `path`."""
-        return _by_pattern(self.alpha_pattern, path, self.alpha)
+        return self.alpha_pattern.value_of(path, self.alpha)
+
+    def saves(self, path: str) -> bool:
+        """Whether the module at `path` is replaced as a whole."""
+        return any(ending in self.modules_to_save for ending in endings(path))
+
+
+def endings(path: str) -> Iterator[str]:
+    """`path` and what stands in it behind each of its dots."""
+    yield path
+    dot = path.find(".")
+    while dot >= 0:
+        yield path[dot + 1 :]
+        dot = path.find(".", dot + 1)
 
 
 def _require_supported(values: Mapping[str, Any]) -> None:
     if values.get("peft_type") != "LORA":
-        raise _unsupported(f"peft_type {values.get('peft_type')!r}", "only LORA is mounted")
+        raise _unsupported(
+            f"peft_type {str(values.get('peft_type'))[:40]!r}", "only LORA is mounted"
+        )
     init = values.get("init_lora_weights", True)
     if init not in _PLAIN_INITS:
         raise _unsupported(
-            f"init_lora_weights {init!r}, which rewrites the base model's weights",
+            f"init_lora_weights {str(init)[:40]!r}, which rewrites the base model's weights",
             "convert it to a plain LoRA when saving (path_initial_model_for_weight_conversion)",
         )
     if values.get("bias", "none") not in _BIASES:
@@ -117,15 +170,6 @@ def _require_supported(values: Mapping[str, Any]) -> None:
             raise _unsupported(
                 f"{key}, which changes the model beyond its linear layers", "train it without"
             )
-
-
-def _by_pattern(pattern: Mapping[str, _Number], path: str, default: _Number) -> _Number:
-    """The value of the first key that names the module at `path` or an ending of it."""
-    for key, value in pattern.items():
-        name = key.removeprefix("^")
-        if path == name or (name == key and path.endswith(f".{name}")):
-            return value
-    return default
 
 
 def _pattern(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -160,11 +204,11 @@ def _targets(value: object) -> tuple[str, ...] | str:
     raise _invalid("target_modules is neither a pattern nor a list of names")
 
 
-def _names(values: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _names(values: Mapping[str, Any], key: str) -> frozenset[str]:
     names = values.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise _invalid(f"{key} is not a list of names")
-    return tuple(names)
+    return frozenset(names)
 
 
 def _table(values: Mapping[str, Any], key: str) -> dict[str, Any]:

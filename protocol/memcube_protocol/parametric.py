@@ -130,7 +130,8 @@ class Module:
 class Adapter:
     """An adapter whose files agree: its config, its tensors, its modules, what it was trained on.
 
-    `biases` are the tensors that take the places of the model's own biases, by path of the module.
+    `biases` are the tensors that take the places of the model's own biases, by path of the module, and
+    `saved` those of the modules that are replaced as a whole, by path and by name in the module.
     """
 
     config: AdapterConfig
@@ -139,11 +140,14 @@ class Adapter:
     base: Base
     training: Mapping[str, Any]
     biases: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    saved: Mapping[str, Mapping[str, Tensor]] = field(
+        default_factory=dict[str, Mapping[str, Tensor]]
+    )
 
     @property
     def is_additive(self) -> bool:
         """Whether all it does is to add products of factors, which can be scaled and combined."""
-        return not (self.config.dora or self.config.modules_to_save or self.biases)
+        return not (self.config.dora or self.saved or self.biases)
 
     def compatibility(self, parts: Iterable[TensorIdentity]) -> dict[str, Any]:
         """What the cube's config says of this memory; `parts` are the tensors under their own names."""
@@ -188,21 +192,25 @@ def check(config: bytes, header: Header) -> Adapter:
         for path, parts in sorted(groups.items())
         if (bias := _bias(path, parts, parsed)) is not None
     }
-    return Adapter(parsed, header, modules, base, training, biases)
+    saved = {path: parts for path, parts in sorted(groups.items()) if parsed.saves(path)}
+    return Adapter(parsed, header, modules, base, training, biases, saved)
 
 
 def require_fit(
     adapter: Adapter,
     shapes: Mapping[str, tuple[int, int]],
     biases: Mapping[str, tuple[int, ...]],
+    saved: Mapping[str, Mapping[str, tuple[int, ...]]],
 ) -> None:
     """Refuse an adapter for modules that the model lacks or has in another shape, or of a senseless rank.
 
     A rank above both sides of its module adds nothing but bytes; without this bound a small model
-    could be given an adapter of any size.
+    could be given an adapter of any size. What replaces a module has to be all of it: of the rest PEFT
+    would make copies, which a small file could have it do with every module of the model.
 
-    `shapes` holds [out, in] for every linear or embedding module of the model, by full path, and
-    `biases` the shape of the bias of every module that has one.
+    `shapes` holds [out, in] for every linear or embedding module of the model, by full path,
+    `biases` the shape of the bias of every module that has one, and `saved` the shape of every tensor
+    of those modules that the adapter replaces as a whole.
 
     Raises:
         InvalidTensorsError: names every module that does not fit, up to eight.
@@ -227,6 +235,10 @@ def require_fit(
             problems.append(
                 f"the bias of {path} is {list(held)} in the model, {list(tensor.shape)} in the adapter"
             )
+    for path, parts in adapter.saved.items():
+        given = {name: tensor.shape for name, tensor in parts.items()}
+        if given != saved.get(path):
+            problems.append(f"the tensors for all of {path} are not those that the module has")
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise rejected(Rejection.UNEXPECTED, "; ".join(problems[:8]) + more)
@@ -273,7 +285,7 @@ def _place(tensor: Tensor, config: AdapterConfig) -> tuple[str, str]:
     if match := _FACTOR.fullmatch(name):
         return match["path"], match["part"]
     path, _, part = name.rpartition(".")
-    if path and _is_saved(path, config):
+    if path and config.saves(path):
         return path, part
     if path and part == _BIAS and config.bias != "none" and not _COPIES & {*path.split(".")}:
         inner = path.removesuffix(".base_layer")
@@ -281,14 +293,9 @@ def _place(tensor: Tensor, config: AdapterConfig) -> tuple[str, str]:
     raise rejected(Rejection.UNEXPECTED, f"{tensor.name[:200]!r} is no part of a LoRA adapter")
 
 
-def _is_saved(path: str, config: AdapterConfig) -> bool:
-    """Whether the module at `path` is replaced as a whole."""
-    return any(path == kept or path.endswith(f".{kept}") for kept in config.modules_to_save)
-
-
 def _bias(path: str, parts: dict[str, Tensor], config: AdapterConfig) -> Tensor | None:
     """The bias among `parts`, under the name that PEFT looks for: any other it would pass over in silence."""
-    if _is_saved(path, config):
+    if config.saves(path):
         return None
     has_factors = any(part.startswith("lora_") for part in parts)
     name = _INNER_BIAS if has_factors else _BIAS

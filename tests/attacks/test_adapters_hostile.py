@@ -5,6 +5,7 @@ Each is refused with an error of ours, and the model is as it was.
 
 from __future__ import annotations
 
+import cProfile
 import json
 import os
 import shutil
@@ -323,4 +324,50 @@ def test_a_pipe_in_the_place_of_a_file_does_not_block(name, model, lora) -> None
 def test_an_empty_file_is_refused(model, lora) -> None:
     os.truncate(lora / parametric.TENSORS_FILE, 0)
     with pytest.raises(InvalidTensorsError, match="truncated"):
+        mount_lora(lora, model)
+
+
+@pytest.mark.parametrize("field", ["modules_to_save", "rank_pattern", "alpha_pattern"])
+def test_names_in_a_config_are_not_tried_on_each_module_one_after_the_other(field) -> None:
+    modules, names = range(300), [f"name{number}" for number in range(3000)]
+    config: dict[str, Any] = {"peft_type": "LORA", "r": 1}
+    config[field] = names if field == "modules_to_save" else dict.fromkeys(names, 2)
+    specs = [
+        (f"m.{module}.lora_{half}.weight", "F32", shape)
+        for module in modules
+        for half, shape in (("A", (1, 0)), ("B", (0, 1)))
+    ]
+    header = tensors.parse_header(tensors.write_header(specs))
+    profile = cProfile.Profile()
+    adapter = profile.runcall(parametric.check, json.dumps(config).encode(), header)
+    profile.runcall(lambda: [adapter.config.scale_of(one.path) for one in adapter.modules])
+    assert len(adapter.modules) == len(modules)
+    assert sum(called.callcount for called in profile.getstats()) < len(modules) * len(names) / 4
+
+
+def test_of_what_a_config_wants_to_replace_only_what_its_file_holds_is_copied(
+    lora, answers
+) -> None:
+    config = lora / adapter_config.CONFIG_FILE
+    layers = ["norm", "embed_tokens", "q_norm", *(f"layers.{n}.mlp.act_fn" for n in range(9))]
+    wanted = {**json.loads(config.read_text()), "modules_to_save": layers}
+    config.write_text(json.dumps(wanted))
+    fresh = model_of()
+    before = footprint(fresh)
+    for _ in range(2):  # by peft, and in the slot that it built
+        with mount_lora(lora, fresh):
+            assert {type(module).__name__ for module in fresh.modules()}.isdisjoint(
+                {"ModulesToSaveWrapper"}
+            )
+            assert torch.equal(logits(fresh), answers)
+        assert footprint(fresh) == before
+
+
+def test_a_module_of_another_shape_is_not_put_in_the_place_of_the_models(model, lora) -> None:
+    written(lora, [*PAIR, ("base_model.model.lm_head.weight", "F32", (1, 1))])
+    config = lora / adapter_config.CONFIG_FILE
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "modules_to_save": ["lm_head"]})
+    )
+    with pytest.raises(InvalidTensorsError, match="all of lm_head"):
         mount_lora(lora, model)

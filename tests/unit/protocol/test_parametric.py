@@ -158,11 +158,31 @@ def test_modules_to_save_embeddings_and_dora_are_read() -> None:
 
 def test_a_model_without_the_modules_or_with_others_is_refused() -> None:
     adapter = check()
-    parametric.require_fit(adapter, {PATH: (6, 8)}, {})
+    parametric.require_fit(adapter, {PATH: (6, 8)}, {}, {})
     with pytest.raises(InvalidTensorsError, match=f"no module {PATH}"):
-        parametric.require_fit(adapter, {"model.layers.0.self_attn.k_proj": (6, 8)}, {})
+        parametric.require_fit(adapter, {"model.layers.0.self_attn.k_proj": (6, 8)}, {}, {})
     with pytest.raises(InvalidTensorsError, match="7 x 8 in the model, 6 x 8"):
-        parametric.require_fit(adapter, {PATH: (7, 8)}, {})
+        parametric.require_fit(adapter, {PATH: (7, 8)}, {}, {})
+
+
+def test_what_replaces_a_module_is_all_of_it() -> None:
+    head = ("base_model.model.lm_head.weight", "F32", (10, 8))
+    adapter = check([*SPECS, head], modules_to_save=["lm_head", "norm"])
+    assert not adapter.is_additive
+    parametric.require_fit(adapter, {PATH: (6, 8)}, {}, {"lm_head": {"weight": (10, 8)}})
+    for held in ({}, {"weight": (9, 8)}, {"weight": (10, 8), "bias": (10,)}):
+        with pytest.raises(InvalidTensorsError, match="all of lm_head are not those"):
+            parametric.require_fit(adapter, {PATH: (6, 8)}, {}, {"lm_head": held})
+
+
+def test_of_several_exceptions_that_fit_a_module_the_first_counts() -> None:
+    pattern = {"proj": 7, "attn.q_proj": 2, "^a.v_proj": 3, "v_proj": 4, "^q": 5}
+    config = AdapterConfig.parse(config_bytes(r=9, rank_pattern=pattern))
+    paths = {"a.attn.q_proj": 2, "a.v_proj": 3, "b.v_proj": 4, "q_proj": 9, "proj": 7, "^q": 9}
+    assert {path: config.rank_of(path) for path in paths} == paths
+    pattern = {"v_proj": 4, "a.v_proj": 2, "^a.v_proj": 3}
+    config = AdapterConfig.parse(config_bytes(r=9, alpha_pattern=pattern))
+    assert config.alpha_of("a.v_proj") == 4
 
 
 def test_biases_are_read_by_module_under_the_names_that_peft_looks_for() -> None:
@@ -201,11 +221,11 @@ def test_a_bias_that_peft_would_pass_over_is_refused(bias, spec) -> None:
 
 def test_a_model_without_the_biases_or_with_others_is_refused() -> None:
     adapter, shapes = check([*SPECS, INNER_BIAS, BIAS], bias="all"), {PATH: (6, 8)}
-    parametric.require_fit(adapter, shapes, {PATH: (6,), "model.norm": (8,)})
+    parametric.require_fit(adapter, shapes, {PATH: (6,), "model.norm": (8,)}, {})
     with pytest.raises(InvalidTensorsError, match=r"no bias model\.norm\.bias"):
-        parametric.require_fit(adapter, shapes, {PATH: (6,)})
+        parametric.require_fit(adapter, shapes, {PATH: (6,)}, {})
     with pytest.raises(InvalidTensorsError, match=r"\[7\] in the model, \[8\] in the adapter"):
-        parametric.require_fit(adapter, shapes, {PATH: (6,), "model.norm": (7,)})
+        parametric.require_fit(adapter, shapes, {PATH: (6,), "model.norm": (7,)}, {})
 
 
 def test_metadata_tells_the_base_and_the_training() -> None:

@@ -66,7 +66,12 @@ def mount_lora(
         )
     stack = AdapterStack.of(model)
     modules = stack.modules
-    parametric.require_fit(adapter, _shapes(modules, adapter), _bias_shapes(modules, adapter))
+    parametric.require_fit(
+        adapter,
+        _shapes(modules, adapter),
+        _bias_shapes(modules, adapter),
+        _saved_shapes(modules, adapter),
+    )
     name = f"memcube_{files.identity(checks).root.hex()[:16]}"
     mounted = MountedLora(adapter, verdict, name, files.tensors(), stack, files)
     try:
@@ -197,6 +202,18 @@ def _bias_shapes(modules: Mapping[str, Any], adapter: Adapter) -> dict[str, tupl
     return {path: tuple(bias.shape) for path, bias in held.items() if bias is not None}
 
 
+def _saved_shapes(
+    modules: Mapping[str, Any], adapter: Adapter
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes of all tensors of those modules that `adapter` replaces as a whole, by full path."""
+    found = {path: without_tuner(modules[path]) for path in adapter.saved if path in modules}
+    own = {path: module._modules.get("original_module") or module for path, module in found.items()}
+    return {
+        path: {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        for path, module in own.items()
+    }
+
+
 def module_shape(module: Any) -> tuple[int, int] | None:
     """[out, in] of a module that an adapter can change; None of any other."""
     own = without_tuner(module)
@@ -258,7 +275,7 @@ def _peft_config(adapter: Adapter, model: Any) -> Any:
         alpha_pattern={escaped[path]: config.alpha_of(path) for path in escaped},
         use_rslora=config.rank_stabilised,
         use_dora=config.dora,
-        modules_to_save=list(config.modules_to_save) or None,
+        modules_to_save=list(adapter.saved) or None,
         fan_in_fan_out=bool(config.raw.get("fan_in_fan_out", False)),
         init_lora_weights=False,
         inference_mode=True,

@@ -260,7 +260,7 @@ class AdapterStack:
         self._place_biases()
         mine = [name for name in self._adapters if name in self._gates]
         names = [*self._active, *mine]
-        if self._saves_modules or any(a.config.modules_to_save for a in self._adapters.values()):
+        if self._saves_modules or any(a.saved for a in self._adapters.values()):
             # peft refuses an empty list here, and passes over the name of no adapter.
             with _refusals_of_peft():
                 self._peft.base_model.set_adapter(names or [_NOBODY], inference_mode=True)
