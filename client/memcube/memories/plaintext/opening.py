@@ -74,6 +74,8 @@ class Opener:
         if note is None or note.cube != str(self.cube):
             return None
         try:
+            if note.seal != plaintext_place.seal_of(place):
+                return None
             embedding = self._restored(place, note)
             lines = Lines(place)
         except (StorageError, InvalidError):
@@ -131,6 +133,7 @@ class Opener:
                 held=held,
                 width=width,
                 embedded=entries.embedded,
+                seal=plaintext_place.seal_of(folder),
             ).write(folder)
         found = self._load(place)
         if found is None:

@@ -18,17 +18,23 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
+from zlib import crc32
 
 from memcube_protocol.errors import StorageError
 
 from memcube.store import files
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 SHARD: Final = "shard"
 _NOTE: Final = "index.json"
 _NOTE_BYTES: Final = 64 * 1024
+_REWRITTEN: Final = (".json", "_journal.dat")
+"""What the engine writes anew at every opening and checks itself, and what its first opening takes away."""
+_BELIEVED: Final = "id_tracker"
+"""What the engine reads whole and takes as it is: a bit more or less hides records, or ends the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,7 @@ class Note:
     """What an index says of itself: of which cube it is, and what its build found.
 
     `held` are the fields that any of its entries has, `width` that of its vectors, and `embedded` how
-    many of these the cube did not carry.
+    many of these the cube did not carry. `seal` is that of its files; see `seal_of`.
     """
 
     cube: str
@@ -44,6 +50,7 @@ class Note:
     held: frozenset[str] = frozenset()
     width: int = 0
     embedded: int = 0
+    seal: str = ""
     format: int = FORMAT
 
     @classmethod
@@ -64,6 +71,25 @@ class Note:
         files.replace_file(
             place / _NOTE, json.dumps(asdict(self) | {"held": sorted(self.held)}).encode()
         )
+
+
+def seal_of(place: Path) -> str:
+    """A hash of the names and sizes of the files at `place`, and of what the engine believes unchecked.
+
+    So a file that was cut, emptied or lost since, by a disk or a loss of power, is noticed before the
+    engine is asked; what stands in the larger ones is checked where it is read, or changes a score.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    sealed = sha256()
+    with files.storage_errors(f"{place} cannot be read"):
+        for path in sorted(place.rglob("*")):
+            if path.is_file() and not path.name.endswith(_REWRITTEN):
+                content = path.read_bytes() if _BELIEVED in path.name else b""
+                named = f"{path.relative_to(place)} {path.stat().st_size} {crc32(content)}\n"
+                sealed.update(named.encode())
+    return sealed.hexdigest()
 
 
 @contextmanager

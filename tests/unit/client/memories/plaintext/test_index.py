@@ -13,6 +13,7 @@ import pytest
 from memcube.demo.corpus import handbook
 from memcube.memories.plaintext.context import estimate_tokens, render
 from memcube.memories.plaintext.index import Filters, PlaintextIndex, records_of
+from memcube.memories.plaintext.place import FORMAT, seal_of
 from memcube_protocol import media_types, oci, text
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.digest import Digest
@@ -211,9 +212,52 @@ def test_a_damaged_index_is_built_anew(tmp_path: Path, damage: str) -> None:
         (place / "index.json").write_text(note_text.replace(CUBE.hex, "0" * 64))
     else:
         note_text = (place / "index.json").read_text()
-        (place / "index.json").write_text(note_text.replace('"format": 5', '"format": 4'))
+        (place / "index.json").write_text(note_text.replace(f'"format": {FORMAT}', '"format": 4'))
     with indexed(tmp_path, [note(1, "tea")]) as index:
         assert found(index, "tea") == ["note-0000001"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "lost"])
+def test_an_index_of_which_a_file_was_harmed_is_built_anew(tmp_path: Path, harm: str) -> None:
+    """The engine notices none of these: it finds less, or ends the process."""
+    alike = [note(number, "tea") for number in range(40)]
+    place = tmp_path / f"sha256-{CUBE.hex}"
+
+    def opened() -> list[str]:
+        with indexed(tmp_path, alike) as index:
+            return found(index, "tea", 40)
+
+    whole = opened()
+    assert len(whole) == 40
+    names = ("*id_tracker*", "version.info", "records.jsonl", "page_0.dat")
+    for name in [name for pattern in names for name in {one.name for one in place.rglob(pattern)}]:
+        path = next(place.rglob(name))
+        if harm == "lost":
+            path.unlink()
+        else:
+            os.truncate(path, 0 if harm == "emptied" else path.stat().st_size // 2)
+        assert opened() == whole, name
+
+
+def test_an_index_whose_numbers_were_changed_on_disk_is_built_anew(tmp_path: Path) -> None:
+    """Its own process would end in the engine, which allocates what such a file asks for."""
+    indexed(tmp_path, [note(number, "tea") for number in range(40)]).close()
+    place = tmp_path / f"sha256-{CUBE.hex}"
+    for path in [*place.rglob("*id_tracker*")]:
+        path.write_bytes(bytes(byte ^ 0xFF for byte in path.read_bytes()))
+    with indexed(tmp_path, [note(number, "tea") for number in range(40)]) as index:
+        assert len(found(index, "tea", 40)) == 40
+
+
+def test_an_index_is_as_it_was_however_often_it_is_opened(tmp_path: Path) -> None:
+    records = [note(1, "tea", tags=("a",), valid_from="2020-01-01T00:00:00Z"), note(2, "tea")]
+    place = tmp_path / f"sha256-{CUBE.hex}"
+    indexed(tmp_path, records).close()
+    sealed = seal_of(place)
+    for _ in range(3):
+        with indexed(tmp_path, records) as index:
+            assert len(found(index, "tea")) == 2
+        assert seal_of(place) == sealed
 
 
 def test_a_folder_that_others_can_write_is_not_opened(tmp_path: Path) -> None:
