@@ -18,7 +18,7 @@ import pytest
 from conftest import Person, fresh
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import EXIT_INTEGRITY, EXIT_OK, EXIT_TRUST
+from memcube_protocol.errors import EXIT_CONFLICT, EXIT_INTEGRITY, EXIT_OK, EXIT_TRUST
 from support.machine import Machine
 from support.proxy import counting_proxy
 from support.published import Published
@@ -233,6 +233,10 @@ def test_a_version_at_the_target_is_not_overwritten_where_the_registry_would_all
     copier.ok("cp", f"{host}/{first.name}:1.0.0", f"{there.host}/{name}")
     told = copier.fails(EXIT_TRUST, "cp", f"{host}/{second.name}:1.0.0", f"{there.host}/{name}")
     assert f"holds releases of {host}/{first.name}" in told
+    ours = places["ours"].machine
+    another = Machine(tmp_path / "another", ours.url, ours.token)  # which knows no release of there
+    told = another.fails(EXIT_CONFLICT, "cp", f"{host}/{second.name}:1.0.0", f"{there.host}/{name}")
+    assert "a version never changes" in told
     with copier.client() as client:
         registry = client.context.registry(there.host)
         at_first = client.context.registry(host).manifest_descriptor(first.name, "1.0.0")
