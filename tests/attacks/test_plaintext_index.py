@@ -17,7 +17,9 @@ from memcube.demo.corpus import handbook
 from memcube.memories import machine_memory
 from memcube.memories.plaintext.build import Entries, Survey
 from memcube.memories.plaintext.embedding import Embedding
+from memcube.memories.plaintext.engine import Match
 from memcube.memories.plaintext.index import PlaintextIndex, records_of
+from memcube.memories.plaintext.ranking import best
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.digest import Digest
@@ -173,3 +175,14 @@ def test_a_record_that_repeats_a_word_does_not_push_the_others_out(tmp_path: Pat
     ]
     with PlaintextIndex.open(tmp_path, CUBE, lambda: records) as index:
         assert index.search("when is tea served")[0].record.id == note(2).id
+
+
+def test_of_a_million_records_that_answer_alike_a_bounded_number_is_looked_at() -> None:
+    asked: list[int] = []
+
+    def alike(wide: int) -> list[Match]:
+        asked.append(wide)
+        return [Match(number, 1.0) for number in range(min(wide, 10_000))]
+
+    assert [match.number for match in best(alike, 50, 1_000_000)] == list(range(50))
+    assert max(asked) < 10_000

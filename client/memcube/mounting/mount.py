@@ -15,6 +15,7 @@ from memcube import rules
 from memcube.consuming import opening
 from memcube.context import Context
 from memcube.memories.model_identity import uncompiled
+from memcube.memories.turns import turn
 from memcube.mounting.baseline import Baseline, uninterrupted
 from memcube.mounting.chosen import Chosen, in_order
 from memcube.mounting.loading import MemLoader
@@ -50,7 +51,13 @@ def mount(
     if overlay is None:
         _require_some(cubes)
     model = uncompiled(model)
-    loader = MemLoader(context, cubes, model, tokenizer, wishes)
+    with turn(model):
+        return _mounted(context, MemLoader(context, cubes, model, tokenizer, wishes), overlay)
+
+
+def _mounted(context: Context, loader: MemLoader, overlay: Overlay | None) -> MountedMemory:
+    """What `loader` mounts, or an error and the model as it was."""
+    model, wishes = loader.model, loader.wishes
     before = None if model is None else Baseline(model)
     if overlay is not None:
         loader.undo.callback(overlay.close)
@@ -66,10 +73,10 @@ def mount(
             for chosen in loader.cubes
         ]
         loader.cubes = _with_builds(loader)
-        plan = _planned(loader, Planning(context, model, tokenizer, wishes))
+        plan = _planned(loader, Planning(context, model, loader.tokenizer, wishes))
         if overlay is None and all(choice.act is Act.LEAVE for choice in plan.choices):
             loader.follow(plan)  # it may know a better reason
-            raise _nothing_of(cubes)
+            raise _nothing_of(loader.cubes)
         loader.cubes = _fetched(context, loader.cubes, plan)
         loader.follow(plan)
         return MountedMemory(

@@ -16,6 +16,7 @@ from memcube.closing import Closing
 from memcube.consuming.verifying import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.memories.plaintext.hit import Hit
+from memcube.memories.turns import turn
 from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hits
@@ -307,7 +308,7 @@ class MountedMemory(Closing):
 
     def close(self) -> None:
         """Take the memories off the model, the last one first, and let go of it; Ctrl-C waits."""
-        with uninterrupted():
+        with turn(self._parts and self._parts.model), uninterrupted():
             parts, self._parts = self._parts, None
             if parts is not None:
                 parts.undo.close()

@@ -30,6 +30,7 @@ from memcube.memories.model_identity import (
 )
 from memcube.memories.parametric.files import AdapterFiles
 from memcube.memories.parametric.stack import AdapterStack
+from memcube.memories.turns import turn
 from memcube.store.checks import FileChecks
 
 
@@ -58,28 +59,23 @@ def mount_lora(
     """
     files = AdapterFiles.open(folder)
     adapter = files.adapter
-    verdict = parametric.judge(adapter.base, _loaded_base(model, adapter, base, base_identity))
-    if verdict.level is Level.UNKNOWN and not allow_unverified_base:
-        raise IncompatibleError(
-            f"it is not known that this adapter belongs to this model: {verdict.why}",
-            hint="load the adapter's own base, or allow it with --allow-unverified-base",
-        )
-    stack = AdapterStack.of(model)
-    modules = stack.modules
-    parametric.require_fit(
-        adapter,
-        _shapes(modules, adapter),
-        _bias_shapes(modules, adapter),
-        _saved_shapes(modules, adapter),
-    )
-    name = f"memcube_{files.identity(checks).root.hex()[:16]}"
-    mounted = MountedLora(adapter, verdict, name, files.tensors(), stack, files)
-    try:
-        mounted.mount()
-        return mounted
-    except BaseException:
-        mounted.unmount()
-        raise
+    with turn(model):
+        verdict = parametric.judge(adapter.base, _loaded_base(model, adapter, base, base_identity))
+        if verdict.level is Level.UNKNOWN and not allow_unverified_base:
+            raise IncompatibleError(
+                f"it is not known that this adapter belongs to this model: {verdict.why}",
+                hint="load the adapter's own base, or allow it with --allow-unverified-base",
+            )
+        stack = AdapterStack.of(model)
+        _require_fit(adapter, stack.modules)
+        name = f"memcube_{files.identity(checks).root.hex()[:16]}"
+        mounted = MountedLora(adapter, verdict, name, files.tensors(), stack, files)
+        try:
+            mounted.mount()
+            return mounted
+        except BaseException:
+            mounted.unmount()
+            raise
 
 
 def mount_fitting(
@@ -178,14 +174,24 @@ class MountedLora(Closing):
 
     def unmount(self) -> None:
         """Take the adapter off: weights, state_dict keys and module classes are as before."""
-        if self._is_mounted:
-            self.stack.unmount(self.name)
-            self._is_mounted = False
-            self.tensors, self._files = {}, None
+        with turn(self.stack.model):
+            if self._is_mounted:
+                self.stack.unmount(self.name)
+                self._is_mounted = False
+                self.tensors, self._files = {}, None
 
     def close(self) -> None:
         """As `unmount`."""
         self.unmount()
+
+
+def _require_fit(adapter: Adapter, modules: Mapping[str, Any]) -> None:
+    parametric.require_fit(
+        adapter,
+        _shapes(modules, adapter),
+        _bias_shapes(modules, adapter),
+        _saved_shapes(modules, adapter),
+    )
 
 
 def _shapes(modules: Mapping[str, Any], adapter: Adapter) -> dict[str, tuple[int, int]]:

@@ -17,6 +17,8 @@ CANDIDATES: Final = 50
 """Entries that each ranking gives to be fused; more measured no better."""
 _SPARE: Final = 14
 _WIDER: Final = 8
+_WIDEST: Final = 8192
+"""Of more that answer alike an engine's choice is taken: to look at a million of them takes a quarter of a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +47,14 @@ def best(ask: Callable[[int], Sequence[Match]], limit: int, total: int) -> list[
     """The best `limit` of `total` entries that `ask` ranks, those of one score by number.
 
     An engine orders these by chance, differently in each index that is built, and chooses among them
-    where they do not all fit. So it is asked for more until the last of them is in.
+    where they do not all fit. So it is asked for more until the last of them is in, up to a bound.
     """
-    wide = limit + _SPARE
+    wide, widest = limit + _SPARE, min(total, _WIDEST)
     while True:
         found = ask(wide)
-        if len(found) < wide or wide >= total or found[limit - 1].score > found[-1].score:
+        if len(found) < wide or wide >= widest or found[limit - 1].score > found[-1].score:
             break
-        wide = min(wide * _WIDER, total)
+        wide = min(wide * _WIDER, widest)
     return sorted(found, key=lambda match: (-match.score, match.number))[:limit]
 
 
