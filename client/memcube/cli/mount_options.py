@@ -12,6 +12,7 @@ import click
 from memcube_protocol.errors import NotFoundError
 
 from memcube.cli.options import offline_option, trust_of, trust_options
+from memcube.packing.draft import FILE_NAME
 
 if TYPE_CHECKING:
     from memcube_protocol.reference import Reference
@@ -112,12 +113,12 @@ class MountOptions:
 
     @property
     def read_overlay(self) -> Path | None:
-        """The overlay of a command that remembers nothing: a mistyped name makes no folder.
+        """The overlay of a command that remembers nothing: a mistyped name makes no folder, nor a cube of one.
 
         Raises:
-            NotFoundError: there is no such folder.
+            NotFoundError: there is no such folder, or nothing was ever remembered there.
         """
-        if self.overlay is not None and not self.overlay.is_dir():
+        if self.overlay is not None and not (self.overlay / FILE_NAME).is_file():
             raise NotFoundError(
                 f"there is no overlay {self.overlay}",
                 hint="name the folder that `memcube mcp` or `memcube chat` remembers into",

@@ -161,6 +161,12 @@ class Plan:
         used = {one.offer.kind for one in self.choices if one.act is not Act.LEAVE}
         return tuple(kind for kind in ORDER if kind in misfits - used)
 
+    @property
+    def refused_cubes(self) -> tuple[str, ...]:
+        """Cubes whose own rules forbid it: a mount ends with that of the first, whatever the others allow."""
+        forbidden = (one.offer.cube for one in self.choices if one.offer.forbidden)
+        return tuple(dict.fromkeys(forbidden))
+
     def of(self, cube: str, memory: str) -> Planned | None:
         """The choice for one memory."""
         return next(

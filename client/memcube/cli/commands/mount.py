@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from memcube_protocol.config import PLAINTEXT
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -14,8 +15,11 @@ from memcube.cli.options import open_client
 from memcube.figures import bytes_text, seconds_text, table_text
 
 if TYPE_CHECKING:
+    from memcube.client import Client
     from memcube.mounting import MountedCube, MountedMemory, MountStep, Plan
     from memcube.mounting.choosing import Asked
+
+_OWN: Final = "your own overlay, searched by words"
 
 
 @command(
@@ -63,12 +67,21 @@ def mount(
     on: Any = {"model": loaded, "tokenizer": tokenizer, **wanted.asked, **fit}
     with open_client(offline=wanted.offline) as client:
         if dry_run:
-            return _planned(client.plan(wanted.cubes, **on))
+            return _planned(_plan(client, wanted, on), overlay)
         with client.mount(wanted.cubes, overlay=overlay, **on) as memory:
             asked = [
                 (question, _answer(memory, question, max_new_tokens)) for question in questions
             ]
             return _told(memory, asked)
+
+
+def _plan(client: Client, wanted: MountOptions, on: dict[str, Any]) -> Plan:
+    """What a mount would do with the cubes; nothing where an overlay alone is named."""
+    from memcube.mounting import Plan
+
+    if wanted.cubes or wanted.profile is not None:
+        return client.plan(wanted.cubes, **on)
+    return Plan(())
 
 
 def _load(folder: str) -> tuple[Any, Any]:
@@ -84,19 +97,16 @@ def _answer(memory: MountedMemory, question: str, max_new_tokens: int) -> str:
     return text or "(no record answers this)"
 
 
-def _planned(plan: Plan) -> Answer:
-    """What a plan says; its totals last."""
-    several = len({choice.offer.cube for choice in plan.choices}) > 1
-    rows = [
-        (
-            str(choice.act),
-            choice.offer.kind,
-            *([choice.offer.cube] if several else []),
-            choice.offer.memory,
-            choice.why,
-        )
+def _planned(plan: Plan, overlay: Path | None) -> Answer:
+    """What a plan says, the user's own overlay before it; its totals last."""
+    several = len({choice.offer.cube for choice in plan.choices}) + (overlay is not None) > 1
+    told = [
+        (str(choice.act), choice.offer.kind, choice.offer.cube, choice.offer.memory, choice.why)
         for choice in plan.choices
     ]
+    if overlay is not None:
+        told.insert(0, ("retrieve", PLAINTEXT, str(overlay), PLAINTEXT, _OWN))
+    rows = [row if several else (*row[:2], *row[3:]) for row in told]
     took = (
         "a time not measured yet" if plan.seconds is None else f"about {seconds_text(plan.seconds)}"
     )
@@ -106,8 +116,12 @@ def _planned(plan: Plan) -> Answer:
         "fetchBytes": plan.fetch_bytes,
         "seconds": plan.seconds,
         "refusedKinds": list(plan.refused_kinds),
+        "refusedCubes": list(plan.refused_cubes),
     }
     refused = [
+        f"a mount would be refused: the rules of {cube} forbid it" for cube in plan.refused_cubes
+    ]
+    refused += [
         f"a mount would be refused: no {kind} memory fits (--filter chooses what is mounted)"
         for kind in plan.refused_kinds
     ]

@@ -109,3 +109,7 @@ def test_a_command_that_remembers_nothing_makes_no_folder_of_a_mistyped_overlay(
     assert run([*words, str(absent)]) == outcome_of(NotFoundError("")).exit_code
     assert f"there is no overlay {absent}" in capsys.readouterr().err
     assert not absent.exists()
+    absent.mkdir()  # a folder of something else
+    assert run([*words, str(absent)]) == outcome_of(NotFoundError("")).exit_code
+    assert f"there is no overlay {absent}" in capsys.readouterr().err
+    assert not [*absent.iterdir()]

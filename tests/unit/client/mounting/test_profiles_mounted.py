@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,20 @@ def test_the_command_mounts_a_profile(machine: Machine) -> None:
     assert "alice/notes" in machine.ok("mount", "--profile", "work", "--dry-run")
     machine.fails(EXIT_NOT_FOUND, "mount", "--profile", "wrok")
     assert "at most confidential" in machine.fails(EXIT_RULE, "mount", "--profile", "secret")
+
+
+def test_a_dry_run_says_what_the_mount_would_end_with_and_shows_the_overlay(
+    machine: Machine, tmp_path: Path
+) -> None:
+    from memcube.overlay import Overlay
+
+    planned = machine.ok("mount", "--profile", "secret", "--dry-run")
+    assert "a mount would be refused: the rules of " in planned
+    assert json.loads(machine.ok("mount", "--profile", "secret", "--dry-run", "--json"))[
+        "refusedCubes"
+    ]
+    Overlay.open(tmp_path / "own").close()
+    for words in ((), ("--profile", "work")):
+        planned = machine.ok("mount", *words, "--overlay", tmp_path / "own", "--dry-run")
+        assert "your own overlay, searched by words" in planned
+        assert "refused" not in planned
