@@ -28,8 +28,12 @@ _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 """The escape of half a character; UTF-8 itself has none."""
 
 
-def parse(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> Any:
+def parse(
+    content: bytes | bytearray | memoryview, *, what: str = "JSON", any_integer: bool = False
+) -> Any:
     """The value of strict JSON `content`; `what` names it in errors.
+
+    `any_integer` takes integers of any size: in what is passed on to others, who may know them.
 
     Raises:
         InvalidJsonError: it breaks a rule of the module's docstring.
@@ -40,20 +44,22 @@ def parse(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> Any
         raise _invalid(what, f"it is not UTF-8 (byte {error.start})") from None
     _check_depth(text, what)
     try:
-        value = _DECODER.decode(text)
+        value = (_FOREIGN_DECODER if any_integer else _DECODER).decode(text)
     except (ValueError, RecursionError) as error:
         raise _invalid(what, str(error)) from None
     _check_strings(text, value, what)
     return value
 
 
-def parse_object(content: bytes | bytearray | memoryview, *, what: str = "JSON") -> dict[str, Any]:
-    """The object that strict JSON `content` holds.
+def parse_object(
+    content: bytes | bytearray | memoryview, *, what: str = "JSON", any_integer: bool = False
+) -> dict[str, Any]:
+    """The object that strict JSON `content` holds; see `parse`.
 
     Raises:
         InvalidJsonError: not strict JSON, or not an object.
     """
-    value = parse(content, what=what)
+    value = parse(content, what=what, any_integer=any_integer)
     if not isinstance(value, dict):
         raise _invalid(what, "it is not an object")
     return value
@@ -138,6 +144,11 @@ _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_unique_keys,
     parse_constant=_refuse_constant,
     parse_int=_safe_int,
+    parse_float=_finite_float,
+)
+_FOREIGN_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique_keys,
+    parse_constant=_refuse_constant,
     parse_float=_finite_float,
 )
 

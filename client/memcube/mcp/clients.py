@@ -186,7 +186,7 @@ def _parsed(content: bytes | None, path: Path) -> dict[str, Any]:
     if content is None or not content.strip():
         return {}
     try:
-        return canonical_json.parse_object(content, what=str(path))
+        return canonical_json.parse_object(content, what=str(path), any_integer=True)
     except InvalidJsonError as error:
         raise _not_changed(path, str(error)) from None
 

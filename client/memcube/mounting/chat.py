@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.errors import LimitExceededError
 
+from memcube.memories.activation.generation import readable
 from memcube.memories.streaming import Say, streamer_of
 from memcube.memories.window import window_of
 
 if TYPE_CHECKING:
     from memcube.mounting import MountedMemory
+
+ANSWER_TOKENS: Final = 512
+"""How long an answer may be, unless somebody says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Turn:
 class Conversation:
     """Questions and answers in a row, in the form that the model's chat template gives them.
 
-    A model without a template continues a text: it gets each question alone. `options` go to
+    A model without a template continues a text: it gets each question alone. An answer has at most
+    `max_new_tokens`, unless given 512, or half of what the model reads if that is less. `options` go to
     transformers' `generate`. What no longer fits into the model's context is left out, oldest first.
     """
 
@@ -36,13 +41,14 @@ class Conversation:
         model: Any,
         tokenizer: Any,
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self._memory = memory
         self._model = model
         self._tokenizer = tokenizer
-        self._max_new_tokens = max_new_tokens
+        room = _window(model) - len(memory.prefix_ids)
+        self._max_new_tokens = max_new_tokens or max(1, min(ANSWER_TOKENS, room // 2))
         self._options = dict(options or {})
         self.turns: list[Turn] = []
         self.context = ""
@@ -60,6 +66,7 @@ class Conversation:
             LimitExceededError: question and records alone are more than the model can read.
             ConflictError: the memories were unmounted, or other adapters are active.
         """
+        question = readable(question)
         self.context = self._memory.context(question)
         prompt = self._prompt(f"{self.context}\n\n{question}" if self.context else question)
         answer = self._memory.generate(

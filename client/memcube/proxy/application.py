@@ -123,7 +123,7 @@ class Proxy:
     async def _relay(self, asked: Asked, body: bytes, answer: _Answer) -> None:
         if form := FORMS.get(asked.place):
             loop = asyncio.get_running_loop()
-            request = canonical_json.parse_object(body, what="request")
+            request = canonical_json.parse_object(body, what="request", any_integer=True)
             body = await loop.run_in_executor(
                 self._memory, lambda: _written(form(request, self._addition))
             )

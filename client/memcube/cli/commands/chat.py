@@ -42,10 +42,8 @@ Ctrl-C stops an answer."""
 @fit_options
 @click.option(
     "--max-new-tokens",
-    default=512,
-    show_default=True,
     type=click.IntRange(1),
-    help="Length of an answer.",
+    help="Length of an answer. Default: 512, or half of what the model reads.",
 )
 @click.option(
     "--temperature",
@@ -57,7 +55,7 @@ def chat(
     *,
     fit: Asked,
     model: str,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     temperature: float | None,
 ) -> Answer:
     """Talk with a model that has the memories of cubes, or of a profile's: adapters, KV cache and records.

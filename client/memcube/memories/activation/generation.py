@@ -41,9 +41,16 @@ def broken_model() -> InvalidTensorsError:
     return error
 
 
+def readable(text: str) -> str:
+    """`text` as a tokenizer takes it: what a shell gave that is no UTF-8 becomes question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def question_ids(tokenizer: Any, question: str, *, behind_memory: bool) -> list[int]:
     """The ids of `question`: behind a memory without the special tokens that begin a text."""
-    ids: list[int] = tokenizer(question, add_special_tokens=not behind_memory)["input_ids"]
+    ids: list[int] = tokenizer(readable(question), add_special_tokens=not behind_memory)[
+        "input_ids"
+    ]
     return ids
 
 

@@ -119,6 +119,14 @@ def test_what_somebody_else_wrote_meanwhile_is_not_lost(home: Path) -> None:
     assert path.read_text() == '{"theme": "dark"}'
 
 
+def test_numbers_of_any_size_in_the_file_stay(home: Path) -> None:
+    path = home / CURSOR.path
+    path.parent.mkdir()
+    path.write_text('{"id": 12345678901234567890}')
+    planned(home).write()
+    assert json.loads(path.read_text())["id"] == 12345678901234567890
+
+
 @pytest.mark.parametrize(
     "content",
     ['{"a": 1, // comment\n}', "[]", '{"mcpServers": []}', '{"a": 1, "a": 2}', "\ud800"],

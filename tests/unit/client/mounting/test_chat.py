@@ -179,6 +179,22 @@ def test_from_a_pipe_each_line_is_a_question(machine: Machine, checkpoint: Path)
     assert machine.run(*words, stdin=text_of(600)).returncode == EXIT_LIMIT
 
 
+def test_a_small_model_has_room_for_questions_unless_told_otherwise(
+    machine: Machine, checkpoint: Path
+) -> None:
+    words = ("chat", NAME, "--model", checkpoint, "--json")
+    (turn,) = json.loads(machine.ok(*words, stdin="w9 w10\n"))["turns"]
+    assert 0 < len(turn["answer"].split()) <= 256
+
+
+def test_what_is_no_text_is_asked_as_far_as_it_is(machine: Machine, checkpoint: Path) -> None:
+    words = ("chat", NAME, "--model", checkpoint, "--max-new-tokens", "3", "--json")
+    (turn,) = json.loads(machine.ok(*words, stdin="w9 \udcff\n"))["turns"]
+    assert turn["question"] == "w9 ?"
+    told = machine.ok("mount", NAME, "--model", checkpoint, "--ask", "w9 \udcff")
+    assert "> w9" in told
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

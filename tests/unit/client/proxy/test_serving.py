@@ -247,6 +247,14 @@ def test_cookies_and_headers_of_the_caller_stay_here(engine: Engine, proxied: Pr
         assert not {"cookie", "x-private", "x-forwarded-for"} & set(received.headers)
 
 
+def test_integers_of_any_size_pass(engine: Engine, proxied: Proxied) -> None:
+    schema = {"type": "integer", "maximum": 2**64 - 1}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    assert post(proxied, body={**CHAT, "seed": 2**63 - 1, "tools": [tool]})[0] == 200
+    assert engine.last.json["seed"] == 2**63 - 1
+    assert engine.last.json["tools"] == [tool]
+
+
 def test_headers_pass_byte_by_byte(engine: Engine, proxied: Proxied) -> None:
     assert post(proxied, user_agent="gr\u00fcn", openai_organization="org")[0] == 200
     assert engine.last.headers["user-agent"] == "gr\u00fcn"
