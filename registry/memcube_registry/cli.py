@@ -71,7 +71,7 @@ for command in (jobs, fsck, backup, restore, make_bucket):
 @click.option("--to", "revision", default="head", show_default=True, help="Revision to go to.")
 @places
 def migrate(settings: Settings, revision: str) -> None:
-    """Bring the database's tables to this version.
+    """Upgrade the database's tables to this version.
 
     Example: memcube-registry migrate --database-url postgresql://localhost/memcube
     """
@@ -90,7 +90,7 @@ def migrate(settings: Settings, revision: str) -> None:
 @group.command("gc")
 @places
 def collect(settings: Settings) -> None:
-    """Remove what nothing refers to, once; the registry may be serving meanwhile.
+    """Remove once what nothing refers to; the registry may keep serving.
 
     Example: memcube-registry gc --data ./registry
     """

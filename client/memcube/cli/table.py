@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 _SECTIONS: Final[dict[str, dict[str, Place]]] = {
     "Publish": {
-        "init": Place("init:init", "Write a folder that packs as it is."),
+        "init": Place("init:init", "Create a folder that can be packed as it is."),
         "dump": Place("dump:dump", "Write a KV cache or an adapter into a cube folder."),
         "build": Place("build:build", "Make a memory of another kind, or for another model."),
         "embed": Place("embed:embed", "Add vectors to a cube folder, for searches by meaning."),
@@ -45,9 +45,9 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "path": Place("path:path", "Print the folder of one memory, for tools that load files."),
         "verify": Place("verify:verify", "Check bytes, structure and signatures of a cube."),
         "provenance": Place("provenance:provenance", "Show where a cube comes from, as a tree."),
-        "proof": Place("proof:proof", "Take the evidence about a cube along, for offline use."),
-        "inspect": Place("inspect:inspect", "Show what a cube says of itself."),
-        "builds": Place("builds:builds", "List what was made of a cube for which models."),
+        "proof": Place("proof:proof", "Save the evidence about a cube for offline use."),
+        "inspect": Place("inspect:inspect", "Show what a cube says about itself."),
+        "builds": Place("builds:builds", "List what was built from a cube, and for which models."),
         "mount": Place("mount:mount", "Make a cube usable by a model and ask it."),
         "mcp": Place("mcp:mcp", "Give agents the memories of cubes, over MCP."),
         "chat": Place("chat:chat", "Talk with a model that has the memories of cubes."),
@@ -65,7 +65,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
     "Account": {
         "login": Place("login:login", "Keep a token for a registry."),
         "logout": Place("logout:logout", "Forget the token for a registry."),
-        "whoami": Place("whoami:whoami", "Say who a registry takes you for."),
+        "whoami": Place("whoami:whoami", "Show who a registry says you are."),
         "publisher": Place("publisher:publisher", "Let CI jobs push to a cube, and see which may."),
         "log": Place("log:log", "Watch the transparency log of a registry."),
         "policy": Place("policy:policy", "Explain and try trust policies."),
@@ -77,7 +77,7 @@ _SECTIONS: Final[dict[str, dict[str, Place]]] = {
         "serve": Place("", "Run a registry on this machine."),
         "demo": Place("demo:demo", "Publish, sign, pull, verify and mount a cube, all at once."),
         "doctor": Place("doctor:doctor", "Check settings, store, registry and optional packages."),
-        "completion": Place("completion:completion", "Print the completion script of a shell."),
+        "completion": Place("completion:completion", "Print the completion script for a shell."),
         "version": Place("version:version", "Print the versions of memcube and its formats."),
     },
 }

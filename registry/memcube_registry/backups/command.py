@@ -44,7 +44,7 @@ def backup(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Add a snapshot of the registry to FOLDER; the registry may be serving meanwhile.
+    """Add a snapshot of the registry to FOLDER; the registry may keep serving.
 
     Blobs that FOLDER holds are not copied again. The snapshot is proven before it counts: a registry
     is built from it and checked as `memcube-registry fsck` does.
@@ -104,7 +104,7 @@ def restore(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Make an empty registry what a snapshot in FOLDER says: also on another database or blob store.
+    """Restore a snapshot in FOLDER into an empty registry, on any database and blob store.
 
     The snapshot is proven first. To continue a run that was killed, run the same command again; until
     it has ended, the registry does not start.

@@ -43,7 +43,7 @@ def fsck(
     repair: bool,
     as_json: bool,
 ) -> None:
-    """Check that database and blob store fit each other; the registry may be serving meanwhile.
+    """Check that database and blob store match; the registry may keep serving.
 
     Nothing is changed, unless by --repair. Ends with exit code 6 where something is damaged. Leftovers, which
     `memcube-registry gc` removes when they are old enough, are no damage.

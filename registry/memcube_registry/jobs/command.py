@@ -36,7 +36,7 @@ _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JS
 
 @click.group(cls=WholeHelp)
 def jobs() -> None:
-    """See, retry and cancel what the registry does beside its requests."""
+    """List, retry and cancel background jobs."""
 
 
 @jobs.command("list")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command("make-bucket")
 @places
 def make_bucket(settings: Settings) -> None:
-    """Make the S3 bucket of the settings if it is not there, and write to it once.
+    """Create the S3 bucket named in the settings if it is missing, and try writing to it.
 
     The registry itself never makes one: in service it needs no right to.
 
