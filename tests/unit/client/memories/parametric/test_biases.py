@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.parametric import Level, adapter_identity
 from support.adapters import footprint, logits
 from support.biased import LINEAR, base_of_shape, trained
-from support.interrupts import lines_run
+from support.interrupts import lines_run, lines_to_interrupt
 from support.models import text_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
@@ -273,16 +272,15 @@ def test_a_mount_of_biases_that_is_interrupted_anywhere_leaves_the_model_as_it_w
     other = mount_lora(folders[beside], model) if beside else None
     before, answers = everything(model), logits(model)
 
-    def run() -> None:
-        mount_lora(folder, model, base_identity=identity).unmount()
+    def mount() -> Any:
+        return mount_lora(folder, model, base_identity=identity)
 
-    run()
-    total = lines_run(run)
-    for line in random.Random(beside).sample(range(1, total), 12):
+    mount().unmount()
+    for line in lines_to_interrupt(mount, beside):
         with pytest.raises(KeyboardInterrupt):
-            lines_run(run, line)
-        assert beside or everything(model) == before, f"line {line} of {total}"
-        assert torch.equal(logits(model), answers), f"line {line} of {total}"
+            lines_run(lambda: mount().close(), line)
+        assert beside or everything(model) == before, f"line {line}"
+        assert torch.equal(logits(model), answers), f"line {line}"
         assert live_identity(model) == identity
     if other:
         other.unmount()

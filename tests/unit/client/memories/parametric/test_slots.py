@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import random
 import weakref
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from memcube.memories.parametric.slots import SlotPool
 from memcube.memories.parametric.stack import AdapterStack
 from memcube.store.checks import FileChecks
 from support.adapters import adapted, footprint, logits
-from support.interrupts import lines_run
+from support.interrupts import lines_run, lines_to_interrupt
 from support.models import model_of
 
 torch = pytest.importorskip("torch")
@@ -216,18 +215,17 @@ def test_a_mount_that_is_interrupted_anywhere_leaves_the_model_untouched(
     other = mount_lora(folders[beside], warm) if beside else None
     before = footprint(warm)
 
-    def run() -> None:
-        mount_lora(folders[kind], warm, base_identity=identity).unmount()
+    def mount() -> Any:
+        return mount_lora(folders[kind], warm, base_identity=identity)
 
-    run()
+    mount().unmount()
     keys = list(warm.state_dict())
-    total = lines_run(run)
-    for line in random.Random(kind).sample(range(1, total), 12):
+    for line in lines_to_interrupt(mount, kind):
         with pytest.raises(KeyboardInterrupt):
-            lines_run(run, line)
-        assert list(warm.state_dict()) == keys, f"line {line} of {total}"
-        assert beside or footprint(warm)[1:] == before[1:], f"line {line} of {total}"
-    run()
+            lines_run(lambda: mount().close(), line)
+        assert list(warm.state_dict()) == keys, f"line {line}"
+        assert beside or footprint(warm)[1:] == before[1:], f"line {line}"
+    mount().unmount()
     if other:
         assert torch.equal(logits(warm), logits(of_peft(folders[beside])))
         other.unmount()
