@@ -348,10 +348,10 @@ class _Snapshot:
         self._training = [(module, module.training) for module in modules]
         self.was_training = any(training for _, training in self._training)
         self._trainable = [
-            (tensor, tensor.requires_grad)
+            tensor
             for module in self.modules.values()
             for tensor in module._parameters.values()
-            if tensor is not None
+            if tensor is not None and tensor.requires_grad
         ]
         self._peft_config = vars(base).get("peft_config", _ABSENT)
         self._parallelism = getattr(base.config, "pretraining_tp", _ABSENT)
@@ -394,10 +394,9 @@ class _Snapshot:
         self.restore_trainable()
 
     def restore_trainable(self) -> None:
-        """Thaw what peft froze, and freeze what it thawed: a mount has nothing to say about that."""
-        for tensor, is_trainable in self._trainable:
-            if tensor.requires_grad != is_trainable:
-                tensor.requires_grad_(is_trainable)
+        """Thaw what peft froze: a mount has nothing to say about that."""
+        for tensor in self._trainable:
+            tensor.requires_grad_(True)
 
 
 @contextmanager

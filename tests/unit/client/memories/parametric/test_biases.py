@@ -379,6 +379,17 @@ def test_a_model_that_is_moved_while_it_is_mounted_has_its_own_biases_moved_too(
     assert everything(model)[0] == live_identity(base_of_shape("qwen2"))
 
 
+def test_biases_that_are_not_in_memory_are_refused(folders, model) -> None:
+    offloaded = base_of_shape("qwen2")
+    offloaded.model.layers[1].self_attn.k_proj.bias = torch.nn.Parameter(
+        torch.empty(32, device="meta")
+    )
+    before = list(offloaded.state_dict()), set(vars(offloaded))
+    with pytest.raises(UnsupportedError, match="offloaded"):
+        mount_lora(folders["qwen2", "all"], offloaded, base_identity=live_identity(model))
+    assert (list(offloaded.state_dict()), set(vars(offloaded))) == before
+
+
 def test_flags_of_biases_are_as_they_were_whoever_froze_them(folders) -> None:
     model = base_of_shape("qwen2")
     for name, tensor in model.named_parameters():
