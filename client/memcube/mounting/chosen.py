@@ -67,6 +67,12 @@ class Chosen:
         """The build that `memory` is of; None where it is the cube's own."""
         return next((one for one in self.builds if one.build.memory is memory), None)
 
+    def is_spare(self, memory: Memory) -> bool:
+        """Whether `memory` is a build of another memory that is wanted too: nobody lacks it then."""
+        built = self.build_of(memory)
+        made = built.build.made if built else None
+        return any(made and made.recipe.source == one.id for one in self.memories())
+
     def files_of(self, memory: Memory) -> tuple[CubeFile, ...]:
         """The files of `memory` that a mount reads: of records, no attachments."""
         if built := self.build_of(memory):

@@ -62,7 +62,8 @@ class MemLoader:
         """Do what `plan` says, LoRA first, then the KV cache, then what is looked up.
 
         Raises:
-            IncompatibleError: there are memories of a kind for one model, and none fits.
+            IncompatibleError: there are memories of a kind for one model, builds of what is mounted itself
+                aside, and none fits.
         """
         at = {chosen.name: chosen for chosen in self.cubes}
         for kind in (PARAMETRIC, ACTIVATION, PLAINTEXT):
@@ -232,6 +233,8 @@ class MemLoader:
             raise IncompatibleError(f"{name}: {error}", hint=error.hint) from error
 
     def _refuse(self, chosen: Chosen, memory: Memory, error: IncompatibleError) -> None:
+        if chosen.is_spare(memory):
+            return
         name = f"{memory.id} of {chosen.name}"
         self._refusals.setdefault(memory.kind, []).append((name, error))
 

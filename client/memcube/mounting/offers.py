@@ -187,6 +187,7 @@ class Planning:
             records=memory.records or 0,
             has_text=None if text is None else bool(text),
             text_tokens=estimate_tokens(text) if text else 0,
+            spare=chosen.is_spare(memory),
         )
 
     def _warm_share(self, chosen: Chosen, memory: Memory, files: Sequence[CubeFile]) -> float:

@@ -68,7 +68,7 @@ class Offer:
     that is here, `records` the number of records. `has_text` says whether a KV cache carries its source text: None
     where that is not known before its manifest is here. `forbidden` is why the cube's own rules forbid
     that it is mounted. `answers` is how many were given with it on this machine, `mounts` how often its
-    cube was mounted here before.
+    cube was mounted here before. `spare` says that it was built of another memory which is offered too.
     """
 
     cube: str
@@ -87,6 +87,7 @@ class Offer:
     forbidden: str | None = None
     answers: int = 0
     mounts: int = 0
+    spare: bool = False
 
     @property
     def tokens_to_read(self) -> int:
@@ -156,7 +157,9 @@ class Plan:
     def refused_kinds(self) -> tuple[str, ...]:
         """Kinds of which the cubes have memories, none of them fit for the model: a mount ends with that."""
         misfits = {
-            one.offer.kind for one in self.choices if one.act is Act.LEAVE and one.offer.misfit
+            one.offer.kind
+            for one in self.choices
+            if one.act is Act.LEAVE and one.offer.misfit and not one.offer.spare
         }
         used = {one.offer.kind for one in self.choices if one.act is not Act.LEAVE}
         return tuple(kind for kind in ORDER if kind in misfits - used)

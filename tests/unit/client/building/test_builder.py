@@ -227,6 +227,26 @@ def test_what_was_built_is_mounted_and_answers(bench: Bench, adapter: Any, kind:
     assert adapter.build.memory.id == "notes-lora"
 
 
+def test_a_build_that_does_not_fit_beside_other_cubes_is_left_and_its_records_are_mounted(
+    bench: Bench,
+) -> None:
+    pytest.importorskip("qdrant_edge")
+    bench.build("activation")
+    model, cubes = {"model": bench.model, "tokenizer": bench.tokenizer}, ["alice/notes"]
+    with bench.client.mount([*cubes, "alice/both"], **model) as memory:
+        steps = {(step.cube, step.memory): str(step.step) for step in memory.steps}
+        assert steps["alice/both:1.0.0", "taught"] == "mounted"
+        assert steps["alice/notes:1.0.0", "notes-kv"] == "refused"
+        assert steps["alice/notes:1.0.0", "plaintext"] == "mounted"
+        assert memory.search("pet", 1)
+    with pytest.raises(IncompatibleError, match="notes-kv of alice/notes"):
+        bench.client.mount(
+            [*cubes, "alice/both"],
+            filters=["kind=activation", "kind=parametric"],
+            **model,
+        )
+
+
 def test_a_cube_that_may_not_be_trained_on_is_not_distilled(bench: Bench, tmp_path: Path) -> None:
     dumper = MemDumper(tmp_path / "cube", name="alice/rules", version="1.0.0")
     dumper.add_records(["Ada is vegetarian."])

@@ -200,6 +200,7 @@ def test_a_plan_says_of_which_kinds_no_memory_fits() -> None:
     assert plan([wrong, adapter], at).refused_kinds == ("parametric", "activation")
     assert plan([wrong, replace(CACHE, memory="other")], at).refused_kinds == ()
     assert plan([wrong], replace(at, rebuild=True)).refused_kinds == ()
+    assert plan([replace(wrong, spare=True)], at).refused_kinds == ()
 
 
 def test_a_plan_says_which_cubes_a_mount_would_end_with() -> None:
