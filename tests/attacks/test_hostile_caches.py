@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from memcube.memories.activation import dump as activation_dump
 from memcube.memories.activation import files as kv_files
+from memcube.memories.activation import mount as kv_mount
 from memcube.memories.activation import mounted as kv_mounted
 from memcube.memories.activation.capture import captured
 from memcube.memories.activation.dump import dump_kv
@@ -274,6 +275,41 @@ def test_a_file_that_is_replaced_or_removed_stays_as_it_was_mounted(kv, model, t
     assert torch.equal(ask(model, memory), before)
     shutil.rmtree(kv)
     assert torch.equal(ask(model, memory), before)
+
+
+def test_a_file_that_is_moved_away_and_changed_there_ends_the_next_question(
+    kv, model, tokenizer
+) -> None:
+    """Its name is another file's, or nobody's: what is mapped is told by its descriptor."""
+    memory = mount_kv(kv, model, tokenizer)
+    before = ask(model, memory)
+    away = kv.with_name("away")
+    (kv / "kv.safetensors").rename(away)
+    assert torch.equal(ask(model, memory), before)
+    for name in (None, kv / "kv.safetensors"):
+        if name is not None:
+            shutil.copy(away, name)
+        with away.open("r+b") as file:
+            file.seek(-8, os.SEEK_END)
+            file.write(b"12345678")
+        with pytest.raises(DigestMismatchError, match="changed since it was checked"):
+            ask(model, memory)
+
+
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_other(
+    kv, model, tokenizer, monkeypatch
+) -> None:
+    """What is looked at later would be one file, and what is mapped the other."""
+
+    def opened(folder: Path) -> Any:
+        found = kv_files.open_kv(folder)
+        shutil.copy(folder / "kv.safetensors", folder / "other")
+        (folder / "other").replace(folder / "kv.safetensors")
+        return found
+
+    monkeypatch.setattr(kv_mount, "open_kv", opened)
+    with pytest.raises(DigestMismatchError, match="changed since it was checked"):
+        mount_kv(kv, model, tokenizer)
 
 
 FULL = {

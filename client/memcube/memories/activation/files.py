@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import weakref
+from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol import activation, limits, tensors
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.compatibility import INT8
-from memcube_protocol.errors import DigestMismatchError
+from memcube_protocol.errors import DigestMismatchError, MemcubeError
 
 from memcube.memories.activation.room import room_errors
 from memcube.memories.activation.storage import dequantise, require_bounded, require_scales
 from memcube.memories.model_identity import torch_dtypes
 from memcube.memories.reading import read_small, require_file
+from memcube.store.checks import Stamp
 
 if TYPE_CHECKING:
     from memcube.memories.activation.layers import LayerView
@@ -53,37 +55,61 @@ def open_kv(folder: Path) -> tuple[KvManifest, tuple[int, ...], Any]:
     return manifest, activation.decode_tokens(raw_ids), storage
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What a mapped file looked like when it was checked: pages that were not read yet would change with it."""
+class WatchedFile:
+    """A file of tensors that is mapped: pages that were not read yet would change with it.
 
-    path: Path
-    looks: tuple[int, int, int, int, int]
+    It is known by its descriptor, not by its name: whoever moves it away and writes into it there is
+    noticed. Make this before the file is mapped.
 
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        """The looks of `path` now."""
-        found = path.stat()
-        return cls(
-            path,
-            (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns),
-        )
+    Raises:
+        NotFoundError: there is no file.
+    """
 
-    def require_unchanged(self) -> None:
-        """Refuse a file that was written to since. One that was moved away or replaced stays as it was mapped.
+    def __init__(self, path: Path) -> None:
+        require_file(path)
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._stamp = Stamp.settled(self._descriptor)
+
+    def require_still_there(self) -> None:
+        """Refuse a file that another one has taken the name of: that one may be the one that is mapped.
+
+        Raises:
+            DigestMismatchError: it has, or there is none.
+        """
+        try:
+            found = Stamp.of(self.path)
+        except OSError:
+            found = None
+        if found is None or not found.is_of(self._stamp):
+            raise self._changed()
+
+    def require_unchanged(self, check: Callable[[], None]) -> None:
+        """Refuse a file that was written into since; one that was moved, replaced or deleted stays as it was mapped.
+
+        A link, or its removal, changes the times as well: then the bytes decide, which `check` reads.
 
         Raises:
             DigestMismatchError: it was.
         """
-        try:
-            now = Stamp.of(self.path)
-        except FileNotFoundError:
+        now = Stamp.of(self._descriptor)
+        if now.is_of(self._stamp):
             return
-        if now.looks[:2] == self.looks[:2] and now != self:
-            raise DigestMismatchError(
-                f"{self.path.name} was changed since it was checked",
-                hint="mount the memory again: it is checked anew",
-            )
+        # Of a file that became shorter nothing must be read: behind its end that kills the process.
+        if now.size_bytes != self._stamp.size_bytes:
+            raise self._changed()
+        try:
+            check()
+        except MemcubeError:
+            raise self._changed() from None
+        self._stamp = now
+
+    def _changed(self) -> DigestMismatchError:
+        return DigestMismatchError(
+            f"{self.path.name} was changed since it was checked",
+            hint="mount the memory again: it is checked anew",
+        )
 
 
 def verify_blocks(manifest: KvManifest, storage: Any, tokens: int) -> None:

@@ -8,6 +8,7 @@ tensors, because a used one carries the question before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ from memcube_protocol.tensors import Rejection, rejected
 
 from memcube.memories.activation import files as kv_files
 from memcube.memories.activation.capture import attention_layers
-from memcube.memories.activation.files import Stamp, kv_file, open_kv, views
+from memcube.memories.activation.files import WatchedFile, kv_file, open_kv, views
 from memcube.memories.activation.key import model_key, special_tokens
 from memcube.memories.activation.mounted import Exactness, Layers, MappedLayers, Prefix
 from memcube.memories.activation.prompt import BARE, GIVEN, ids_of_text
@@ -63,8 +64,9 @@ def mount_kv(
         UnsupportedError: the model has layers that keep no keys and values.
         LimitExceededError: there is no room for it.
     """
+    watched = WatchedFile(kv_file(folder))
     manifest, ids, storage = open_kv(folder)
-    stamp = Stamp.of(kv_file(folder))
+    watched.require_still_there()
     layer_count = attention_layers(model)
     base = base_identity or live_identity(model)
     mismatches = list(compare(manifest.key, asked_key(manifest, ids, model, tokenizer, base)))
@@ -78,25 +80,32 @@ def mount_kv(
         raise NotFoundError(
             f"a prefix of {count} tokens of a memory of {len(ids)}", hint="ask for fewer tokens"
         )
-    verify = verify_blocks or stamp.path.name == kv_files.PARTIAL_FILE
+    verify = verify_blocks or watched.path.name == kv_files.PARTIAL_FILE
     if model.device.type == "cpu":
-        layers = _mapped(manifest, storage, count, model, stamp, verify=verify)
+        layers = _mapped(manifest, storage, count, model, watched, verify=verify)
     else:
         from memcube.memories.activation.streaming import StreamedLayers
 
-        layers = StreamedLayers(manifest, held or stamp.path, count, model.device, verify=verify)
+        layers = StreamedLayers(manifest, held or watched.path, count, model.device, verify=verify)
     return MountedKv(manifest, ids[:count], model, layers)
 
 
 def _mapped(
-    manifest: KvManifest, storage: Any, count: int, model: Any, stamp: Stamp, *, verify: bool
+    manifest: KvManifest,
+    storage: Any,
+    count: int,
+    model: Any,
+    watched: WatchedFile,
+    *,
+    verify: bool,
 ) -> Layers:
+    check = partial(kv_files.verify_blocks, manifest, storage, count)
     if verify:
-        kv_files.verify_blocks(manifest, storage, count)
+        check()
     are_views = manifest.key.kv_quantisation != INT8
     with room_errors():
         held = tuple(views(manifest, storage, count, model))
-        return MappedLayers(held, stamp if are_views else None)
+        return MappedLayers(held, partial(watched.require_unchanged, check) if are_views else None)
 
 
 class MountedKv(Prefix):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from memcube_protocol.errors import ConflictError
 
 from memcube.closing import Closing
-from memcube.memories.activation.files import Stamp
 from memcube.memories.activation.key import active_adapter_scales
 
 if TYPE_CHECKING:
@@ -45,12 +44,14 @@ class Layers(Protocol):
 class MappedLayers:
     """Layers that are there: views of a mapped file, decoded from it, or computed.
 
-    `stamp` is what the file looked like when it was checked, where they are views of one.
+    `require_unchanged` refuses a file that was changed since it was checked, where they are views of one.
     """
 
-    def __init__(self, views: Sequence[LayerView], stamp: Stamp | None = None) -> None:
+    def __init__(
+        self, views: Sequence[LayerView], require_unchanged: Callable[[], None] | None = None
+    ) -> None:
         self._views = tuple(views)
-        self._stamp = stamp
+        self._require_unchanged = require_unchanged
 
     def view(self, position: int) -> LayerView:
         """See `Layers.view`.
@@ -58,14 +59,14 @@ class MappedLayers:
         Raises:
             DigestMismatchError: the file was changed since.
         """
-        if self._stamp is None:
+        if self._require_unchanged is None:
             return self._views[position]
-        self._stamp.require_unchanged()
-        return replace(self._views[position], require_unchanged=self._stamp.require_unchanged)
+        self._require_unchanged()
+        return replace(self._views[position], require_unchanged=self._require_unchanged)
 
     def close(self) -> None:
         """See `Layers.close`."""
-        self._views = ()
+        self._views, self._require_unchanged = (), None
 
 
 class Prefix(Closing):
