@@ -49,8 +49,8 @@ _MISPLACED: Final = re.compile(
     f"|(?<=[\n -~])[{_SELECTORS}{_JOINERS}](?!\u20e3)"
 )
 """Characters that choose between forms of the one before, or join two, where they do neither."""
-_WIDTH: Final = "0" * 12
-"""Stands for the fence, of the same length, while tokens are counted."""
+_WIDTH: Final = "4c7be07a19fd"
+"""Stands for the fence while tokens are counted: of the same length, and of as many tokens as most have."""
 
 _TOKEN_CHARS: Final = 16
 """More characters than a token of any text has on average: what is longer cannot fit, and is not looked at."""
@@ -77,20 +77,39 @@ def render(
     count = count_tokens or estimate_tokens
     records = list(records)
     named: Sequence[str | None] = cubes or [None] * len(records)
+    text, chosen, spare = "", _chosen(records, named, budget_tokens, count), 0
+    while chosen:
+        text = _fenced([*chosen.values()])
+        # Tokens of parts are not those of the whole, and no fence is like another: the whole decides.
+        over = count(text) - budget_tokens
+        if over <= 0:
+            break
+        text, spare = "", spare + over
+        chosen = _chosen(records, named, budget_tokens - spare, count)
+    for position in chosen:
+        told(position)
+    return text
+
+
+def _chosen(
+    records: Sequence[Record],
+    named: Sequence[str | None],
+    budget_tokens: int,
+    count: CountTokens,
+) -> dict[int, str]:
+    """The bodies of the records that fit, part by part, by the positions of these."""
     left = budget_tokens - count(_fenced([]))
-    chosen: list[str] = []
+    chosen: dict[int, str] = {}
     for position, (record, cube) in enumerate(zip(records, named, strict=True)):
         body = _whole(record, left, count, cube)
         if body is None and position == 0 and len(records) > 1:
             body = _cut(record, left // 2, count, cube)
         if body is not None:
-            chosen.append(body)
+            chosen[position] = body
             left -= count(_block(body, _WIDTH)) + 1
-            told(position)
     if not chosen and records and (body := _cut(records[0], left, count, named[0])):
-        chosen.append(body)
-        told(0)
-    return _fenced(chosen) if chosen else ""
+        chosen[0] = body
+    return chosen
 
 
 def neutralise(text: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import threading
 from collections import Counter
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from memcube.demo.corpus import handbook
 from memcube.memories.plaintext.context import estimate_tokens, render
 from memcube.memories.plaintext.index import Filters, PlaintextIndex, records_of
@@ -154,6 +157,29 @@ def test_a_record_longer_than_the_budget_is_cut(tmp_path: Path) -> None:
     assert "tea tea tea" in context
     assert "…" in context
     assert len(context) < 900
+
+
+def pieces(text: str) -> int:
+    """Tokens as models cut them: digits in threes, runs of letters, single signs, so that each fence counts otherwise."""
+    return len(re.findall(r"[0-9]{1,3}|[a-z]+|[A-Z]+|[ \t]+|\n|[^\sa-zA-Z0-9]", text))
+
+
+@given(st.integers(-5, 900), st.integers(0, 30), st.integers(1, 60))
+def test_no_budget_is_exceeded_by_a_token_whatever_a_model_makes_of_the_fences(
+    budget: int, count: int, words: int
+) -> None:
+    told: list[int] = []
+    records = [note(number, f"word{number} and " * words) for number in range(count)]
+    context = render(records, budget, pieces, told=told.append)
+    assert not context or pieces(context) <= budget
+    cited = [record.id for record in records if f"[id: {record.id}," in context]
+    assert cited == [records[position].id for position in told]
+
+
+def test_of_a_budget_little_is_left_over() -> None:
+    records = [note(number, "tea and more") for number in range(100)]
+    for budget in (300, 1000, 3000):
+        assert pieces(render(records, budget, pieces)) > 0.85 * budget
 
 
 def test_the_best_record_is_cut_rather_than_left_out_for_worse_ones() -> None:
