@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from memcube.cli.answer import Answer
 from memcube.cli.command import command
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
+_KINDS: Final = ("activation", "parametric", "plaintext")
+_EVERY: Final = ("memory", "questions", "prompt", "plain", "budget_tokens", "seed", "threads")
+_PLANNED: Final = {
+    "source": (_KINDS, "--from"),
+    **{name: (_KINDS, f"--{name.replace('_', '-')}") for name in (*_EVERY, "as_of")},
+    **{name: (("parametric",), f"--{name}") for name in ("steps", "rate", "rank")},
+    "confidence": (("plaintext",), "--confidence"),
+}
+"""Options that make a recipe, by the kinds that they are for, and how they are written."""
 
 
 @command(
@@ -48,7 +58,7 @@ _MOMENT: Final = click.DateTime(["%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--for", "model", type=_FOLDER, metavar="FOLDER", help="The model's checkpoint.")
 @click.option(
     "--kind",
-    type=click.Choice(["activation", "parametric", "plaintext"]),
+    type=click.Choice(_KINDS),
     help="What to make: a KV cache, a LoRA, or records.",
 )
 @click.option("--from", "source", metavar="ID", help="Make it of this memory of the cube.")
@@ -105,6 +115,7 @@ def build(reference: str, **options: Any) -> Answer:
     )
     if sum(bool(options[name]) for name in ("kind", "recipe", "again")) != 1:
         raise click.UsageError("give one of --kind KIND, --recipe FILE and --again DIGEST")
+    _require_meant(options)
     if (save := options["save_recipe"]) and not os.access(save.parent, os.W_OK):
         raise click.UsageError(f"--save-recipe: {save.parent} is no folder that can be written to")
     with open_client(offline=options["offline"]) as client, watching() as watch:
@@ -112,6 +123,17 @@ def build(reference: str, **options: Any) -> Answer:
     if save:
         save.write_bytes(built.made.recipe.write() + b"\n")
     return _told(reference, built, compared)
+
+
+def _require_meant(options: dict[str, Any]) -> None:
+    """Refuse options that would decide nothing: a recipe says it already, or it is of another kind."""
+    context = click.get_current_context()
+    for name, (kinds, flag) in _PLANNED.items():
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and options["kind"] not in kinds:
+            also = f" {kinds[0]}" if len(kinds) == 1 else ""
+            why = "" if options["kind"] else ": a recipe says the rest"
+            raise click.UsageError(f"{flag} goes with --kind{also}{why}")
 
 
 def _built(

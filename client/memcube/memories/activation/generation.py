@@ -98,6 +98,7 @@ def generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),
             max_new_tokens=room,
+            tokenizer=tokenizer,  # for `stop_strings`
             **settings,
         )
     sequences = getattr(output, "sequences", output)  # with `return_dict_in_generate`

@@ -106,6 +106,22 @@ def test_an_answer_ends_where_the_model_has_no_further_position(client: Client) 
             memory.generate(text_of(room + 1), context="")
 
 
+def test_an_answer_ends_with_a_text_that_the_caller_names() -> None:
+    tokenizers, transformers = (
+        pytest.importorskip(name) for name in ("tokenizers", "transformers")
+    )
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    model = model_of(vocab_size=len(letters), pad_token_id=None)
+    whole = generate(model, tokenizer, "hello", max_new_tokens=6)
+    stopped = generate(model, tokenizer, "hello", max_new_tokens=6, stop_strings=[whole[0]])
+    assert (stopped, len(whole) > 1) == (whole[0], True)
+
+
 @pytest.mark.parametrize("bos", [True, False])
 def test_an_empty_question_behind_a_memory_is_refused_with_words(
     client: Client, tmp_path: Path, bos: bool

@@ -42,6 +42,24 @@ def test_a_file_that_is_no_recipe_is_told_where_recipes_come_from(
     assert "--save-recipe" in told
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--recipe", "recipe.json", "--seed", "0"),
+        ("--again", f"sha256:{'0' * 64}", "--plain"),
+        ("--kind", "activation", "--steps", "3"),
+        ("--kind", "parametric", "--confidence", "0.5"),
+    ],
+)
+def test_an_option_that_would_decide_nothing_is_refused(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.json").write_text("{}")
+    told = machine.fails(EXIT_USAGE, "build", NAME, *asked)
+    assert "goes with --kind" in told
+
+
 def test_no_more_questions_are_asked_than_a_recipe_holds(machine: Machine) -> None:
     for ask in ("-1", "1025"):
         assert "1024" in machine.fails(
