@@ -75,7 +75,9 @@ class Desk:
 
         The budget is the memory's own unless given, and `CONTEXT_TOKENS` at most.
         """
-        budget = min(budget_tokens or self.memory.budget_tokens, CONTEXT_TOKENS)
+        budget = min(
+            int(budget_tokens or self.memory.budget_tokens), CONTEXT_TOKENS
+        )  # JSON has 200.0
         found = self.memory.context(question, budget, Filters(tags=tags, types=types))
         return found or "No mounted memory answers this."
 

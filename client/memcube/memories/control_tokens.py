@@ -49,8 +49,11 @@ def require_words(text: str, tokenizer: Any) -> None:
 
 
 def without_control_tokens(text: str, control: Iterable[str]) -> str:
-    """`text` where every control token that it spells is broken, and reads nearly as before."""
+    """`text` where every control token that it spells is broken, and reads nearly as before.
+
+    Not those of one character, which some models have: they stand in every text.
+    """
     for token in control:
-        if token in text:
+        if len(token) > 1 and token in text:
             text = text.replace(token, _BROKEN.get(token[0], f"{token[0]} ") + token[1:])
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.config import PLAINTEXT
@@ -220,7 +221,7 @@ class MountedMemory(Closing):
         """The best records for `query` as text for a prompt; empty if none is found.
 
         Between delimiters that no record can close, with ids to cite, and the cube of each where
-        several are mounted. `budget_tokens` is, unless given, what the memory's own leaves beside a
+        several are mounted; with a tokenizer, without what that would take for a control token. `budget_tokens` is, unless given, what the memory's own leaves beside a
         prefix of text.
         """
         from memcube.memories.plaintext.context import render
@@ -238,7 +239,7 @@ class MountedMemory(Closing):
             told=told.append,
         )
         self._usage.answered(self._always + self._used(hits[position] for position in told))
-        return text
+        return self._unframed(text)
 
     def generate(
         self,
@@ -371,7 +372,22 @@ class MountedMemory(Closing):
         return overlay
 
     def _count_tokens(self, text: str) -> int:
-        return len(self._open().tokenizer(text, add_special_tokens=False)["input_ids"])
+        unframed = self._unframed(text)
+        return len(self._open().tokenizer(unframed, add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _control(self) -> frozenset[str]:
+        """The control tokens of the tokenizer, which are its own: no list of all models holds them."""
+        from memcube.memories.control_tokens import control_tokens
+
+        tokenizer = self._open().tokenizer
+        return frozenset() if tokenizer is None else control_tokens(tokenizer)
+
+    def _unframed(self, text: str) -> str:
+        """`text`, the control tokens that it spells broken: a record frames no turn."""
+        from memcube.memories.control_tokens import without_control_tokens
+
+        return without_control_tokens(text, self._control)
 
     def _prefix_tokens(self) -> int:
         """What a prefix takes of the budget where it is text, not a cache."""
