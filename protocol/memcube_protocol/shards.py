@@ -230,6 +230,24 @@ def decompress(content: bytes | Iterable[bytes], descriptor: Descriptor) -> byte
     return raw
 
 
+def announced_bytes(layers: Iterable[Descriptor]) -> int:
+    """How long the lines of these layers of records are together, by what each says of itself.
+
+    A layer that says another size than it has is refused when it is read.
+
+    Raises:
+        InvalidRecordError: one says no size.
+    """
+    return sum(_announced(layer) for layer in layers)
+
+
+def _announced(descriptor: Descriptor) -> int:
+    size = descriptor.annotations.get(media_types.UNCOMPRESSED_SIZE, "")
+    if not _SIZE.fullmatch(size):
+        raise _invalid(f"its annotation {media_types.UNCOMPRESSED_SIZE} is not a number of bytes")
+    return int(size)
+
+
 def _gather(pieces: Iterable[bytes], descriptor: Descriptor) -> bytes:
     content = bytearray()
     for piece in pieces:
@@ -244,10 +262,8 @@ def _gather(pieces: Iterable[bytes], descriptor: Descriptor) -> bytes:
 def _promised(descriptor: Descriptor) -> tuple[Digest, int]:
     """Digest and size in bytes that the annotations promise of the uncompressed shard."""
     digest = descriptor.annotations.get(media_types.UNCOMPRESSED_DIGEST, "")
-    size = descriptor.annotations.get(media_types.UNCOMPRESSED_SIZE, "")
-    if not _SIZE.fullmatch(size):
-        raise _invalid(f"its annotation {media_types.UNCOMPRESSED_SIZE} is not a number of bytes")
-    return Digest.parse(digest), int(size)
+    size = _announced(descriptor)
+    return Digest.parse(digest), size
 
 
 def _require_plain_frame(compressed: bytes, size: int) -> None:

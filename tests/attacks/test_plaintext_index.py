@@ -13,20 +13,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memcube.client import Client
 from memcube.demo.corpus import handbook
 from memcube.memories import machine_memory
+from memcube.memories.plaintext import opening
 from memcube.memories.plaintext.build import Entries, Survey
 from memcube.memories.plaintext.embedding import Embedding
 from memcube.memories.plaintext.engine import Match
 from memcube.memories.plaintext.index import PlaintextIndex, records_of
 from memcube.memories.plaintext.ranking import best
+from memcube.settings import Settings
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import IntegrityError, LimitExceededError, StorageError
-from memcube_protocol.records import Record
+from memcube_protocol.errors import (
+    DiskFullError,
+    IntegrityError,
+    LimitExceededError,
+    StorageError,
+)
+from memcube_protocol.records import Record, to_json, write_record
 from memcube_protocol.shards import compress, cut
 from support.memories import note
+from support.mounted import pack_handbook
 
 pytest.importorskip("qdrant_edge")
 
@@ -110,6 +119,31 @@ def test_more_records_than_memory_has_room_for_are_an_error_and_leave_nothing(
     assert "--search-server" in (caught.value.hint or "")
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     assert len(read) < 8000, "the second reading ended where memory did"
+
+
+def test_records_that_fill_the_disk_are_an_error_before_the_first_is_read(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    def records() -> Iterator[Record]:
+        read.append(1)
+        return iter([note(1, "one")])
+
+    with pytest.raises(DiskFullError, match="MiB more on its disk"):
+        PlaintextIndex.open(tmp_path, CUBE, records, records_bytes=1 << 60)
+    assert not read
+    PlaintextIndex.open(tmp_path, CUBE, records, records_bytes=1).close()
+    assert read
+
+
+def test_a_mount_tells_how_much_the_records_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(opening, "require_space", lambda _, size_bytes: asked.append(size_bytes))
+    records = [note(number, "a" * 500) for number in range(50)]
+    settings = Settings.load(pack_handbook(tmp_path, [to_json(record) for record in records]))
+    with Client(settings) as client, client.mount("acme/handbook"):
+        assert asked == [sum(len(write_record(record)) + 1 for record in records)]
 
 
 def test_what_an_index_holds_in_memory_does_not_grow_with_its_records(tmp_path: Path) -> None:

@@ -180,13 +180,17 @@ class MemLoader:
     def _look_up_records(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         """The records of the cube, or of a build: all shards are of its one plaintext memory."""
         assert memory.kind == PLAINTEXT
-        from memcube.memories.plaintext.index import records_of, vector_files
+        from memcube.memories.plaintext.index import records_bytes_of, records_of, vector_files
 
         built, store = chosen.build_of(memory), self.context.store
         holder = built.build if built else chosen.verified.cube
         records = partial(records_of, holder.manifest, store)
         vectors = vector_files(holder.manifest, store)
-        return Step.MOUNTED, self._look_up(chosen, holder.digest, records, vectors=vectors)
+        size_bytes = records_bytes_of(holder.manifest)
+        told = self._look_up(
+            chosen, holder.digest, records, vectors=vectors, records_bytes=size_bytes
+        )
+        return Step.MOUNTED, told
 
     def _look_up_text(self, _: Planned, chosen: Chosen, memory: Memory) -> tuple[Step, str]:
         text = manifest_of(self.context, chosen, memory).source.text
@@ -204,6 +208,7 @@ class MemLoader:
         *,
         vectors: Sequence[Path] = (),
         below: str = "",
+        records_bytes: int = 0,
     ) -> str:
         """Open the index of `records` once; it is built at the first mount of all."""
         from memcube.memories.plaintext.index import PlaintextIndex
@@ -218,6 +223,7 @@ class MemLoader:
                 embedder=self._embedder,
                 server=self.wishes.search_server,
                 settings=self.context.settings,
+                records_bytes=records_bytes,
             )
             self.undo.callback(index.close)
             sources[key] = CubeRecords(chosen.name, index)

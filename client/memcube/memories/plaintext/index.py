@@ -21,9 +21,9 @@ from memcube_protocol.content import BlobReader
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.media_types import RECORDS, VECTORS
-from memcube_protocol.oci import Manifest
+from memcube_protocol.oci import Descriptor, Manifest
 from memcube_protocol.records import Record
-from memcube_protocol.shards import read_shards
+from memcube_protocol.shards import announced_bytes, read_shards
 
 from memcube.closing import Closing
 from memcube.memories.plaintext import context as plaintext_context
@@ -57,6 +57,7 @@ __all__ = [
     "Hit",
     "Neighbour",
     "PlaintextIndex",
+    "records_bytes_of",
     "records_of",
     "vector_files",
 ]
@@ -72,8 +73,20 @@ def records_of(manifest: Manifest, blobs: BlobReader) -> Iterator[Record]:
         NotFoundError: a shard has not been pulled.
         IntegrityError, InvalidRecordError, LimitExceededError: a shard is damaged or hostile.
     """
-    layers = (layer for layer in manifest.layers if layer.media_type == RECORDS)
-    return read_shards((blobs.read(layer.digest), layer) for layer in layers)
+    return read_shards((blobs.read(layer.digest), layer) for layer in _record_layers(manifest))
+
+
+def records_bytes_of(manifest: Manifest) -> int:
+    """How long the lines of a cube's records are together, by what its layers say.
+
+    Raises:
+        InvalidRecordError: a layer does not say it.
+    """
+    return announced_bytes(_record_layers(manifest))
+
+
+def _record_layers(manifest: Manifest) -> Iterator[Descriptor]:
+    return (layer for layer in manifest.layers if layer.media_type == RECORDS)
 
 
 def vector_files(manifest: Manifest, store: Store) -> list[Path]:
@@ -107,6 +120,7 @@ class PlaintextIndex(Closing):
         embedder: object = None,
         server: Engines | str | None = None,
         settings: Settings | None = None,
+        records_bytes: int = 0,
     ) -> Self:
         """The index of `cube` below the folder `root`, built from `records` where it is absent.
 
@@ -114,11 +128,12 @@ class PlaintextIndex(Closing):
         `plugins.embedder_of` takes; without one the cube's own serves, if it carries it.
         `server` is the address of a Qdrant server that a team shares, instead of the engine in this
         process; what it is told of the records stands in `server`. `settings` say which hosts
-        may be asked, and how. The rules of the cube are asked before, by whoever mounts it.
+        may be asked, and how. `records_bytes` is how long the lines of the records are together, where
+        that is known. The rules of the cube are asked before, by whoever mounts it.
 
         Raises:
             MissingDependencyError: qdrant-edge-py, or what the embedder needs, is not installed.
-            StorageError: the disk refuses, or the folder belongs to somebody else.
+            DiskFullError, StorageError: the disk refuses, or the folder belongs to somebody else.
             InvalidTensorsError: a file of vectors is damaged or hostile.
             InvalidError: the embedder makes no vectors, or those of different widths.
             MemcubeError: whatever reading the records raises; nothing is left behind then.
@@ -126,9 +141,8 @@ class PlaintextIndex(Closing):
         with ExitStack() as opened:
             carried = [opened.enter_context(CarriedVectors(path)) for path in vectors]
             named = embedder_of(embedder, settings)
-            opener = Opener(
-                root, cube, _engines(server, settings), Embedding.choose(carried, named)
-            )
+            embedding = Embedding.choose(carried, named)
+            opener = Opener(root, cube, _engines(server, settings), embedding, records_bytes)
             return cls(opener.open(records))
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from memcube.memories.plaintext.embedding import Embedding
 from memcube.memories.plaintext.engine import Engine, Engines
 from memcube.memories.plaintext.lines import Lines
 from memcube.memories.plaintext.place import SHARD, Note
-from memcube.memories.plaintext.shard import damaged
+from memcube.memories.plaintext.shard import damaged, require_space
 from memcube.memories.plaintext.vectors import CarriedVectors, write_vectors
 from memcube.store import files
 
@@ -36,12 +36,16 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """The index of `cube` below the folder `root`, by an engine, with the vectors of `embedding`."""
+    """The index of `cube` below the folder `root`, by an engine, with the vectors of `embedding`.
+
+    `records_bytes` are what the lines of its records take on the disk, as far as that is known.
+    """
 
     root: Path
     cube: Digest
     engines: Engines
     embedding: Embedding
+    records_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -53,6 +57,7 @@ class Opener:
         """The index, built from `records` where it is absent.
 
         Raises:
+            DiskFullError: the disk has no room for the records.
             StorageError: the disk refuses, or the folder belongs to somebody else.
             InvalidError: the embedder makes no vectors, or others each time.
             MemcubeError: whatever reading the records or embedding raises; nothing is left then.
@@ -117,6 +122,8 @@ class Opener:
                 "LSA is fitted on each machine anew, and others search on the server with their own",
                 hint="embed the cube before it is pushed (`memcube embed`), or search without a server",
             )
+        # A small file can announce what fills a disk: whoever reads first stops when it is full.
+        require_space(self.root, self.records_bytes)
         survey = Survey.of(records)
         embedding = self.embedding.fitted(records, survey.records)
         with plaintext_place.made_whole(place) as folder:
