@@ -199,6 +199,22 @@ def test_of_records_that_could_never_fit_no_more_is_looked_at_than_could() -> No
     assert sum(looked_at) < 100_000
 
 
+def test_a_whole_that_counts_more_than_its_parts_takes_few_turns() -> None:
+    """Texts can be made so that a tokenizer cuts them otherwise beside one another."""
+    wholes: list[int] = []
+
+    def count(text: str) -> int:
+        records = text.count("[id: ")
+        wholes.extend([records] if records > 1 else [])
+        return max(len(text) // 4, 3001 if records >= 10 else 0)
+
+    records = [note(number, "ferry " * 90) for number in range(60)]
+    text = render(records, 3000, count)
+    assert count(text) <= 3000
+    assert text.count("[id: ") > 1
+    assert len(wholes) <= 20
+
+
 @given(st.text(st.characters(max_codepoint=127)))
 def test_ascii_is_neutralised_as_everything_else_is(one: str) -> None:
     assert neutralise(one) == neutralise(f"{one}é")[:-1]

@@ -84,7 +84,7 @@ def render(
         over = count(text) - budget_tokens
         if over <= 0:
             break
-        text, spare = "", spare + over
+        text, spare = "", 2 * spare + over  # doubled: few turns, whatever the texts are made for
         chosen = _chosen(records, named, budget_tokens - spare, count)
     for position in chosen:
         told(position)
