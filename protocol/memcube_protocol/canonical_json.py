@@ -42,6 +42,8 @@ def parse(
         text = bytes(content).decode("utf-8")
     except UnicodeDecodeError as error:
         raise _invalid(what, f"it is not UTF-8 (byte {error.start})") from None
+    if text.startswith("\ufeff"):
+        raise _invalid(what, "it begins with a byte-order mark")
     _check_depth(text, what)
     try:
         value = (_FOREIGN_DECODER if any_integer else _DECODER).decode(text)

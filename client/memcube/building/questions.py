@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from memcube_protocol.recipe import CHAT, QUESTIONS, Question
 from memcube_protocol.records import Record, split_lines
 
 from memcube.building.asking import NOTHING, Asker, Prefix, is_right
-from memcube.building.material import rendered
+from memcube.building.material import Material
 
 QUESTION_TOKENS: Final = 64
 TRIES: Final = 4
@@ -65,19 +65,17 @@ def _lines(content: bytes, name: str) -> Iterator[Question]:
                 raise InvalidConfigError(str(error), hint=_LINE) from None
 
 
-def ask_itself(
-    asker: Asker, records: Iterable[Record], rendering: str, most: int, watch: Watch
-) -> tuple[Question, ...]:
-    """Questions that the model asks itself about `records`, one a record, at most `most`.
+def ask_itself(asker: Asker, material: Material, most: int, watch: Watch) -> tuple[Question, ...]:
+    """Questions that the model asks itself about the records of `material`, one a record, at most `most`.
 
     One is kept only where the model, asked it again behind the record, gives the same answer, and the
     answer stands in the record: what it made up is no fact of the cube. Where the likeliest question is
     none such, a few others are drawn: call it under a seed.
     """
     asked: dict[str, Question] = {}
-    chosen = tuple(records)[:most]
+    chosen = material.records[:most]
     for number, record in enumerate(chosen, 1):
-        text = rendered((record,), rendering)
+        text = material.text_of(record.id)
         for attempt in range(TRIES):
             found = _about(asker, text, sampled=attempt > 0)
             if found and found[0] not in asked and _is_answered(asker, record, text, *found):

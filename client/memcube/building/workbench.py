@@ -19,7 +19,7 @@ from memcube_protocol.selection import bases_of
 from memcube.building import distillation, evaluation, extraction, questions, unrelated
 from memcube.building.asking import NOTHING, Asker, Prefix
 from memcube.building.holding import HeldBuild
-from memcube.building.material import Material, closest, gather, rendered
+from memcube.building.material import Material, closest, gather
 from memcube.building.planning import Order
 from memcube.consuming.holdings import memory_folder
 from memcube.consuming.verifying import Verified
@@ -83,7 +83,7 @@ class Workbench:
         """Records into a KV cache, under the cube's own adapters where they fit."""
         material = self._material()
         adapters = self._mount_adapters()
-        self._find_questions(material.records)
+        self._find_questions(material)
         told = evaluation.answered(self.recipe.questions)
         without = self._recalled("asking without the memory", told, NOTHING)
         self._watch("reading the records")(0, 1)
@@ -102,7 +102,7 @@ class Workbench:
     def _distil(self) -> None:
         """Records into a LoRA of the model alone."""
         material = self._material()
-        self._find_questions(material.records)
+        self._find_questions(material)
         told = evaluation.answered(self.recipe.questions)
         asker, (shown, judging) = self._asker, self._passages()
         without = self._recalled("asking without the memory", told, NOTHING)
@@ -132,7 +132,7 @@ class Workbench:
         if self.model is None:
             self.notes.append("not judged, since no model was given: the text is the cache's own")
             return
-        self._find_questions(records)
+        self._find_questions(self._as_material(records))
         told = evaluation.answered(self.recipe.questions)
         self._judge_records(records, told)
 
@@ -178,13 +178,18 @@ class Workbench:
             rendering=recipe.render,
             count_tokens=count,
         )
-        material = replace(material, control=control_tokens(self.tokenizer))
+        material = self._as_material(material.records, is_whole=material.is_whole)
         if not material.is_whole:
             self.notes.append(
                 f"{len(material.records)} of {memory.records} records fit into "
                 f"{recipe.budget_tokens} tokens; the others are left to the cube's own search"
             )
         return material
+
+    def _as_material(self, records: Sequence[Record], *, is_whole: bool = True) -> Material:
+        """`records` as the model reads them: none spells a control token of it."""
+        control = control_tokens(self.tokenizer)
+        return Material(tuple(records), self.recipe.render, is_whole=is_whole, control=control)
 
     def _count_tokens(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -200,14 +205,13 @@ class Workbench:
         self.notes += notes
         return mounted
 
-    def _find_questions(self, records: Sequence[Record]) -> None:
-        """Have the model ask questions about `records` where the recipe has none."""
+    def _find_questions(self, material: Material) -> None:
+        """Have the model ask questions about `material` where the recipe has none."""
         if self.recipe.questions:
             return
         found = questions.ask_itself(
             self._asker,
-            records,
-            self.recipe.render,
+            material,
             self.order.ask,
             self._watch("letting the model ask"),
         )
@@ -265,7 +269,7 @@ class Workbench:
         """Measure records, of which those that a search finds stand before a question: they damage nothing."""
 
         def found(one: Question) -> str:
-            return rendered(closest(records, one.question), self.recipe.render)
+            return self._as_material(closest(records, one.question)).text
 
         without = self._recalled("asking without the memory", told, NOTHING)
         right = self._with_text("asking with the memory", told, found)

@@ -93,6 +93,19 @@ def test_what_is_not_strict_is_refused(content: bytes) -> None:
         canonical_json.parse(content)
 
 
+def test_a_byte_order_mark_is_named() -> None:
+    with pytest.raises(InvalidJsonError, match="byte-order mark"):
+        canonical_json.parse(b"\xef\xbb\xbf{}")
+
+
+def test_integers_of_any_size_are_taken_for_others() -> None:
+    for content in (b"123456789012345678901234567890", b"[-9007199254740992]"):
+        found = canonical_json.parse(content, any_integer=True)
+        assert found == json.loads(content)
+    with pytest.raises(InvalidJsonError):
+        canonical_json.parse(b"1" * 5000, any_integer=True)
+
+
 def test_depth_is_bounded_and_brackets_in_strings_do_not_count() -> None:
     deepest = b"[" * limits.JSON_DEPTH + b"]" * limits.JSON_DEPTH
     assert canonical_json.parse(deepest)

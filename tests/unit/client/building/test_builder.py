@@ -228,23 +228,28 @@ def test_what_was_built_is_mounted_and_answers(bench: Bench, adapter: Any, kind:
 
 
 def test_a_build_that_does_not_fit_beside_other_cubes_is_left_and_its_records_are_mounted(
-    bench: Bench,
+    bench: Bench, adapter: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("qdrant_edge")
-    bench.build("activation")
-    model, cubes = {"model": bench.model, "tokenizer": bench.tokenizer}, ["alice/notes"]
-    with bench.client.mount([*cubes, "alice/both"], **model) as memory:
-        steps = {(step.cube, step.memory): str(step.step) for step in memory.steps}
-        assert steps["alice/both:1.0.0", "taught"] == "mounted"
-        assert steps["alice/notes:1.0.0", "notes-kv"] == "refused"
-        assert steps["alice/notes:1.0.0", "plaintext"] == "mounted"
+    told, taught = (
+        MemDumper(tmp_path / name, name=f"alice/{name}", version="1.0.0")
+        for name in ("beside", "taught")
+    )
+    told.add_records(Record(id=n, text=demo.facts(bench.profile, [n])) for n in NAMES)
+    held = held_builds(bench.client.context, bench.client.open("alice/notes").cube.digest)
+    (trained,) = (one for one in held if one.build.digest == adapter.build.digest)
+    taught.add_lora(trained.folder(bench.client.context), memory_id="taught")
+    for dumper in (told, taught):
+        bench.client.pack(dumper.folder)
+    bench.build("activation", "alice/beside")
+    model = {"model": bench.model, "tokenizer": bench.tokenizer}
+    with bench.client.mount(["alice/beside", "alice/taught"], **model) as memory:
+        steps = {step.memory: str(step.step) for step in memory.steps}
+        assert steps == {"taught": "mounted", "beside-kv": "refused", "plaintext": "mounted"}
         assert memory.search("pet", 1)
-    with pytest.raises(IncompatibleError, match="notes-kv of alice/notes"):
-        bench.client.mount(
-            [*cubes, "alice/both"],
-            filters=["kind=activation", "kind=parametric"],
-            **model,
-        )
+    alone = ["kind=activation", "kind=parametric"]
+    with pytest.raises(IncompatibleError, match="beside-kv of alice/beside"):
+        bench.client.mount(["alice/beside", "alice/taught"], filters=alone, **model)
 
 
 def test_a_cube_that_may_not_be_trained_on_is_not_distilled(bench: Bench, tmp_path: Path) -> None:
