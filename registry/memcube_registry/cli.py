@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 def serve(config: Path | None, **given: Any) -> None:
     """Run a registry: with SQLite and local files if nothing else is set.
 
-    Prints its URL and the place of its data when it is ready.
+    Prints its URL and the location of its data when it is ready.
 
     Example: memcube serve --port 7070 --data ./registry
     """

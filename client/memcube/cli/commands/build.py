@@ -100,12 +100,12 @@ _PLANNED: Final = {
 @offline_option
 @trust_options
 def build(reference: str, **options: Any) -> Answer:
-    """Make a memory for a model from another memory of the cube REFERENCE, and judge it.
+    """Make a memory for a model from another memory of the cube REFERENCE, and test it.
 
-    Records become a KV cache or a LoRA; a KV cache or a LoRA becomes records. The result is asked the
-    cube's facts, with and without it, and its damage to unrelated text is measured; what recalls
-    nothing or does damage is refused. `memcube push REF --builds` publishes it, `memcube mount` uses
-    it. The same recipe on the same machine gives the same digest.
+    Records become a KV cache or a LoRA; a KV cache or a LoRA becomes records. The model is asked
+    the cube's facts with and without the result, and its damage to unrelated text is measured; a
+    result that recalls nothing or does damage is refused. `memcube push REF --builds` publishes it,
+    `memcube mount` uses it. The same recipe on the same machine gives the same digest.
     """
     trust = trust_of(
         *(

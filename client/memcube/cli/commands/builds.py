@@ -53,7 +53,8 @@ def builds(
 ) -> Answer:
     """List the builds of the cube REFERENCE: those that its publisher signed, and those made here.
 
-    What they recall and damage are their makers' words; `memcube build --recipe` makes one again.
+    How well they recall and what they damage are their makers' claims; `memcube build --recipe`
+    makes one again.
     """
     from memcube_protocol.digest import Digest
     from memcube_protocol.reference import Reference

@@ -60,8 +60,8 @@ def chat(
 ) -> Answer:
     """Talk with a model that has the memories of cubes, or of a profile's: adapters, KV cache and records.
 
-    On a terminal /help lists what can be said besides. From a pipe each line is a question; the
-    answers go to the output one after the other, and with --json in one object at the end.
+    On a terminal, /help lists the commands. From a pipe, each line is a question; answers are
+    printed one after another, or with --json as one object at the end.
     """
     from memcube.memories.checkpoint import load_checkpoint
     from memcube.mounting.chat import Conversation

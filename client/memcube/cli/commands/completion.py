@@ -17,7 +17,7 @@ _SHELLS = ("bash", "zsh", "fish")
 )
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> Answer:
-    """Print the script that completes memcube's commands and options in SHELL."""
+    """Print the script that makes SHELL complete memcube's commands and options."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

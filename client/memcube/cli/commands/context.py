@@ -25,9 +25,9 @@ from memcube.cli.options import open_client
 def context(wanted: MountOptions, *, question: str) -> Answer:
     """Print the records of cubes, or of a profile's, that answer QUESTION, for the prompt of any model.
 
-    They stand between delimiters that they cannot close, with ids to cite; before them the texts of KV
-    memories, as far as the budget allows. Nothing else is printed, and nothing at all where nothing
-    answers. A QUESTION of - is read from the input.
+    They stand between delimiters that they cannot close, with ids to cite; before them the texts of
+    KV memories, as far as the budget allows. Nothing else is printed, and nothing at all if nothing
+    answers. A QUESTION of - is read from standard input.
     """
     if not wanted.names_something:
         raise click.UsageError(

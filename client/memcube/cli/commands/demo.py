@@ -20,8 +20,8 @@ from memcube.cli.command import command
 def demo(pages: Path | None) -> Answer:
     """Publish, sign, pull, verify and mount a cube on this machine, and break one on purpose.
 
-    Starts a registry in a temporary folder and leaves nothing behind. The story goes to stderr.
-    Needs the optional parts: pip install 'memcube[registry,torch,plaintext]'.
+    Starts a registry in a temporary folder and leaves nothing behind. The story is printed to
+    stderr. Needs the optional parts: pip install 'memcube[registry,torch,plaintext]'.
     """
     # Threads that spin while they wait for each other make training ten times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -28,8 +28,9 @@ from memcube.cli.command import command
 def embed(folder: Path, embedder: str) -> Answer:
     """Embed the records of the cube folder FOLDER; the vectors travel with the cube.
 
-    Whoever mounts it searches by words and by meaning: with LSA at once, since it travels along; with
-    another embedder if theirs makes the same vectors. Run it again after the records have changed.
+    Whoever mounts the cube searches by words and by meaning: with LSA at once, since it travels
+    with the cube; with another embedder if theirs makes the same vectors. Run it again after the
+    records have changed.
     """
     from memcube.dumper import MemDumper
     from memcube.packing.draft import FILE_NAME

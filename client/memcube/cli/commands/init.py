@@ -23,9 +23,9 @@ _TEMPLATES = ("expert", "agent", "kv", "lora")
 )
 @click.option("--name", help="Name of the cube, such as alice/notes. Default: the folder's name.")
 def init(folder: Path, template: str, name: str | None) -> Answer:
-    """Write a folder that packs as it is: memcube.toml, a card and a few records.
+    """Create a folder that can be packed as it is: memcube.toml, a card and a few records.
 
-    A folder that holds something already gets a memcube.toml, and nothing in it is changed.
+    A folder that already holds something gets a memcube.toml, and nothing else in it is changed.
     Edit the files, then publish them with `memcube push`.
     """
     from memcube.packing.kinds import name_of_folder

@@ -21,9 +21,9 @@ from memcube.figures import bytes_text, count_text, table_text
 @click.argument("reference")
 @offline_option
 def inspect(reference: str, offline: bool) -> Answer:
-    """Show what the cube REFERENCE says of itself, without fetching its layers.
+    """Show what the cube REFERENCE says about itself, without fetching its layers.
 
-    These are the publisher's words; `memcube verify` says whether they are signed.
+    These are the publisher's own words; `memcube verify` says whether they are signed.
     """
     with open_client(offline=offline) as client:
         found = client.inspect(reference)

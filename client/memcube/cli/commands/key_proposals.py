@@ -46,7 +46,7 @@ def sign(file: Path, signing: tuple[str, ...]) -> Answer:
 )
 @click.argument("what", nargs=-1, required=True, metavar="FILE…|NAMESPACE")
 def publish(what: tuple[str, ...]) -> Answer:
-    """Publish a change of keys that enough have signed: FILE, or several copies with a signature each.
+    """Publish a change of keys that enough people signed: FILE, or several copies with a signature each.
 
     With a NAMESPACE, publish again what is known of it, and enter into the registry's log what is not
     there yet.

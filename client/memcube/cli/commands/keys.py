@@ -24,8 +24,8 @@ def keys() -> None:
     """List, make and show the keys that sign your releases.
 
     The first push makes the key `default`. Announce your keys before you lose one: then another can
-    take its place, and a stolen one be revoked. Else everybody who pulled your cubes is warned when
-    another key signs. Keep a backup.
+    take its place, and a stolen one can be revoked. Otherwise everybody who pulled your cubes is
+    warned when another key signs. Keep a backup.
     """
 
 

@@ -38,8 +38,8 @@ def log() -> None:
 def monitor(namespace: str, host: str, since: int) -> Answer:
     """Show what is signed in the name of NAMESPACE, which is yours.
 
-    Run it again with --since and the number that it ends with. The exit code is 13 where a key signed
-    that is not known here: not one of this machine's, pinned, or in charge of the namespace.
+    Next time, run it with --since and the number that it ends with. The exit code is 13 if a key
+    signed that is not known here: not one of this machine's, pinned, or in charge of the namespace.
     """
     from memcube_protocol.reference import Reference
 
@@ -68,7 +68,7 @@ def monitor(namespace: str, host: str, since: int) -> Answer:
 @command("audit", "memcube log audit", "memcube log audit registry.example")
 @click.argument("host", default="")
 def audit(host: str) -> Answer:
-    """Fetch every entry of the log of HOST and compute its tree anew."""
+    """Fetch every entry of the log of HOST and recompute its tree."""
     from memcube.log import monitoring
 
     with open_client() as client:
@@ -157,9 +157,10 @@ def checkpoint(host: str, output: Path | None) -> Answer:
 def compare(source: str, output: Path | None) -> Answer:
     """Check that a log has shown others the same history as this machine.
 
-    SOURCE is a file or URL from elsewhere: a checkpoint (memcube log checkpoint), a proof file, or the
-    proof of a fork that somebody else has kept. The exit code is 13 where the log signed two histories:
-    then both signatures are written to a file that proves it to everybody who knows the log's key.
+    SOURCE is a file or URL from elsewhere: a checkpoint (memcube log checkpoint), a proof file, or
+    the proof of a fork that somebody else has kept. The exit code is 13 if the log signed two
+    histories: then both signatures are written to a file that proves it to everybody who knows the
+    log's key.
     """
     from memcube.log import comparing, forks
 

@@ -21,10 +21,10 @@ from memcube.cli.options import open_client
 @click.option("--username", default="", metavar="NAME", help="For registries that want a name too.")
 @click.option("--token-stdin", is_flag=True, help="Read the token from stdin.")
 def login(host: str, username: str, token_stdin: bool) -> Answer:
-    """Keep an API token (or a password) for the registry HOST, once it was taken.
+    """Keep an API token (or a password) for the registry HOST, once the registry has accepted it.
 
-    It goes into the keyring where there is one, else into a file only you can read. MEMCUBE_TOKEN
-    needs no login.
+    It goes into the keyring if there is one, otherwise into a file that only you can read.
+    MEMCUBE_TOKEN needs no login.
     """
     if token_stdin:
         token = sys.stdin.readline(8192).strip()

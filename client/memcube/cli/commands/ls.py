@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 def ls(place: str | None) -> Answer:
     """List the cubes in the local store: pulled ones, and those packed on this machine.
 
-    A release that its publisher deprecated or yanked is marked, as far as this machine knows.
-    With PLACE, list what lies elsewhere: the cubes of a namespace that you may see, the tags of a
-    cube, or, with / at the end, every cube below that name. Digests are shown where the registry
-    tells them with the tags.
+    A release that its publisher deprecated or yanked is marked, as far as this machine knows. With
+    PLACE, list what is stored elsewhere: the cubes of a namespace that you may see, the tags of a
+    cube, or, with / at the end, every cube below that name. Digests are shown if the registry sends
+    them with the tags.
     """
     with open_client() as client:
         if place is not None:

@@ -68,8 +68,8 @@ def serve(
     """Mount the cubes REFERENCES and answer an MCP client.
 
     Tools: search, fetch, read, context, cite, list; with --overlay also remember and forget, which
-    change that folder and nothing else. Over HTTP the path is /mcp; other machines are let in with a
-    token only, and TLS is a proxy's.
+    change that folder and nothing else. Over HTTP the path is /mcp; other machines need a token,
+    and TLS is left to a proxy.
     """
     from memcube.mcp.transport import require_sdk, serve_http, serve_stdio
 

@@ -97,10 +97,10 @@ def mirror(
     """Copy every cube and version of the namespace SOURCE into the namespace TARGET.
 
     Each is verified as by `memcube pull`, and copied as by `memcube cp`. A second round asks little
-    and moves nothing that is there. Nothing is removed at TARGET without --prune, and no version is
-    ever overwritten: other content under the same version is an alarm. With --public no version is
-    copied whose governance calls it confidential or personal, and no cube that has one becomes public,
-    unless --yes says so.
+    and does not move again what is there. Nothing is removed at TARGET without --prune, and no
+    version is ever overwritten: other content under the same version is an alarm. With --public no
+    version is copied whose governance calls it confidential or personal, and no cube that has one
+    becomes public, unless --yes says so.
     """
     from memcube_protocol.reference import Reference
 

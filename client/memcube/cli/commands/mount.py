@@ -56,7 +56,7 @@ def mount(
     max_new_tokens: int,
     dry_run: bool,
 ) -> Answer:
-    """Make the memories of each cube REFERENCE, or of a profile, usable, say which and why, and ask.
+    """Mount the memories of each cube REFERENCE, or of a profile, say which and why, and ask.
 
     Without a model, the text that a prompt would get is printed for each question. With one, LoRA
     and KV caches are mounted too if they fit it exactly, and the model answers.

@@ -79,7 +79,7 @@ def explain(
 def test(file: Path) -> Answer:
     """Read the policy FILE, check its own tests, and judge every cube in the local store by it.
 
-    The exit code is 13 where a test fails or a cube would be refused that is accepted now.
+    The exit code is 13 if a test fails, or if a cube would be refused that is accepted now.
     """
     from memcube.consuming import policies
 

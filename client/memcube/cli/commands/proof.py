@@ -14,7 +14,7 @@ from memcube.figures import bytes_text, count_text
 
 @click.group("proof", cls=MemcubeGroup)
 def proof() -> None:
-    """Take the evidence about a cube along, to machines that have no network.
+    """Save the evidence about a cube, for machines that have no network.
 
     Verify it there with: memcube verify --offline FILE.memproof
     """

@@ -67,7 +67,7 @@ def add(
 ) -> Answer:
     """Allow the jobs of one workflow to push to the cube REFERENCE in your name.
 
-    It takes a token of scope admin. What you may not push any more, the jobs may not either.
+    This needs a token of scope admin. If you may no longer push to the cube, neither may the jobs.
     """
     from memcube.accounts import publishers
 
@@ -107,7 +107,7 @@ def list_publishers(reference: str) -> Answer:
 @click.argument("reference")
 @click.argument("publisher_id", metavar="ID", type=int)
 def remove(reference: str, publisher_id: int) -> Answer:
-    """Trust the publisher ID of the cube REFERENCE no more; tokens of its jobs end at once."""
+    """Stop trusting the publisher ID of the cube REFERENCE; tokens of its jobs end at once."""
     from memcube.accounts import publishers
 
     with open_client() as client:

@@ -47,9 +47,9 @@ def pull(
 ) -> Answer:
     """Fetch the cube REFERENCE into the local store and verify it.
 
-    Only bytes that are not there yet are fetched. The publisher is remembered at the first pull;
-    another one later, or a missing signature, stops the pull. With --for, builds for that model come
-    along, if the publisher signed them.
+    Only bytes that are not there yet are fetched. The publisher is remembered at the first pull; a
+    different one later, or a missing signature, stops the pull. With --for, builds for that model
+    are fetched too, if the publisher signed them.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client(offline=offline) as client:

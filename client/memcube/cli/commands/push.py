@@ -69,9 +69,9 @@ def push(
 
     Its name and version come from memcube.toml, or from REFERENCE. The release is signed, and the
     tags are set last: the full version, then 1.4, 1 and latest where no newer version has them.
-    Pushing the same again changes nothing; an interrupted push goes on where it stopped. A CI job
-    that its owner trusts needs no login (memcube publisher). With --builds, SOURCE is a published
-    cube, and what goes out are the KV caches, adapters and records that were built of it here.
+    Pushing the same again changes nothing; to resume an interrupted push, run it again. A CI job
+    that the owner trusts needs no login (memcube publisher). With --builds, SOURCE is a published
+    cube, and the KV caches, adapters and records that were built from it here are published.
     """
     from memcube.publishing.vetting import Vetting
 

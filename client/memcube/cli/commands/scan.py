@@ -76,8 +76,8 @@ def scan(
     """Scan SOURCE, a folder or a cube: secrets, personal data, prompt injection, unsafe files.
 
     A finding names a rule and a place, never what was found. `memcube push` scans by itself, and
-    attaches the result as a signed statement. A KV cache is opaque: with `--recompute` it is computed
-    anew from its text, and one that says something else is found.
+    attaches the result as a signed statement. A KV cache is opaque: `--recompute` computes it anew
+    from its text, and detects one that differs.
     """
     if recompute != (model is not None):
         raise click.UsageError("--recompute and --model FOLDER are wanted together")

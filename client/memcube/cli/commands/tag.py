@@ -25,7 +25,7 @@ def tag(
 ) -> Answer:
     """Point TAG at the published cube REFERENCE, which is verified first.
 
-    Full versions such as 1.4.0 never move; only `memcube push` makes them. A tag that leads to a
+    Full versions such as 1.4.0 never move; only `memcube push` makes them. A tag that points to a
     later release moves back only with --yes: readers take that for an attack.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)

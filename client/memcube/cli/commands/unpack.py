@@ -42,7 +42,7 @@ def unpack(
 ) -> Answer:
     """Write the verified cube REFERENCE as the new folder FOLDER, as `oras pull` would.
 
-    The cube is pulled first if the local store lacks it. FOLDER appears when every byte was
+    The cube is pulled first if the local store lacks it. FOLDER appears once every byte is
     verified, or not at all.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)

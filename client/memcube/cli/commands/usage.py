@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 def usage(reference: str | None, limit: int, with_answers: bool, forget: bool) -> Answer:
     """Show how often the memories of cubes were used on this machine, and when last.
 
-    With REFERENCE, its versions and its records, the most used first. Only ids are counted, no text
-    and no question; nothing of it is sent anywhere. `usage = false` in config.toml counts nothing.
+    With REFERENCE, its versions and its records, the most used first. Only ids are kept, no text
+    and no question, and nothing is sent anywhere. `usage = false` in config.toml turns counting
+    off.
     """
     if with_answers and (reference is None or forget):
         raise click.UsageError("--answers shows those of one REFERENCE")

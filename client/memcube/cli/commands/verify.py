@@ -44,8 +44,8 @@ def verify(
 ) -> Answer:
     """Check the cube REFERENCE rule by rule and say why it may be used or not.
 
-    Everything that the local store holds of it is hashed anew. REFERENCE may also be a .memproof file,
-    which tells its own name. The exit code is that of the first rule that failed.
+    Everything that the local store holds of it is hashed again. REFERENCE may also be a .memproof
+    file, which contains its own name. The exit code is that of the first rule that failed.
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     by_file = proof or (Path(reference) if reference.endswith(PROOF_SUFFIX) else None)

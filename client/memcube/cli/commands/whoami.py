@@ -12,7 +12,7 @@ from memcube.cli.options import open_client
 @command("whoami", "memcube whoami", "memcube whoami registry.example --json")
 @click.argument("host", default="")
 def whoami(host: str) -> Answer:
-    """Say who the registry HOST takes you for, and what your token may do there."""
+    """Show who the registry HOST says you are, and what your token may do there."""
     with open_client() as client:
         identity = client.whoami(host)
     name = identity.name or "(the registry does not say)"

@@ -50,11 +50,11 @@ def yank(
     key: str | None,
     undo: bool,
 ) -> Answer:
-    """Withdraw the release REFERENCE: nobody gets it any more through a moving tag.
+    """Withdraw the release REFERENCE: moving tags no longer lead to it.
 
-    Who asks for its full version or digest gets it with a warning, so that what rests on it goes on
-    working; a release that is harmful, compromised or exposes personal data is refused in any case.
-    Nothing is deleted.
+    Whoever asks for its full version or digest still gets it, with a warning, so that what depends
+    on it keeps working; a release that is harmful, compromised or exposes personal data is always
+    refused. Nothing is deleted.
     """
     return _state("active" if undo else "yanked", reference, reason, message, replacement, key)
 
@@ -77,7 +77,7 @@ def deprecate(
     key: str | None,
     undo: bool,
 ) -> Answer:
-    """Advise against the release REFERENCE: who uses it gets a warning, and it goes on working."""
+    """Advise against the release REFERENCE: whoever uses it gets a warning, and it still works."""
     return _state("active" if undo else "deprecated", reference, reason, message, replacement, key)
 
 
