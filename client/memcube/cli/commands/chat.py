@@ -105,7 +105,7 @@ class Dialogue:
             without = (
                 "" if self._talk.has_template else "No chat template: each question stands alone. "
             )
-            _say(f"{without}/help lists what can be said besides.\n")
+            _say(f"{without}/help lists the commands.\n")
         for line in self._lines():
             if line == "/quit":
                 return

@@ -1,4 +1,4 @@
-"""`memcube init`: write a folder that packs as it is."""
+"""`memcube init`: create a folder that can be packed as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`memcube whoami`: who a registry takes you for."""
+"""`memcube whoami`: who a registry says you are."""
 
 from __future__ import annotations
 
