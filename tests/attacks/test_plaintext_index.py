@@ -21,9 +21,9 @@ from memcube.memories.plaintext.build import Entries, Survey
 from memcube.memories.plaintext.embedding import Embedding
 from memcube.memories.plaintext.engine import Match
 from memcube.memories.plaintext.index import PlaintextIndex, records_of
-from memcube.memories.plaintext.ranking import best
+from memcube.memories.plaintext.ranking import Diversity, best, diversify
 from memcube.settings import Settings
-from memcube_protocol import limits, media_types, oci
+from memcube_protocol import limits, media_types, oci, text
 from memcube_protocol.content import MemoryBlobs
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
@@ -220,3 +220,20 @@ def test_of_a_million_records_that_answer_alike_a_bounded_number_is_looked_at() 
 
     assert [match.number for match in best(alike, 50, 1_000_000)] == list(range(50))
     assert max(asked) < 10_000
+
+
+def test_of_the_largest_records_their_beginnings_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[int] = []
+
+    def terms(said: str) -> list[str]:
+        taken.append(len(said))
+        return said.split()
+
+    monkeypatch.setattr(text, "terms", terms)
+    records = [note(number, "tea " * 200_000) for number in range(1, 4)]
+    matches = [Match(number, 1.0) for number in range(3)]
+    found = diversify(matches, records.__getitem__, Diversity(weight=0.5), 3)
+    assert len(found) == len(taken) == 3
+    assert max(taken) < 10_000

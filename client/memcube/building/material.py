@@ -13,7 +13,7 @@ from memcube_protocol.records import Record
 from memcube_protocol.text import terms
 
 from memcube.memories.control_tokens import without_control_tokens
-from memcube.memories.plaintext.context import neutralise, render
+from memcube.memories.plaintext.context import TOKEN_CHARS, neutralise, render
 from memcube.memories.plaintext.filters import Filters, allows
 
 _ANY: Final = Filters()
@@ -72,8 +72,9 @@ def gather(
         if not allows(_ANY, record, at):
             hidden += 1
             continue
-        tokens = count_tokens(rendered((record,), rendering))
-        if tokens > budget_tokens:
+        is_long = len(record.text) > budget_tokens * TOKEN_CHARS  # counting would take a second
+        tokens = 0 if is_long else count_tokens(rendered((record,), rendering))
+        if is_long or tokens > budget_tokens:
             long += 1
             continue
         left -= tokens

@@ -52,7 +52,7 @@ _MISPLACED: Final = re.compile(
 _WIDTH: Final = "4c7be07a19fd"
 """Stands for the fence while tokens are counted: of the same length, and of as many tokens as most have."""
 
-_TOKEN_CHARS: Final = 16
+TOKEN_CHARS: Final = 16
 """More characters than a token of any text has on average: what is longer cannot fit, and is not looked at."""
 _CUT_CHARS: Final = 40
 _BLANK_LETTERS: Final = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
@@ -176,7 +176,7 @@ def one_line(text: str) -> str:
 
 def _whole(record: Record, budget_tokens: int, count: CountTokens, cube: str | None) -> str | None:
     """All of `record`, if it fits."""
-    if len(record.text) > budget_tokens * _TOKEN_CHARS:
+    if len(record.text) > budget_tokens * TOKEN_CHARS:
         return None
     body = _body(record, record.text, cube)
     return body if count(_block(body, _WIDTH)) + 1 <= budget_tokens else None
@@ -184,7 +184,7 @@ def _whole(record: Record, budget_tokens: int, count: CountTokens, cube: str | N
 
 def _cut(record: Record, budget_tokens: int, count: CountTokens, cube: str | None) -> str | None:
     """The longest beginning of `record` that fits, found by halving; none of a few characters only."""
-    low, high = 0, min(len(record.text), max(budget_tokens, 0) * _TOKEN_CHARS)
+    low, high = 0, min(len(record.text), max(budget_tokens, 0) * TOKEN_CHARS)
     while low < high:
         middle = (low + high + 1) // 2
         body = _body(record, record.text[:middle] + " …", cube)

@@ -15,6 +15,8 @@ from memcube.memories.plaintext.engine import Match
 
 CANDIDATES: Final = 50
 """Entries that each ranking gives to be fused; more measured no better."""
+_COMPARED_CHARS: Final = 8192
+"""Of a text, so much is compared with others: a hundred of a mebibyte would take minutes, and gigabytes."""
 _SPARE: Final = 14
 _WIDER: Final = 8
 _WIDEST: Final = 8192
@@ -95,9 +97,15 @@ class _Scale:
 def diversify(
     matches: Sequence[Match], record_of: Callable[[int], Record], diversity: Diversity, limit: int
 ) -> list[Match]:
-    """The first `limit` of `matches` in the order that `diversity` gives them."""
+    """The first `limit` of `matches` in the order that `diversity` gives them.
+
+    Of long texts the beginnings are compared.
+    """
     records = {match.number: record_of(match.number) for match in matches}
-    terms = {number: frozenset(text.terms(record.text)) for number, record in records.items()}
+    terms = {
+        number: frozenset(text.terms(record.text[:_COMPARED_CHARS]))
+        for number, record in records.items()
+    }
     best = max((match.score for match in matches), default=0.0) or 1.0
     waiting, chosen = list(matches), list[Match]()
     alike = dict.fromkeys(records, 0.0)

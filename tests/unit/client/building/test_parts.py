@@ -125,6 +125,21 @@ def test_a_record_that_alone_is_too_long_keeps_no_other_out() -> None:
     assert "--budget-tokens" in (caught.value.hint or "")
 
 
+def test_of_records_that_no_budget_holds_no_token_is_counted() -> None:
+    counted: list[int] = []
+
+    def count(text: str) -> int:
+        counted.append(len(text))
+        return len(text.split())
+
+    huge = Record(id="huge", text="word " * 200_000)
+    options: dict[str, Any] = {"at": NOW, "budget_tokens": 100, "rendering": "plain"}
+    found = gather([huge, RECORDS[0]], count_tokens=count, **options)
+    assert found.records == (RECORDS[0],)
+    assert not found.is_whole
+    assert max(counted) < 1000
+
+
 def test_an_order_of_questions_that_no_recipe_holds_is_refused() -> None:
     for ask in (-1, 1025):
         with pytest.raises(InvalidRequestError, match=f"{ask} questions"):
