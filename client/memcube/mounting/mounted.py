@@ -161,7 +161,7 @@ class MountedMemory(Closing):
     ) -> list[Hit]:
         """The records that answer `query`, best first, of all cubes in fair shares; see `hits.fuse`.
 
-        `diversity` bounds how much they may repeat one another, across all cubes.
+        `diversity` bounds how much they may repeat one another, across all cubes. A cube gives 1000 at most.
         """
         hits = Hits(self._shelf().search(query, limit, filters, diversity))
         self._usage.found(self._used(hits))
@@ -180,10 +180,11 @@ class MountedMemory(Closing):
         """Records around one by their relations, in both directions, nearest first; see `read`.
 
         Relations lead to records of the same cube. `types` are those to follow, all if empty; `depth` is
-        at most 8.
+        at most 8. Of the records that point to one, the first 1000 are looked at.
 
         Raises:
             NotFoundError: no cube has it, or there is no such cube.
+            InvalidError: `types` is one text.
         """
         hit = self.read(record_id, cube)
         return self._shelf().neighbours(hit, types=types, depth=depth, limit=limit, filters=filters)
