@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from memcube.building.asking import Asker, Prefix
 from memcube.building.builder import Built
+from memcube.building.extraction import confidence
 from memcube.building.holding import held_builds
 from memcube.building.planning import Order, Wanted
 from memcube.client import Client
@@ -45,6 +46,18 @@ def gpt2(seed: int = 0) -> Any:
     shape = {"vocab_size": 80, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": WINDOW}
     config = transformers.GPT2Config(**shape, bos_token_id=None, eos_token_id=None)
     return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def spelling() -> tuple[Any, Any]:
+    """A model that reads and writes ASCII letter by letter, and its tokenizer."""
+    tokenizers, transformers = (pytest.importorskip(one) for one in ("tokenizers", "transformers"))
+    letters = ["Ġ", *map(chr, range(33, 127))]
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    return model_of(vocab_size=len(letters), pad_token_id=None, initializer_range=0.2), tokenizer
 
 
 def build(client: Client, folder: Path, kind: str, model: Any, tokenizer: Any) -> Built:
@@ -107,19 +120,25 @@ def test_an_answer_ends_where_the_model_has_no_further_position(client: Client) 
 
 
 def test_an_answer_ends_with_a_text_that_the_caller_names() -> None:
-    tokenizers, transformers = (
-        pytest.importorskip(name) for name in ("tokenizers", "transformers")
-    )
-    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: number for number, letter in enumerate(letters)}
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
-    model = model_of(vocab_size=len(letters), pad_token_id=None)
+    model, tokenizer = spelling()
     whole = generate(model, tokenizer, "hello", max_new_tokens=6)
     stopped = generate(model, tokenizer, "hello", max_new_tokens=6, stop_strings=[whole[0]])
     assert (stopped, len(whole) > 1) == (whole[0], True)
+
+
+def test_in_a_turn_of_its_own_an_answer_is_weighed_without_a_space_before_it() -> None:
+    torch = pytest.importorskip("torch")
+    model, tokenizer = spelling()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    (first, second), question = tokenizer("ab")["input_ids"], tokenizer("w?")["input_ids"]
+    with torch.inference_mode():
+        said = model(torch.tensor([[*question, first]])).logits[0].log_softmax(-1)
+    wanted = math.exp(float(said[-2, first] + said[-1, second]) / 2)
+    found = confidence(Asker(model, tokenizer, "chat"), Question("w?"), "ab")
+    assert found == pytest.approx(wanted, abs=1e-3)
+    assert found != pytest.approx(
+        confidence(Asker(model, tokenizer, "{question}"), Question("w?"), "ab"), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("bos", [True, False])
