@@ -23,6 +23,7 @@ from memcube.memories.parametric import files as parametric_files
 from memcube.memories.parametric.adapters import Adapters
 from memcube.memories.parametric.dump import dump_lora
 from memcube.memories.parametric.mount import mount_lora
+from memcube.mounting import MountedMemory
 from memcube.settings import Settings
 from memcube.store.checks import CHECKS_FILE, FileChecks
 from memcube_protocol import adapter_config, parametric, tensors
@@ -238,6 +239,37 @@ def test_what_was_unpacked_of_a_cube_is_mended_when_it_was_changed(
             poison(folder / parametric.TENSORS_FILE)
             with mount_lora(client.path("alice/law", memory="law"), model):
                 assert torch.equal(logits(model), answers)
+
+
+@pytest.fixture
+def asked(model, tmp_path) -> Iterator[tuple[MountedMemory, Path]]:
+    """A mounted adapter that answered a question, and its file."""
+    environ = {"MEMCUBE_HOME": str(tmp_path / "home"), "MEMCUBE_KEYRING": "0"}
+    dumper = MemDumper(tmp_path / "cube", name="alice/law", version="1.0.0")
+    dumper.add_lora(adapted(), memory_id="law")
+    with Client(Settings.load(environ)) as client:
+        client.pack(dumper.folder)
+        with client.mount("alice/law", model=model, tokenizer=tokenizer_of()) as memory:
+            memory.generate("w1 w2", max_new_tokens=2)
+            (file,) = (tmp_path / "home" / "folders").rglob(parametric.TENSORS_FILE)
+            yield memory, file
+
+
+def test_a_file_that_is_written_into_between_two_questions_ends_the_second(asked) -> None:
+    memory, file = asked
+    memory.generate("w1 w2", max_new_tokens=2)
+    poison(file)
+    with pytest.raises(IntegrityError, match="written into"):
+        memory.generate("w1 w2", max_new_tokens=2)
+    memory.adapters.switch([])
+    memory.generate("w1 w2", max_new_tokens=2)
+
+
+def test_a_file_that_is_cut_between_two_questions_does_not_end_the_process(asked) -> None:
+    memory, file = asked
+    cut(file)
+    with pytest.raises(IntegrityError, match="written into"):
+        memory.generate("w1 w2", max_new_tokens=2)
 
 
 def test_what_was_unpacked_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch) -> None:

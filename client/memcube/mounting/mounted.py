@@ -260,6 +260,7 @@ class MountedMemory(Closing):
             NotFoundError: the cubes were mounted without a model and a tokenizer.
             InvalidRequestError: there is nothing to ask: no token.
             ConflictError: the memories were unmounted, or other adapters are active.
+            IntegrityError: the file of an adapter or a cache was written into after it was checked.
             LimitExceededError: prompt and memory are longer than the model reads.
             UnsupportedError: an option with which the answer would pass the memory over.
         """
@@ -270,6 +271,8 @@ class MountedMemory(Closing):
         from memcube.memories.activation.generation import generate
 
         parts = self._open()
+        if parts.adapters:
+            parts.adapters.require_unchanged()
         found = self.context(question) if context is None else context
         if context is not None:
             self._usage.answered(self._always)

@@ -159,6 +159,16 @@ class Adapters:
         mounted.unmount()
         del self._mounted[name], self._descriptions[name]
 
+    def require_unchanged(self) -> None:
+        """Refuse a question to those in use where the file of one was written into after it was checked.
+
+        Raises:
+            IntegrityError: it was: pages that were not read yet would change with it, or be gone.
+        """
+        for mounted in self._mounted.values():
+            if mounted.name in mounted.stack.gates:
+                mounted.require_usable()
+
     def close(self) -> None:
         """Unmount all of them, the last one first."""
         while self._mounted:
