@@ -381,11 +381,13 @@ class MountedMemory(Closing):
 
     @cached_property
     def _control(self) -> frozenset[str]:
-        """The control tokens of the tokenizer, which are its own: no list of all models holds them."""
+        """The control tokens of the tokenizer that are its own: rendering breaks those of all models already."""
         from memcube.memories.control_tokens import control_tokens
+        from memcube.memories.plaintext.context import neutralise
 
         tokenizer = self._open().tokenizer
-        return frozenset() if tokenizer is None else control_tokens(tokenizer)
+        known = frozenset() if tokenizer is None else control_tokens(tokenizer)
+        return frozenset(token for token in known if neutralise(token) == token)
 
     def _unframed(self, text: str) -> str:
         """`text`, the control tokens that it spells broken: a record frames no turn."""
