@@ -61,7 +61,7 @@ def adapter_misfit(memory: Memory, looks: Looks, *, allow_unverified_base: bool)
         return None
     return Misfit(
         f"it is not known that this adapter belongs to this model: {verdict.why}",
-        "load the adapter's own base, or allow it with --allow-unverified-base",
+        "load the adapter's own base; a mount takes another with --allow-unverified-base",
     )
 
 

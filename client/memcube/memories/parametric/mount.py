@@ -64,7 +64,7 @@ def mount_lora(
         if verdict.level is Level.UNKNOWN and not allow_unverified_base:
             raise IncompatibleError(
                 f"it is not known that this adapter belongs to this model: {verdict.why}",
-                hint="load the adapter's own base, or allow it with --allow-unverified-base",
+                hint="load the adapter's own base; a mount takes another with --allow-unverified-base",
             )
         stack = AdapterStack.of(model)
         _require_fit(adapter, stack.modules)
