@@ -34,7 +34,7 @@ def failure_of(error: BaseException, site: Site, name: str) -> MemcubeError | No
     if isinstance(error, RuntimeError) and error.__cause__:
         return failure_of(error.__cause__, site, name)
     if isinstance(error, HfHubHTTPError):
-        return _by_status(_status(error), page, words)
+        return _by_status(status_of(error), page, words)
     if isinstance(error, ValueError) and "LFS batch API" in words:
         return UnsupportedError(
             f"{page} takes no uploads by LFS: {words}",
@@ -55,7 +55,8 @@ def overtaken(place: str) -> ConflictError:
     )
 
 
-def _status(error: BaseException) -> int:
+def status_of(error: BaseException) -> int:
+    """The status with which the Hub answered; 0: it did not answer."""
     return int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
 
 

@@ -18,7 +18,7 @@ from memcube_protocol.errors import MemcubeError, MissingDependencyError, Unauth
 
 from memcube.hub import posting
 from memcube.hub.additions import SAMPLE_BYTES, Addition, StoredFile
-from memcube.hub.failures import failure_of
+from memcube.hub.failures import failure_of, status_of
 from memcube.hub.reading import MAIN
 from memcube.hub.site import Site, repository_of
 
@@ -59,7 +59,17 @@ class HubLibrary:
         """
         kind, own = repository_of(name)
         with self._translated(name) as api:
-            api.create_repo(own, repo_type=kind, private=True, exist_ok=True)
+            from huggingface_hub.errors import HfHubHTTPError
+
+            try:
+                api.create_repo(own, repo_type=kind, private=True)
+            except HfHubHTTPError as error:
+                # `exist_ok=True` says the same, and fails at Hubs other than the one that HF_ENDPOINT named at first.
+                refused = status_of(error) in (401, 402, 403)
+                if status_of(error) != 409 and not (
+                    refused and api.repo_exists(own, repo_type=kind)
+                ):
+                    raise
 
     def set_private(self, name: str, private: bool) -> None:
         """Let everybody read the repository `name`, or its owners only."""
