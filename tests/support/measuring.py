@@ -144,7 +144,7 @@ def write_random(path: Path, size_bytes: int) -> Path:
 def report(name: str, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a Markdown table, keep it in tests/bench/results, and put it into docs/benchmarks.md."""
     shown = [[_cell(value) for value in row] for row in rows]
-    lines = [f"| {' | '.join(row)} |" for row in (columns, *shown)]
+    lines = [f"| {' | '.join(map(_escaped, row))} |" for row in (columns, *shown)]
     lines.insert(1, f"|{'---|' * len(columns)}")
     table = "\n".join(lines)
     print(f"\n### {title}\n\n{table}")
@@ -166,6 +166,11 @@ def quote(name: str, text: str) -> None:
 
 def _cell(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _escaped(cell: str) -> str:
+    """A bar would end the cell."""
+    return cell.replace("|", r"\|")
 
 
 def machine() -> dict[str, str]:
