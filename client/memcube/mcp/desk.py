@@ -75,9 +75,8 @@ class Desk:
 
         The budget is the memory's own unless given, and `CONTEXT_TOKENS` at most.
         """
-        budget = min(
-            int(budget_tokens or self.memory.budget_tokens), CONTEXT_TOKENS
-        )  # JSON has 200.0
+        wanted = int(budget_tokens or self.memory.budget_tokens)  # JSON has 200.0
+        budget = min(wanted, CONTEXT_TOKENS)
         found = self.memory.context(question, budget, Filters(tags=tags, types=types))
         return found or "No mounted memory answers this."
 

@@ -8,13 +8,11 @@ from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.cube import Cube, require_cube
+from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
-    ForbiddenError,
     InvalidManifestError,
     MemcubeError,
-    NotFoundError,
     RuleRefusedError,
-    UnauthenticatedError,
 )
 from memcube_protocol.governance import Governance
 from memcube_protocol.oci import Manifest
@@ -26,8 +24,7 @@ from memcube.http import Request
 from memcube.publishing.visibility import Visibility, set_visibility
 from memcube.remote import Registry, is_fallback_tag
 from memcube.remote.interface import Remote
-
-_ABSENT: Final = (NotFoundError, UnauthenticatedError, ForbiddenError)
+from memcube.remote.listing import tag_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +37,18 @@ class Exposure:
     visibility: Visibility | None = None
     confidential: bool = False
 
+    @property
+    def _asks(self) -> bool:
+        """Whether governance has a say."""
+        return self.visibility is Visibility.PUBLIC and not self.confidential
+
     def require(self, context: Context, governance: Governance, name: str) -> None:
         """That the `governance` of the cube `name` does not speak against it; before anything is sent.
 
         Raises:
             RuleRefusedError: it does.
         """
-        if self.visibility is Visibility.PUBLIC and not self.confidential:
+        if self._asks:
             rules.require_publishable(context, governance, name)
 
     def apply(self, context: Context, place: Reference, judged: Collection[str] = ()) -> None:
@@ -60,23 +62,30 @@ class Exposure:
         """
         if self.visibility is None:
             return
-        if self.visibility is Visibility.PUBLIC and not self.confidential:
+        if self._asks:
             self._require_of_all(context, context.at_registry(place), judged)
         set_visibility(context, place, self.visibility)
 
     def _require_of_all(self, context: Context, place: Reference, judged: Collection[str]) -> None:
         registry = context.remote(place.host)
-        tags = [tag for tag in _tags(registry, place.name) if not is_fallback_tag(tag)]
-        if not (left := sorted(set(tags).difference(judged), key=tag_order)) or _is_public(
-            registry, place.name
-        ):
+        left = [
+            tag
+            for tag in tag_names(registry, place.name).difference(judged)
+            if not is_fallback_tag(tag)
+        ]
+        if not left or _is_public(registry, place.name):
             return
-        for tag in left:
-            self._require_at(context, registry, place.name, tag)
+        seen: set[Digest] = set()
+        for tag in sorted(left, key=tag_order):
+            manifest = registry.manifest(place.name, tag)
+            if isinstance(manifest, Manifest) and manifest.digest not in seen:
+                seen.add(manifest.digest)
+                self._require_at(context, registry, place.name, tag, manifest)
 
-    def _require_at(self, context: Context, registry: Remote, name: str, tag: str) -> None:
-        manifest = registry.manifest(name, tag)
-        if not isinstance(manifest, Manifest) or manifest.config is None:
+    def _require_at(
+        self, context: Context, registry: Remote, name: str, tag: str, manifest: Manifest
+    ) -> None:
+        if manifest.config is None:
             return
         try:
             require_cube(manifest)
@@ -92,14 +101,6 @@ class Exposure:
 
 
 AS_IT_IS: Final = Exposure()
-
-
-def _tags(registry: Remote, name: str) -> list[str]:
-    """The tags of `name`; none where there is no such repository, or this user may not see it."""
-    try:
-        return list(registry.tags(name))
-    except _ABSENT:
-        return []
 
 
 def _is_public(registry: Remote, name: str) -> bool:

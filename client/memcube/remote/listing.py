@@ -26,6 +26,7 @@ from memcube_signing.authority import carrier
 from memcube.http import Request
 from memcube.remote import Registry, is_fallback_tag
 from memcube.remote.connection import LIST_BYTES, PAGES, nonsense
+from memcube.remote.interface import Names
 
 _PAGE: Final = 200
 _TAGS: Final = 10_000
@@ -151,7 +152,7 @@ class Listing:
             return canonical_json.parse(response.content(limit))
 
 
-def tag_names(registry: Registry, name: str) -> frozenset[str]:
+def tag_names(registry: Names, name: str) -> frozenset[str]:
     """The tags of `name`; none where there is no such repository, or this user may not see it."""
     try:
         return frozenset(registry.tags(name))
