@@ -6,17 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from memcube.building.builder import _workshop
 from memcube.client import Client
 from memcube.settings import Settings
+from memcube.store.workshops import workshop
 
 KILLED = """
 import os, signal, sys
-from memcube.building.builder import _workshop
+from memcube.store.workshops import workshop
 from memcube.client import Client
 from memcube.settings import Settings
 
-with Client(Settings.load({"MEMCUBE_HOME": sys.argv[1]})) as client, _workshop(client.context) as folder:
+with Client(Settings.load({"MEMCUBE_HOME": sys.argv[1]})) as client, workshop(client.context.settings.home) as folder:
     (folder / "records.jsonl").write_text("private")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -27,12 +27,12 @@ def test_what_a_killed_build_left_goes_with_the_next_and_no_running_one_is_distu
 ) -> None:
     home = tmp_path / "home"
     with Client(Settings.load({"MEMCUBE_HOME": str(home)})) as client:
-        with _workshop(client.context) as running:
+        with workshop(client.context.settings.home) as running:
             (running / "made").write_text("in use")
             subprocess.run([sys.executable, "-c", KILLED, str(home)], check=False, timeout=100)
             (left,) = set((home / "building").iterdir()) - {running}
             assert (left / "records.jsonl").read_text() == "private"
-            with _workshop(client.context) as next_one:
+            with workshop(client.context.settings.home) as next_one:
                 assert set((home / "building").iterdir()) == {running, next_one}
             assert (running / "made").read_text() == "in use"
         assert [*(home / "building").iterdir()] == []

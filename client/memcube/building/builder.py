@@ -6,14 +6,10 @@ the model as it was and nothing in the store: the ref that names the build is th
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol.build import Build, Made
@@ -40,12 +36,9 @@ from memcube.packing.contents import Contents
 from memcube.packing.layout import Layout
 from memcube.packing.scan import scan
 from memcube.profiles import Profile
-from memcube.store.files import make_folder, storage_errors, try_lock
-from memcube.store.locks import hold_lock
+from memcube.store.workshops import workshop
 
 _TRAINING: Final = "training"
-_WORKSHOP: Final = "building"
-_LOCK_WAIT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +122,7 @@ def _bench(
     _require_allowed(context, verified, recipe)
     verified = opening.fetch(context, verified, tuple(_needed(verified, recipe)))
     repeatable = nullcontext() if model is None else steady(recipe.seed, recipe.threads)
-    with _workshop(context) as folder, repeatable:
+    with workshop(context.settings.home) as folder, repeatable:
         yield Workbench(context, verified, recipe, model, tokenizer, order, folder, base)
 
 
@@ -163,45 +156,6 @@ def _needed(verified: Verified, recipe: Recipe) -> Iterator[CubeFile]:
         under = recipe.method == ENCODE and memory.kind == PARAMETRIC
         if memory.id == recipe.source or (under and str(recipe.base) in bases_of(memory)):
             yield from verified.cube.files_of(memory.id)
-
-
-@contextmanager
-def _workshop(context: Context) -> Iterator[Path]:
-    """An empty folder for what is being made, gone afterwards; what killed processes left goes first."""
-    place = context.settings.home / _WORKSHOP
-    make_folder(place)
-    lock = place.with_name(f".{_WORKSHOP}.lock")
-    with (
-        hold_lock(lock, exclusive=True, wait_s=_LOCK_WAIT_S, what=str(place)),
-        storage_errors(f"{place} cannot be written"),
-    ):
-        _sweep(place)
-        folder = Path(tempfile.mkdtemp(dir=place))
-        held = _opened(folder)
-        try_lock(held)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
-
-
-def _sweep(place: Path) -> None:
-    """Remove the folders in `place` that nobody holds: they have what their cubes say in plain files."""
-    for left in place.iterdir():
-        try:
-            descriptor = _opened(left)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # a build has just ended; or it is none of ours
-        try:
-            if try_lock(descriptor):
-                shutil.rmtree(left, ignore_errors=True)
-        finally:
-            os.close(descriptor)
-
-
-def _opened(folder: Path) -> int:
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _kept(bench: Workbench) -> Build:

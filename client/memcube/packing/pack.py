@@ -58,11 +58,13 @@ def pack_folder(
     environ: Mapping[str, str] | None = None,
     embedding: Embedding | None = None,
     kept: Kept = lambda _file, _copied: None,
+    known: Store | None = None,
 ) -> Packed:
     """Pack `folder` into `store`; `name` and `version` win over those of `memcube.toml`.
 
     `embedding` adds vectors of its records, which the folder does not hold. `kept` hears of the card and
-    the records before it hears of attachments and tensors.
+    the records before it hears of attachments and tensors. Earlier packs are looked for in the
+    store `known`, by default in `store` itself.
 
     Raises:
         NotFoundError: there is no such folder.
@@ -72,10 +74,11 @@ def pack_folder(
     """
     opened = open_folder(folder, name=name, version=version)
     reference = local_reference(opened.draft)
-    earlier = EarlierPacks.of(store, opened.draft.name)
+    known = known or store
+    earlier = EarlierPacks.of(known, opened.draft.name)
     previous = earlier.cube_of(reference)
     fixed = _fixed_time(os.environ if environ is None else environ)
-    with store.session():
+    with known.session(), store.session():
         contents = Contents(store.blobs, opened.draft.titles, earlier.sizes, kept=kept)
         opened.fill(contents, earlier.compressed)
         _require_memory(folder, opened, contents)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -75,8 +78,8 @@ def scan(
 ) -> Answer:
     """Scan SOURCE, a folder or a cube: secrets, personal data, prompt injection, unsafe files.
 
-    A finding names a rule and a place, never what was found. `memcube push` scans by itself, and
-    attaches the result as a signed statement. A KV cache is opaque: `--recompute` computes it anew
+    A finding names a rule and a place, never what was found. Of a folder nothing is kept. `memcube push`
+    scans by itself, and attaches the result as a signed statement. A KV cache is opaque: `--recompute` computes it anew
     from its text, and detects one that differs.
     """
     if recompute != (model is not None):
@@ -90,10 +93,13 @@ def scan(
             hint="name a folder, or see memcube ls",
         )
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
-    with open_client(offline=offline) as client:
-        if is_folder:
-            packed = client.pack(Path(source))
-            source = str(packed.reference.with_digest(packed.cube.digest))
+    with (
+        open_client(offline=offline) as user,
+        _passing(user, Path(source)) if is_folder else nullcontext((user, source)) as (
+            client,
+            source,
+        ),
+    ):
         verified = client.open(source, trust=trust)
         found, notes = client.scan(verified.cube), tuple[str, ...]()
         if model:
@@ -101,6 +107,19 @@ def scan(
         if attest:
             notes += (_attested(client, source, found, key),)
     return _told(found, fail_on, notes)
+
+
+@contextmanager
+def _passing(user: Client, folder: Path) -> Iterator[tuple[Client, str]]:
+    """`folder` as a cube, and the client that has it in a home of its own, which is gone afterwards."""
+    from memcube.client import Client
+    from memcube.packing.pack import pack_folder
+    from memcube.store.workshops import workshop
+
+    settings = user.context.settings
+    with workshop(settings.home) as home, Client(replace(settings, home=home)) as client:
+        packed = pack_folder(folder, client.context.store, known=user.context.store)
+        yield client, str(packed.reference.with_digest(packed.cube.digest))
 
 
 def _recomputed(
