@@ -156,7 +156,7 @@ class KvManifest:
 @lru_cache(maxsize=4)
 def _parsed(raw: bytes) -> KvManifest:
     """See `KvManifest.parse`; remembered, for every mount of a memory reads its manifest."""
-    source = Fields(canonical_json.parse(raw, what=MANIFEST_FILE), MANIFEST_FILE)
+    source = Fields(canonical_json.parse_object(raw, what=MANIFEST_FILE), MANIFEST_FILE)
     if (version := source.text("mipVersion")) != "1.0":
         raise source.refuse("mipVersion", f"is {version[:20]}, this memcube reads 1.0")
     manifest = KvManifest(

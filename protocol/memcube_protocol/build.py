@@ -152,7 +152,7 @@ def read_config(raw: bytes) -> tuple[Memory, Made | None]:
         InvalidConfigError, InvalidJsonError, LimitExceededError, InvalidDigestError: it breaks a rule.
     """
     limits.require_at_most("config of a build", len(raw), limits.CONFIG_BYTES)
-    fields = Fields(canonical_json.parse(raw, what="config of a build"), "config of a build")
+    fields = Fields(canonical_json.parse_object(raw, what="config of a build"), "config of a build")
     version: Any = fields.take("mipVersion")
     if version != MIP_VERSION:
         raise fields.refuse("mipVersion", f"is {version!r}, this memcube reads {MIP_VERSION}")

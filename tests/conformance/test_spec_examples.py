@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from memcube.packing.draft import Draft
 from memcube.trust.decision import RULES
 from memcube_protocol import canonical_json, media_types, text
-from memcube_protocol.build import Made
+from memcube_protocol.activation import KvManifest
+from memcube_protocol.build import Made, read_config
 from memcube_protocol.config import CubeConfig
+from memcube_protocol.content import Blocks
 from memcube_protocol.digest import Digest
+from memcube_protocol.errors import InvalidJsonError
 from memcube_protocol.fields import Fields
 from memcube_protocol.records import parse_record, write_record
 from memcube_protocol.reference import Reference
+from memcube_protocol.tensors import parse_header
 from memcube_signing import release, statement
 from memcube_signing.authority import document
 from memcube_signing.keys import PrivateKey, PublicKey
@@ -120,6 +125,28 @@ def test_the_terms_are_those_of_the_tokenizer() -> None:
 def test_the_digest_is_that_of_abc() -> None:
     line = (SPEC / "content.md").read_text("utf-8").splitlines()[2].split()[0]
     assert Digest.parse(line) == Digest.of(b"abc")
+
+
+def test_the_tensors_are_a_file() -> None:
+    line = (SPEC / "tensors.md").read_text("utf-8").splitlines()[2].strip()
+    length, header, zeros = re.fullmatch(r"([0-9a-f]{16}) (.+) ‖ (\d+) bytes", line).groups()
+    content = bytes.fromhex(length) + header.replace("␠", " ").encode() + bytes(int(zeros))
+    (tensor,) = parse_header(content).tensors
+    assert (tensor.dtype, tensor.shape) == ("F32", (2,))
+
+
+def test_the_blocks_are_those_of_the_code() -> None:
+    page = (SPEC / "content.md").read_text("utf-8")
+    said = re.search(r"blockBytes (\d+), start 0, size (\d+)  →  (\d+) hashes.* (\d+) bytes", page)
+    block, size, count, last = map(int, said.groups())
+    assert len(Blocks.of(bytes(size), block).hashes) == count
+    assert size - block * (count - 1) == last
+
+
+@pytest.mark.parametrize("parse", [CubeConfig.parse, read_config, KvManifest.parse])
+def test_another_value_than_an_object_is_invalid_json(parse: Callable[[bytes], object]) -> None:
+    with pytest.raises(InvalidJsonError):
+        parse(b"[]")
 
 
 @pytest.mark.parametrize("page", sorted(SPEC.glob("*.md")), ids=lambda page: page.name)
