@@ -130,13 +130,13 @@ class InvalidManifestError(InvalidError):
 
 
 class MissingContentError(InvalidManifestError):
-    """A manifest that names blobs or manifests which its repository does not hold."""
+    """A manifest that names blobs or manifests that its repository does not hold."""
 
     code = "missing-content"
 
 
 class InvalidConfigError(InvalidError):
-    """A cube config or memcube.toml that breaks its schema."""
+    """A config of a cube or build, or a `memcube.toml`, that breaks its schema."""
 
     code = "invalid-config"
 
@@ -179,13 +179,13 @@ class InvalidSettingError(InvalidError):
 
 
 class WrongUsageError(InvalidError):
-    """A command line that the command does not take: an option, an argument, or one that is missing."""
+    """A command line with an unknown option or argument, or without a required one."""
 
     code = "wrong-usage"
 
 
 class InvalidProofError(InvalidError):
-    """Not a proof (`.memproof`), or one in another form than the canonical one."""
+    """Not a proof (`.memproof`), or not in canonical form."""
 
     code = "invalid-proof"
 
@@ -301,13 +301,13 @@ class OriginMismatchError(TrustError):
 
 
 class KeyNotAuthorisedError(TrustError):
-    """The key documents of the namespace do not let this key sign: unknown, retired, revoked, too few."""
+    """The namespace's key documents do not authorise the signers: unknown, retired, revoked, or too few."""
 
     code = "key-not-authorised"
 
 
 class RollbackError(TrustError):
-    """An older or another release than one already seen under the same name."""
+    """An older or different release than the one already seen under the same name."""
 
     code = "rollback"
 
@@ -319,7 +319,7 @@ class ReleaseExpiredError(TrustError):
 
 
 class PolicyRefusedError(TrustError):
-    """A cube that the consumer's policy demands more of."""
+    """A cube that does not meet the consumer's policy."""
 
     code = "policy-refused"
 
@@ -331,7 +331,7 @@ class LogError(TrustError):
 
 
 class StaleKnowledgeError(TrustError):
-    """What is known of a cube is older than the policy allows, or the clock was set back."""
+    """Knowledge about a cube that is older than the policy allows, or from the future."""
 
     code = "stale"
 
@@ -343,7 +343,7 @@ class YankedError(TrustError):
 
 
 class SigningKeyError(MemcubeError):
-    """The own signing key cannot be used."""
+    """The user's signing key cannot be used."""
 
     code = "signing-key"
 
@@ -355,7 +355,7 @@ class WrongPassphraseError(SigningKeyError):
 
 
 class PassphraseMissingError(SigningKeyError):
-    """There is neither a terminal, nor a variable, nor a keyring that could tell the passphrase."""
+    """No terminal, variable or keyring can supply the passphrase."""
 
     code = "passphrase-missing"
 
@@ -367,7 +367,7 @@ class UnauthenticatedError(MemcubeError):
 
 
 class TokenExpiredError(UnauthenticatedError):
-    """Credentials that were right once: expired or revoked."""
+    """Credentials that have expired or were revoked."""
 
     code = "token-expired"
 
@@ -379,7 +379,7 @@ class ForbiddenError(MemcubeError):
 
 
 class RuleRefusedError(MemcubeError):
-    """The cube's own rules do not allow this: `rule` of its governance, with `value`, at `act`."""
+    """The cube's governance forbids the act; `rule`, `value` and `act` say which."""
 
     code = "rule-refused"
 
@@ -399,7 +399,7 @@ class RuleRefusedError(MemcubeError):
 
 
 class PaymentRequiredError(MemcubeError):
-    """Content of a cube that has to be bought first."""
+    """Content of a cube that must be bought first."""
 
     code = "payment-required"
 
@@ -411,7 +411,7 @@ class NotFoundError(MemcubeError):
 
 
 class ConflictError(MemcubeError):
-    """Somebody else was first, or the thing is immutable."""
+    """Another change came first, or the target is immutable."""
 
     code = "conflict"
 
@@ -429,7 +429,7 @@ class UselessBuildError(IncompatibleError):
 
 
 class NetworkError(MemcubeError):
-    """The other side did not answer, or answered nonsense."""
+    """The other side did not answer, or its answer cannot be used."""
 
     code = "network"
 

@@ -13,13 +13,13 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 MANIFEST_BYTES: Final = 4 * MIB
-"""A manifest or index, as it is pushed."""
+"""A manifest or an index."""
 MANIFEST_LAYERS: Final = 8192
 """Layers of a manifest, and entries of an index."""
 CONFIG_BYTES: Final = 1 * MIB
 """The config of a cube or a build, `memcube.toml`, `adapter_config.json`."""
 RECORD_BYTES: Final = 1 * MIB
-"""One record, as a line without its newline."""
+"""One record: a line without its newline."""
 SAFETENSORS_HEADER_BYTES: Final = 100 * MIB
 """The header of a safetensors file."""
 TENSOR_RANK: Final = 16
@@ -31,13 +31,13 @@ KV_TOKENS: Final = 16 * MIB
 LORA_RANK: Final = 65536
 """Rank of an adapter."""
 MAGNITUDE: Final = 65536
-"""What every number of an adapter or a cache, and the alpha of an adapter, stays below."""
+"""Exclusive bound on the absolute value of the numbers of an adapter or a cache, and of an adapter's alpha."""
 STATEMENT_BYTES: Final = 1 * MIB
 """A signed statement."""
 BUNDLE_BYTES: Final = 2 * MIB
-"""A bundle: a statement with its signature."""
+"""A bundle: a signed statement with its signature."""
 STATEMENTS_BYTES: Final = 64 * MIB
-"""All that is stated about one manifest and looked at: bundles, and the manifests that attach them."""
+"""Bundles about one manifest that a reader takes into account, with the manifests that attach them, together."""
 KEY_DOCUMENTS_BYTES: Final = 16 * MIB
 """The key documents of a namespace, together."""
 PROOF_BYTES: Final = 64 * MIB
@@ -49,21 +49,21 @@ JSON_DEPTH: Final = 64
 PATH_BYTES: Final = 1024
 """A path in a cube, in UTF-8; each component has at most 255."""
 NAME_CHARS: Final = 255
-"""A repository name with its host."""
+"""Host and name of a reference, with the `/` between them."""
 TAG_CHARS: Final = 128
 """A tag."""
 
 SHARD_TARGET_BYTES: Final = 1 * MIB
-"""Largest size aimed at for a shard, uncompressed, while a manifest can name them all."""
+"""Largest target size of a shard, uncompressed, as long as one manifest can name all shards."""
 SHARD_MIN_BYTES: Final = 64 * KIB
-"""Smallest shard that is ended at a cut point."""
+"""Smallest shard that may end at a cut point, uncompressed."""
 SHARD_MAX_BYTES: Final = 8 * MIB
 """A shard, uncompressed."""
 
 KV_BLOCK_TOKENS: Final = 256
-"""Tokens of one block of a KV tensor that is hashed alone."""
+"""Tokens in a block of a KV tensor, the unit of block hashes."""
 RANGE_BLOCK_BYTES: Final = 1 * MIB
-"""Block of any other content that is hashed alone."""
+"""Block of any other content, the unit of block hashes."""
 
 
 def require_at_most(what: str, actual: int, limit: int, *, unit: str = "bytes") -> None:
