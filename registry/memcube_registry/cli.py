@@ -185,7 +185,9 @@ def create_account(
             service.create_organisation(session, person, name, quota_bytes=size or None)
         else:
             service.create_account(session, name, quota_bytes=size or None, is_operator=operator)
-    click.echo(name if quiet else f"created {name}: cubes go to {settings.service}/{name}/…")
+    # Without this setting nobody but the running registry knows where it listens.
+    place = f": cubes go to {settings.service}/{name}/…" if settings.external_url else ""
+    click.echo(name if quiet else f"created {name}{place}")
 
 
 def _quota_bytes(text: str) -> int:

@@ -115,6 +115,15 @@ def test_quotas_are_the_settings_unless_said_otherwise(
     ]
 
 
+def test_where_cubes_go_is_told_only_where_it_is_known(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(data, "account", "create", "alice").output == "created alice\n"
+    monkeypatch.setenv("MEMCUBE_REGISTRY_EXTERNAL_URL", "https://cubes.example.org")
+    told = run(data, "account", "create", "bob").output
+    assert told == "created bob: cubes go to cubes.example.org/bob/…\n"
+
+
 def test_an_organisation_has_an_owner(data: Path) -> None:
     run(data, "account", "create", "alice")
     run(data, "account", "create", "acme", "--organisation", "--owner", "alice")
