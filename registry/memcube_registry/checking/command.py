@@ -80,7 +80,8 @@ def checkpoint_in(path: Path | None) -> SignedCheckpoint | None:
 def shown(report: Report) -> str:
     """The report as a table for people."""
     rows = [f"  {number:>12}  {what.replace('_', ' ')}" for what, number in report.checked.items()]
-    lines = ["checked", *rows, f"  {report.seed:>12}  seed of the draw"]
+    lines = ["checked", *rows]
+    lines += [] if report.seed is None else [f"  {report.seed:>12}  seed of the draw"]
     lines += [f"{one.rule.weight}: {one.rule}: {one.what}: {one.detail}" for one in report.findings]
     if unlisted := sum(report.counts.values()) - len(report.findings):
         lines.append(f"… and more (findings: {unlisted})")

@@ -62,10 +62,13 @@ def check_blobs(
     threads: int,
     findings: Findings,
     note: Note,
-) -> None:
+) -> int | None:
     """Check every blob that the database knows. What is collected meanwhile is no finding.
 
     `note` is told, in any of the threads, of each blob that was read whole, or whose bytes are lost.
+
+    Returns:
+        The seed of the draw; None where nothing was drawn, since every blob was read whole.
     """
     with database.read() as session:
         total = session.execute(select(func.count()).select_from(Blob)).scalar_one()
@@ -80,6 +83,7 @@ def check_blobs(
             position += len(page)
             for _ in pool.map(checker.check, page, whole):
                 pass
+    return None if drawn is None else sample.seed
 
 
 def pages(database: Database) -> Iterator[Sequence[StoredBlob]]:

@@ -70,12 +70,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of a check: what was looked at, and what was found."""
+    """The outcome of a check: what was looked at, and what was found.
+
+    `seed` drew the blobs that were read whole; None: all were.
+    """
 
     checked: Mapping[str, int]
     counts: Mapping[Rule, int]
     findings: tuple[Finding, ...]
-    seed: int
+    seed: int | None
 
     @property
     def damage(self) -> int:
@@ -120,7 +123,7 @@ class Findings:
         with self._lock:
             self._checked[what] += number
 
-    def report(self, seed: int) -> Report:
+    def report(self, seed: int | None) -> Report:
         """Everything that was noted so far."""
         with self._lock:
             return Report(dict(self._checked), dict(self._counts), tuple(self._listed), seed)

@@ -41,24 +41,25 @@ def check(database: Database, store: BlobStore, how: Thoroughness, now: datetime
     """Check everything that `database` and `store` hold."""
     findings = Findings()
     note = Marker(database, findings, now) if how.marks else _ignore
-    _check(database, store, how, findings, note)
+    seed = _check(database, store, how, findings, note)
     check_leftovers(database, store, now, findings)
-    return findings.report(how.sample.seed)
+    return findings.report(seed)
 
 
 def check_copy(database: Database, store: Reader, how: Thoroughness) -> Report:
     """As `check`, for a store that holds what the database names and nothing else."""
     findings = Findings()
-    _check(database, store, how, findings, _ignore)
-    return findings.report(how.sample.seed)
+    seed = _check(database, store, how, findings, _ignore)
+    return findings.report(seed)
 
 
 def _check(
     database: Database, store: Reader, how: Thoroughness, findings: Findings, note: Note
-) -> None:
+) -> int | None:
+    """The whole check but for leftovers; see `check_blobs`."""
     check_references(database, findings)
     check_log(database, how.log_key, how.seen, findings)
-    check_blobs(database, store, how.sample, how.threads, findings, note)
+    return check_blobs(database, store, how.sample, how.threads, findings, note)
 
 
 def _ignore(_blob: StoredBlob, _is_lost: bool) -> None:

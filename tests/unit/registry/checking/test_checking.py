@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from memcube_protocol.digest import Digest
+from memcube_registry.checking.command import shown
 from memcube_registry.checking.content import Sample
 from memcube_registry.checking.findings import LISTED_MAX, Findings, Report, Rule, Weight
 from memcube_registry.checking.service import Thoroughness, check
@@ -130,8 +131,16 @@ def test_a_seed_draws_the_same_blobs_again(core: Core) -> None:
         core.push_blob(NAME, b"%d" % number)
     draws = [Sample(10, seed).drawn(34) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
-    assert checked(core, Thoroughness(Sample(10, 1))).checked["blobs_read"] == 10
-    assert Sample(34, 1).drawn(34) is None
+    report = checked(core, Thoroughness(Sample(10, 1)))
+    assert (report.checked["blobs_read"], report.seed) == (10, 1)
+    assert "  1  seed of the draw" in shown(report)
+
+
+@pytest.mark.parametrize("count", [None, 4])
+def test_where_every_blob_is_read_no_seed_is_told(core: Core, count: int | None) -> None:
+    report = checked(core, Thoroughness(Sample(count, 1)))
+    assert (report.checked["blobs_read"], report.seed) == (4, None)
+    assert "seed" not in shown(report)
 
 
 @pytest.mark.parametrize(
