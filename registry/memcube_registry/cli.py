@@ -31,6 +31,7 @@ from memcube_registry.backups.command import backup, restore
 from memcube_registry.checking.command import fsck
 from memcube_registry.command_options import FOLDER, WholeHelp, database_of, places, settings_of
 from memcube_registry.jobs.command import jobs
+from memcube_registry.manifests.command import collect
 from memcube_registry.storage.command import make_bucket
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def group() -> None:
 
 
 group.add_command(serve)
-for command in (jobs, fsck, backup, restore, make_bucket):
+for command in (jobs, fsck, backup, restore, make_bucket, collect):
     group.add_command(command)
 
 
@@ -85,35 +86,6 @@ def migrate(settings: Settings, revision: str) -> None:
         except CommandError as error:
             raise click.BadParameter(str(error), param_hint="--to") from None
     click.echo(f"the database is at {revision}")
-
-
-@group.command("gc")
-@places
-def collect(settings: Settings) -> None:
-    """Remove once what nothing refers to; the registry may keep serving.
-
-    Example: memcube-registry gc --data ./registry
-    """
-    from dataclasses import asdict
-    from datetime import timedelta
-
-    from memcube_registry.blobs import removing
-    from memcube_registry.database import utc_now
-    from memcube_registry.jobs.worker import Worker
-    from memcube_registry.manifests.collecting import collect_garbage
-    from memcube_registry.storage.opening import open_store
-
-    with database_of(settings) as database:
-        blobs = open_store(settings, database)
-        done = collect_garbage(
-            database,
-            blobs,
-            utc_now(),
-            timedelta(seconds=settings.gc_grace_s),
-            upload_life=timedelta(seconds=settings.upload_expiry_s),
-        )
-        Worker(database, {removing.KIND: removing.remover(database, blobs)}).work_off()
-    click.echo(json.dumps(asdict(done)))
 
 
 @group.command("settings")
@@ -220,8 +192,8 @@ def list_accounts(settings: Settings, as_json: bool) -> None:
         {
             "name": row.name,
             "kind": row.kind.value,
-            "used_bytes": row.used_bytes,
-            "quota_bytes": row.quota_bytes,
+            "usedBytes": row.used_bytes,
+            "quotaBytes": row.quota_bytes,
         }
         for row in rows
     ]

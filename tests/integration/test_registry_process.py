@@ -159,7 +159,7 @@ def test_the_same_registry_runs_on_postgresql(tmp_path: Path) -> None:
         assert ada.get("/api/v1/me").json()["usedBytes"] == len(content)
         assert ada.delete("/api/v1/cubes/ada/notes-1").status == 204
         assert ada.get("/api/v1/me").json()["usedBytes"] == 0
-        assert json.loads(admin("gc"))["uploads_expired"] == 0
+        assert json.loads(admin("gc", "--json"))["uploadsExpired"] == 0
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -387,7 +387,7 @@ def test_releases_through_all_replicas_are_one_log(team: Replicas, tmp_path: Pat
     people = [
         Machine(tmp_path / name, team.url, team.person(name), own_process=True) for name in names
     ]
-    before = fsck(team)["checked"]["log_entries"]
+    before = fsck(team)["checked"]["logEntries"]
 
     def publish(name: str, machine: Machine) -> None:
         for version in ("1.0.0", "1.1.0"):
@@ -401,4 +401,4 @@ def test_releases_through_all_replicas_are_one_log(team: Replicas, tmp_path: Pat
         assert machine.json("verify", f"{name}/notes:1.1.0")["standing"] == "trusted"
     report = fsck(team)
     assert report["damage"] == 0
-    assert report["checked"]["log_entries"] >= before + 4
+    assert report["checked"]["logEntries"] >= before + 4

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from memcube_registry.field_names import fields
+
 LISTED_MAX: Final = 1000
 """How many findings are kept one by one; the others are counted only."""
 
@@ -94,7 +96,7 @@ class Report:
         """The report for programs."""
         return {
             "seed": self.seed,
-            "checked": dict(self.checked),
+            "checked": fields(self.checked),
             "damage": self.damage,
             "leftovers": self.leftovers,
             "counts": {rule.value: count for rule, count in self.counts.items()},

@@ -131,8 +131,10 @@ def _change(run: Callable[..., Any], job_id: int, act: Callable[[Session, int], 
 
 
 def _as_json(row: Job) -> dict[str, Any]:
+    from memcube_registry.field_names import fields
+
     values = {name: getattr(row, name) for name in _SHOWN}
     return {
         name: value.isoformat() if hasattr(value, "isoformat") else value
-        for name, value in values.items()
+        for name, value in fields(values).items()
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 from memcube_protocol.errors import (
     EXIT_OK,
@@ -23,6 +24,7 @@ from memcube_registry.accounts import tokens
 from memcube_registry.cli import group, serve
 from memcube_registry.cli import run as run_process
 from memcube_registry.database import Database, utc_now
+from memcube_registry.jobs.service import enqueue
 from memcube_registry.settings import size_text
 from support.servers import command as executable
 
@@ -30,12 +32,13 @@ HEAVY = ("litestar", "sqlalchemy", "sqlmodel", "granian", "structlog", "alembic"
 
 
 @pytest.fixture
-def data(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of a registry that was started before."""
     for name in ("MEMCUBE_REGISTRY_CONFIG", "MEMCUBE_REGISTRY_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MEMCUBE_REGISTRY_DATABASE_URL", database_url)
-    return tmp_path
+    yield tmp_path
+    structlog.reset_defaults()  # a command logs to a stream that ends with it
 
 
 def run(data: Path, *words: str) -> Result:
@@ -108,7 +111,7 @@ def test_quotas_are_the_settings_unless_said_otherwise(
     run(data, "account", "create", "bob", "--quota", "5MiB")
     run(data, "account", "create", "carol", "--quota", "0")
     listed = json.loads(run(data, "account", "list", "--json").output)
-    assert [(entry["name"], entry["quota_bytes"]) for entry in listed] == [
+    assert [(entry["name"], entry["quotaBytes"]) for entry in listed] == [
         ("alice", 1 << 30),
         ("bob", 5 << 20),
         ("carol", None),
@@ -141,8 +144,18 @@ def test_a_disabled_account_is_enabled_again(data: Path, database: Database) -> 
 
 
 def test_garbage_is_collected_on_demand(data: Path) -> None:
-    done = json.loads(run(data, "gc").output)
-    assert done["blobs_removed"] == 0
+    assert re.search(r"(?m)^ +0  blobs removed$", run(data, "gc").output)
+    assert json.loads(run(data, "gc", "--json").output)["blobsRemoved"] == 0
+
+
+def test_programs_read_the_field_names_of_the_api(data: Path, database: Database) -> None:
+    run(data, "account", "create", "alice")
+    with database.write() as session:
+        enqueue(session, "countersign", "alice/notes", utc_now())
+    for words in (("account", "list"), ("jobs", "list"), ("jobs", "show", "1"), ("gc",), ("fsck",)):
+        told = run(data, *words, "--json").output
+        assert re.findall(r'"(?:[a-z]+[A-Z][A-Za-z]*|checked)": ', told), words
+        assert not re.findall(r'"\w*_\w*": ', told), words
 
 
 def test_settings_are_explained_with_their_values(data: Path) -> None:
