@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from memcube_protocol.errors import ConflictError, FindingsError, NotFoundError
+from memcube_protocol.errors import (
+    ConflictError,
+    FindingsError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from memcube_protocol.records import Record, Source
 
 from memcube.mcp.citations import Citation, cube_address
@@ -89,8 +94,20 @@ class Desk:
         return {"citations": [self._cited(self._hit(citation)) for citation in ids]}
 
     def list_memories(self, cube: str | None = None, after: str = "") -> dict[str, Any]:
-        """The cubes, or records of one; see `list_cubes` and `list_records`."""
-        return self.list_cubes() if cube is None else self.list_records(cube, after)
+        """The cubes, or records of one; see `list_cubes` and `list_records`.
+
+        Raises:
+            InvalidRequestError: `after` without `cube`: all cubes are listed at once.
+            NotFoundError: no such cube is mounted.
+        """
+        if cube is not None:
+            return self.list_records(cube, after)
+        if after:
+            raise InvalidRequestError(
+                "`after` goes on with the records of one cube, and no cube is named",
+                hint="name the `cube` whose records were listed; without one all cubes are listed at once",
+            )
+        return self.list_cubes()
 
     def list_cubes(self) -> dict[str, Any]:
         """What is mounted: the cubes, and the overlay where there is one."""

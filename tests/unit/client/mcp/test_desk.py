@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from memcube.mcp import desk as desk_module
 from memcube.mcp.desk import Desk
-from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.errors import ConflictError, InvalidRequestError, NotFoundError
 from support.mounted import HANDBOOK, mounted_desk
 
 pytest.importorskip("qdrant_edge")
@@ -102,6 +102,13 @@ def test_records_are_listed_in_pages(desk: Desk, monkeypatch: pytest.MonkeyPatch
     assert "next" not in second
     with pytest.raises(NotFoundError):
         desk.list_records("acme/other")
+
+
+def test_going_on_with_records_of_no_cube_is_refused(desk: Desk) -> None:
+    with pytest.raises(InvalidRequestError, match="no cube is named") as caught:
+        desk.list_memories(after="ferry")
+    assert caught.value.hint
+    assert desk.list_memories() == desk.list_cubes()
 
 
 def test_what_is_remembered_is_found_read_and_forgotten(desk: Desk) -> None:
