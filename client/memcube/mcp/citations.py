@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import quote, unquote
 
-from memcube_protocol.errors import NotFoundError
+from memcube_protocol.errors import InvalidError, NotFoundError
+from memcube_protocol.reference import Reference
 
 CITATION_CHARS: Final = 1500
 """A reference and a record's id, each at its limit, and some."""
@@ -31,13 +32,14 @@ class Citation:
     def parse(cls, text: str, cubes: Iterable[str]) -> Self:
         """The record that `text` names: as cited, by its address, or by its bare id.
 
-        A `#` divides cube and id only behind the name of one of `cubes`: ids may hold one.
+        Ids may hold a `#`: one divides cube and id behind the name of one of `cubes`, and behind any
+        other reference of one version, or a record would be read for one of a cube that is not here.
         """
         if text.startswith(_RECORD):
             cube, _, record_id = text.removeprefix(_RECORD).partition("/")
             return cls(unquote(record_id), unquote(cube))
         cube, divider, record_id = text.partition("#")
-        if divider and cube in set(cubes):
+        if divider and (cube in set(cubes) or _is_pinned(cube)):
             return cls(record_id, cube)
         return cls(text)
 
@@ -48,6 +50,15 @@ class Citation:
     def address(self) -> str:
         """The address of its resource."""
         return f"{_RECORD}{quote(self.cube or '', safe='')}/{quote(self.record_id, safe='')}"
+
+
+def _is_pinned(text: str) -> bool:
+    """Whether `text` is the reference of one version, as every mounted cube is called."""
+    try:
+        reference = Reference.parse(text)
+    except InvalidError:
+        return False
+    return reference.tag is not None or reference.digest is not None
 
 
 def cube_address(cube: str) -> str:

@@ -222,8 +222,9 @@ class MountedMemory(Closing):
         """The best records for `query` as text for a prompt; empty if none is found.
 
         Between delimiters that no record can close, with ids to cite, and the cube of each where
-        several are mounted; with a tokenizer, without what that would take for a control token. `budget_tokens` is, unless given, what the memory's own leaves beside a
-        prefix of text.
+        several are mounted or an id looks like a citation (`acme/notes:1.0.0#m-17`); with a tokenizer,
+        without what that would take for a control token. `budget_tokens` is, unless given, what the
+        memory's own leaves beside a prefix of text.
         """
         from memcube.memories.plaintext.context import render
 
@@ -236,7 +237,9 @@ class MountedMemory(Closing):
             [hit.record for hit in hits],
             budget_tokens,
             self._count_tokens if parts.tokenizer is not None else None,
-            cubes=[hit.cube for hit in hits] if len(shelf.sources) > 1 else None,
+            cubes=[
+                hit.cube if len(shelf.sources) > 1 or "#" in hit.record.id else None for hit in hits
+            ],
             told=told.append,
         )
         self._usage.answered(self._always + self._used(hits[position] for position in told))

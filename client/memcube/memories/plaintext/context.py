@@ -64,14 +64,14 @@ def render(
     budget_tokens: int,
     count_tokens: CountTokens | None = None,
     *,
-    cubes: Sequence[str] | None = None,
+    cubes: Sequence[str | None] | None = None,
     told: Callable[[int], None] = lambda _position: None,
 ) -> str:
     """Text of the first `records` that fit into `budget_tokens`, best first; empty if there are none.
 
     The best one, where it does not fit, is cut to half of the budget, or to all of it where nothing
     else fits; any other one is left out for a later, shorter one. `count_tokens` is the model's; without it an estimate that errs on the long side serves.
-    `cubes` names the cube of each record, to be cited with it; `told` hears the position of each
+    `cubes` names the cube of each record, to be cited with it, or None; `told` hears the position of each
     record that is in the text.
     """
     count = count_tokens or estimate_tokens

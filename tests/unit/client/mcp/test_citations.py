@@ -23,8 +23,22 @@ def test_both_spellings_of_a_citation_lead_back_to_it(record_id: str, cube: str)
 
 @given(record_ids)
 def test_a_bare_id_names_no_cube(record_id: str) -> None:
-    if not record_id.startswith("memcube://") and record_id.partition("#")[0] not in CUBES:
+    if not record_id.startswith("memcube://") and "#" not in record_id:
         assert Citation.parse(record_id, CUBES) == Citation(record_id)
+
+
+@pytest.mark.parametrize(
+    "name", ["notes/day#plan", "day.md#plan", "#plan", "https://acme.example/#plan"]
+)
+def test_a_bare_id_may_hold_a_hash(name: str) -> None:
+    assert Citation.parse(name, CUBES) == Citation(name)
+
+
+@pytest.mark.parametrize(
+    "cube", ["acme/b:1.0.0", f"acme/b@sha256:{'0' * 64}", "localhost:5000/b:1"]
+)
+def test_what_cites_a_cube_that_is_not_mounted_is_no_bare_id(cube: str) -> None:
+    assert Citation.parse(f"{cube}#plan", CUBES) == Citation("plan", cube)
 
 
 @pytest.mark.parametrize("cube", CUBES)
