@@ -111,6 +111,7 @@ class Desk:
 
     def list_cubes(self) -> dict[str, Any]:
         """What is mounted: the cubes, and the overlay where there is one."""
+        self.memory.require_mounted()
         cubes = [_described(cube) for cube in self.memory.cubes]
         own = [_described_overlay(self.overlay)] if self.overlay else []
         return {"cubes": own + cubes, "writable": self.overlay is not None}
@@ -181,6 +182,7 @@ class Desk:
         return self.memory.read(named.record_id, named.cube)
 
     def _writable(self) -> Overlay:
+        self.memory.require_mounted()
         if self.overlay is None:
             raise ConflictError(
                 "nothing can be remembered or forgotten here: mounted cubes do not change",

@@ -118,6 +118,15 @@ class MountedMemory(Closing):
         for cube in self.cubes:
             self._usage.mounted(self._locations[cube.name], str(cube.verified.cube.digest))
 
+    def require_mounted(self) -> None:
+        """Refuse whoever goes past this memory, as an overlay that is asked by itself does.
+
+        Raises:
+            ConflictError: the memories were unmounted.
+            RuleRefusedError: the rules of a cube end its use.
+        """
+        self._open()
+
     @property
     def has_model(self) -> bool:
         """Whether there is a model to ask."""

@@ -19,7 +19,7 @@ from langgraph.store.base import (
     SearchOp,
     validate_op_namespace,
 )
-from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.errors import ConflictError, InvalidRequestError, NotFoundError
 
 from memcube.integrations.langgraph.items import (
     CUBES,
@@ -60,14 +60,19 @@ class MemcubeStore(BaseStore):
         """See `BaseStore.batch`: what is read was there before the batch; of two puts the last one counts.
 
         Raises:
-            ConflictError: there is no overlay to put into, or the namespace is not the graphs'.
+            ConflictError: the memory was unmounted, there is no overlay to put into, or the namespace is
+                not the graphs'.
+            RuleRefusedError: the rules of a cube end its use.
+            InvalidRequestError: a limit or an offset is less than none.
             InvalidNamespaceError: a label that LangGraph does not allow.
             MemcubeError: the overlay does not keep it.
         """
         asked = list(ops)
         for op in asked:
             validate_op_namespace(op)
+            _require_countable(op)
         with self._lock:
+            self._memory.require_mounted()
             answers = [self._answer(op) for op in asked]
             puts = {(op.namespace, op.key): op for op in asked if isinstance(op, PutOp)}
             for op in puts.values():
@@ -216,6 +221,15 @@ def _merged(ranked: list[_Ranked]) -> Iterator[tuple[Entry, float]]:
 
 def _entry(record: Any, cube: MountedCube) -> Entry:
     return entry_of_cube(record, cube.name, cube.verified.cube.config.created_at)
+
+
+def _require_countable(op: Any) -> None:
+    """Refuse to give less than nothing: LangGraph's own store would leave out the last ones then."""
+    if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
+        raise InvalidRequestError(
+            f"limit={op.limit}, offset={op.offset}: neither can be less than 0",
+            hint="take a limit that is large enough to get all",
+        )
 
 
 def _below(namespace: Namespace, prefix: Namespace) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +307,39 @@ def test_records_above_the_ceiling_and_closed_memories_are_not_shown(tmp_path: P
         for asked in ({"query": "on call"}, {}):
             with pytest.raises(ConflictError, match="unmounted"):
                 store.search((CUBES,), **asked)
+
+
+def test_an_unmounted_memory_answers_nothing_not_even_from_the_overlay(
+    client: Client, overlay: Overlay
+) -> None:
+    from memcube.integrations.langgraph import MemcubeStore
+
+    with client.mount("alice/backups", overlay=overlay) as memory:
+        store = MemcubeStore(memory)
+        store.put(ADA, "tea", {"text": "Ada likes tea."})
+    acts: list[Callable[[], object]] = [
+        lambda: store.get(ADA, "tea"),
+        lambda: store.search(ADA, query="tea"),
+        lambda: store.search(ADA),
+        lambda: store.list_namespaces(),
+        lambda: store.put(ADA, "tea", {"text": "Ada likes coffee."}),
+        lambda: store.delete(ADA, "tea"),
+    ]
+    for act in acts:
+        with pytest.raises(ConflictError, match="unmounted"):
+            act()
+    assert [record.text for record in overlay.records()] == ["Ada likes tea."]
+
+
+@pytest.mark.parametrize("wrong", [{"limit": -1}, {"offset": -1}], ids=str)
+def test_less_than_nothing_is_refused(store: Any, wrong: dict[str, int]) -> None:
+    store.put(ADA, "tea", {"text": "Ada likes tea."})
+    acts: list[Callable[[], object]] = [
+        lambda: store.search(ADA, **wrong),
+        lambda: store.search(ADA, query="tea", **wrong),
+        lambda: store.list_namespaces(**wrong),
+    ]
+    for act in acts:
+        with pytest.raises(InvalidRequestError, match="less than 0"):
+            act()
+    assert store.search(ADA, limit=0) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from memcube.mcp import desk as desk_module
@@ -142,3 +143,11 @@ def test_nothing_is_written_without_an_overlay(desk: Desk) -> None:
         with pytest.raises(ConflictError):
             act()
     assert reading.list_cubes()["writable"] is False
+
+
+def test_an_unmounted_memory_is_neither_listed_nor_written(tmp_path: Path) -> None:
+    with mounted_desk(tmp_path) as closed:
+        pass
+    for act in (closed.list_cubes, lambda: closed.remember(None, "x"), lambda: closed.forget("x")):
+        with pytest.raises(ConflictError, match="unmounted"):
+            act()
