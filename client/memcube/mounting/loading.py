@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ConflictError, IncompatibleError
+from memcube_protocol.records import Record
 
 from memcube.consuming.holdings import INDEXES, memory_folder
 from memcube.context import Context
@@ -196,7 +198,10 @@ class MemLoader:
         text = manifest_of(self.context, chosen, memory).source.text
         assert text is not None
         key = Digest.of(f"{memory.id}\n{text}".encode())
-        passages = partial(passages_of, text, memory.id)
+
+        def passages() -> list[Record]:
+            return sorted(passages_of(text, memory.id), key=attrgetter("id"))
+
         below = f"texts-{chosen.verified.cube.digest.hex}"
         return Step.TEXT, self._look_up(chosen, key, passages, below=below)
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from heapq import merge
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from memcube_protocol.errors import NotFoundError
@@ -109,9 +111,8 @@ class Joined:
         return self._sources[-1].read(record_id)
 
     def records(self) -> Iterator[Record]:
-        """See `Findable.records`; place by place."""
-        for source in self._sources:
-            yield from source.records()
+        """See `Findable.records`."""
+        return merge(*(source.records() for source in self._sources), key=attrgetter("id"))
 
     def neighbours(self, record_id: str, **how: Any) -> list[Neighbour]:
         """See `Related.neighbours`; a passage of a text has none."""

@@ -157,6 +157,21 @@ def test_of_two_models_caches_the_one_that_fits_is_taken(
     assert steps["c-own"] is Step.TEXT
 
 
+def test_records_and_passages_of_a_text_come_in_order_of_id(
+    client: Client, dumper: MemDumper, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever pages through them goes on behind the last id, and would miss what stands out of order."""
+    monkeypatch.setattr("memcube.mounting.passages.PASSAGE_CHARS", 12)
+    dumper.add_kv(model, tokenizer, memory_id="0-own", text=text_of(9))
+    dumper.add_kv(model, tokenizer, memory_id="1-text", text=text_of(40))
+    client.pack(dumper.folder)
+    with client.mount("alice/notes", model=model, tokenizer=tokenizer) as memory:
+        ids = [hit.record.id for hit in memory.records()]
+    assert len(ids) > 12
+    assert ids[0].startswith("1-text")
+    assert ids == sorted(ids)
+
+
 def test_a_cache_is_rebuilt_from_its_text_where_that_is_asked_for(
     client: Client, dumper: MemDumper, model: Any, tokenizer: Any
 ) -> None:
