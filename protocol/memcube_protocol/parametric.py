@@ -271,7 +271,8 @@ def _provenance(values: Mapping[str, str], config: AdapterConfig) -> tuple[Base,
     text = values.get(METADATA_KEY)
     if text is None:
         return Base(config.base_model, config.revision), {}
-    source = Fields(canonical_json.parse(text.encode(), what="adapter metadata"), METADATA_KEY)
+    value = canonical_json.parse_object(text.encode(), what="adapter metadata")
+    source = Fields(value, METADATA_KEY)
     base, training = Base.from_fields(source.table("base")), source.object("training")
     source.finish()
     return base, training

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from memcube.packing.draft import Draft
 from memcube.trust.decision import RULES
-from memcube_protocol import canonical_json, media_types, text
+from memcube_protocol import canonical_json, media_types, parametric, text
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.build import Made, read_config
 from memcube_protocol.config import CubeConfig
@@ -22,8 +22,8 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidJsonError
 from memcube_protocol.fields import Fields
 from memcube_protocol.records import parse_record, write_record
-from memcube_protocol.reference import Reference
-from memcube_protocol.tensors import parse_header
+from memcube_protocol.reference import RESERVED_NAMESPACES, Reference
+from memcube_protocol.tensors import Header, parse_header
 from memcube_signing import release, statement
 from memcube_signing.authority import document
 from memcube_signing.keys import PrivateKey, PublicKey
@@ -115,6 +115,12 @@ def test_the_reference_is_read() -> None:
     assert str(Reference.parse(line)) == line
 
 
+def test_the_reserved_names_are_those_of_the_code() -> None:
+    page = (SPEC / "references.md").read_text("utf-8")
+    listed = page.partition("are not available:")[2].partition("\n\n")[0]
+    assert set(re.findall("`([^`]+)`", listed)) == RESERVED_NAMESPACES
+
+
 def test_the_terms_are_those_of_the_tokenizer() -> None:
     page = (SPEC / "records.md").read_text("utf-8")
     match = re.search(r'^    "(.+)"  →  (.+)$', page, re.MULTILINE)
@@ -129,7 +135,9 @@ def test_the_digest_is_that_of_abc() -> None:
 
 def test_the_tensors_are_a_file() -> None:
     line = (SPEC / "tensors.md").read_text("utf-8").splitlines()[2].strip()
-    length, header, zeros = re.fullmatch(r"([0-9a-f]{16}) (.+) ‖ (\d+) bytes", line).groups()
+    said = re.fullmatch(r"([0-9a-f]{16}) (.+) ‖ (\d+) bytes", line)
+    assert said
+    length, header, zeros = said.groups()
     content = bytes.fromhex(length) + header.replace("␠", " ").encode() + bytes(int(zeros))
     (tensor,) = parse_header(content).tensors
     assert (tensor.dtype, tensor.shape) == ("F32", (2,))
@@ -138,12 +146,19 @@ def test_the_tensors_are_a_file() -> None:
 def test_the_blocks_are_those_of_the_code() -> None:
     page = (SPEC / "content.md").read_text("utf-8")
     said = re.search(r"blockBytes (\d+), start 0, size (\d+)  →  (\d+) hashes.* (\d+) bytes", page)
+    assert said
     block, size, count, last = map(int, said.groups())
     assert len(Blocks.of(bytes(size), block).hashes) == count
     assert size - block * (count - 1) == last
 
 
-@pytest.mark.parametrize("parse", [CubeConfig.parse, read_config, KvManifest.parse])
+def parse_adapter_metadata(raw: bytes) -> object:
+    return parametric.check(b'{"peft_type":"LORA"}', Header((), 0, {"memcube": raw.decode()}))
+
+
+@pytest.mark.parametrize(
+    "parse", [CubeConfig.parse, read_config, KvManifest.parse, parse_adapter_metadata]
+)
 def test_another_value_than_an_object_is_invalid_json(parse: Callable[[bytes], object]) -> None:
     with pytest.raises(InvalidJsonError):
         parse(b"[]")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import zstandard
 from memcube_protocol import activation, limits, media_types, parametric, shards
@@ -171,9 +171,7 @@ def _activation(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, li
         read_start(kv),
         kv.size,
     )
-    shape: dict[str, Any] = {"layers": len(parsed.layers), "tokens": parsed.key.token_count}
-    if isinstance(model := parsed.information.get("model"), str):
-        shape["model"] = model
+    shape = {"layers": len(parsed.layers), "tokens": parsed.key.token_count}
     key = parsed.key.to_json()
     files = [
         Planned(manifest, media_types.KV_MANIFEST, memory_id),
