@@ -6,7 +6,9 @@ well, the library is to ask again, and says what is wrong.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
@@ -20,7 +22,9 @@ DONE: Final = (200, 201, 204)
 PATIENCE_S: Final = 300.0
 """How long the Hub may say nothing: a commit of thousands of files takes it a while."""
 
+_JSON: Final = "application/json"
 _CONFLICT: Final = 409
+_IS_THERE: Final = re.compile(rb"already (?:created|exists)", re.IGNORECASE)
 
 
 def post(
@@ -29,7 +33,7 @@ def post(
     url: str,
     value: Mapping[str, Any] | bytes,
     *,
-    media_type: str = "application/json",
+    media_type: str = _JSON,
     answered: str | None = None,
     accepted: tuple[int, ...] = DONE,
     repeatable: bool = True,
@@ -42,16 +46,8 @@ def post(
     Raises:
         MemcubeError: by its status, unless that is `accepted`; or the answer is not JSON.
     """
-    request = Request(
-        "POST",
-        url,
-        {"Accept": answered or media_type, "Content-Type": media_type},
-        value if isinstance(value, bytes) else canonical_json.dump(value),
-        repeatable=repeatable,
-        led_from=Origin.of(site.endpoint.url),
-        authorization=site.authorization,
-        patience_s=patience_s,
-    )
+    request = _request(site, url, value, media_type, answered or media_type)
+    request = replace(request, repeatable=repeatable, patience_s=patience_s)
     with http.send(request, accepted) as response:
         content = response.content(limits.MANIFEST_BYTES)
         if response.status not in DONE or not content:
@@ -60,13 +56,30 @@ def post(
 
 
 def is_created(site: Site, http: HttpClient, name: str) -> bool:
-    """Let the repository `name` exist, private if it is new; False: the library is to do it."""
+    """Let the repository `name` exist, private if it is new; False: the library is to do it.
+
+    The Hub refuses with 409 what is there, and also what it is busy with: only its words tell them apart.
+    """
     kind, own = repository_of(name)
     namespace, _, title = own.partition("/")
     wanted = {"name": title, "organization": namespace, "visibility": "private", "type": kind}
+    request = _request(site, f"{site.endpoint.url}/api/repos/create", wanted, _JSON, _JSON)
     try:
-        url = f"{site.endpoint.url}/api/repos/create"
-        post(site, http, url, wanted, accepted=(*DONE, _CONFLICT))
+        with http.send(request, (*DONE, _CONFLICT)) as response:
+            is_new = response.status != _CONFLICT
+            return is_new or bool(_IS_THERE.search(response.content(limits.MANIFEST_BYTES)))
     except MemcubeError:
         return False
-    return True
+
+
+def _request(
+    site: Site, url: str, value: Mapping[str, Any] | bytes, media_type: str, answered: str
+) -> Request:
+    return Request(
+        "POST",
+        url,
+        {"Accept": answered, "Content-Type": media_type},
+        value if isinstance(value, bytes) else canonical_json.dump(value),
+        led_from=Origin.of(site.endpoint.url),
+        authorization=site.authorization,
+    )

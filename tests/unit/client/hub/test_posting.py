@@ -44,6 +44,25 @@ def test_what_the_hub_refuses_is_left_to_the_library(hub: HubServer, status: int
     assert not hub.state.repositories
 
 
+@pytest.mark.parametrize(
+    ("words", "exists"),
+    [
+        (b'{"error":"You already created this model repo: ada/notes"}', True),
+        (
+            b'{"error":"Cannot create repo: another conflicting operation is in progress"}',
+            False,
+        ),
+        (b'{"error":"This namespace is being renamed"}', False),
+        (b"", False),
+    ],
+)
+def test_of_all_conflicts_only_that_with_itself_says_that_a_repository_is_there(
+    hub: HubServer, words: bytes, exists: bool
+) -> None:
+    hub.script = lambda seen: Answer(409, body=words)
+    assert is_created(site(hub, hub.state.token("ada")), client(hub), "ada/notes") is exists
+
+
 def test_nobody_makes_a_repository_in_the_name_of_others(hub: HubServer) -> None:
     assert not is_created(site(hub, hub.state.token("ada")), client(hub), "Org/notes")
     assert not hub.state.repositories
