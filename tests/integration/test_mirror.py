@@ -183,6 +183,22 @@ def test_our_registry_is_asked_once_a_cube_and_once_a_version(
     assert len(asked) == 4
 
 
+def test_who_may_read_the_copies_is_said_after_one_list_of_the_targets_tags(
+    ada: Person, foreign: QuirkyRegistry, publish: Callable[..., Any], tmp_path: Path
+) -> None:
+    name = fresh("notes")
+    publish(name)
+    with counting_proxy(ada.server.port) as proxy:
+        copier = Machine(tmp_path / "copier", proxy.url, ada.token)
+        words = (f"{foreign.host}/alice", f"127.0.0.1:{proxy.port}/{ada.name}", "--cube", name)
+        for _round in (1, 2):
+            proxy.reset()
+            mirrored(copier, *words, "--public")
+            listed = f"GET /v2/{ada.name}/{name}/tags/list"
+            assert [line for line in proxy.without_tokens() if "tags/list" in line] == [listed]
+    assert ada.wire.anonymous().get(f"/api/v1/tags/{ada.name}/{name}").status == 200
+
+
 def test_within_one_registry_everything_is_mounted(
     foreign: QuirkyRegistry, publish: Callable[..., Any], tmp_path: Path
 ) -> None:

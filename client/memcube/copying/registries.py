@@ -177,7 +177,7 @@ def copy_tags(
     for tag in sorted(listed, key=tag_order):
         one = replace(source, tag=tag), replace(target, tag=tag)
         yield copy(context, *one, trust=trust, builds=builds, exposure=exposure)
-    exposure.apply(context, context.at_registry(target))
+    exposure.apply(context, context.at_registry(target), judged=listed)
 
 
 def _passage(

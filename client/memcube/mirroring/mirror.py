@@ -148,6 +148,7 @@ class _Round:
         """Set who may read the copy; a row where that cannot be done.
 
         A cube is public with all its versions: one that may not be, and lies there, keeps it as it is.
+        What others push there while it is mirrored is theirs to judge, as what they push afterwards is.
         """
         visibility, at_target = self.mirror.exposure.visibility, self.mirror.name_at_target(name)
         there = {row.tag for row in rows if row.fate in (Fate.COPIED, Fate.UNCHANGED, Fate.KEPT)}
@@ -158,8 +159,9 @@ class _Round:
             why = f"not made public: {refused[0].tag} lies there, and {refused[0].detail}"
             return [Row(name, "", Fate.REFUSED, "", why, exit_code=refused[0].exit_code)]
         judged = {row.tag for row in rows if row.fate in (Fate.COPIED, Fate.UNCHANGED)}
+        place = Reference(self.there.host, at_target)
         try:
-            self.mirror.exposure.apply(self.context, Reference(self.there.host, at_target), judged)
+            self.mirror.exposure.apply(self.context, place, judged, held | judged)
         except MemcubeError as error:
             return [_failed(name, "", error)]
         return []

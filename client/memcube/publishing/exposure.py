@@ -51,10 +51,17 @@ class Exposure:
         if self._asks:
             rules.require_publishable(context, governance, name)
 
-    def apply(self, context: Context, place: Reference, judged: Collection[str] = ()) -> None:
+    def apply(
+        self,
+        context: Context,
+        place: Reference,
+        judged: Collection[str] = (),
+        there: Collection[str] | None = None,
+    ) -> None:
         """Make it so at `place`: a cube is public with all its versions, and each has to bear that.
 
         Tags that were `judged` are not looked at again, and none is where everybody reads it already.
+        `there` are the tags of `place` where they are known; None: they are asked for.
 
         Raises:
             RuleRefusedError: the governance of a version that lies there speaks against it.
@@ -63,16 +70,19 @@ class Exposure:
         if self.visibility is None:
             return
         if self._asks:
-            self._require_of_all(context, context.at_registry(place), judged)
+            self._require_of_all(context, context.at_registry(place), judged, there)
         set_visibility(context, place, self.visibility)
 
-    def _require_of_all(self, context: Context, place: Reference, judged: Collection[str]) -> None:
+    def _require_of_all(
+        self,
+        context: Context,
+        place: Reference,
+        judged: Collection[str],
+        there: Collection[str] | None,
+    ) -> None:
         registry = context.remote(place.host)
-        left = [
-            tag
-            for tag in tag_names(registry, place.name).difference(judged)
-            if not is_fallback_tag(tag)
-        ]
+        tags = tag_names(registry, place.name) if there is None else frozenset(there)
+        left = [tag for tag in tags.difference(judged) if not is_fallback_tag(tag)]
         if not left or _is_public(registry, place.name):
             return
         seen: set[Digest] = set()
