@@ -336,7 +336,7 @@ class Client(Closing):
     def tag(
         self, reference: Name, tag: str, *, trust: Trust = NORMAL_TRUST, backwards: bool = False
     ) -> Reference:
-        """Point the moving `tag` at a published cube, which is verified first.
+        """Point the moving `tag` at a published cube, which is verified first; names both, tag and digest.
 
         Raises:
             InvalidReferenceError: `tag` is no tag.

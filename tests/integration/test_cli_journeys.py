@@ -376,8 +376,10 @@ def test_a_tag_of_words_moves_and_a_version_does_not(
     cube: tuple[Path, str], publisher: Machine
 ) -> None:
     folder, name = cube
-    publisher.ok("push", folder)
-    publisher.ok("tag", f"{name}:0.1.0", "stable")
+    digest = publisher.json("push", folder)["digest"]
+    told = publisher.ok("tag", f"{name}:0.1.0", "stable")
+    assert told.endswith(f"{name}:stable now leads to {name}:0.1.0\nDigest: {digest}\n")
+    assert publisher.ok("tag", f"{name}:0.1.0", "stable", "--quiet") == f"{digest}\n"
     assert publisher.json("pull", f"{name}:stable")["verdict"]["version"] == "0.1.0"
     publisher.fails(EXIT_CONFLICT, "tag", f"{name}:0.1.0", "0.2.0")
 

@@ -24,6 +24,9 @@ def add_tag(
 ) -> Reference:
     """Point the moving `tag` at the published cube `reference`, which is verified first.
 
+    Returns:
+        Where it points from, and to: with the tag and the digest of the cube.
+
     Raises:
         InvalidReferenceError: `tag` is no tag.
         ConflictError: `tag` is a full version, which only a release makes; or it leads to a later
@@ -45,7 +48,7 @@ def add_tag(
     if not backwards:
         _require_forwards(context, place, verified)
     context.remote(place.host).put_manifest(place.name, verified.cube.manifest, tag)
-    return place
+    return place.with_digest(verified.cube.digest)
 
 
 def _require_forwards(context: Context, place: Reference, wanted: Verified) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from memcube.cli.answer import Answer
@@ -30,5 +32,7 @@ def tag(
     """
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
     with open_client() as client:
-        place = client.tag(reference, tag, trust=trust, backwards=yes)
-    return Answer({"reference": str(place)}, f"{place} now leads to {reference}", str(place))
+        tagged = client.tag(reference, tag, trust=trust, backwards=yes)
+    place, digest = str(replace(tagged, digest=None)), str(tagged.digest)
+    text = f"{place} now leads to {reference}\nDigest: {digest}"
+    return Answer({"reference": place, "digest": digest}, text, digest)
