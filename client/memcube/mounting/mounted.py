@@ -270,7 +270,7 @@ class MountedMemory(Closing):
 
         Raises:
             NotFoundError: the cubes were mounted without a model and a tokenizer.
-            InvalidRequestError: there is nothing to ask: no token.
+            InvalidRequestError: there is nothing to ask, no token; or several questions at once.
             ConflictError: the memories were unmounted, or other adapters are active.
             IntegrityError: the file of an adapter or a cache was written into after it was checked.
             LimitExceededError: prompt and memory are longer than the model reads.
@@ -281,7 +281,11 @@ class MountedMemory(Closing):
                 "there is no model to ask", hint="mount the cube with model= and tokenizer="
             )
         from memcube.memories.activation.generation import generate
+        from memcube.memories.plaintext.question import require_text
 
+        require_text("question", question)
+        if context is not None:
+            require_text("context", context)
         parts = self._open()
         if parts.adapters:
             parts.adapters.require_unchanged()

@@ -11,6 +11,7 @@ from memcube_protocol.tensors import Rejection, rejected
 
 from memcube.memories.activation.mounted import Prefix
 from memcube.memories.activation.room import room_errors
+from memcube.memories.plaintext.question import require_text
 from memcube.memories.window import answer_room
 
 
@@ -42,7 +43,12 @@ def broken_model() -> InvalidTensorsError:
 
 
 def readable(text: str) -> str:
-    """`text` as a tokenizer takes it: what a shell gave that is no UTF-8 becomes question marks."""
+    """`text` as a tokenizer takes it: what a shell gave that is no UTF-8 becomes question marks.
+
+    Raises:
+        InvalidRequestError: it is no text.
+    """
+    require_text("question", text)
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -72,7 +78,7 @@ def generate(
     It ends where the model has no further position.
 
     Raises:
-        InvalidRequestError: the question is empty.
+        InvalidRequestError: the question is empty, or no text.
         ConflictError: the memory was unmounted, or the active adapters have changed since.
         DigestMismatchError: the memory is damaged.
         InvalidTensorsError: it is damaged, or what is mounted makes the model compute NaN or infinity.

@@ -13,6 +13,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
+from memcube_protocol.errors import InvalidRequestError
 from memcube_protocol.text import query_terms, query_weights
 
 FEW: Final = 1000
@@ -32,9 +33,27 @@ _FUNCTION_WORDS: Final = frozenset(
 
 
 def weights_of(question: str, records: int) -> dict[str, float]:
-    """The terms to look `question` up by among so many records, and what each counts; 64 at most."""
+    """The terms to look `question` up by among so many records, and what each counts; 64 at most.
+
+    Raises:
+        InvalidRequestError: it is no text.
+    """
+    require_text("question", question)
     weights = query_weights(question)
     if records < FEW:
         telling = {term: weights[term] for term in weights if term not in _FUNCTION_WORDS}
         weights = telling or weights
     return dict(islice(weights.items(), TERMS))
+
+
+def require_text(what: str, given: object) -> None:
+    """Refuse anything but one text, such as a list of them: each question has its own records and answer.
+
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    if not isinstance(given, str):
+        raise InvalidRequestError(
+            f"a {what} is one text, and this is of type {type(given).__name__}",
+            hint="ask one thing at a time: [memory.generate(one) for one in questions]",
+        )

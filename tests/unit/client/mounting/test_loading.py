@@ -18,6 +18,7 @@ from memcube_protocol.errors import (
     IncompatibleError,
     InvalidConfigError,
     InvalidRecordError,
+    InvalidRequestError,
     NotFoundError,
 )
 from memcube_protocol.records import Record
@@ -98,6 +99,13 @@ def test_a_cache_that_fits_is_mounted_and_answers_as_the_text_would(
         assert torch.allclose(actual, expected, atol=1e-4)
         first = memory.generate(QUESTION, max_new_tokens=3)
         assert memory.generate(QUESTION, max_new_tokens=3) == first
+        several: Any = [QUESTION, QUESTION]
+        for given in ({}, {"context": ""}, {"context": "w1"}):
+            with pytest.raises(InvalidRequestError, match="a question is one text") as caught:
+                memory.generate(several, **given)
+            assert "for one in questions" in str(caught.value.hint)
+        with pytest.raises(InvalidRequestError, match="a context is one text"):
+            memory.generate(QUESTION, context=several)
 
 
 def test_adapter_first_then_the_cache_that_was_made_under_it(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memcube_protocol.errors import LimitExceededError, UnsupportedError
+from memcube_protocol.errors import InvalidRequestError, LimitExceededError, UnsupportedError
 from support.models import model_of, text_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
@@ -103,3 +103,11 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_with_both_lengths(tmp_p
         pytest.raises(LimitExceededError, match=r"25 tokens.* reads 24"),
     ):
         generate(model, tokenizer, text_of(5), memory=memory, max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "asked", [[QUESTION], None, QUESTION.encode()], ids=["list", "none", "bytes"]
+)
+def test_what_is_no_text_is_refused_with_words(asked: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=f"of type {type(asked).__name__}"):
+        generate(model_of("llama"), tokenizer_of(), asked)

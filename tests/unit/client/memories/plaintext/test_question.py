@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from memcube.memories.plaintext.index import PlaintextIndex
 from memcube.memories.plaintext.question import FEW, TERMS, weights_of
 from memcube.overlay import Overlay
 from memcube_protocol.digest import Digest
+from memcube_protocol.errors import InvalidRequestError
 from memcube_protocol.text import query_weights
 from support.memories import note
 
@@ -69,3 +71,12 @@ def test_no_term_is_added_nor_any_weight_changed_and_of_many_records_all_are_ask
     assert len(weights) <= TERMS
     if records >= FEW:
         assert list(weights) == list(all_of_them)[:TERMS]
+
+
+@pytest.mark.parametrize("asked", [["tea", "coffee"], None], ids=["list", "none"])
+def test_several_questions_at_once_are_refused_with_words(asked: Any, tmp_path: Path) -> None:
+    overlay = Overlay.open(tmp_path / "own")
+    overlay.remember("Ada likes tea.")
+    with pytest.raises(InvalidRequestError, match="one text") as caught:
+        overlay.search(asked)
+    assert caught.value.hint
