@@ -21,6 +21,7 @@ from memcube.packing.layout import ACTIVATION_FILES, PARAMETRIC_FILES, Layout, r
 from memcube.packing.scan import FoundFile
 from memcube.packing.sorting import RecordSorter
 from memcube.packing.tensor_files import identify, read_header, read_start
+from memcube.packing.vectors import require_finite
 from memcube.store import Blobs
 from memcube.store.files import hash_file
 
@@ -65,7 +66,7 @@ class Contents:
             MemcubeError: a file breaks the rules of its format; the error names the file.
         """
         card = _card(layout)
-        vectors = [_vectors(file) for file in layout.vectors]
+        vectors = [_vectors(file, layout.records) for file in layout.vectors]
         bound = [_activation(name, found) for name, found in sorted(layout.activation.items())]
         bound += [_parametric(name, found) for name, found in sorted(layout.parametric.items())]
         attachments = [_attachment(file) for file in layout.attachments]
@@ -153,10 +154,10 @@ def _attachment(file: FoundFile) -> Planned:
     return Planned(file, media_types.ATTACHMENT, details=details)
 
 
-def _vectors(file: FoundFile) -> Planned:
+def _vectors(file: FoundFile, records: Iterable[FoundFile] = ()) -> Planned:
     header = read_header(file)
     try:
-        VectorFile.of(header)
+        require_finite(file, VectorFile.of(header), read_files(records))
     except MemcubeError as error:
         error.args = (f"{file.path}: {error}",)
         raise

@@ -1,0 +1,96 @@
+"""Vectors that are no numbers are refused where a cube is packed, and the record is named."""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memcube.packing import vectors as packed_vectors
+from memcube.packing.contents import Contents
+from memcube.packing.layout import Layout
+from memcube.packing.scan import scan
+from memcube.packing.vectors import find_not_finite
+from memcube_protocol import tensors, vectors
+from memcube_protocol.digest import Digest
+from memcube_protocol.errors import InvalidTensorsError
+from memcube_protocol.records import Record, write_record
+
+RECORDS = [Record(id=f"r{n}", text=text) for n, text in enumerate(("tea", "coffee", "a walk"))]
+NONE = (float("nan"), float("inf"), float("-inf"))
+
+
+class Refusing:
+    """A store of a folder that is refused before anything of it is kept."""
+
+    def add(self, content: object) -> tuple[Digest, int]:
+        raise AssertionError("nothing is kept")
+
+
+def folder_of(root: Path, rows: list[list[float]], *, probe: float = 1.0) -> Path:
+    """A cube folder with a vector of two numbers for each of `RECORDS`, in the order of their keys."""
+    place = root / "cube" / "plaintext" / "vectors"
+    place.mkdir(parents=True)
+    lines = b"\n".join(map(write_record, RECORDS))
+    (place.parent / "records.jsonl").write_bytes(lines)
+    keys = sorted(vectors.key_of(vectors.indexed_text(record)) for record in RECORDS)
+    described = [
+        ("keys", "U8", (len(keys), 16)),
+        ("vectors", "F32", (len(rows), 2)),
+        ("probe", "F32", (3, 2)),
+    ]
+    start = tensors.write_header(described, {"memcube.vectors": "1", "embedder": "mine"})
+    numbers = [number for row in rows for number in row] + [probe] * 6
+    content = start + b"".join(keys) + struct.pack(f"<{len(numbers)}f", *numbers)
+    (place / "mine.safetensors").write_bytes(content)
+    return root / "cube"
+
+
+def refusal(folder: Path) -> InvalidTensorsError:
+    with pytest.raises(InvalidTensorsError) as caught:
+        Contents(Refusing(), {}).add_folder(Layout.of(scan(folder)), lambda _: None)  # type: ignore[arg-type]
+    return caught.value
+
+
+@pytest.mark.parametrize("number", NONE, ids=str)
+def test_a_vector_that_is_no_number_is_not_packed_and_its_record_is_named(
+    tmp_path: Path, number: float
+) -> None:
+    by_key = sorted(RECORDS, key=lambda record: vectors.key_of(vectors.indexed_text(record)))
+    error = refusal(folder_of(tmp_path, [[1.0, 2.0], [3.0, number], [5.0, 6.0]]))
+    assert f"the vector of {by_key[1].id} holds NaN or infinity" in str(error)
+    assert str(error).startswith("plaintext/vectors/mine.safetensors: ")
+    assert "embed that text anew" in str(error.hint)
+
+
+def test_what_an_embedder_is_known_by_is_looked_through_too(tmp_path: Path) -> None:
+    error = refusal(folder_of(tmp_path, [[1.0, 2.0]] * 3, probe=float("nan")))
+    assert "row 0 of probe" in str(error)
+
+
+@given(
+    st.lists(st.floats(width=16), min_size=1, max_size=40),
+    st.sampled_from([("F16", "e"), ("F32", "f")]),
+)
+def test_the_first_number_that_is_none_is_found(
+    numbers: list[float], kind: tuple[str, str]
+) -> None:
+    dtype, letter = kind
+    content = struct.pack(f"<{len(numbers)}{letter}", *numbers)
+    wanted = next((at for at, one in enumerate(numbers) if one - one != 0), None)
+    assert find_not_finite(BytesIO(b"head" + content), 4, 4 + len(content), dtype) == wanted
+
+
+def test_large_numbers_are_numbers_and_places_count_through_all_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packed_vectors, "_PIECE_BYTES", 8)
+    largest = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
+    numbers = [largest, -largest, 1.5, largest, float("inf")]
+    content = struct.pack("<5f", *numbers)
+    assert find_not_finite(BytesIO(content), 0, 16, "F32") is None
+    assert find_not_finite(BytesIO(content), 0, 20, "F32") == 4
+    assert find_not_finite(BytesIO(b"\xff" * 16), 0, 16, "U8") is None
