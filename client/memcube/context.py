@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from memcube_protocol.reference import HUB_HOST, Reference
 from memcube_protocol.selection import Selection
+from memcube_protocol.values import frozen
 from memcube_signing.keys import Signer
 
 from memcube.settings import Settings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from memcube.transfer import Progress
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trust:
     """How strictly a cube is judged, and what the user accepts against an alarm."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from memcube_protocol.errors import InvalidError, InvalidSettingError
@@ -21,6 +20,7 @@ from memcube_protocol.fields import Fields, snake_case
 from memcube_protocol.governance import SENSITIVITIES, USES
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection
+from memcube_protocol.values import frozen
 
 PROFILES: Final = 256
 CUBES: Final = 256
@@ -30,7 +30,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _USE: Final = re.compile("|".join(USES))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProfileCube:
     """One cube of a profile. `priority` is its share among them, 1 to 100; None: by its publisher's word.
 
@@ -42,7 +42,7 @@ class ProfileCube:
     filters: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Profile:
     """A role's memories, in the order in which the user wrote them.
 

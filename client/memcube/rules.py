@@ -14,7 +14,7 @@ The rules themselves are pure: `memcube_protocol.rules`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,7 @@ from memcube_protocol.errors import MemcubeError
 from memcube_protocol.governance import Governance
 from memcube_protocol.reference import Reference
 from memcube_protocol.rules import Act, Asked, Ruling, require, rulings
+from memcube_protocol.values import frozen
 from memcube_signing.authority.document import authority_of
 
 from memcube.consuming.finding import Found, find_ref, found_in_store
@@ -161,7 +162,7 @@ def require_push(context: Context, cube: Cube, place: Reference) -> None:
             require(held.origin, governance, replace(asked, made=cube.config.governance))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeldOfOthers:
     """A cube in the store that somebody else released at `origin`, and since when it is there."""
 

@@ -27,13 +27,14 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, Self
 
 from memcube_protocol.errors import InvalidSettingError, NotFoundError
 from memcube_protocol.governance import SENSITIVITIES, USES
 from memcube_protocol.reference import is_host
+from memcube_protocol.values import frozen
 
 from memcube.profiles import Profile, profiles_of
 from memcube.store.files import read_own_file, require_ours
@@ -74,7 +75,7 @@ def host_name(host: str) -> str:
     return host.partition(":")[0]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoint:
     """Where a registry answers: a scheme and a `host[:port]`.
 
@@ -97,7 +98,7 @@ class Endpoint:
         return f"{self.scheme}://{self.host}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """The settings of one run. `insecure` holds hosts that may be asked over plain http.
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.fields import Fields, write_moment
+from memcube_protocol.values import frozen
 
 from memcube.store import files
 
@@ -32,7 +33,7 @@ _SHORT_BYTES: Final = 1 << 20
 """A transfer of less says more of the distance than of the bandwidth."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rate:
     """Bytes a second, and when that was measured."""
 
@@ -59,7 +60,7 @@ class Rate:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prefill:
     """How long a model reads n tokens: `linear_s` n + `quadratic_s` n². Measured up to `tokens`."""
 
@@ -105,7 +106,7 @@ class Prefill:
 Figure = TypeVar("Figure", Rate, Prefill)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Speeds:
     """All that is known of this machine; None, or absent, is what was not measured yet.
 

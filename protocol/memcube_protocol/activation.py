@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DigestMismatchError, InvalidConfigError, InvalidJsonError
 from memcube_protocol.fields import Fields
 from memcube_protocol.tensors import Header, Rejection, rejected
+from memcube_protocol.values import frozen
 
 MANIFEST_FILE: Final = "manifest.json"
 TOKENS_FILE: Final = "tokens.u32"
@@ -39,7 +40,7 @@ _LAYERS: Final = 4096
 _HEX: Final = frozenset("0123456789abcdef")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerShape:
     """What one layer keeps per token: `kv_heads` keys and values of these widths."""
 
@@ -52,7 +53,7 @@ class LayerShape:
             raise _invalid(f"a layer of {self.kv_heads} heads, {self.key_dim}, {self.value_dim}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """What the cache was computed from: a text, or only its digest, or neither (ids were given)."""
 
@@ -70,7 +71,7 @@ class Source:
         return {"digest": str(self.digest)} if self.digest else {}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KvManifest:
     """`manifest.json`: what a cache fits, where its bytes lie, how they are checked.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Generic, Self, TypeVar
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import InvalidConfigError, UnsupportedError
+from memcube_protocol.values import frozen
 
 CONFIG_FILE: Final = "adapter_config.json"
 
@@ -20,7 +21,7 @@ _FULL_PATHS: Final = "write the full paths of the modules instead"
 _Number = TypeVar("_Number", int, float)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exceptions(Generic[_Number]):
     """Values for some modules, each with its place in the config: of those that fit, the first counts.
 
@@ -51,7 +52,7 @@ class Exceptions(Generic[_Number]):
         return min(found)[1] if found else default
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdapterConfig:
     """What `adapter_config.json` says, checked; `raw` holds every field, known or not.
 

@@ -8,7 +8,7 @@ the cube's config describes its own, and how it was made and judged; its layers 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Self
 
 from memcube_protocol import canonical_json, content, limits, media_types, paths
@@ -19,11 +19,12 @@ from memcube_protocol.errors import InvalidConfigError, InvalidManifestError
 from memcube_protocol.fields import Fields
 from memcube_protocol.oci import Descriptor, Manifest, write_manifest
 from memcube_protocol.recipe import Evaluation, Recipe
+from memcube_protocol.values import frozen
 
 _ENVIRONMENT: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Made:
     """How a build was made, what it was measured to do, and with which programs, by name."""
 
@@ -55,7 +56,7 @@ class Made:
         return {key: item for key, item in value.items() if item is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Build:
     """A manifest with the memory and the files that it names, all of which agree.
 

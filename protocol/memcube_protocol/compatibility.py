@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final, NamedTuple, Self
 
 from memcube_protocol import canonical_json, limits, tensors
@@ -17,6 +17,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import IncompatibleError, InvalidConfigError
 from memcube_protocol.fields import Fields
 from memcube_protocol.identity import AdapterIdentity, BaseIdentity
+from memcube_protocol.values import frozen
 
 NONE: Final = "none"
 """The tag of a quantisation that is absent."""
@@ -28,7 +29,7 @@ _SPECIAL: Final = re.compile(r"bare|given|added:(?:[0-9]+(?:,[0-9]+)*)?")
 _QUANTISATION: Final = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ActiveAdapter:
     """An adapter that was active: its identity, and its scale.
 
@@ -47,7 +48,7 @@ class ActiveAdapter:
         return f"{self.identity} x {self.scale}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CompatibilityKey:
     """All that decides the numbers of a KV cache; equal keys, equal caches to the bit.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -24,6 +24,7 @@ from memcube_protocol.errors import InvalidConfigError, MemcubeError
 from memcube_protocol.fields import Described, Fields, write_moment
 from memcube_protocol.governance import Descriptive, Governance
 from memcube_protocol.reference import Reference, is_name, tag_of_version
+from memcube_protocol.values import frozen
 
 MIP_VERSION: Final = "1.0"
 PLAINTEXT: Final = "plaintext"
@@ -45,7 +46,7 @@ MEMORY_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 """The form of a memory's id, of at most 64 characters."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parent(Described):
     """A cube that this one was made from: its origin `host/namespace/name`, digest and relation."""
 
@@ -68,7 +69,7 @@ class Parent(Described):
         return {"origin": self.origin, "digest": str(self.digest), "relation": self.relation}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lineage(Described):
     """Where a cube comes from: its parents, and the manifest digest that it replaces."""
 
@@ -95,7 +96,7 @@ class Lineage(Described):
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Memory(Described):
     """One memory of a cube: what it is, which layers hold it (in order), which model it fits.
 
@@ -149,7 +150,7 @@ class Memory(Described):
         return {key: item for key, item in value.items() if item is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CubeConfig(Described):
     """Everything that a cube says of itself. `name` has no host; `version` is SemVer 2.0."""
 

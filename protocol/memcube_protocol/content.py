@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from blake3 import blake3
@@ -22,12 +21,13 @@ from memcube_protocol.errors import (
     NotFoundError,
     SizeMismatchError,
 )
+from memcube_protocol.values import frozen
 
 HASH_BYTES: Final = 32
 _DAMAGED: Final = "the store is damaged or hostile: delete the blob and fetch it again"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commitment:
     """A Merkle root (RFC 6962, SHA-256) over the cells of content that differs per buyer."""
 
@@ -45,7 +45,7 @@ class Commitment:
         return f"commitment:{self.root.hex()}/{self.cells}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cell:
     """Proof of one cell: its length in bytes, the salt of the variant held, and the other's hash.
 
@@ -72,7 +72,7 @@ class Cell:
         return hashlib.sha256(b"\x00" + pair).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expected:
     """What some content must be: its digest, or a commitment with the proof of the copy held.
 
@@ -246,7 +246,7 @@ def stream_verified(pieces: Iterable[bytes], expected: Expected) -> Iterator[byt
     verifier.finish()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Blocks:
     """BLAKE3 hashes of consecutive blocks of `block_bytes` bytes; the last one may be shorter.
 

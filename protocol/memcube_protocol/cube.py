@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Self
 
 from memcube_protocol import content, media_types, paths
@@ -22,6 +22,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.fields import write_moment
 from memcube_protocol.oci import Descriptor, Manifest, write_manifest
+from memcube_protocol.values import frozen
 
 CONTENT_TYPES: Final[Mapping[str, frozenset[str]]] = {
     PLAINTEXT: frozenset({media_types.RECORDS, media_types.VECTORS, media_types.ATTACHMENT}),
@@ -65,7 +66,7 @@ _SUFFIXES: Final[Mapping[str, tuple[str, ...]]] = {
 _STRUCTURE: Final = frozenset({media_types.TITLE, media_types.FILEPATH, media_types.MEMORY})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CubeFile:
     """One file of a cube: its path below the cube's folder, content, and the memory it belongs to.
 
@@ -133,7 +134,7 @@ class CubeFile:
         return Descriptor(self.media_type, self.digest, self.size, annotations)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cube:
     """A manifest with the config and the files that it names, all of which agree."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from memcube_protocol.fields import Described, Fields, write_moment
+from memcube_protocol.values import frozen
 
 ACCESS: Final = ("open", "listed", "private")
 SENSITIVITIES: Final = ("public", "internal", "confidential", "restricted")
@@ -30,7 +30,7 @@ _LICENCE: Final = re.compile(r"LicenseRef-[A-Za-z0-9.-]+|[A-Za-z0-9][A-Za-z0-9.-
 _URL: Final = re.compile(r"https?://[^\s<>\"\\^`{|}]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source(Described):
     """A work that the cube's content comes from: its name, address and licence."""
 
@@ -54,7 +54,7 @@ class Source(Described):
         return {key: item for key, item in value.items() if item is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Descriptive(Described):
     """What a cube is about. Languages are BCP 47 tags; the rest are words of the publisher."""
 
@@ -88,7 +88,7 @@ class Descriptive(Described):
         return {key: items for key, items in value.items() if items}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Governance(Described):
     """The rules a cube asks its holders to keep.
 

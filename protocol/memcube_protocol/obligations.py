@@ -10,11 +10,11 @@ This is a reading aid over SPDX ids, not legal advice: a licence that is not in 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from memcube_protocol.governance import Governance
+from memcube_protocol.values import frozen
 
 
 class Obligation(StrEnum):
@@ -64,7 +64,7 @@ _OTHERS: Final[dict[str, set[Obligation]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Work:
     """A cube with the rules on it: how people call it, its licence, and its governance if known."""
 
@@ -73,7 +73,7 @@ class Work:
     governance: Governance | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inherited:
     """What a derived cube owes: each obligation with the works that ask for it, and what it breaks."""
 

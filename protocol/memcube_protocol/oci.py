@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, Self
 
 from memcube_protocol import canonical_json, limits, media_types
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidManifestError
+from memcube_protocol.values import frozen
 
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -24,7 +25,7 @@ _MEDIA_TYPE: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Descriptor:
     """What a manifest says of one blob or manifest: type, digest, size in bytes, annotations."""
 
@@ -85,7 +86,7 @@ EMPTY: Final = Descriptor.of(media_types.OCI_EMPTY, b"{}")
 """The descriptor of the empty JSON object, `{}` (image specification, "Guidance for an Empty Descriptor")."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """An image manifest: a config, layers, and perhaps the subject that it refers to.
 
@@ -120,7 +121,7 @@ class Manifest:
         return Descriptor(self.media_type, self.digest, len(self.raw))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Index:
     """An image index: a list of manifests, and perhaps a subject. `raw` holds the bytes as they came."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Self
 
@@ -22,6 +22,7 @@ from memcube_protocol.adapter_config import AdapterConfig
 from memcube_protocol.fields import Fields
 from memcube_protocol.identity import AdapterIdentity, BaseIdentity, TensorIdentity
 from memcube_protocol.tensors import Header, Rejection, Tensor, rejected
+from memcube_protocol.values import frozen
 
 TENSORS_FILE: Final = "adapter_model.safetensors"
 METADATA_KEY: Final = "memcube"
@@ -37,7 +38,7 @@ _COPIES: Final = frozenset({"original_module", "modules_to_save"})
 _FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Base:
     """Which model an adapter was trained on, or which one is loaded, as far as known.
 
@@ -116,7 +117,7 @@ def judge(adapter: Base, model: Base) -> Verdict:
     return Verdict(Level.DECLARED, f"both name {model.model}, the weights were not compared")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Module:
     """One module that an adapter changes: its path, rank, and the shape [out, in] that it implies."""
 
@@ -126,7 +127,7 @@ class Module:
     inputs: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Adapter:
     """An adapter whose files agree: its config, its tensors, its modules, what it was trained on.
 

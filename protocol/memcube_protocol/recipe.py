@@ -11,7 +11,6 @@ libraries, the same recipe gives the same digest.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
@@ -21,6 +20,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidConfigError
 from memcube_protocol.fields import Described, Fields, write_moment
 from memcube_protocol.identity import BaseIdentity
+from memcube_protocol.values import frozen
 
 ENCODE: Final = "encode"
 DISTIL: Final = "distil"
@@ -52,7 +52,7 @@ _PROMPT_CHARS: Final = 4000
 _TRAINING: Final = ("alpha", "answers", "batch", "rank", "rate", "retain", "steps")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Question(Described):
     """A question about a cube's facts, and the answer that counts as right, where that is known.
 
@@ -87,7 +87,7 @@ class Question(Described):
         return {key: item for key, item in value.items() if item is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Training(Described):
     """How an adapter is taught: its rank and scale, and how long with which weights.
 
@@ -125,7 +125,7 @@ class Training(Described):
         return {name: getattr(self, name) for name in _TRAINING}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Recipe(Described):
     """Everything that was chosen when the build `memory` was made of the memory `source` of a cube.
 
@@ -230,7 +230,7 @@ class Recipe(Described):
         return canonical_json.dump(self.to_json())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Evaluation(Described):
     """What a build was measured to do.
 

@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, Protocol, runtime_checkable
@@ -21,6 +21,7 @@ from memcube_protocol import canonical_json, limits, timestamps
 from memcube_protocol.errors import InvalidError, InvalidRecordError, MemcubeError
 from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.paths import require_safe
+from memcube_protocol.values import frozen
 
 TYPES: Final = frozenset(
     {
@@ -53,7 +54,7 @@ _SYSTEM: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _HINT: Final = "see docs/spec/records.md for every field of a record"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Source:
     """Where a memory comes from: the system, the conversation in it, a URI, how, and by whom."""
 
@@ -64,7 +65,7 @@ class Source:
     author: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Relation:
     """A typed edge to the record `target`; `valid_from` and `valid_to` are canonical times."""
 
@@ -74,7 +75,7 @@ class Relation:
     valid_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Record:
     """One plaintext memory. Times are canonical text (`timestamps`), absent fields None or empty.
 

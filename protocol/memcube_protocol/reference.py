@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Self
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidReferenceError
+from memcube_protocol.values import frozen
 
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
@@ -56,7 +57,7 @@ _HUB_ROUTES: Final = frozenset({"api", DATASETS, "models", "spaces"})
 _HUB_REVISION: Final = re.compile(r"@(?!sha256:|sha512:)([^@]*)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """Where a cube is (`host`, `name`) and which one (`tag`, `digest`); all parts as written.
 

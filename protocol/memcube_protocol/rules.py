@@ -10,7 +10,6 @@ keep them; whoever controls the machine can read the bytes that it holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -18,6 +17,7 @@ from typing import Final, NamedTuple
 from memcube_protocol.errors import InvalidSettingError, RuleRefusedError
 from memcube_protocol.fields import write_moment
 from memcube_protocol.governance import PERSONAL_DATA, SENSITIVITIES, USES, Governance
+from memcube_protocol.values import frozen
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 _CLOSED: Final = ("confidential", "restricted")
@@ -41,7 +41,7 @@ class Act(StrEnum):
     """Let everybody read it: its owner's own act."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asked:
     """An act, and all that the rules want to know of it.
 
@@ -74,7 +74,7 @@ class Asked:
                 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ruling:
     """What one rule says of an act: `refusal` is why it forbids it, None where it does not.
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Self
 
 from memcube_protocol import media_types
 from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, KINDS, PLAINTEXT, CubeConfig, Memory
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.errors import InvalidRequestError, NotFoundError
+from memcube_protocol.values import frozen
 
 ATTACHMENT: Final = "attachment"
 CARD: Final = "card"
@@ -22,7 +22,7 @@ FILTER_KINDS: Final = (*KINDS, ATTACHMENT, CARD)
 _KEYS: Final = ("kind", "memory", "model")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Selection:
     """A choice of files; an empty set leaves its key open, an empty selection wants everything."""
 

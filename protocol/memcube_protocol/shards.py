@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import zstandard
@@ -29,6 +28,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.records import Record, parse_record, write_record
+from memcube_protocol.values import frozen
 
 ZSTD_LEVEL: Final = 9
 COMPRESSED_MAX_BYTES: Final = limits.SHARD_MAX_BYTES + limits.SHARD_MAX_BYTES // 128
@@ -43,7 +43,7 @@ Reuse = Callable[[Digest], bytes | None]
 """Compressed bytes kept of an earlier version, by the digest of the uncompressed shard."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shard:
     """Uncompressed lines of `count` records with ascending ids."""
 
@@ -56,7 +56,7 @@ class Shard:
         return Digest.of(self.raw)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CompressedShard:
     """A shard as it travels: zstd bytes, and what its layer's annotations say of the content."""
 

@@ -15,12 +15,13 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import InvalidJsonError, InvalidTensorsError, NotFoundError
+from memcube_protocol.values import frozen
 
 LENGTH_BYTES: Final = 8
 PAGE_BYTES: Final = 4096
@@ -75,7 +76,7 @@ class Rejection(StrEnum):
     UNEXPECTED = "unexpected"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tensor:
     """One tensor of a file: `start` and `stop` are offsets in bytes from the end of the header."""
 
@@ -101,7 +102,7 @@ class Tensor:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Header:
     """What a file holds, its tensors in the order of their bytes.
 

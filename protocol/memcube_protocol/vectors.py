@@ -12,13 +12,13 @@ is decided by what it makes of three texts, not by a name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from memcube_protocol.errors import InvalidTensorsError
 from memcube_protocol.records import Record
 from memcube_protocol.tensors import Header, Rejection, Tensor, rejected
+from memcube_protocol.values import frozen
 
 VERSION_KEY: Final = "memcube.vectors"
 VERSION: Final = "1"
@@ -47,7 +47,7 @@ LIKENESS: Final = 0.999
 _FLOATS: Final = frozenset({"F16", "F32"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VectorFile:
     """What the header of a vectors file says: `count` vectors of `width` numbers by `embedder`.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidDigestError, InvalidError, InvalidStatementError
+from memcube_protocol.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Values:
     """Takes values of one kind of document; `refusal` makes the error of one that breaks a rule."""
 

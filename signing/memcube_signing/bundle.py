@@ -7,12 +7,12 @@ writes the key's id), and, when it was logged, the log's entries, kept here as t
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits, media_types
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
+from memcube_protocol.values import frozen
 
 from memcube_signing import statement
 from memcube_signing.dsse import Envelope, Signature, known_fields, pae, text_field
@@ -25,7 +25,7 @@ _FIELDS: Final = {"mediaType", "verificationMaterial", "dsseEnvelope"}
 _MATERIAL: Final = {"publicKey", "tlogEntries", "timestampVerificationData"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bundle:
     """A bundle as received: `raw` are its exact bytes, nothing in it is verified yet.
 
@@ -49,7 +49,7 @@ class Bundle:
         return Digest.of(self.raw)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """What a verifier demands of a bundle; never taken from the bundle itself.
 

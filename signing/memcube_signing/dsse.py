@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import limits
 from memcube_protocol.errors import InvalidStatementError
+from memcube_protocol.values import frozen
 
 _HINT: Final = "see docs/spec/statements.md, Envelope"
 _TEXT_CHARS: Final = 256
@@ -25,7 +25,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signature:
     """One signature, and the unauthenticated hint that names its key (empty: none given)."""
 
@@ -33,7 +33,7 @@ class Signature:
     key_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Envelope:
     """A payload with its type and its signatures, none of them verified yet.
 

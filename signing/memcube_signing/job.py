@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from memcube_protocol.errors import InvalidStatementError
+from memcube_protocol.values import frozen
 
 from memcube_signing.dsse import known_fields
 
@@ -38,7 +38,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _DIVIDERS: Final = ("/", ":", "@")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Job:
     """Who made a release: `subject` at `issuer`, an https URL; `claims` by name, sorted.
 
@@ -101,7 +101,7 @@ class Job:
         return cls(issuer, subject, tuple(sorted(recorded)))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JobPattern:
     """Jobs that somebody trusts: those of `issuer` that have all of `claims`, `sub` among them or not.
 

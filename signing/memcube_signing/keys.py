@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Final, Protocol, Self
 
@@ -23,6 +23,7 @@ from memcube_protocol.errors import (
     SignatureInvalidError,
     SigningKeyError,
 )
+from memcube_protocol.values import frozen
 
 from memcube_signing import _pkcs8
 
@@ -71,7 +72,7 @@ class Signer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PublicKey:
     """A public key: the canonical DER of its SubjectPublicKeyInfo, and its algorithm.
 

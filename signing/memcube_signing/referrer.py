@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 
 from memcube_protocol import media_types, oci
 from memcube_protocol.errors import InvalidManifestError, InvalidStatementError
+from memcube_protocol.values import frozen
 
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import PublicKey
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BundleReferrer:
     """What a referrer manifest says: where the bundle is, what it is about, and what it claims.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from memcube_protocol.errors import (
     SignatureInvalidError,
 )
 from memcube_protocol.reference import Reference, tag_of_version
+from memcube_protocol.values import frozen
 
 from memcube_signing import bundle as bundles
 from memcube_signing._values import Values, is_plain
@@ -59,7 +59,7 @@ def _invalid(why: str, reason: str = "malformed-release") -> InvalidStatementErr
 _typed: Final = Values(_invalid)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parent:
     """A cube that this one was made from: its origin name, manifest digest, and how (`derived`, …).
 
@@ -77,7 +77,7 @@ class Parent:
             raise _invalid(f"{self.relation[:80]!r} is not a relation such as derived")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Release:
     """One release of a cube, as its publisher states it.
 

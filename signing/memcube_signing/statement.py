@@ -7,19 +7,19 @@ own type's decision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidDigestError, InvalidStatementError
+from memcube_protocol.values import frozen
 
 TYPE: Final = "https://in-toto.io/Statement/v1"
 _HINT: Final = "see docs/spec/statements.md, Statement"
 _TEXT_CHARS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Statement:
     """What is said (`predicate`, of the type `predicate_type`) about the content `subject`.
 

@@ -12,12 +12,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidError, InvalidRequestError, StorageError
+from memcube_protocol.values import frozen
 
 from memcube.settings import Settings
 from memcube.store.files import make_folder, read_file, replace_file, storage_errors
@@ -30,7 +31,7 @@ _WAIT_S: Final = 10.0
 _OTHERS: Final = 0o077
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credentials:
     """A user name and a secret; an API token stands alone, with the empty name.
 

@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from memcube_protocol.values import frozen
 
 from memcube.http import HttpClient, Origin, Request
 from memcube.store.files import read_file
@@ -38,7 +39,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _GUIDE: Final = "see docs/guide/trusted-publishing.md"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IdentityToken:
     """A token as it was found, and what it says of itself: only its issuer's keys can prove that."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
 )
 from memcube_protocol.reference import HUB_HOST, Reference
+from memcube_protocol.values import frozen
 from memcube_signing.job import Job
 
 from memcube.accounts import identity_tokens
@@ -33,7 +34,7 @@ _JSON: Final = {"Content-Type": "application/json"}
 _ODD: Final = "something else than trusted publishers"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrustedPublisher:
     """Jobs of `issuer` that may push to the cube `repository`: those with these claims."""
 
@@ -44,7 +45,7 @@ class TrustedPublisher:
     created_at: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class JobLogin:
     """What an identity token bought: `credentials` for one cube until `expires_at`, and its `job`."""
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import NotFoundError, UnauthenticatedError, UnsupportedError
+from memcube_protocol.values import frozen
 
 from memcube.accounts.credentials import Credentials, CredentialStore
 from memcube.context import Context
@@ -15,7 +14,7 @@ from memcube.remote import Registry
 _ME = "/api/v1/me"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """Who a registry takes us for. `name` is None where it does not say; `scopes` are the token's."""
 

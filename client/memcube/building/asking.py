@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol.errors import UnsupportedError
 from memcube_protocol.recipe import CHAT, QUESTION
 from memcube_protocol.text import words
+from memcube_protocol.values import frozen
 
 from memcube.memories.window import answer_room
 
 ANSWER_TOKENS: Final = 48
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prefix:
     """What the model has read before a question: token ids, and a fresh cache of them where there is one."""
 
@@ -27,7 +27,7 @@ class Prefix:
 NOTHING: Final = Prefix()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asker:
     """A model with its tokenizer, and the prompt that a question is put into."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol.build import Build, Made
@@ -20,6 +19,7 @@ from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.recipe import DISTIL, ENCODE, Evaluation, Recipe
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import bases_of
+from memcube_protocol.values import frozen
 
 from memcube import rules
 from memcube.building.asking import steady
@@ -41,7 +41,7 @@ from memcube.store.workshops import workshop
 _TRAINING: Final = "training"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Built:
     """A build that the local store holds now, and what was left out of it, in words."""
 

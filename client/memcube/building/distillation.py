@@ -12,13 +12,13 @@ import random
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol.errors import ConflictError, UnsupportedError, UselessBuildError
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.recipe import Question, Recipe, Training
+from memcube_protocol.values import frozen
 
 from memcube.building.asking import Asker
 from memcube.building.material import Material
@@ -32,7 +32,7 @@ _SLOWEST: Final = 0.05
 _TARGETS: Final = "all-linear"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lesson:
     """Token ids up to the answer, as the pupil and as the teacher read them, and those of the answer."""
 
@@ -138,7 +138,7 @@ def _injected(model: Any, config: Any) -> Any:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _School:
     """Pupil and teacher, one model with its adapter on or off, and what they are taught by."""
 

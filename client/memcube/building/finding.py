@@ -7,7 +7,7 @@ how it was made by a key that speaks for its cube; one that was made here needs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from memcube_protocol import limits, media_types, oci
@@ -23,6 +23,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.reference import Reference
 from memcube_protocol.selection import Selection, bases_of
+from memcube_protocol.values import frozen
 
 from memcube.building.holding import HeldBuild, held_builds, keep
 from memcube.building.statements import is_stated, speakers
@@ -37,7 +38,7 @@ BUILDS: Final = 64
 """Builds of one cube that are looked at."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Offer:
     """A build at a registry, by a publisher of its cube: nothing but its description was fetched."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from memcube_protocol import oci
@@ -11,6 +10,7 @@ from memcube_protocol.content import BlobReader, read_verified
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 
 from memcube.consuming.finding import stored_attestation
 from memcube.consuming.holdings import files_folder
@@ -19,7 +19,7 @@ from memcube.store import Ref
 from memcube.trust import Attestation
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeldBuild:
     """A build in the store with what is attested about it; `is_own` says that this user made it."""
 

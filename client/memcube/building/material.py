@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -11,6 +10,7 @@ from memcube_protocol.errors import NotFoundError
 from memcube_protocol.recipe import PLAIN
 from memcube_protocol.records import Record
 from memcube_protocol.text import terms
+from memcube_protocol.values import frozen
 
 from memcube.memories.control_tokens import without_control_tokens
 from memcube.memories.plaintext.context import TOKEN_CHARS, neutralise, render
@@ -24,7 +24,7 @@ _NO_LIMIT: Final = 1 << 40
 CountTokens = Callable[[str], int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Material:
     """Records to make a memory of, in order of their ids. `is_whole` says that none was left out for room.
 

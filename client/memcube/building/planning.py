@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ from memcube_protocol.recipe import (
     Recipe,
     Training,
 )
+from memcube_protocol.values import frozen
 
 from memcube.building.asking import Asker
 from memcube.building.unrelated import PASSAGES, digest_of
@@ -50,7 +51,7 @@ def unwatched(what: str, done: int, total: int) -> None:
     """Nobody looks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Wanted:
     """What somebody asks for; what is None is chosen.
 
@@ -73,7 +74,7 @@ class Wanted:
     confidence: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Order:
     """How to build. `passages` is the file of unrelated text that the recipe names, None: memcube's own.
 

@@ -7,12 +7,11 @@ it again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from memcube_protocol.build import Build
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import KeyNotAuthorisedError, NotFoundError
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 from memcube_signing.keys import PublicKey
 from memcube_signing.predicates import attest
 from memcube_signing.predicates import provenance as provenances
@@ -30,7 +29,7 @@ from memcube.transfer import push_blobs
 from memcube.trust import Scope
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PushedBuild:
     """A build that a registry holds now, signed; `sent_bytes` counts its blobs."""
 

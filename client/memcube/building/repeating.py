@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol.build import Build, Made
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError, UselessBuildError
 from memcube_protocol.recipe import Evaluation
+from memcube_protocol.values import frozen
 
 from memcube.building.builder import Built, build, judge
 from memcube.building.finding import fetched, find_build
@@ -26,7 +26,7 @@ PERPLEXITY_TOLERANCE: Final = 0.05
 SAME: Final = "the same digest: the published files were made again to the bit"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Repeated:
     """A build made again, and in words how it and the published one are what was claimed.
 

@@ -8,17 +8,17 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 from memcube_protocol.errors import MemcubeError, outcome_of
+from memcube_protocol.values import frozen
 
 _BIDI_CONTROLS: Final = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mode:
     """How to print: `as_json` is stable for programs, `quiet` prints only what matters most."""
 
@@ -33,7 +33,7 @@ class Mode:
         return cls(as_json="--json" in options, quiet=quiet)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """The result of a command.
 

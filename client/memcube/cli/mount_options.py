@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from memcube_protocol.errors import NotFoundError
+from memcube_protocol.values import frozen
 
 from memcube.cli.options import offline_option, trust_of, trust_options
 from memcube.packing.draft import FILE_NAME
@@ -84,7 +84,7 @@ _FIT: Final = (
 _FIT_NAMES: Final = ("allow_unverified_base", "prefix_tokens", "compose", "rebuild")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MountOptions:
     """What a person said of a mount. `trust` is None where the command does not ask for it."""
 

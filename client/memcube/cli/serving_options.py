@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from memcube_protocol.values import frozen
 
 if TYPE_CHECKING:
     from memcube.serving.guard import Entrance
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FIELDS: Final = ("host", "port", "token_file", "hosts", "origins")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServingOptions:
     """What a person said of a server. `token_variable` may hold the token where no file does."""
 

@@ -7,7 +7,7 @@ released.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from memcube_protocol.errors import (
     NotFoundError,
 )
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 from memcube_signing import release
 from memcube_signing.authority.document import authority_of
 from memcube_signing.predicates import countersignature, status
@@ -49,7 +50,7 @@ _DECISIVE = frozenset(
 """What a list of referrers says of those that the decision looks at: none of these is passed over."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """A manifest with its config and attestations as they were found: nothing is believed yet.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from memcube_protocol.errors import MemcubeError, NotFoundError
 from memcube_protocol.media_types import BUNDLE_PREDICATE
 from memcube_protocol.reference import Reference, is_immutable_tag
 from memcube_protocol.selection import Selection
+from memcube_protocol.values import frozen
 from memcube_signing.predicates import status
 from memcube_signing.predicates.status import State
 
@@ -37,7 +38,7 @@ BUILDS = "builds"
 _STATES: Final = {"release-deprecated": State.DEPRECATED, "release-yanked": State.YANKED}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Held:
     """A cube in the local store; `config` is None where it is damaged or no cube.
 
@@ -60,7 +61,7 @@ def held(context: Context) -> tuple[Held, ...]:
     return tuple(_held(context, ref) for ref in context.store.refs())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Forgotten:
     """What was forgotten of a cube: `reference`, the one asked for, and `also` others.
 

@@ -6,18 +6,19 @@ Nothing that cannot be a name or a tag gets through, and no list goes on without
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidReferenceError, NotFoundError, UnsupportedError
 from memcube_protocol.reference import HUB_HOST, HUB_SCHEME, Reference, tag_order
+from memcube_protocol.values import frozen
 
 from memcube.context import Context
 from memcube.remote.listing import Listing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listed:
     """Cubes below `place`; or, where that is `cube`, its tags with what they lead to, where that is told."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 
 from memcube.consuming import finding, verifying
 from memcube.context import NORMAL_TRUST, Context, Trust
@@ -14,7 +14,7 @@ from memcube.trust.policy import Policy, Terms
 from memcube.trust.policy_file import load
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explained:
     """What a policy says about one cube: `source` and `terms` decide, `verdict` is what follows.
 
@@ -27,7 +27,7 @@ class Explained:
     verdict: Verdict | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tried:
     """A policy tried before it is used.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 from memcube_signing.authority.chain import about
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
@@ -21,7 +22,7 @@ from memcube.trust.policy import Policy
 from memcube.trust.verdict import Standing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verified:
     """A cube that passed the verification step. `files` are those that the store holds of it."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -27,6 +26,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import is_immutable_tag, is_tag
+from memcube_protocol.values import frozen
 
 from memcube.closing import Closing
 from memcube.http import HttpClient
@@ -49,7 +49,7 @@ _INDEX_BYTES: Final = 64 * limits.MIB
 _MANIFESTS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayoutPlace:
     """`oci:FOLDER[:TAG]`, as skopeo and oras write it.
 

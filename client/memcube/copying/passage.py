@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol import limits, media_types, oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import ForbiddenError, UnauthenticatedError
+from memcube_protocol.values import frozen
 
 from memcube.context import Context
 from memcube.transfer import Outcome, Repository, relay_blobs
@@ -16,7 +16,7 @@ _DEPTH: Final = 4
 ATTACHED: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tally:
     """What passed: how many manifests, how many bytes were sent, how many the registry mounted."""
 
@@ -32,7 +32,7 @@ class Tally:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Passage:
     """From `source` to `target`. What the target has is not sent again; `builds` go along, or stay."""
 

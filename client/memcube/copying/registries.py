@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypedDict
 
 from memcube_protocol import oci
@@ -16,6 +16,7 @@ from memcube_protocol.errors import (
     YankedError,
 )
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_of_version, tag_order
+from memcube_protocol.values import frozen
 from memcube_signing.authority.chain import about
 from memcube_signing.authority.chain import resolve as resolve_keys
 from memcube_signing.authority.document import authority_of
@@ -34,7 +35,7 @@ from memcube.transfer import Repository
 from memcube.trust import location_of, releases_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copied:
     """A copy: where it is, its digest, and how many manifests are attached to it.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol.identity import BaseIdentity
+from memcube_protocol.values import frozen
 
 from memcube.memories.parametric.dump import dump_lora
 
@@ -48,7 +48,7 @@ Profile = Mapping[str, str]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recall:
     """How many questions were answered right, of how many, for the facts of each kind of memory."""
 

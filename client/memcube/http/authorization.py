@@ -12,12 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import NetworkError, UnauthenticatedError
+from memcube_protocol.values import frozen
 
 from memcube.accounts.credentials import Credentials
 from memcube.http.challenges import Challenge, parse_challenges
@@ -35,7 +35,7 @@ FetchToken = Callable[[str, str | None, Origin], bytes]
 """Body of the answer to a GET of a URL, with an `Authorization` header if one is given, for a registry."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Grant:
     """A header that a registry takes for `scopes` (nothing: for all) until a monotonic time."""
 

@@ -9,11 +9,11 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from memcube_protocol.errors import SizeMismatchError
+from memcube_protocol.values import frozen
 
 from memcube.store.files import PIECE_BYTES, open_file, storage_errors
 
@@ -31,7 +31,7 @@ class SizedBody(Protocol):
     def __iter__(self) -> Iterator[bytes | FileSlice]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileSlice:
     """Some bytes of an open file."""
 
@@ -66,7 +66,7 @@ class FileSlice:
             at += len(piece)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileBody:
     """`size` bytes of the file `path` from `start` on. `on_sent` hears of every slice sent.
 
@@ -90,7 +90,7 @@ class FileBody:
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StreamBody:
     """`size` bytes that `pieces` yields, anew at each call. `on_sent` hears of every piece sent."""
 

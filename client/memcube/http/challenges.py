@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol.errors import NetworkError
+from memcube_protocol.values import frozen
 
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
@@ -19,7 +19,7 @@ _COMMA: Final = re.compile(rf"{_SPACE}(?:,{_SPACE})+")
 _HEADER_CHARS: Final = 8 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Challenge:
     """One way to authenticate: a scheme in lower case and its parameters, names in lower case."""
 

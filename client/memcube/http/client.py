@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import urllib3
@@ -16,6 +16,7 @@ from memcube_protocol.errors import (
     UnauthenticatedError,
     UnsafeRedirectError,
 )
+from memcube_protocol.values import frozen
 from urllib3.exceptions import HTTPError, SSLError
 
 from memcube.accounts.credentials import Credentials, CredentialStore
@@ -47,7 +48,7 @@ _SLOWEST_BYTES_PER_S: Final = 1024
 _PATIENCE_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """One request. `scopes` are what a token is asked for, should the registry want one.
 

@@ -7,11 +7,11 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urljoin, urlsplit
 
 from memcube_protocol.errors import NetworkError, UnsafeRedirectError
+from memcube_protocol.values import frozen
 
 _PORTS: Final = {"http": 80, "https": 443}
 _URL_CHARS: Final = 16 * 1024
@@ -59,7 +59,7 @@ class KnownAddresses:
         return list(self._seen.get(host, ()))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Scheme, host and port: what credentials belong to (RFC 6454)."""
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 SAMPLE_BYTES: Final = 512
 """Of each file, the Hub wants to see so many before it says how to send it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Addition:
     """A file to add: its path in the repository, and its content, in memory or in a file of the store."""
 

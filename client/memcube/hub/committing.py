@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 from memcube_protocol import canonical_json
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, NetworkError, UnavailableError
+from memcube_protocol.values import frozen
 
 from memcube.http import HttpClient
 from memcube.hub import lfs, posting
@@ -29,7 +29,7 @@ _REFUSED: Final = (400, 401, 403, 404, 409, 412, 413, 429)
 """Answers that say for certain that nothing was committed: the library asks again, and says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Told:
     """How the Hub wants a file: in LFS or in the commit; and the id of what lies at its path now."""
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from memcube_protocol import media_types, oci
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest
 from memcube_protocol.oci import Descriptor, Index, Manifest
+from memcube_protocol.values import frozen
 
 FOLDER: Final = ".memcube"
 CARD_TAG: Final = "memcube"
@@ -73,7 +74,7 @@ def is_cube(manifest: Manifest) -> bool:
     return manifest.effective_artifact_type == media_types.CUBE and manifest.subject is None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Catalogue:
     """The entries of `.memcube/index.json`: releases by version tag, attached manifests by subject."""
 

@@ -8,13 +8,13 @@ sends itself, and says what is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError, UnsafeRedirectError
+from memcube_protocol.values import frozen
 
 from memcube.http import FileBody, HttpClient, Origin, Request
 from memcube.hub.posting import post
@@ -27,7 +27,7 @@ _AT_ONCE: Final = 100
 _MEDIA_TYPE: Final = "application/vnd.git-lfs+json"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LargeFile:
     """A file of the store to send; `on_sent` hears of its bytes, of negative ones where they were in vain."""
 
@@ -37,7 +37,7 @@ class LargeFile:
     on_sent: Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Link:
     """Where to put a file, and where to tell that it is there."""
 

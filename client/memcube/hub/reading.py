@@ -7,7 +7,6 @@ the endpoint; signed addresses of the storage behind it, to which large files ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -22,6 +21,7 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from memcube_protocol.reference import DATASETS, is_name
+from memcube_protocol.values import frozen
 
 from memcube.http import HttpClient, Origin, Request, Response
 from memcube.hub.layout import CARD_TAG, is_commit
@@ -34,7 +34,7 @@ _REFS_BYTES: Final = 16 * limits.MIB
 _REFUSALS: Final = (401, 403, 404)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refs:
     """Branches and tags of a repository at one moment, each with its commit."""
 

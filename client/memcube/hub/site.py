@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import quote
 
 from memcube_protocol.errors import InvalidSettingError
 from memcube_protocol.reference import DATASETS, HUB_HOST, HUB_SCHEME
+from memcube_protocol.values import frozen
 
 from memcube.settings import Endpoint, Settings
 from memcube.store.files import read_file
@@ -23,7 +24,7 @@ DATASET: Final = "dataset"
 _TOKEN_BYTES: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Site:
     """One Hub: its endpoint and this user's token, None where there is none.
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import limits
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record, Source
+from memcube_protocol.values import frozen
 
 from memcube.importers.foreign import Foreign, record_id
 from memcube.importers.report import Imported, ImportReport
@@ -31,7 +31,7 @@ _BLANKS: Final = " \t"
 _NOT_SLUG: Final = re.compile(r"[^\w]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Section:
     """A heading's path from the file's top, and the lines below it."""
 

@@ -8,13 +8,13 @@ cannot belong to one tree, both signatures are kept as a proof that nobody has t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidStatementError, LogError, NotFoundError
 from memcube_protocol.limits import PROOF_BYTES
+from memcube_protocol.values import frozen
 from memcube_signing import bundle as bundles
 from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import fork as forks
@@ -33,7 +33,7 @@ from memcube.trust.log_state import KnownLog
 from memcube.trust.proof import parse as parse_proof
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compared:
     """Checkpoints from elsewhere beside the newest of the log of `host`; `fork` where they contradict it."""
 

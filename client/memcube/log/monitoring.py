@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import (
@@ -19,6 +18,7 @@ from memcube_protocol.errors import (
     SignatureInvalidError,
 )
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 from memcube_signing import statement
 from memcube_signing.authority.inclusion import keys_of
 from memcube_signing.dsse import Envelope
@@ -37,7 +37,7 @@ from memcube.trust import Attestation
 from memcube.trust.question import registry_key_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Audited:
     """Entries from `start` on that were hashed up to a signed checkpoint, and the bytes that it took."""
 
@@ -46,7 +46,7 @@ class Audited:
     fetched_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sighting:
     """An entry in somebody's name: who signed it, whether that key is known here, and what it states.
 
@@ -59,7 +59,7 @@ class Sighting:
     said: Statement | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Monitored:
     """Entries in the name of one namespace. `audited` says what was looked at."""
 

@@ -7,12 +7,12 @@ memcube://record/acme%2Fcardiology%3A1.4/m-17
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import quote, unquote
 
 from memcube_protocol.errors import InvalidError, NotFoundError
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 
 CITATION_CHARS: Final = 1500
 """A reference and a record's id, each at its limit, and some."""
@@ -21,7 +21,7 @@ _RECORD: Final = "memcube://record/"
 _CUBE: Final = "memcube://cube/"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Citation:
     """A record `record_id` of the mounted cube `cube`; None where the cube was not said."""
 

@@ -13,13 +13,13 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import ndiff
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import ConflictError, InvalidJsonError, NotFoundError
+from memcube_protocol.values import frozen
 
 from memcube.store import files
 
@@ -27,7 +27,7 @@ BACKUP: Final = ".memcube-backup"
 FILE_BYTES: Final = 8 * limits.MIB
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientKind:
     """An MCP client: where its file lies below the home or the project folder, and its key."""
 
@@ -57,7 +57,7 @@ CLIENTS: Final[Mapping[str, ClientKind]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Installation:
     """A file with the entry in it: `content` is what it holds then, `before` what it holds now.
 

@@ -7,7 +7,6 @@ close (`memories.plaintext.context`); titles and names in JSON are made harmless
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from memcube_protocol.errors import (
     NotFoundError,
 )
 from memcube_protocol.records import Record, Source
+from memcube_protocol.values import frozen
 
 from memcube.mcp.citations import Citation, cube_address
 from memcube.memories.plaintext.context import one_line, render
@@ -35,7 +35,7 @@ _TITLE_CHARS: Final = 120
 _SUMMARY_CHARS: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Desk:
     """The memories that agents are let to. `overlay` is the part of them that may be changed.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol.errors import InvalidRequestError, NotFoundError
+from memcube_protocol.values import frozen
 
 from memcube.mcp.desk import Desk
 from memcube.mcp.tools import QUERY_CHARS
 from memcube.memories.plaintext.context import neutralise
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prompt:
     """A prompt with the one argument that it takes, if any, and what it says for it."""
 

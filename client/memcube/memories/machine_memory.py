@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from memcube_protocol.values import frozen
 
 _MEMORY: Final = Path("/proc/meminfo")
 _GROUP: Final = Path("/sys/fs/cgroup")
@@ -27,7 +28,7 @@ def _of_machine(meminfo: Path) -> int | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Files:
     """What the files of a control group are called; `cache` is what it holds of files that nobody reads."""
 

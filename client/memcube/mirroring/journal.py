@@ -12,13 +12,13 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError
+from memcube_protocol.values import frozen
 
 from memcube.store.files import (
     make_folder,
@@ -35,7 +35,7 @@ _WAIT_S: Final = 1.0
 """Whoever holds the journal longer is mirroring, which may take hours."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """A tag that was copied: its cube, and a mark of all that referred to it then."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol import limits, media_types
@@ -27,6 +26,7 @@ from memcube_protocol.errors import (
     outcome_of,
 )
 from memcube_protocol.reference import Reference, is_immutable_tag, tag_order
+from memcube_protocol.values import frozen
 
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.copying import registries
@@ -43,7 +43,7 @@ from memcube.transfer.workers import Stop, run
 JOURNALS: Final = "mirrors"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mirror:
     """What to follow: the namespace `source` into the namespace `target`, each `[host/]name`.
 
@@ -111,7 +111,7 @@ def run_round(context: Context, mirror: Mirror, *, trust: Trust = NORMAL_TRUST) 
     return Report(str(source), str(target), tuple(ordered))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Cube:
     """A repository of the source, which is `there`, or was once."""
 
@@ -120,7 +120,7 @@ class _Cube:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Round:
     """One round, used by several threads. `prunes` is whether absence may be believed."""
 

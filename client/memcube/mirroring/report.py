@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from memcube_protocol.errors import EXIT_ERROR, EXIT_OK
+from memcube_protocol.values import frozen
 
 
 class Fate(enum.Enum):
@@ -33,7 +33,7 @@ class Fate(enum.Enum):
         return self in (Fate.REFUSED, Fate.ALARM, Fate.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One tag of one cube: what became of it, why, and what was sent for it.
 
@@ -49,7 +49,7 @@ class Row:
     exit_code: int = EXIT_OK
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """One round: a row for each tag, by cube and tag."""
 

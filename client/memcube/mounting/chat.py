@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.errors import LimitExceededError
+from memcube_protocol.values import frozen
 
 from memcube.memories.activation.generation import readable
 from memcube.memories.streaming import Say, streamer_of
@@ -19,7 +19,7 @@ ANSWER_TOKENS: Final = 512
 """How long an answer may be, unless somebody says so."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Turn:
     """A question and its answer, without the records that were looked up for it."""
 

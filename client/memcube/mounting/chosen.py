@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol import media_types
@@ -12,6 +11,7 @@ from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError
 from memcube_protocol.selection import Selection
+from memcube_protocol.values import frozen
 
 from memcube.building.holding import HeldBuild
 from memcube.consuming.verifying import Verified
@@ -23,7 +23,7 @@ PRIORITIES: Final = {"low": 1, "normal": 2, "high": 3}
 MOST_PRIORITY: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chosen:
     """A verified cube to mount, those of its memories that `selection` wants.
 

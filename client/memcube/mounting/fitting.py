@@ -6,7 +6,7 @@ The mount itself checks the files again; this spares the bytes of what it would 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memcube_protocol.activation import encode_tokens
@@ -16,6 +16,7 @@ from memcube_protocol.errors import MemcubeError
 from memcube_protocol.fields import Fields
 from memcube_protocol.identity import BaseIdentity
 from memcube_protocol.parametric import Base, Level, judge
+from memcube_protocol.values import frozen
 
 from memcube.mounting.planning import Misfit
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from memcube_protocol.parametric import Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Looks:
     """A live model as memories are compared with it.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from memcube_protocol.records import Record
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForgottenRecord:
     """The record that was removed from the folder.
 

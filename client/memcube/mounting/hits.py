@@ -9,8 +9,9 @@ of every cube comes after at most ceil(q / p) hits of each other cube, of priori
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from memcube_protocol.values import frozen
 
 from memcube.memories.plaintext.hit import Hit
 
@@ -32,7 +33,7 @@ class Hits(list[Hit]):
         return table(("score", "cube", "id", "text"), rows)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ranking:
     """The hits of one cube, best first, and the cube's priority, 1 or more."""
 

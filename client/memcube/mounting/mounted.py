@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 
 from memcube.closing import Closing
 from memcube.consuming.verifying import Verified
@@ -44,7 +44,7 @@ _CONTEXT_HITS: Final = 50
 _WHOLE: Final = frozenset({Step.MOUNTED, Step.REBUILT, Step.PREFIX})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MountedCube:
     """One cube in use: its priority among the mounted ones, and its records where it has some."""
 
@@ -69,7 +69,7 @@ class MountedCube:
         return attested_scan(self.verified)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parts:
     """What a mounting put together; `undo` takes it apart again."""
 

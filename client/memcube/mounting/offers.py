@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from memcube_protocol.config import ACTIVATION, PARAMETRIC, Memory
 from memcube_protocol.content import read_verified
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.errors import InvalidError, NotFoundError
+from memcube_protocol.values import frozen
 
 from memcube.consuming.holdings import FOLDERS
 from memcube.context import CONTEXT_TOKENS, Context
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from memcube.mounting.fitting import Looks
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wishes:
     """How the user wants cubes mounted.
 

@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from memcube_protocol.config import ACTIVATION, PARAMETRIC, PLAINTEXT
+from memcube_protocol.values import frozen
 
 from memcube.context import CONTEXT_TOKENS
 from memcube.figures import bytes_text, count_text, rate_text, seconds_text
@@ -50,7 +51,7 @@ class Act(StrEnum):
     LEAVE = "leave"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Misfit:
     """Why a memory does not fit the model, and what to do about it."""
 
@@ -58,7 +59,7 @@ class Misfit:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Offer:
     """One memory of a cube, as its config and this machine know it before a layer is fetched.
 
@@ -96,7 +97,7 @@ class Offer:
         return max(self.tokens, wanted if self.tokens >= self.whole_tokens else 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Circumstances:
     """What the choice depends on besides the memories. `prefill` is how fast the model reads."""
 
@@ -108,7 +109,7 @@ class Circumstances:
     compose: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Planned:
     """What is done with one memory and why; `seconds` is None where a figure is lacking.
 
@@ -136,7 +137,7 @@ class Planned:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What is done with every memory, in the order in which it is done."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 
 from memcube.memories.plaintext.hit import Hit
 from memcube.mounting.hits import gather, spread
@@ -25,7 +26,7 @@ _CANDIDATES: Final = 100
 """Hits among which a search that may not repeat itself chooses."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shelf:
     """`sources` of records, each with its priority; none above the sensitivity `ceiling` is shown."""
 

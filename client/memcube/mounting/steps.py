@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from memcube_protocol.values import frozen
 
 
 class Step(StrEnum):
@@ -21,7 +22,7 @@ class Step(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MountStep:
     """What became of one memory of `cube` (its reference's text), and why."""
 

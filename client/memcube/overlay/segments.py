@@ -17,7 +17,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +24,7 @@ from typing import Final, NamedTuple
 from memcube_protocol import limits
 from memcube_protocol.errors import InvalidConfigError, InvalidRecordError, MemcubeError
 from memcube_protocol.records import Record, parse_record, write_record
+from memcube_protocol.values import frozen
 
 from memcube.store import files
 from memcube.store.locks import hold_lock
@@ -49,7 +49,7 @@ _RACY_S: Final = 0.1
 Signature = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Segment:
     """One file as it was read: its status (None: look again), size, hash, the record in each line."""
 

@@ -15,6 +15,7 @@ from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest, new_hasher
 from memcube_protocol.errors import InvalidRecordError, MemcubeError
 from memcube_protocol.records import Record, read_lines
+from memcube_protocol.values import frozen
 from memcube_protocol.vectors import VectorFile
 
 from memcube.packing.layout import ACTIVATION_FILES, PARAMETRIC_FILES, Layout, require_attachment
@@ -32,7 +33,7 @@ RecordSource = Callable[[RecordSorter], None]
 """Adds its records to the sorter."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Planned:
     """A file that was checked and will be kept, as what and for which memory."""
 

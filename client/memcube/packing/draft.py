@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,11 +25,12 @@ from memcube_protocol.errors import InvalidConfigError
 from memcube_protocol.fields import Fields, snake_case
 from memcube_protocol.governance import Descriptive, Governance
 from memcube_protocol.reference import is_name, tag_of_version
+from memcube_protocol.values import frozen
 
 FILE_NAME: Final = "memcube.toml"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Draft:
     """A cube's config without its memories.
 

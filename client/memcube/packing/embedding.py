@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +14,7 @@ from memcube_protocol.errors import InvalidConfigError, NotFoundError
 from memcube_protocol.media_types import RECORDS
 from memcube_protocol.records import Record
 from memcube_protocol.shards import read_shards
+from memcube_protocol.values import frozen
 from memcube_protocol.vectors import indexed_text
 
 from memcube.packing.draft import Draft
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VECTORS: Final = "plaintext/vectors"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Embedded:
     """A file of `count` vectors at `path`, made by `embedder`."""
 
@@ -37,7 +37,7 @@ class Embedded:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Embedding:
     """What makes the vectors: an embedder, or what `memories.plaintext.plugins.embedder_of` takes."""
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from memcube_protocol import limits
 from memcube_protocol.errors import InvalidConfigError, NotFoundError
 from memcube_protocol.shards import Reuse
+from memcube_protocol.values import frozen
 
 from memcube.importers import (
     Imported,
@@ -46,7 +47,7 @@ _ATTACHED: Final = "attachments/"
 _NAMED: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Folder:
     """A folder about to be packed: its draft, and what fills a cube's contents from it.
 

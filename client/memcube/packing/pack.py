@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from memcube_protocol.errors import (
     NotFoundError,
 )
 from memcube_protocol.reference import Reference, tag_of_version
+from memcube_protocol.values import frozen
 
 from memcube.packing.contents import Contents, Kept
 from memcube.packing.draft import Draft
@@ -35,7 +35,7 @@ EPOCH_VARIABLE: Final = "SOURCE_DATE_EPOCH"
 _NAMED: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Packed:
     """A cube in the local store, under `reference` (without a host).
 
@@ -124,7 +124,7 @@ def read_cube(store: Store, digest: Digest) -> Cube:
     return Cube.read(manifest, read_verified(store, manifest.config.digest))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EarlierPacks:
     """What the store holds of earlier versions: compressed shards to use again, times to keep.
 

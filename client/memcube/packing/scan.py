@@ -10,12 +10,12 @@ import fnmatch
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from memcube_protocol import limits, paths
 from memcube_protocol.errors import ForbiddenMediaTypeError, NotFoundError, UnsafePathError
+from memcube_protocol.values import frozen
 
 FILES: Final = 100_000
 _PICKLE_SUFFIXES: Final = frozenset(
@@ -31,7 +31,7 @@ _SAFETENSORS_HINT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FoundFile:
     """A plain file of a folder: its path below the folder, where it lies, its size in bytes."""
 

@@ -8,7 +8,6 @@ memcube, or does not say so, is left out: nobody states what they do not know.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, media_types
@@ -19,6 +18,7 @@ from memcube_protocol.cube import Cube
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.fields import is_printable_line
+from memcube_protocol.values import frozen
 from memcube_signing.predicates.provenance import BUILD_TYPES, Dependency, Provenance
 
 from memcube.memories.making import BUILDER, INPUTS, KEY
@@ -29,7 +29,7 @@ _NAME_CHARS: Final = 200
 _TRAINING_BYTES: Final = 2048
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Made:
     """How one memory was made: its recipe, what it was made from, with which programs."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from memcube_protocol.values import frozen
 
 from memcube.provenance.tree import Node
 
@@ -25,7 +26,7 @@ _COLOURS: Final = {
 _UNKNOWN: Final = "#757575"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Box:
     """A node at its place: column (generation) and row, both counted from 0; the row may be a half."""
 

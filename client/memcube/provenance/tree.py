@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from memcube_protocol.config import CubeConfig, Parent
 from memcube_protocol.cube import Cube
@@ -10,6 +10,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.obligations import Inherited, Work, inherited
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 
 from memcube.consuming.finding import Found, find_ref, look_at
 from memcube.consuming.verifying import question
@@ -21,7 +22,7 @@ _DEPTH = 16
 _NODES = 256
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """One cube of the tree. Where it could not be read, `why_unknown` says why and the rest is empty.
 

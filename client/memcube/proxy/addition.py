@@ -8,13 +8,14 @@ what was looked up for one question behind them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from memcube_protocol.values import frozen
 
 LookUp = Callable[[str], str]
 """The records that answer a question, rendered between delimiters; empty if there are none."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Addition:
     """What is added to each prompt: `prefix` to all of them alike, `look_up`'s answer to its own.
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx2
@@ -24,6 +23,7 @@ from memcube_protocol.errors import (
     NotFoundError,
     outcome_of,
 )
+from memcube_protocol.values import frozen
 
 from memcube.proxy.addition import Addition
 from memcube.proxy.forms import FORMS, Json
@@ -46,7 +46,7 @@ class CallerGoneError(Exception):
     """Nobody waits for the answer any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asked:
     """A request: its method, its place below `/v1/`, its headers in lower case."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from memcube_protocol.errors import InvalidSettingError
+from memcube_protocol.values import frozen
 
 from memcube.settings import is_loopback
 
@@ -45,7 +46,7 @@ _NOT_ANSWERED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Upstream:
     """Where requests go: `url` as a client of the OpenAI API takes it, `…/v1`.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidStatementError, SignatureMissingError
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 from memcube_signing import bundle as bundles
 from memcube_signing import referrer, release
 from memcube_signing.bundle import Bundle
@@ -25,7 +25,7 @@ from memcube.trust import Signed, releases_of
 from memcube.trust.attested import KINDS, NAMES
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Made:
     """A statement that a registry holds now: of which type, about what, signed by whom, attached by what."""
 

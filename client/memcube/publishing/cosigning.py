@@ -7,11 +7,12 @@ statement with `memcube cosign`, and the one who completes the quorum sets the t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from memcube_protocol.cube import Cube
 from memcube_protocol.errors import ConflictError, KeyNotAuthorisedError, SignatureMissingError
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 from memcube_signing import referrer
 from memcube_signing.authority.chain import Authority
 from memcube_signing.keys import PublicKey
@@ -29,7 +30,7 @@ from memcube.trust import Observation, Signed, SignedCube, location_of, releases
 from memcube.trust.publishing import publishers_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cosigned:
     """A release with one more signature. `lacking` more are needed; with none, `tags` lead to it."""
 

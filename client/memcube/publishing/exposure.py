@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
@@ -17,6 +16,7 @@ from memcube_protocol.errors import (
 from memcube_protocol.governance import Governance
 from memcube_protocol.oci import Manifest
 from memcube_protocol.reference import Reference, tag_order
+from memcube_protocol.values import frozen
 
 from memcube import rules
 from memcube.context import Context
@@ -27,7 +27,7 @@ from memcube.remote.interface import Remote
 from memcube.remote.listing import tag_names
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exposure:
     """Who shall be able to read a cube; None: who can already, and of a new one its owners only.
 

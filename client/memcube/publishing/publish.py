@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from memcube_protocol import oci
 from memcube_protocol.config import CubeConfig, Lineage
@@ -27,6 +27,7 @@ from memcube_protocol.reference import (
     is_immutable_tag,
     tag_of_version,
 )
+from memcube_protocol.values import frozen
 from memcube_signing.authority.document import authority_of
 from memcube_signing.job import Job
 from memcube_signing.keys import PublicKey, Signer
@@ -66,7 +67,7 @@ Accompany = Callable[[Reference, Cube], tuple[Digest, ...]]
 """Attaches further statements to the cube at a place; the manifests that do so."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Published:
     """A cube that a registry holds now. `tags` lead to it, the version's own first.
 
@@ -183,7 +184,7 @@ def _set_tags(
     return tags
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Releasing:
     """What is released, where, by whose key, and into which log."""
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import HUB_HOST, Reference, is_immutable_tag
+from memcube_protocol.values import frozen
 
 from memcube import rules
 from memcube.accounts import identity_tokens, publishers, session
@@ -51,7 +52,7 @@ _REFUSALS: Final = (ConflictError, FindingsError, ForbiddenError, RuleRefusedErr
 _SHORT_VERSION: Final = re.compile(r"[vV]?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terms:
     """How to publish: the key's name, who may read it, what is accepted and looked for.
 

@@ -8,7 +8,7 @@ adapters that memcube dumped, how they were made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from memcube_protocol import oci
@@ -19,6 +19,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import FindingsError
 from memcube_protocol.oci import Descriptor
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 from memcube_signing import referrer
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import Algorithm, PublicKey, Signer
@@ -43,7 +44,7 @@ _STOPPING: Final = frozenset({"secrets", "unsafe-files"})
 _SHOWN: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Vetting:
     """What a push looks for. With `allow_findings` it publishes secrets and programs that it finds."""
 

@@ -6,12 +6,12 @@ Nothing is deleted: the publisher states it, and clients of everybody obey the s
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from memcube_protocol.errors import SignatureMissingError
 from memcube_protocol.reference import Reference
 from memcube_protocol.timestamps import whole_seconds
+from memcube_protocol.values import frozen
 from memcube_signing.authority.chain import Authority
 from memcube_signing.authority.document import authority_of
 from memcube_signing.keys import PublicKey
@@ -29,7 +29,7 @@ from memcube.trust.attested import values_of
 from memcube.trust.publishing import publishers_of
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Withdrawn:
     """What was stated about a release, and where it is published."""
 

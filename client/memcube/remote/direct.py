@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError, UnsafeRedirectError
+from memcube_protocol.values import frozen
 
 from memcube.http import FileBody, Request
 from memcube.remote.connection import Connection, nonsense, scope_of
@@ -27,7 +27,7 @@ _HEADERS_MAX: Final = 16
 _PARTS_MAX: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirectUpload:
     """A blob on its way to the store, in parts counted from 1; `received` have arrived.
 
@@ -51,7 +51,7 @@ class DirectUpload:
         return start, min(self.part_bytes, self.size_bytes - start)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedPut:
     """A request that puts one part, as the registry signed it."""
 

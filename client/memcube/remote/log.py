@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, limits
@@ -18,6 +17,7 @@ from memcube_protocol.errors import (
     NotFoundError,
     SigningKeyError,
 )
+from memcube_protocol.values import frozen
 from memcube_signing.bundle import Bundle
 from memcube_signing.dsse import Envelope
 from memcube_signing.keys import PublicKey
@@ -39,7 +39,7 @@ _LIST_BYTES: Final = 16 * limits.MIB
 _JSON: Final = {"Content-Type": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemoteLog:
     """The log of `registry`. `key` is what the registry itself says: pinned or not is policy.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import DigestMismatchError, UnauthenticatedError
+from memcube_protocol.values import frozen
 
 from memcube.http import Origin, Request, Response, SizedBody
 from memcube.remote.connection import DONE, Connection, nonsense, scope_of
@@ -19,7 +19,7 @@ _RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _MIN_CHUNK_LIMIT: Final = 1024 * limits.MIB
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Upload:
     """An upload session: where it goes on, how many bytes it holds, its least chunk in bytes."""
 

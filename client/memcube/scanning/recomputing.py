@@ -15,6 +15,7 @@ from memcube_protocol.activation import MANIFEST_FILE, KvManifest
 from memcube_protocol.config import ACTIVATION, Memory
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import IncompatibleError, NotFoundError
+from memcube_protocol.values import frozen
 from memcube_signing.predicates.scan import NOT_RECOMPUTED, SEVERITIES, Finding, Recomputed, Scan
 
 from memcube.consuming.holdings import memory_folder
@@ -25,7 +26,7 @@ DIFFERS = "cache-differs-from-its-text"
 OTHER_TOKENS = "tokens-differ-from-the-text"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recomputation:
     """A scan with what was compared in it, and why of other caches nothing is known."""
 

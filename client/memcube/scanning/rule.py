@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from memcube_protocol.values import frozen
 from memcube_signing.predicates.scan import CHECKS, SEVERITIES
 
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """Finds text of one kind. Every match holds one of `needles` at most `before` characters in.
 

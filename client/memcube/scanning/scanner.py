@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +17,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
 from memcube_protocol.shards import decompress
 from memcube_protocol.timestamps import whole_seconds
+from memcube_protocol.values import frozen
 from memcube_signing.predicates.scan import (
     CHECKS,
     FINDINGS,
@@ -43,7 +43,7 @@ Found = tuple[Finding, int]
 """A finding, and how many like it there are: 1, or those beyond the places that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Looked:
     """What was found in one file, and how many of its bytes were read."""
 

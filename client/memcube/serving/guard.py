@@ -12,11 +12,12 @@ import hmac
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol.errors import InvalidSettingError
+from memcube_protocol.values import frozen
 
 from memcube.settings import is_loopback
 from memcube.store import files
@@ -37,7 +38,7 @@ _OWN_SITES: Final = frozenset({"none", "same-origin"})
 _LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entrance:
     """Under which names, from which pages, and with which token the server may be asked.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
+from memcube_protocol.values import frozen
 
 from memcube.store.refs import Ref
 
@@ -16,7 +17,7 @@ ReadManifest = Callable[[Digest], bytes | None]
 """Bytes of a manifest, or nothing where the store does not hold it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pruned:
     """What pruning removed: refs, blobs, and the bytes that became free on the disk.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,13 +12,14 @@ from memcube_protocol import canonical_json
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError, StorageError
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 
 from memcube.store.files import make_folder, read_file, replace_files, storage_errors
 
 _REF_BYTES: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ref:
     """A cube of the local store: where it is from, its manifest, and what else belongs to it.
 

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +32,7 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.values import frozen
 
 from memcube.http import FileBody
 from memcube.remote import Registry
@@ -65,7 +65,7 @@ class _StoreUnreachableError(NetworkError):
     """The store never answered this client, which may yet reach it through the registry."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirectSender:
     """Sends blobs to repository `name` past the registry; `slots` bounds the parts that move at once."""
 
@@ -104,7 +104,7 @@ class DirectSender:
             return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Part:
     """Bytes `start` to `start + size` of the blob."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol import limits
@@ -14,6 +13,7 @@ from memcube_protocol.errors import (
     UnsafeRedirectError,
 )
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.values import frozen
 
 from memcube.remote.interface import Content, Opened
 from memcube.store import Ingest, Store
@@ -24,7 +24,7 @@ _HEADWAY_BYTES: Final = 256 * limits.KIB
 """A connection that brought this much before it broke was worth another: failures count anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Download:
     """Fetches blobs of repository `name`; see `transfer.pull_blobs`."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Self
 
 from memcube_protocol import limits
 from memcube_protocol.digest import Digest
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.values import frozen
 
 from memcube.closing import Closing
 from memcube.remote import Registry
@@ -92,7 +92,7 @@ class EarlySender(Closing):
             self.moved_bytes += moved.moved_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Stopping:
     """A progress through which a transfer hears that it shall end."""
 

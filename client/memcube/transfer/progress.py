@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.values import frozen
 
 
 class Outcome(enum.Enum):
@@ -55,7 +55,7 @@ class Silent:
         """See `Progress.finish`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Moved:
     """One blob: what became of it, and the bytes that crossed the network for it."""
 
@@ -64,7 +64,7 @@ class Moved:
     moved_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """What a transfer did, one entry a distinct blob, in the order asked for."""
 

@@ -10,13 +10,13 @@ the digest as every registry has to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from memcube_protocol.content import Expected, Verifier, stream_verified
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NetworkError
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.values import frozen
 
 from memcube.http import SizedBody, StreamBody
 from memcube.remote import Registry
@@ -29,7 +29,7 @@ from memcube.transfer.upload import Parts, Sender
 from memcube.transfer.workers import Stop, run
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Repository:
     """Repository `name` of a registry, or of the Hub."""
 

@@ -12,7 +12,7 @@ import functools
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol, Self
 
 from memcube_protocol import limits
@@ -33,6 +33,7 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.values import frozen
 
 from memcube.http import FileBody, Origin, SizedBody
 from memcube.remote import Registry, Upload
@@ -80,7 +81,7 @@ class Contents(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Held:
     """What the store holds."""
 
@@ -91,7 +92,7 @@ class Held:
         return functools.partial(FileBody, self.store.path(blob.digest, blob.size))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sender:
     """Sends blobs to repository `name`; see `transfer.push_blobs`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from memcube_protocol import media_types
 from memcube_protocol.digest import Digest
@@ -14,6 +13,7 @@ from memcube_protocol.errors import (
     PublisherChangedError,
     SignatureInvalidError,
 )
+from memcube_protocol.values import frozen
 from memcube_signing import bundle as bundles
 from memcube_signing import referrer, statement
 from memcube_signing.keys import PublicKey
@@ -23,7 +23,7 @@ from memcube.trust import _authority
 from memcube.trust.question import Attestation, Question, Signed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """What the attestations hold: accepted releases, and why the other candidates were refused."""
 

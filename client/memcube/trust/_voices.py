@@ -7,10 +7,10 @@ in public: what no log shows, where there has to be one, makes nothing milder.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 
 from memcube_protocol.errors import KeyNotAuthorisedError, MemcubeError
+from memcube_protocol.values import frozen
 from memcube_signing.keys import PublicKey
 from memcube_signing.predicates import status as statuses
 from memcube_signing.predicates import verify
@@ -23,7 +23,7 @@ from memcube.trust.question import Question, Signed
 _STRICTNESS = tuple(State)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Voice:
     """A status by a key that may speak for the release. `public` says that no log lacks it."""
 

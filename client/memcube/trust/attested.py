@@ -10,12 +10,12 @@ that counts.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from memcube_protocol import oci
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidStatementError, MemcubeError, TrustError
+from memcube_protocol.values import frozen
 from memcube_signing import bundle as bundles
 from memcube_signing import release, statement
 from memcube_signing.keys import PublicKey
@@ -52,7 +52,7 @@ NAMES: Final = {
 """What people call each predicate type; any other is shown by its URI."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """One statement found with a cube. Only with a `key` is it verified; else `why` says why not.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import unquote
 
@@ -22,6 +22,7 @@ from memcube_protocol.errors import (
     SigningKeyError,
     WrongPassphraseError,
 )
+from memcube_protocol.values import frozen
 from memcube_signing.keys import Algorithm, PublicKey, with_low_s
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SCHEME: Final = "pkcs11:"
 _FORM: Final = "pkcs11:token=NAME;object=NAME?module-path=FILE"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenUri:
     """Which key of which token, through which driver (a shared library).
 
@@ -66,7 +67,7 @@ class TokenUri:
         return cls(fields.get("token", ""), fields.get("object", ""), fields.get("module-path", ""))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenSigner:
     """A `Signer` whose private key stays in its token; each signature logs in anew."""
 

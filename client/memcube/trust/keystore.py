@@ -13,7 +13,7 @@ import secrets as randomness
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
@@ -26,6 +26,7 @@ from memcube_protocol.errors import (
     PassphraseMissingError,
     SigningKeyError,
 )
+from memcube_protocol.values import frozen
 from memcube_signing.keys import Algorithm, PrivateKey, PublicKey, Signer
 
 from memcube.settings import Settings
@@ -60,7 +61,7 @@ _PROTECTED_BY: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyEntry:
     """A stored key as it is listed: without opening it."""
 
@@ -70,7 +71,7 @@ class KeyEntry:
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SigningKey:
     """An opened key, and whether it was made just now."""
 

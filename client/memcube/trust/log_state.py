@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidError, LogError, StorageError, TrustError
+from memcube_protocol.values import frozen
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import CLOCK_TOLERANCE
 from memcube_signing.transparency import checkpoint as checkpoints
@@ -32,7 +33,7 @@ _FILE_BYTES: Final = 16 * 1024 * 1024
 _LOCK_WAIT_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KnownLog:
     """The log of one registry: its key, and the highest checkpoint that was verified here.
 
@@ -49,7 +50,7 @@ class KnownLog:
         return self.note.checkpoint
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Logs:
     """Known logs by the host of their registry."""
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from memcube_protocol.errors import (
     PublisherChangedError,
     StorageError,
 )
+from memcube_protocol.values import frozen
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release, require_origin
 
@@ -34,7 +35,7 @@ _FILE_BYTES: Final = 64 * 1024 * 1024
 _LOCK_WAIT_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seen:
     """A release that was accepted once: its place in the order, and the manifest it names."""
 
@@ -42,7 +43,7 @@ class Seen:
     manifest: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pin:
     """What is known of one origin: the publisher's keys, and accepted releases by version."""
 
@@ -55,7 +56,7 @@ class Pin:
         return max(self.seen.values(), key=lambda seen: seen.seq, default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """What is known of one location: whose cube lies there, and the `seq` last seen by each tag."""
 
@@ -63,7 +64,7 @@ class Place:
     tags: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Observation:
     """An accepted release, to be remembered: where it was found, by which tag, signed by whom.
 
@@ -79,7 +80,7 @@ class Observation:
     moves: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pins:
     """All that was pinned, by origin and by location."""
 

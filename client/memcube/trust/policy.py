@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
 from memcube_protocol.errors import InvalidPolicyError
 from memcube_protocol.reference import is_host, is_name
+from memcube_protocol.values import frozen
 from memcube_signing.job import JobPattern
 from memcube_signing.keys import PublicKey
 from memcube_signing.transparency.checkpoint import NoteKey
@@ -31,7 +32,7 @@ _USUAL_PORT: Final = ":443"
 _ANY_HOST_BELOW: Final = re.compile(r"\*\.(.+)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pattern:
     """Names that a scope is about: `host/namespace/name`, component by component.
 
@@ -88,7 +89,7 @@ class Pattern:
         return len(wanted) == len(parts) and all(map(_fits, wanted, parts))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Required:
     """An attestation that a cube must carry: a statement about its manifest, of `predicate_type`.
 
@@ -109,7 +110,7 @@ class LogDemand(StrEnum):
     REQUIRED = "required"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Terms:
     """What is demanded of the cubes of one scope. None leaves the matter to the usual rules.
 
@@ -171,7 +172,7 @@ class Terms:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expected:
     """A test in a policy: the scope that has to decide about `name`."""
 
@@ -179,7 +180,7 @@ class Expected:
     scope: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """Scopes and defaults. `above` is the policy of the organisation, which goes first.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from memcube_protocol.errors import (
     LimitExceededError,
 )
 from memcube_protocol.reference import Reference
+from memcube_protocol.values import frozen
 
 from memcube.trust.question import Attestation
 
@@ -34,7 +34,7 @@ _FIELDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proof:
     """The evidence about the cube at `reference`, as it was at `checked_at` by the exporter's clock.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +18,7 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.reference import Reference
 from memcube_protocol.timestamps import whole_seconds
+from memcube_protocol.values import frozen
 from memcube_signing import referrer
 from memcube_signing.authority.chain import Authority
 from memcube_signing.bundle import Bundle
@@ -47,7 +48,7 @@ from memcube.trust.question import (
 RAISE_VERSION: Final = "a version never changes: raise the version in memcube.toml and push again"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Publication:
     """What the publisher says of a cube when releasing it; `job` is the CI job that does it."""
 
@@ -58,7 +59,7 @@ class Publication:
     job: Job | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedCube:
     """A signed release, ready to attach: push `blobs`, then `manifest` by digest, then the tags.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Final
 
 from memcube_protocol import oci
 from memcube_protocol.errors import InvalidReferenceError
 from memcube_protocol.reference import Reference, is_immutable_tag
+from memcube_protocol.values import frozen
 from memcube_signing.authority.chain import Authority
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release
@@ -21,7 +22,7 @@ from memcube.trust.policy import NO_POLICY, Policy, Terms
 from memcube.trust.verdict import Mode, Scope
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attestation:
     """A referrer manifest and the bytes of its bundle, as fetched: nothing of it is believed yet."""
 
@@ -29,7 +30,7 @@ class Attestation:
     bundle: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signed:
     """A release, and the accepted key that signed it."""
 
@@ -39,7 +40,7 @@ class Signed:
     """The exact bytes of the bundle."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Acceptance:
     """What the user accepts explicitly, against an alarm: named, so that nothing else slips through.
 
@@ -56,7 +57,7 @@ class Acceptance:
 NOTHING_ACCEPTED: Final = Acceptance()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Question:
     """May `manifest`, fetched as `reference` with these attestations, be used `now`?
 

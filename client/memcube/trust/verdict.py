@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import MemcubeError
+from memcube_protocol.values import frozen
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import Release
 
@@ -54,7 +55,7 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuleResult:
     """One rule's outcome; `reason` is the stable code where it did not simply pass."""
 
@@ -64,7 +65,7 @@ class RuleResult:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """The decision about one manifest at one location.
 

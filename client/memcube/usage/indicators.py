@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
+
+from memcube_protocol.values import frozen
 
 MEMORY: Final = "memory "
 HALF_LIFE_DAYS: Final = 30.0
 """After so many days without use a memory counts half."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Use:
     """A record of `cube` (a location: host and repository) that was found with `score`."""
 
@@ -26,7 +27,7 @@ class Use:
         return cls(cube, f"{MEMORY}{memory}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecordUse:
     """How one record is used: found `accesses` times, put before a model in `answers` of them.
 
@@ -45,7 +46,7 @@ class RecordUse:
         return strength(self.accesses + self.answers, self.last_used_at, now)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Version:
     """A version of a cube that was mounted, by the digest of its manifest."""
 
@@ -55,7 +56,7 @@ class Version:
     last_mounted_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CubeUse:
     """How one cube is used; `records` is how many of its records ever were."""
 
@@ -71,7 +72,7 @@ class CubeUse:
         return strength(self.mounts + self.accesses + self.answers, self.last_used_at, now)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answered:
     """Which records one answer was given with."""
 

@@ -8,13 +8,13 @@ after it rotated. Two of equal rank are a fork, and nothing is decided on a fork
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from typing import Final
 
 from memcube_protocol import limits
 from memcube_protocol.errors import KeyNotAuthorisedError, SignatureInvalidError
+from memcube_protocol.values import frozen
 
 from memcube_signing import bundle as bundles
 from memcube_signing import statement
@@ -42,7 +42,7 @@ class Rank(IntEnum):
     RECOVERY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Authority:
     """The documents in force for one namespace, oldest first, with the bundles that carry them."""
 
@@ -146,7 +146,7 @@ def about(authority: str, found: Iterable[bytes]) -> tuple[bytes, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Candidate:
     """A document as found, with all bundles over its bytes."""
 

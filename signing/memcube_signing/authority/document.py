@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from memcube_protocol import canonical_json, timestamps
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 from memcube_signing import bundle as bundles
 from memcube_signing.authority import _fields
@@ -38,7 +38,7 @@ _FIELDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quorum:
     """Keys of which any `threshold` decide together. The keys are sorted by id, each once.
 
@@ -79,7 +79,7 @@ class Quorum:
         return Quorum(tuple(key for key in self.keys if key.id not in key_ids), self.threshold)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delegation:
     """A role that may release what `patterns` match, in the place of those above it.
 
@@ -112,7 +112,7 @@ class Delegation:
         return any(pattern_covers(pattern, origin) for pattern in self.patterns)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Revocation:
     """A key that is not to be trusted, since when: only what was logged before that time is valid.
 
@@ -129,7 +129,7 @@ class Revocation:
         _fields.require_plain(self.compromised_since)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyDocument:
     """The state of the namespace `authority` from `created_at` on.
 

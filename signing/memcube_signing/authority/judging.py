@@ -8,16 +8,16 @@ that was revoked. So it is with the time when a document came into force.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from memcube_protocol.errors import KeyNotAuthorisedError
+from memcube_protocol.values import frozen
 
 from memcube_signing.authority.document import KeyDocument, Quorum
 from memcube_signing.release import CLOCK_TOLERANCE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judgement:
     """By which document a signature is valid: its `seq`, the quorum that was met, and the keys that met it.
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from memcube_protocol import canonical_json, limits, media_types
+from memcube_protocol.values import frozen
 
 from memcube_signing import bundle as bundles
 from memcube_signing import statement
@@ -34,7 +35,7 @@ FORMAT: Final = media_types.KEYS_PROPOSAL
 _SIGNATURES: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signature:
     """A bundle over the proposed document, and the key that well signed it."""
 
@@ -42,7 +43,7 @@ class Signature:
     key: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proposal:
     """A key document and the signatures that it has so far: sorted by key id, one a key.
 

@@ -8,12 +8,12 @@ stands in for the publisher's release: a cube with only a countersignature is un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 from memcube_signing.bundle import Bundle
 from memcube_signing.keys import Signer
@@ -30,7 +30,7 @@ LEVEL_LOGGED: Final = "MEMCUBE_RELEASE_LOGGED"
 _RESULTS: Final = ("PASSED", "FAILED")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogPlace:
     """Where a release stands in a log: the log's origin and the number of the entry."""
 
@@ -38,7 +38,7 @@ class LogPlace:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Countersignature:
     """What a verifier found about the manifest `subject`, which it holds as `resource`.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 from memcube_signing import bundle as bundles
 from memcube_signing.bundle import ALL_ALGORITHMS, Bundle, Policy
@@ -25,7 +25,7 @@ class Predicate(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind(Generic[Value_co]):
     """One type of predicate; `read` refuses what breaks its rules with InvalidStatementError."""
 
@@ -33,7 +33,7 @@ class Kind(Generic[Value_co]):
     read: Callable[[Statement], Value_co]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attested(Generic[Value_co]):
     """A value, and the accepted key that signed it."""
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from memcube_protocol import media_types, oci, paths
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import SignatureInvalidError
+from memcube_protocol.values import frozen
 
 from memcube_signing import bundle as bundles
 from memcube_signing.bundle import ALL_ALGORITHMS, Bundle, Policy
@@ -34,7 +34,7 @@ _SERIALIZATION: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelSignature:
     """A folder called `name`, and each of its files: path below it, and SHA-256.
 

@@ -7,12 +7,13 @@ dependencies with digests, the recipe is the external parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Final
 
 from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 from memcube_signing.predicates.kind import Kind
 from memcube_signing.predicates.reading import Reader, digest_set
@@ -27,7 +28,7 @@ BUILD_TYPES: Final[Mapping[str, str]] = {
 """How a memory of each kind is made; the page of the build type says what its recipe holds."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dependency:
     """Something that a build was made from: its URI (`oci://…`, `base:…`), digest, and what it is."""
 
@@ -45,7 +46,7 @@ class Dependency:
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Provenance:
     """How the build `subject`, called `name`, was made.
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 from memcube_signing.predicates.kind import Kind
 from memcube_signing.predicates.reading import Reader, malformed
@@ -63,7 +64,7 @@ class Finding:
         return value | ({"place": self.place} if self.place else {})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Coverage:
     """How much was looked at: of `files`, so many by a sample of their beginning, so many not at all.
 
@@ -92,7 +93,7 @@ class Coverage:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recomputed:
     """A KV cache computed anew from its source text and compared, token by token.
 
@@ -128,7 +129,7 @@ class Recomputed:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scan:
     """What `scanner` (name and version), with the rules of `rules_version`, found in `subject`.
 

@@ -7,13 +7,13 @@ moment the stricter one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from memcube_protocol import timestamps
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 from memcube_signing.predicates.kind import Kind
 from memcube_signing.predicates.reading import Reader, malformed
@@ -53,7 +53,7 @@ class Reason(StrEnum):
 _ORDER: Final = tuple(State)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Status:
     """What the publisher of `origin` says since `stated_at` of `version`, the manifest `subject`.
 

@@ -17,11 +17,12 @@ import binascii
 import hashlib
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Final, Self
 
 from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
+from memcube_protocol.values import frozen
 
 from memcube_signing.keys import Algorithm, PublicKey, Signer
 from memcube_signing.transparency.merkle import HASH_BYTES
@@ -38,7 +39,7 @@ _LINE: Final = re.compile(r"— ([^\s+]{1,255}) ([A-Za-z0-9+/]+={0,2})")
 _HINT: Final = "see docs/spec/log.md, Checkpoint"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkpoint:
     """A log's state: its origin, how many entries it has, and the root of their tree.
 
@@ -77,7 +78,7 @@ class Checkpoint:
         return cls(lines[0], int(lines[1]), _decode(lines[2]))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NoteKey:
     """The Ed25519 key of a log or witness under its name, as verifiers know it.
 
@@ -138,7 +139,7 @@ class NoteKey:
         return f"{self.name}+{self.hint.hex()}+{_encode(kind + self.raw_key)}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """One signature line of a note: `value` follows the four bytes of the key's hint."""
 
@@ -150,7 +151,7 @@ class Line:
         return f"— {self.name} {_encode(self.hint + self.value)}\n"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cosigned:
     """That the holder of `key` saw the checkpoint at `at`."""
 
@@ -158,7 +159,7 @@ class Cosigned:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedCheckpoint:
     """A checkpoint with its signature lines as received: none of them is verified yet."""
 

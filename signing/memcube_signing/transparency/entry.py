@@ -10,11 +10,11 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
+from memcube_protocol.values import frozen
 
 from memcube_signing.dsse import known_fields
 from memcube_signing.keys import Algorithm, PublicKey
@@ -39,7 +39,7 @@ _FIELDS: Final = {
 _PROOF_FIELDS: Final = {"logIndex", "rootHash", "treeSize", "hashes", "checkpoint"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TlogEntry:
     """An entry with the proof that a log includes it, as a bundle carries it; nothing is verified yet.
 
@@ -102,7 +102,7 @@ class TlogEntry:
         return entry
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogPolicy:
     """Which log must include a statement, and how many of which witnesses must have seen it there.
 
@@ -115,7 +115,7 @@ class LogPolicy:
     threshold: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Logged:
     """That a log includes a statement: entry `index`, seen in `checkpoint`.
 

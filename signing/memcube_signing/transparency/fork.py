@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidStatementError
+from memcube_protocol.values import frozen
 
 from memcube_signing.transparency import checkpoint as checkpoints
 from memcube_signing.transparency import merkle
@@ -26,7 +26,7 @@ PROOF_BYTES: Final = 256 * 1024
 _FIELDS: Final = {"format", "key", "larger", "prefix", "smaller"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fork:
     """Two checkpoints signed by `key`, the tree of `larger` not beginning with that of `smaller`.
 

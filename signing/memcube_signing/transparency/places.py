@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from memcube_protocol.digest import Digest
+from memcube_protocol.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakenPlace:
     """That release `seq` of a history is in the log, with this manifest.
 

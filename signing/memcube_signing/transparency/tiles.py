@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from memcube_protocol.errors import InvalidRequestError, InvalidStatementError, NotFoundError
+from memcube_protocol.values import frozen
 
 from memcube_signing.transparency import merkle
 
@@ -28,7 +28,7 @@ Key: TypeAlias = tuple[int, int]
 ReadTile: TypeAlias = Callable[[int, int], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tile:
     """What a path names: `level` is None for another kind than hashes, which `kind` names."""
 

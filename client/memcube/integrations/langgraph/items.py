@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -19,6 +18,7 @@ from langgraph.store.base.embed import get_text_at_path
 from memcube_protocol import timestamps
 from memcube_protocol.errors import ConflictError
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 
 from memcube.integrations.plain_records import plain
 
@@ -30,7 +30,7 @@ SYSTEM: Final = "langgraph"
 """The name of our extension of a record."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """An item and the record that holds it; `searchable` is false for one put with `index=False`."""
 

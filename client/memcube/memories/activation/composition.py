@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from memcube_protocol.errors import ConflictError, InvalidRequestError, LimitExceededError
+from memcube_protocol.values import frozen
 
 from memcube.memories.activation.capture import attention_layers, captured
 from memcube.memories.activation.dump import prefill
@@ -29,7 +29,7 @@ MAX_DIVERGENCE: Final = 0.1
 """Nats from the full computation's next-token probabilities to the composition's that a check lets pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SelfCheck:
     """How far a composition is from a full computation, at the last position of a question.
 

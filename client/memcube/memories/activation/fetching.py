@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +29,7 @@ from memcube_protocol.errors import (
     UnsupportedError,
 )
 from memcube_protocol.oci import Descriptor
+from memcube_protocol.values import frozen
 
 from memcube.consuming.holdings import FOLDERS, memory_folder
 from memcube.memories.activation.files import PARTIAL_FILE
@@ -49,7 +49,7 @@ _PORTION_BYTES: Final = 8 * limits.MIB
 """Bytes that one request asks for at most: they are kept in memory until they are checked."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FetchedPrefix:
     """The folder of a memory of which at least the first `tokens` tokens are there.
 
@@ -127,7 +127,7 @@ def fetch_into(
     return FetchedPrefix(folder, tokens, report.moved_bytes + moved)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Part:
     """Whole blocks of a tensor that are missing: bytes `start` to `stop` of the file."""
 
@@ -141,7 +141,7 @@ class _Part:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Source:
     """Where the bytes of one blob come from, and the file that they go to.
 

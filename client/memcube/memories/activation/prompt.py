@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from memcube_protocol.errors import InvalidConfigError
+from memcube_protocol.values import frozen
 
 from memcube.memories.activation.chat import Message, chat_template_hash, render_chat
 from memcube.memories.activation.key import special_tokens
@@ -18,7 +19,7 @@ BARE: Final = "bare"
 """The policy of a text that is tokenised as it stands, a chat among them: its template wrote all tokens."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prompt:
     """Token ids, the text that they stand for where there is one, and the policy that made them.
 

@@ -9,7 +9,7 @@ about its whole length.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from memcube_protocol.compatibility import INT8, CompatibilityKey, compare, inco
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.identity import BaseIdentity
+from memcube_protocol.values import frozen
 
 from memcube.memories.activation.capture import attention_layers
 from memcube.memories.activation.dump import prefill
@@ -32,7 +33,7 @@ _INT8_TOLERANCE: Final = 3e-2
 _TOKENS: Final = frozenset({"tokens", "token_count"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Comparison:
     """How far a cache is from its text. `difference` is infinite where its very tokens are others.
 

@@ -27,6 +27,7 @@ from memcube_protocol import limits
 from memcube_protocol.activation import SCALE_DTYPE, KvManifest, kv_tensors, scale_of
 from memcube_protocol.compatibility import INT8
 from memcube_protocol.errors import ConflictError, SizeMismatchError
+from memcube_protocol.values import frozen
 
 from memcube.memories.activation.layers import LayerView
 from memcube.memories.activation.room import is_full, no_room, room_errors
@@ -43,7 +44,7 @@ _READERS: Final = min(8, os.cpu_count() or 1)
 """More would read faster alone, and hold up the thread that asks the model."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Piece:
     """Whole blocks of a tensor: bytes `start` to `start + size` of the file, at `place` of the tensor."""
 

@@ -11,18 +11,18 @@ from __future__ import annotations
 import builtins
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from memcube_protocol.errors import ConflictError, NotFoundError
 from memcube_protocol.parametric import Level, Verdict
+from memcube_protocol.values import frozen
 
 from memcube.memories.parametric.combine import LINEAR, Part, combine
 from memcube.memories.parametric.mount import MountedLora
 from memcube.memories.parametric.routing import Choice, Embedder, choose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdapterState:
     """One mounted adapter: what it says of itself, and the factor on its effect now; 0 if not in use."""
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from memcube_protocol.parametric import PEFT_PREFIX, Adapter
+from memcube_protocol.values import frozen
 
 _FREE_PARTS: Final = 16
 _HALVES: Final = ("lora_A", "lora_B")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slot:
     """What peft keeps of one adapter in each layer, by module path and then by attribute of the layer."""
 

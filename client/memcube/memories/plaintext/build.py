@@ -16,6 +16,7 @@ from zlib import crc32
 
 from memcube_protocol import text
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 from memcube_protocol.vectors import indexed_text
 
 from memcube.memories.plaintext.embedding import Embedding
@@ -49,7 +50,7 @@ class _Lengths:
         return max(self.total / self.count, 1.0) if self.count else 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Survey:
     """What a first reading finds: records to index, and their average length in terms.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from memcube_protocol.errors import InvalidError
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 
 from memcube.memories.plaintext.embedders import LSA, Embedder, checked, is_alike, telling_probe
 from memcube.memories.plaintext.lsa import LsaEmbedder
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 ALONE: Final = "BM25 alone"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Embedding:
     """The embedder of questions, the vectors that the cube carries for it, and what to tell people.
 

@@ -6,18 +6,19 @@ Entries are numbered from 0; the engine knows numbers, terms, vectors and fields
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from memcube_protocol import text
+from memcube_protocol.values import frozen
 
 from memcube.memories.plaintext.filters import Conditions
 
 _BATCH_TERMS: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SparseVector:
     """Weights of terms, by the numbers of the terms (`memcube_protocol.text.term_id`)."""
 
@@ -34,7 +35,7 @@ class SparseVector:
         return cls(list(vector), list(vector.values()))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One record as an engine takes it; `vector` is None where the index has none for it."""
 
@@ -44,7 +45,7 @@ class Entry:
     fields: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Match:
     """The number of an entry, and how well it answers; higher is better."""
 

@@ -7,7 +7,6 @@ passes whatever excludes by it: most records have no times, and only those that 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from memcube_protocol import timestamps
 from memcube_protocol.errors import InvalidError
 from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 
 HIDDEN: Final = frozenset({"archived", "deleted"})
 """Statuses of records that are never retrieved."""
@@ -34,7 +34,7 @@ TIMES: Final = (FROM, UNTIL, EXPIRES)
 """Fields that hold seconds since 1970."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OneOf:
     """The field holds one of `values`."""
 
@@ -42,7 +42,7 @@ class OneOf:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AtMost:
     """The field is at most `value`."""
 
@@ -50,7 +50,7 @@ class AtMost:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MoreThan:
     """The field is more than `value`."""
 
@@ -61,7 +61,7 @@ class MoreThan:
 Condition = OneOf | AtMost | MoreThan
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Conditions:
     """What must hold of a record, and what must not."""
 
@@ -83,7 +83,7 @@ class Conditions:
         return holds and not any(_holds(condition, fields) for condition in self.must_not)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Filters:
     """What a record must have to be found: all of `tags`, one of `types`, this `subject`.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hit:
     """A record, how well it answers, and where it is of: `cube` is the reference's text, or the overlay's name.
 

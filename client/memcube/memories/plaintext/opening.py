@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidError, StorageError
+from memcube_protocol.values import frozen
 
 from memcube.memories.plaintext import place as plaintext_place
 from memcube.memories.plaintext.build import Entries, Records, Survey
@@ -23,7 +24,7 @@ from memcube.store import files
 _EMBEDDER: Final = "embedder.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parts:
     """What an open index is made of."""
 
@@ -34,7 +35,7 @@ class Parts:
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opener:
     """The index of `cube` below the folder `root`, by an engine, with the vectors of `embedding`.
 

@@ -17,13 +17,14 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 from zlib import crc32
 
 from memcube_protocol.errors import StorageError
+from memcube_protocol.values import frozen
 
 from memcube.store import files
 
@@ -37,7 +38,7 @@ _BELIEVED: Final = "id_tracker"
 """What the engine reads whole and takes as it is: a bit more or less hides records, or ends the process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Note:
     """What an index says of itself: of which cube it is, and what its build found.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from memcube_protocol import text
 from memcube_protocol.errors import InvalidError
 from memcube_protocol.records import Record
+from memcube_protocol.values import frozen
 
 from memcube.memories.plaintext.engine import Match
 
@@ -23,7 +23,7 @@ _WIDEST: Final = 8192
 """Of more that answer alike an engine's choice is taken: to look at a million of them takes a quarter of a minute."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Diversity:
     """How much what is found may repeat itself.
 
@@ -75,7 +75,7 @@ def fuse(by_terms: Sequence[Match], by_vector: Sequence[Match], share: float) ->
     return sorted(fused, key=lambda match: (-match.score, match.number))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Scale:
     """Scores between 0 and 1 by entry; `floor` is that of entries which the ranking does not hold."""
 

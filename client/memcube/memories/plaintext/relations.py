@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from memcube_protocol import timestamps
 from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record, Relation
+from memcube_protocol.values import frozen
 
 DEPTH: Final = 8
 """Most steps that are followed."""
@@ -18,7 +18,7 @@ Pointing = Callable[[str], Iterator[Record]]
 """Gives the records that have a relation to an id."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Neighbour:
     """A record, the relation that leads to it from the record `via`, and how many steps away it is.
 
