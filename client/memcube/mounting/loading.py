@@ -216,6 +216,7 @@ class MemLoader:
         records_bytes: int = 0,
     ) -> str:
         """Open the index of `records` once; it is built at the first mount of all."""
+        from memcube.memories.plaintext.build import labelled
         from memcube.memories.plaintext.index import PlaintextIndex
 
         sources = self.sources.setdefault(chosen.name, {})
@@ -223,7 +224,7 @@ class MemLoader:
             index = PlaintextIndex.open(
                 self.context.settings.home / INDEXES / below,
                 key,
-                records,
+                partial(labelled, records, chosen.verified.cube.config.governance.sensitivity),
                 vectors=vectors,
                 embedder=self._embedder,
                 server=self.wishes.search_server,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
 from memcube_protocol import text
+from memcube_protocol.governance import SENSITIVITIES
 from memcube_protocol.records import Record
 from memcube_protocol.values import frozen
 from memcube_protocol.vectors import indexed_text
@@ -120,3 +121,13 @@ class Entries:
 def visible(records: Records) -> Iterator[Record]:
     """Those of `records` that may ever be retrieved."""
     return (record for record in records() if record.status not in HIDDEN)
+
+
+def labelled(records: Records, sensitivity: str) -> Iterable[Record]:
+    """`records` of a cube of this `sensitivity`: one without a label of its own has that of the cube."""
+    if sensitivity == SENSITIVITIES[0]:
+        return records()
+    return (
+        record if record.sensitivity else replace(record, sensitivity=sensitivity)
+        for record in records()
+    )

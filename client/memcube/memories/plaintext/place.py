@@ -28,7 +28,7 @@ from memcube_protocol.values import frozen
 
 from memcube.store import files
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 SHARD: Final = "shard"
 _NOTE: Final = "index.json"
 _NOTE_BYTES: Final = 64 * 1024

@@ -49,7 +49,10 @@ RECORDS = {
         *({"id": f"n{n}", "text": f"On call note number {n}."} for n in range(9)),
     ],
     "alice/notes": [{"id": "pager", "text": "The pager for who is on call lies in the drawer."}],
-    "alice/diary": [{"id": "dream", "text": "A dream of being on call."}],
+    "alice/diary": [
+        {"id": "dream", "text": "A dream of being on call."},
+        {"id": "told", "text": "Ada told all of her week on call.", "sensitivity": "public"},
+    ],
 }
 GOVERNANCE = {"alice/diary": '\n[governance]\nsensitivity = "restricted"\n'}
 
@@ -109,6 +112,19 @@ def test_records_above_the_ceiling_stay_out_however_they_are_asked_for(client: C
             memory.read("pay")
     with client.mount("acme/team") as memory:
         assert memory.read("pay")
+
+
+def test_a_record_without_a_label_has_the_sensitivity_of_its_cube(client: Client) -> None:
+    with client.mount(["alice/diary", "alice/notes"]) as memory:
+        for asked, wanted in (
+            ("public", {"pager", "told"}),  # a label of its own counts, also a lower one
+            ("confidential", {"pager", "told"}),
+            ("restricted", {"pager", "told", "dream"}),
+        ):
+            found = memory.search("on call", filters=Filters(sensitivity=asked))
+            assert {hit.record.id for hit in found} == wanted
+        assert memory.read("dream").record.sensitivity == "restricted"
+        assert memory.read("pager").record.sensitivity is None
 
 
 def test_a_cube_above_the_ceiling_of_the_role_is_refused(client: Client) -> None:
