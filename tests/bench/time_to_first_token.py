@@ -31,12 +31,12 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / name) for name in ("protocol", "client", "tests")]
@@ -68,6 +68,7 @@ SHAPES = {
 }
 IDENTITY = BaseIdentity(b"random weights, made for one run"[:32])
 MIB = 1 << 20
+Way = TypeVar("Way", bound=Hashable)
 
 
 def model_of_shape(name: str, device: str) -> Any:
@@ -148,6 +149,15 @@ class Bench:
 
         return answer
 
+    def way(self, storage: str, name: str, context: int, query: int) -> Callable[[], int]:
+        """What answers the question behind a memory that lies where `name` says."""
+        if name == "resident":
+            return self.resident(storage, context, query)
+        if name == "held":
+            held = HeldKv(*self.blocks(storage), verify=False)
+            return self.mounted(storage, context, query, held=held)
+        return self.mounted(storage, context, query, check=name == "checked")
+
     def resident(self, storage: str, context: int, query: int) -> Callable[[], int]:
         memory, question = self.mount(storage, context), self.question(context, query)
         memory.wait()
@@ -171,31 +181,53 @@ class Bench:
             output = self.model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
             return int(output.logits[0, -1].argmax())
 
-    def seconds(
-        self, act: Callable[[], Any], *, before: Callable[[], Any] = bool, runs: int = 0
-    ) -> float:
+    def seconds(self, act: Callable[[], Any]) -> float:
         """Median of several runs behind one that is not counted."""
-        taken = []
-        for number in range((runs or self.runs) + (self.device != "cpu")):
-            before()
-            self.settle()
-            began = self.clock()
-            act()
-            self.settle()
-            taken.append(self.clock() - began)
-            if number == 0 and self.device != "cpu":
-                taken.clear()
-        return median(taken)
+        return self.in_turns({"it": act})["it"]
+
+    def in_turns(self, ways: dict[Way, Callable[[], Any]]) -> dict[Way, float]:
+        """Medians of several rounds, in each of which every way is taken once.
+
+        What else the machine does then meets all of them alike. On a GPU one round before these is not counted.
+        """
+        taken: dict[Way, list[float]] = {way: [] for way in ways}
+        for number in range(self.runs + (self.device != "cpu")):
+            for way, act in ways.items():
+                seconds = self.timed(act)
+                if number or self.device == "cpu":
+                    taken[way].append(seconds)
+        return {way: median(each) for way, each in taken.items()}
+
+    def timed(self, act: Callable[[], Any]) -> float:
+        """Seconds until `act` is done and the device rests."""
+        self.settle()
+        began = self.clock()
+        act()
+        self.settle()
+        return self.clock() - began
 
     def settle(self) -> None:
         if self.device != "cpu":
             torch.cuda.synchronize()
 
+    def from_disk(self, storage: str, context: int, query: int) -> float:
+        """Median seconds of two answers behind a memory whose file has left the page cache."""
+        answer, taken = self.mounted(storage, context, query), []
+        for _ in range(2):
+            self.evict(storage)
+            taken.append(self.timed(answer))
+        return median(taken)
+
     def evict(self, storage: str) -> None:
         """Let the memory's file leave the page cache."""
-        with (self.memories[storage] / "kv.safetensors").open("rb") as file:
+        with self.blocks(storage)[1].open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def blocks(self, storage: str) -> tuple[Any, Path]:
+        """The manifest of a memory, and the file of its blocks."""
+        manifest, _, _ = open_kv(self.memories[storage])
+        return manifest, self.memories[storage] / "kv.safetensors"
 
     def load(self, storage: str, source: Any, *, check: bool) -> tuple[float, int]:
         """Seconds in which a whole memory arrives on the device, and its bytes."""
@@ -228,8 +260,7 @@ def host_to_device(device: str) -> float:
 def loading(bench: Bench, bandwidth: float) -> Iterator[dict[str, Any]]:
     """How fast whole memories arrive, as a share of the bandwidth."""
     for storage in STORAGES:
-        path = bench.memories[storage] / "kv.safetensors"
-        manifest, _, _ = open_kv(bench.memories[storage])
+        manifest, path = bench.blocks(storage)
         sources = {"held": (HeldKv(manifest, path), False), "cached": (path, False), "checked": (path, True)}  # fmt: skip
         for name, (source, check) in sources.items():
             seconds, size = bench.load(storage, source, check=check)
@@ -245,31 +276,29 @@ def loading(bench: Bench, bandwidth: float) -> Iterator[dict[str, Any]]:
 
 def cell(bench: Bench, context: int, query: int, bandwidth: float | None) -> dict[str, Any]:
     """Every way to the first token behind one context and one question."""
-    row: dict[str, Any] = {"context": context, "query": query}
-    row["direct"] = bench.seconds(bench.direct(context, query), runs=1 if bandwidth is None else 3)
+    names = ["resident", "cached", "checked"] + ["held"] * (bandwidth is not None)
+    ways = {pair: bench.way(*pair, context, query) for pair in product(STORAGES, names)}
+    ways["none", "direct"] = bench.direct(context, query)
+    found = bench.in_turns(ways)
+    row: dict[str, Any] = {"context": context, "query": query, "direct": found["none", "direct"]}
     for storage in STORAGES:
-        ways = {
-            "resident": bench.seconds(bench.resident(storage, context, query)),
-            "cached": bench.seconds(bench.mounted(storage, context, query)),
-            "checked": bench.seconds(bench.mounted(storage, context, query, check=True)),
-        }
+        row[storage] = {name: found[storage, name] for name in names}
         if bandwidth is not None:
-            manifest, _, _ = open_kv(bench.memories[storage])
-            held = HeldKv(manifest, bench.memories[storage] / "kv.safetensors", verify=False)
-            ways["held"] = bench.seconds(bench.mounted(storage, context, query, held=held))
-            size = sum(blocks.size for blocks in manifest.blocks.values())
-            ways["bytes"] = size * context // max(CONTEXTS)
-            ways["bound"] = 1.25 * (ways["bytes"] / bandwidth + ways["resident"])
+            row[storage] |= bound(bench, row[storage]["resident"], storage, context, bandwidth)
         if query == QUERIES[0] and bench.clock is not time.process_time:  # which counts no waiting
-            ways["disk"] = bench.seconds(
-                bench.mounted(storage, context, query),
-                before=lambda storage=storage: bench.evict(storage),  # type: ignore[misc]
-                runs=2,
-            )
-        row[storage] = ways
+            row[storage]["disk"] = bench.from_disk(storage, context, query)
     if published := PUBLISHED.get((context, query)):
         row["published"] = {"direct": published[0], "with memory": published[1]}
     return row
+
+
+def bound(
+    bench: Bench, resident: float, storage: str, context: int, bandwidth: float
+) -> dict[str, float]:
+    """The bytes of a memory, and 1.25 times the seconds that they and the question take at least."""
+    manifest, _ = bench.blocks(storage)
+    size = sum(blocks.size for blocks in manifest.blocks.values()) * context // max(CONTEXTS)
+    return {"bytes": size, "bound": 1.25 * (size / bandwidth + resident)}
 
 
 @contextmanager
