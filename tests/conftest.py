@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from memcube_registry.database import Database
 from support.hub import HubServer, hub_server
 from support.hub_machine import machine_of
@@ -28,7 +28,9 @@ from support.wire import Wire
 # Before torch is loaded: two runs of the tests share two cores, and threads that spin starve each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-settings.register_profile("untimed", deadline=None)
+# A machine that is busy with other things fails nothing: Hypothesis reads all of our modules for constants
+# while it draws the first value of a run, and that takes long where others have the processor.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 gc.disable()  # Until all tests are collected: what is imported stays.

@@ -215,7 +215,10 @@ def test_a_config_that_smuggles_fields_is_refused(folder: Path, store: Store) ->
     refused(folder, store, InvalidConfigError)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.binary(max_size=64))
 def test_any_bytes_in_the_place_of_a_cache_raise_only_our_errors(
     folder: Path, store: Store, content: bytes

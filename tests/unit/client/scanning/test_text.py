@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import time
 from dataclasses import replace
 
 import pytest
@@ -162,10 +163,12 @@ def test_no_bytes_crash_the_scanner(raw):
     list(scan_lines(raw))
 
 
-@settings(max_examples=20, deadline=2000)
+@settings(max_examples=20)
 @given(st.sampled_from(string.printable + "\u200b＜"), st.integers(1, 5000))
 def test_no_repetition_makes_it_slow(char, count):
+    began_s = time.thread_time()  # of this thread alone: others may have the processor meanwhile
     list(scan_text(char * count + "ignore @ :// " + char * count))
+    assert time.thread_time() - began_s < 2
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.name for rule in RULES])
@@ -173,7 +176,7 @@ def test_no_repetition_makes_it_slow(char, count):
     max_examples=4,
     deadline=None,
     phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.filter_too_much],
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_the_search_looks_wherever_a_pattern_matches(rule: Rule, data: st.DataObject) -> None:
