@@ -123,11 +123,12 @@ def parse(content: bytes, *, source: str = POLICY_FILE) -> Policy:
         tuple(_test(test) for test in _list(value, "tests")),
         source,
         logs={
-            host: _note_key(host, text, cosigns=False)
+            _host("logs", host): _note_key(host, text, cosigns=False)
             for host, text in _table(value, "logs").items()
         },
         registries={
-            _host(host): _key(host, text) for host, text in _table(value, "registries").items()
+            _host("registries", host): _key(host, text)
+            for host, text in _table(value, "registries").items()
         },
     )
 
@@ -221,11 +222,11 @@ def _test(value: object) -> Expected:
     return Expected(_text(fields.get("name"), "name"), _text(fields.get("scope"), "scope"))
 
 
-def _host(name: str) -> str:
-    """The host of a registry, as names are written."""
+def _host(table: str, name: str) -> str:
+    """The host of a registry in `table`, as names are written: any other would never be asked for."""
     if not is_host(name) or name != name.lower() or name.endswith(":443"):
         raise invalid(
-            f"[registries] names {name[:140]!r}, which is no host such as registry.example"
+            f"[{table}] names {name[:140]!r}, which is no host such as registry.example"
         )
     return name
 

@@ -6,10 +6,12 @@ import base64
 import json
 from pathlib import Path
 
+from memcube_signing.transparency.checkpoint import NoteKey
 from support.signing import ALICE, EDDIE
 
 KEY = base64.b64encode(ALICE.public_key.der).decode()
 OTHER = base64.b64encode(EDDIE.public_key.der).decode()
+LOG_KEY = str(NoteKey("a.example", EDDIE.public_key))
 HEAD = f'format = 1\n[keys]\nalice = "{KEY}"\neddie = "{OTHER}"\n'
 SCOPES = (
     '[scopes."registry.example/alice/**"]\npublishers = ["alice"]\n'
@@ -64,6 +66,8 @@ REJECT = {
     "a registry whose key is none": 'format = 1\n[registries]\n"a.example" = "eA=="\n',
     "a registry that is no host": f'format = 1\n[registries]\n"a.example/b" = "{KEY}"\n',
     "a registry in upper case": f'format = 1\n[registries]\n"A.example" = "{KEY}"\n',
+    "a log of a host in upper case": f'format = 1\n[logs]\n"A.example" = "{LOG_KEY}"\n',
+    "a log of a host with its usual port": f'format = 1\n[logs]\n"a.example:443" = "{LOG_KEY}"\n',
     "no job at all": scope("jobs = []"),
     "a job without issuer": scope('jobs = [{subject = "x"}]'),
     "a job without claims": scope('jobs = [{issuer = "https://ci.example"}]'),
