@@ -7,13 +7,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from memcube.packing.draft import Draft
 from memcube.trust.decision import RULES
-from memcube_protocol import canonical_json, media_types, parametric, text
+from memcube_protocol import canonical_json, media_types, parametric, rules, text
 from memcube_protocol.activation import KvManifest
 from memcube_protocol.build import Made, read_config
 from memcube_protocol.config import CubeConfig
@@ -21,6 +23,7 @@ from memcube_protocol.content import Blocks
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidJsonError
 from memcube_protocol.fields import Fields
+from memcube_protocol.governance import Governance
 from memcube_protocol.records import parse_record, write_record
 from memcube_protocol.reference import RESERVED_NAMESPACES, Reference
 from memcube_protocol.tensors import Header, parse_header
@@ -119,6 +122,44 @@ def test_the_reserved_names_are_those_of_the_code() -> None:
     page = (SPEC / "references.md").read_text("utf-8")
     listed = page.partition("are not available:")[2].partition("\n\n")[0]
     assert set(re.findall("`([^`]+)`", listed)) == RESERVED_NAMESPACES
+
+
+PROVOKED = {
+    "expiresAt": {"expires_at": datetime(2026, 1, 1, tzinfo=UTC)},
+    "retentionDays": {"retention_days": 1},
+    "allowedUses": {"allowed_uses": ("research",)},
+    "processing": {"processing": "local"},
+    "redistribution` = `forbidden": {"redistribution": "forbidden"},
+    "redistribution` = `same-licence": {"redistribution": "same-licence", "licence": "MIT"},
+    "watermark": {"watermark": "required"},
+    "sensitivity": {"sensitivity": "restricted"},
+    "personalData": {"personal_data": "personal"},
+}
+"""Per row of the table of rules, a governance that each of its cells refuses in the worst case."""
+
+
+def test_the_table_of_rules_is_that_of_the_code() -> None:
+    lines = (SPEC / "rules.md").read_text("utf-8").partition("| field | mount |")[2].splitlines()
+    rows = [line.strip("|").split("|") for line in lines[2:] if line.startswith("| `")]
+    for row in rows:
+        (governance,) = (value for name, value in PROVOKED.items() if f"`{name}" in row[0])
+        for act, cell in zip(rules.Act, row[1:], strict=True):
+            assert _refused(act, governance, owner=False) == bool(cell.strip()), (row[0], act)
+            assert _refused(act, governance, owner=True) == ("**" in cell), (row[0], act)
+    assert len(rows) == len(PROVOKED)
+
+
+def _refused(act: rules.Act, governance: dict[str, Any], *, owner: bool) -> bool:
+    asked = rules.Asked(
+        act,
+        datetime(2026, 11, 27, tzinfo=UTC),
+        owner=owner,
+        ceiling="public",
+        held_since=datetime(2026, 1, 1, tzinfo=UTC),
+        leaves_to=("elsewhere.example",),
+        made=Governance(),
+    )
+    return not all(one.allows for one in rules.rulings(Governance(**governance), asked))
 
 
 def test_the_terms_are_those_of_the_tokenizer() -> None:
