@@ -225,9 +225,7 @@ def _test(value: object) -> Expected:
 def _host(table: str, name: str) -> str:
     """The host of a registry in `table`, as names are written: any other would never be asked for."""
     if not is_host(name) or name != name.lower() or name.endswith(":443"):
-        raise invalid(
-            f"[{table}] names {name[:140]!r}, which is no host such as registry.example"
-        )
+        raise invalid(f"[{table}] names {name[:140]!r}, which is no host such as registry.example")
     return name
 
 
