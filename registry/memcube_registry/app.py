@@ -51,6 +51,7 @@ from memcube_registry.log import witnesses
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.observability import operations
 from memcube_registry.observability.metrics import Metrics
+from memcube_registry.observability.probes import Probes
 from memcube_registry.observability.requests import Observed, configure_logging, log, request_id_of
 from memcube_registry.rates.buckets import Buckets, Rate
 from memcube_registry.rates.choice import buckets_of
@@ -155,6 +156,7 @@ def _services(settings: Settings) -> Services:
         issuer=issuer,
         authenticator=Authenticator(database, issuer, settings.anonymous_pull),
         metrics=metrics,
+        probes=Probes.of(database, blobs, metrics),
         identities=IdentityTokens(settings.oidc_issuers, settings.service),
         log=log,
         prover=_prover(settings, database, blobs, metrics),

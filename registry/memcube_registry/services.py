@@ -14,6 +14,7 @@ from memcube_registry.database import Database
 from memcube_registry.jobs.worker import Worker
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.observability.metrics import Metrics
+from memcube_registry.observability.probes import Probes
 from memcube_registry.settings import Settings
 from memcube_registry.storage.interface import BlobStore
 
@@ -31,6 +32,7 @@ class Services:
     issuer: Issuer
     authenticator: Authenticator
     metrics: Metrics
+    probes: Probes
     log: TransparencyLog
     countersigner: Countersigner
     worker: Worker

@@ -9,11 +9,8 @@ from typing import Any, Final
 from litestar import Request, Response, get
 from memcube_protocol import limits
 from memcube_protocol.errors import UnavailableError
-from sqlmodel import func, select, text
 
-from memcube_registry.blobs.models import Upload
 from memcube_registry.countersigning import rules
-from memcube_registry.jobs.service import figures
 from memcube_registry.observability.metrics import CONTENT_TYPE
 from memcube_registry.services import Services, services_of
 from memcube_registry.settings import DRAIN_VARIABLE
@@ -29,26 +26,19 @@ def healthz() -> Response[dict[str, str]]:
     return Response({"status": "ok"}, headers=_NO_STORE)
 
 
-@get("/readyz", sync_to_thread=True, include_in_schema=False)
-def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
+@get("/readyz", include_in_schema=False)
+async def readyz(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
     """That the database answers and the blob store can be written, and no shutdown has begun."""
-    services = services_of(request)
     if is_draining():
         raise UnavailableError("the server is shutting down", hint="ask another replica")
-    with services.database.read() as session:
-        session.connection().execute(text("SELECT 1"))
-    services.blobs.check()
+    await services_of(request).probes.ready.take()
     return Response({"status": "ready"}, headers=_NO_STORE)
 
 
-@get("/metrics", sync_to_thread=True, include_in_schema=False)
-def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+@get("/metrics", include_in_schema=False)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Figures for Prometheus."""
-    services = services_of(request)
-    with services.database.read() as session:
-        open_uploads = session.exec(select(func.count()).select_from(Upload)).one()
-        jobs = figures(session, services.database.now(session))
-    body = services.metrics.exposition(uploads_open=open_uploads, jobs=jobs)
+    body = await services_of(request).probes.figures.take()
     return Response(body, media_type=CONTENT_TYPE, headers=_NO_STORE)
 
 
