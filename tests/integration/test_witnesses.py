@@ -21,7 +21,7 @@ from memcube_signing.bundle import sign
 from memcube_signing.statement import Statement
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
-from memcube_signing.transparency.entry import LogPolicy
+from memcube_signing.transparency.entry import LogPolicy, Witnesses
 from support.logged import LOG, WITNESS
 from support.servers import free_port, wait_for_port
 from support.signing import ALICE, manifest
@@ -75,7 +75,7 @@ def add(log: TransparencyLog, number: int, *, threshold: int = 1):
     )
     bundle = sign(said, ALICE)
     entry = log.add(Submission("alice/notes", bundle.envelope, ALICE.public_key))
-    policy = LogPolicy(log.key, frozenset({WITNESS_KEY}), threshold)
+    policy = LogPolicy(log.key, (Witnesses(frozenset({WITNESS_KEY}), threshold),))
     return bundled.verify_logged(bundled.attach(bundle, [entry]), ALICE.public_key, policy)
 
 

@@ -21,6 +21,7 @@ from memcube_protocol.values import frozen
 from memcube_signing.job import JobPattern
 from memcube_signing.keys import PublicKey
 from memcube_signing.transparency.checkpoint import NoteKey
+from memcube_signing.transparency.entry import Witnesses
 
 from memcube.trust.verdict import Mode
 
@@ -118,8 +119,8 @@ class Terms:
     them first use pins. `media_types` are lists of what layers may be, each of which has to agree; a
     type ending in `*` stands for its kin. `origin` says whose cubes lie at the names of the scope, as
     copies. `max_staleness` is how old what is known of a cube may be. A `mode` goes before the user's.
-    `log` says whether a release must be in its registry's log, and `witness_threshold` how many of
-    `witnesses` must have seen it there. `jobs` are lists of CI jobs, each of which has to hold the one
+    `log` says whether a release must be in its registry's log, and `witnesses` are groups, of each of
+    which enough must have seen it there. `jobs` are lists of CI jobs, each of which has to hold the one
     that made it. `countersignature` says whether that registry must have signed what it verified.
     """
 
@@ -132,8 +133,7 @@ class Terms:
     mode: Mode | None = None
     origin: str | None = None
     log: LogDemand = LogDemand.OFFERED
-    witnesses: frozenset[NoteKey] = frozenset()
-    witness_threshold: int = 0
+    witnesses: tuple[Witnesses, ...] = ()
     jobs: tuple[tuple[JobPattern, ...], ...] = ()
     countersignature: LogDemand = LogDemand.OFFERED
 
@@ -164,8 +164,7 @@ class Terms:
             media_types=self.media_types + other.media_types,
             max_staleness=min(ages, default=None),
             log=max(self.log, other.log, key=demands.index),
-            witnesses=self.witnesses | other.witnesses,
-            witness_threshold=max(self.witness_threshold, other.witness_threshold),
+            witnesses=self.witnesses + other.witnesses,
             jobs=self.jobs + other.jobs,
             countersignature=max(self.countersignature, other.countersignature, key=demands.index),
             mode=Mode.ENFORCE if Mode.ENFORCE in modes else next(iter(modes), None),

@@ -18,6 +18,7 @@ from memcube_signing.job import SUBJECT, JobPattern
 from memcube_signing.keys import PublicKey
 from memcube_signing.release import require_origin
 from memcube_signing.transparency.checkpoint import NoteKey
+from memcube_signing.transparency.entry import Witnesses
 
 from memcube.store.files import read_file, read_own_file
 from memcube.trust.policy import (
@@ -153,16 +154,14 @@ def _terms(scope: str, value: object, known: Named) -> Terms:
         _one(fields, "mode", _mode, None),
         _one(fields, "origin", _origin, None),
         _one(fields, "log", _demand, LogDemand.OFFERED),
-        *_witnesses(fields, known, scope),
+        _witnesses(fields, known, scope),
         (_jobs(fields, scope),) if "jobs" in fields else (),
         _one(fields, "countersignature", _demand, LogDemand.OFFERED),
     )
 
 
-def _witnesses(
-    fields: Mapping[str, Any], known: Named, scope: str
-) -> tuple[frozenset[NoteKey], int]:
-    """The witnesses of a scope, and how many of them must have seen an entry: all, if it does not say."""
+def _witnesses(fields: Mapping[str, Any], known: Named, scope: str) -> tuple[Witnesses, ...]:
+    """The witnesses of a scope, of whom all must have seen an entry if it does not say how many; or none."""
     names = _texts(fields.get("witnesses", []), scope)
     if unknown := [name for name in names if name not in known.witnesses]:
         raise invalid(f"{scope} names {unknown[0]!r}, which [witnesses] does not hold")
@@ -170,7 +169,7 @@ def _witnesses(
     wanted = _one(fields, "witness_threshold", _count, len(found))
     if wanted > len({key.key.id for key in found}):
         raise invalid(f"{scope}: witness_threshold {wanted} asks for more witnesses than it names")
-    return found, wanted
+    return (Witnesses(found, wanted),) if found else ()
 
 
 def _jobs(fields: Mapping[str, Any], scope: str) -> tuple[JobPattern, ...]:

@@ -127,8 +127,7 @@ class Question:
         key = self.policy.log_of(host)
         if key is None and (known := self.logs.of(host)):
             key = known.key
-        terms = self.terms
-        return LogPolicy(key, terms.witnesses, terms.witness_threshold) if key else None
+        return LogPolicy(key, self.terms.witnesses) if key else None
 
     @property
     def registry_key(self) -> PublicKey | None:

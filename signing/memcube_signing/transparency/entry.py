@@ -11,7 +11,7 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
 from memcube_protocol.values import frozen
@@ -102,17 +102,23 @@ class TlogEntry:
         return entry
 
 
+class Witnesses(NamedTuple):
+    """Witnesses of whom `threshold` must have seen an entry in its log."""
+
+    keys: frozenset[NoteKey]
+    threshold: int
+
+
 @frozen
 class LogPolicy:
-    """Which log must include a statement, and how many of which witnesses must have seen it there.
+    """Which log must include a statement, and which witnesses must have seen it there: enough of each group.
 
     `log` is its own witness of time: `logged_at` of an accepted entry is the earliest time by anyone
     who is accepted.
     """
 
     log: NoteKey
-    witnesses: frozenset[NoteKey] = frozenset()
-    threshold: int = 0
+    witnesses: tuple[Witnesses, ...] = ()
 
 
 @frozen
@@ -160,13 +166,15 @@ def verify(
         raise _untrusted("the entry is about another signature", "log-entry-mismatch")
     state = checkpoints.verify(entry.checkpoint, policy.log)
     merkle.verify_inclusion(entry.leaf_hash, entry.index, state.size, entry.proof, state.root)
-    witnessed = checkpoints.cosignatures(entry.checkpoint, policy.witnesses)
-    if len({cosigned.key.key.id for cosigned in witnessed}) < policy.threshold:
-        raise _untrusted(
-            f"{len(witnessed)} witnesses saw it, {policy.threshold} are demanded", "log-unwitnessed"
-        )
-    timed = checkpoints.cosignatures(entry.checkpoint, (policy.log.cosigner,))
-    return Logged(entry.index, state, (*timed, *witnessed))
+    seen = dict.fromkeys(checkpoints.cosignatures(entry.checkpoint, (policy.log.cosigner,)))
+    for keys, threshold in policy.witnesses:
+        witnessed = checkpoints.cosignatures(entry.checkpoint, keys)
+        if len({cosigned.key.key.id for cosigned in witnessed}) < threshold:
+            raise _untrusted(
+                f"{len(witnessed)} witnesses saw it, {threshold} are demanded", "log-unwitnessed"
+            )
+        seen |= dict.fromkeys(witnessed)
+    return Logged(entry.index, state, tuple(seen))
 
 
 def _require_agreement(entry: TlogEntry, proof: Mapping[str, Any]) -> None:

@@ -145,8 +145,10 @@ def _terms(terms: Terms) -> dict[str, Any]:
         "mode": None if terms.mode is None else str(terms.mode),
         "origin": terms.origin,
         "log": str(terms.log),
-        "witnesses": sorted(str(witness) for witness in terms.witnesses),
-        "witnessThreshold": terms.witness_threshold,
+        "witnesses": [
+            {"keys": sorted(map(str, group.keys)), "threshold": group.threshold}
+            for group in terms.witnesses
+        ],
         "jobs": [
             [{"issuer": one.issuer, "claims": dict(one.claims)} for one in patterns]
             for patterns in terms.jobs

@@ -18,6 +18,8 @@ from memcube_signing import bundle as bundles
 from memcube_signing import referrer
 from memcube_signing.release import PREDICATE_TYPE, sign_release
 from memcube_signing.transparency import bundled
+from memcube_signing.transparency.checkpoint import NoteKey
+from memcube_signing.transparency.entry import Witnesses
 from support.log import WITNESS_KEY, Log, signer
 from support.signing import ALICE, EDDIE, NOW, ORIGIN, manifest, release
 
@@ -124,9 +126,12 @@ def test_a_policys_log_goes_before_the_one_met_first():
     refused(ask(release_in(other), known(other), policy=policy), "log-unknown")
 
 
+WITNESSED = Witnesses(frozenset({WITNESS_KEY}), 1)
+
+
 def test_witnesses_are_counted():
     log = Log()
-    terms = Terms(witnesses=frozenset({WITNESS_KEY}), witness_threshold=1)
+    terms = Terms(witnesses=(WITNESSED,))
     seen = release_in(log, witnessed=True)
     assert result(ask(seen, known(log), terms)).outcome is Outcome.PASSED
     assert (
@@ -145,6 +150,13 @@ def test_keys_that_cannot_be_logged_release_nothing_where_a_log_is_known():
     assert result(ask(unlogged)).outcome is Outcome.SKIPPED
     off = Terms(log=LogDemand.OFF)
     assert result(ask(unlogged, known(Log()), off)).outcome is Outcome.SKIPPED
+
+
+def test_witnesses_of_the_one_scope_do_not_stand_in_for_those_of_the_other():
+    log, stranger = Log(), NoteKey("other.example", signer(8).public_key, cosigns=True)
+    copies = Terms("mirror.example/**", witnesses=(Witnesses(frozenset({stranger}), 1),))
+    terms = copies.joined(Terms("registry.example/**", witnesses=(WITNESSED,)))
+    refused(ask(release_in(log, witnessed=True), known(log), terms), "log-unwitnessed")
 
 
 def test_the_time_of_a_signature_is_the_logs():
@@ -169,7 +181,7 @@ def test_a_policy_file_names_logs_and_witnesses():
     policy = parse(text.encode())
     assert policy.log_of(HOST) == log.key
     terms = policy.terms_of(ORIGIN)
-    assert (terms.log, terms.witness_threshold) == (LogDemand.REQUIRED, 1)
+    assert (terms.log, terms.witnesses) == (LogDemand.REQUIRED, (WITNESSED,))
     assert policy.terms_of(ORIGIN).joined(Terms("x/**", log=LogDemand.OFF)).log == "required"
 
 

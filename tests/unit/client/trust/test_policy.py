@@ -26,6 +26,7 @@ from memcube_signing import referrer
 from memcube_signing.release import PREDICATE_TYPE, sign_release
 from memcube_signing.statement import Statement
 from memcube_signing.transparency.checkpoint import NoteKey
+from memcube_signing.transparency.entry import Witnesses
 from support.log import signer
 from support.signing import ALICE, EDDIE, MALLORY, NOW, ORIGIN, changed, manifest, release
 
@@ -438,20 +439,20 @@ LOG_DEMANDS = [(one, other) for one in LogDemand for other in LogDemand]
 @pytest.mark.parametrize(("one", "other"), LOG_DEMANDS)
 def test_joined_terms_take_the_stronger_demand_for_a_log_and_for_witnesses(one, other):
     named = [NoteKey(name, EDDIE.public_key, cosigns=True) for name in ("w.example", "v.example")]
-    here = Terms("a.example/**", log=one, witnesses=frozenset(named[:1]), witness_threshold=1)
-    there = Terms("b.example/**", log=other, witnesses=frozenset(named[1:]), witness_threshold=2)
+    groups = [Witnesses(frozenset({key}), 1) for key in named]
+    here = Terms("a.example/**", log=one, witnesses=(groups[0],))
+    there = Terms("b.example/**", log=other, witnesses=(groups[1],))
     order = [LogDemand.OFF, LogDemand.OFFERED, LogDemand.REQUIRED]
     for joined in (here.joined(there), there.joined(here)):
         assert joined.log is max(one, other, key=order.index)
-        assert joined.witnesses == frozenset(named)
-        assert joined.witness_threshold == 2
+        assert set(joined.witnesses) == set(groups)
 
 
 def test_joined_terms_leave_open_what_both_leave_open():
     one, other = Terms("a.example/**"), Terms("b.example/**")
     joined = one.joined(other)
     assert (joined.publishers, joined.mode, joined.max_staleness) == (None, None, None)
-    assert (joined.threshold, joined.witness_threshold) == (1, 0)
+    assert (joined.threshold, joined.witnesses) == (1, ())
     for mode in Mode:
         for left, right in ((mode, None), (None, mode), (mode, mode)):
             both = replace(one, mode=left).joined(replace(other, mode=right))

@@ -20,7 +20,7 @@ HOUR = timedelta(hours=1)
 
 
 def policy(log: Log) -> LogPolicy:
-    return LogPolicy(log.key, frozenset(), 0)
+    return LogPolicy(log.key)
 
 
 def unlogged(*found: tuple[bytes, ...], log: Log) -> KeyDocument | None:

@@ -9,7 +9,7 @@ from memcube_signing import bundle as bundles
 from memcube_signing.release import verify_release
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.checkpoint import NoteKey
-from memcube_signing.transparency.entry import LogPolicy
+from memcube_signing.transparency.entry import LogPolicy, Witnesses
 from support.logged import AT, BUNDLE, KEY, LOG_KEY, OTHER_LOG, WITNESS_KEY, logged
 from support.signing import changed, manifest, release
 
@@ -75,7 +75,7 @@ def test_of_entries_in_other_logs_the_first_is_told_and_too_few_witnesses_go_bef
     for entries, told in (([other, named], "in another log"), ([named, other], "it is one of")):
         with pytest.raises(SignatureInvalidError, match=told):
             bundled.verify_logged(bundled.attach(BUNDLE, entries), KEY, POLICY)
-    witnessed = LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 1)
+    witnessed = LogPolicy(LOG_KEY, (Witnesses(frozenset({WITNESS_KEY}), 1),))
     with pytest.raises(SignatureInvalidError) as caught:
         bundled.verify_logged(bundled.attach(BUNDLE, [other, logged()]), KEY, witnessed)
     assert caught.value.reason == "log-unwitnessed"

@@ -10,7 +10,7 @@ from memcube_protocol import canonical_json
 from memcube_protocol.errors import InvalidStatementError, SignatureInvalidError
 from memcube_signing.transparency import checkpoint, entry
 from memcube_signing.transparency.checkpoint import NoteKey
-from memcube_signing.transparency.entry import LogPolicy, TlogEntry
+from memcube_signing.transparency.entry import LogPolicy, TlogEntry, Witnesses
 from support.logged import (
     AT,
     KEY,
@@ -52,7 +52,11 @@ def test_an_entry_is_read_back_and_verified_with_its_time():
         (logged(), {"signed": SIGNED + b" "}, "log-entry-mismatch"),
         (logged(), {"signature": MALLORY.sign(SIGNED)}, "log-entry-mismatch"),
         (logged(), {"key": MALLORY.public_key}, "log-entry-mismatch"),
-        (logged(), {"policy": LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 1)}, "log-unwitnessed"),
+        (
+            logged(),
+            {"policy": LogPolicy(LOG_KEY, (Witnesses(frozenset({WITNESS_KEY}), 1),))},
+            "log-unwitnessed",
+        ),
     ],
 )
 def test_what_is_not_proved_is_refused(found, changes, reason):
@@ -72,7 +76,7 @@ def test_a_leaf_is_canonical_json_of_a_hashedrekord():
 def test_a_witness_counts_once_and_only_with_its_own_signature():
     state = logged().checkpoint.checkpoint
     line = checkpoint.cosign(state, "witness.example", WITNESS, AT)
-    policy = LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 1)
+    policy = LogPolicy(LOG_KEY, (Witnesses(frozenset({WITNESS_KEY}), 1),))
     again = checkpoint.cosign(state, "witness.example", WITNESS, datetime(2027, 1, 1, tzinfo=UTC))
     accepted = verify(logged(witnesses=(line, again)), policy)
     assert [cosigned.key for cosigned in accepted.seen] == [LOG_KEY.cosigner, WITNESS_KEY]
@@ -80,7 +84,7 @@ def test_a_witness_counts_once_and_only_with_its_own_signature():
     with pytest.raises(SignatureInvalidError):
         verify(logged(witnesses=(forged,)), policy)
     alias = replace(WITNESS_KEY, name="alias.example")
-    two = LogPolicy(LOG_KEY, frozenset({WITNESS_KEY, alias}), 2)
+    two = LogPolicy(LOG_KEY, (Witnesses(frozenset({WITNESS_KEY, alias}), 2),))
     same = logged(witnesses=(line, checkpoint.cosign(state, alias.name, WITNESS, AT)))
     with pytest.raises(SignatureInvalidError):
         verify(same, two)
@@ -126,7 +130,7 @@ def test_what_is_wrong_with_a_field_is_told(change, why):
 
 def test_more_witnesses_than_are_demanded_are_no_fewer():
     line = checkpoint.cosign(logged().checkpoint.checkpoint, WITNESS_KEY.name, WITNESS, AT)
-    policy = LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 0)
+    policy = LogPolicy(LOG_KEY, (Witnesses(frozenset({WITNESS_KEY}), 0),))
     assert len(verify(logged(witnesses=(line,)), policy).seen) == 2
 
 
@@ -288,9 +292,9 @@ def test_one_witness_under_two_names_counts_once():
     lines = [checkpoint.cosign(state, key.name, WITNESS, AT) for key in (WITNESS_KEY, again)]
     seen = replace(found, checkpoint=found.checkpoint.with_lines(lines))
     both = frozenset({WITNESS_KEY, again})
-    assert len(verify(seen, LogPolicy(LOG_KEY, both, 1)).seen) == 3
+    assert len(verify(seen, LogPolicy(LOG_KEY, (Witnesses(both, 1),))).seen) == 3
     with pytest.raises(SignatureInvalidError) as caught:
-        verify(seen, LogPolicy(LOG_KEY, both, 2))
+        verify(seen, LogPolicy(LOG_KEY, (Witnesses(both, 2),)))
     assert caught.value.reason == "log-unwitnessed"
 
 
@@ -300,5 +304,7 @@ def test_the_earliest_of_several_times_is_when_it_was_logged():
     for minutes in (-1, 1):
         line = checkpoint.cosign(state, WITNESS_KEY.name, WITNESS, AT + timedelta(minutes=minutes))
         seen = replace(found, checkpoint=found.checkpoint.with_lines([line]))
-        logged_at = verify(seen, LogPolicy(LOG_KEY, frozenset({WITNESS_KEY}), 1)).logged_at
+        logged_at = verify(
+            seen, LogPolicy(LOG_KEY, (Witnesses(frozenset({WITNESS_KEY}), 1),))
+        ).logged_at
         assert logged_at == AT + timedelta(minutes=min(minutes, 0))
