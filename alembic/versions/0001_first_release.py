@@ -381,6 +381,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("level", "number", name=op.f("pk_log_tile")),
     )
     op.create_table(
+        "log_usage",
+        sa.Column("namespace", sa.String(64), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("namespace", name=op.f("pk_log_usage")),
+    )
+    op.create_table(
         "log_witness",
         sa.Column("name", sa.String(255), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
@@ -482,6 +488,7 @@ def downgrade() -> None:
     op.drop_table("trusted_publisher")
     op.drop_table("logged_release")
     op.drop_table("log_witness")
+    op.drop_table("log_usage")
     op.drop_table("log_tile")
     op.drop_table("log_state")
     with op.batch_alter_table("log_entry", schema=None) as batch_op:

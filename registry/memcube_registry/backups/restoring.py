@@ -42,7 +42,7 @@ from memcube_registry.storage.interface import BlobStore
 from memcube_registry.storage.local import sync_folder, translated
 
 LOG_TABLES: Final = frozenset(
-    {"log_entry", "log_tile", "log_state", "log_witness", "logged_release"}
+    {"log_entry", "log_tile", "log_state", "log_usage", "log_witness", "logged_release"}
 )
 _PORTION: Final = 200
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
-from memcube_protocol.errors import ConflictError, NotFoundError
+from memcube_protocol.errors import ConflictError, NotFoundError, QuotaExceededError
 from memcube_signing.keys import Signer
 from memcube_signing.release import Release
 from memcube_signing.transparency import checkpoint as checkpoints
@@ -21,8 +21,11 @@ from sqlmodel import Session
 from memcube_registry.database import table_of
 from memcube_registry.log.models import LogEntry, LoggedRelease, LogState, LogTile
 from memcube_registry.log.names import Names
+from memcube_registry.log.room import Room
 from memcube_registry.log.submission import Submission
 
+Refused: TypeAlias = ConflictError | QuotaExceededError
+"""Why a statement is not logged: its place is taken, or its namespace fills what it may."""
 _KEYS_AT_ONCE: Final = 500
 
 # Built once, and without the rows as objects: a batch may be one entry.
@@ -60,25 +63,35 @@ class Appender:
         return NoteKey(self.origin, self.signer.public_key)
 
     def append(
-        self, session: Session, batch: Sequence[Submission], now: datetime
-    ) -> list[TlogEntry | ConflictError]:
+        self,
+        session: Session,
+        batch: Sequence[Submission],
+        now: datetime,
+        *,
+        limited: bool = True,
+    ) -> list[TlogEntry | Refused]:
         """For each of `batch` its entry in a new checkpoint, or why it is refused.
 
-        What is in the log already is not appended again: its entry is proved anew.
+        What is in the log already is not appended again: its entry is proved anew. Only where it is
+        `limited` does a namespace's quota refuse anything.
         """
         state = current(session, self.origin)
         numbers = _known(session, [one.leaf_hash for one in batch])
-        outcomes: list[bytes | ConflictError] = []
+        unknown = {one.namespace for one in batch if one.leaf_hash not in numbers}
+        room = Room.of(session, unknown, limited=limited)
+        outcomes: list[bytes | Refused] = []
         new: dict[bytes, Submission] = {}
         for one in batch:
-            refused = None
+            refused: Refused | None = None
             if one.leaf_hash not in numbers:
                 number = state.size + len(new)
-                refused = _take_place(session, one.release, number)
+                refused = room.refusal(one) or _take_place(session, one.release, number)
                 if refused is None:
+                    room.count(one)
                     new[one.leaf_hash] = one
                     numbers[one.leaf_hash] = number
             outcomes.append(refused or one.leaf_hash)
+        room.keep(session)
         note, hash_at = self._grow(session, state, new, now)
         size = note.checkpoint.size
         bodies = {one.leaf_hash: one.body for one in batch}

@@ -1,4 +1,4 @@
-"""The tables of the log: entries with their preimages, tiles, its state, and the order of releases."""
+"""The tables of the log: entries with their preimages, tiles, its state, who fills it, and the order of releases."""
 
 from __future__ import annotations
 
@@ -64,6 +64,15 @@ class LogWitness(SQLModel, table=True):
 
     name: str = Field(max_length=255, primary_key=True)
     size: int = Field(sa_type=BigInteger)
+
+
+class LogUsage(SQLModel, table=True):
+    """How many bytes the entries of a namespace take, with the statements behind them."""
+
+    __tablename__: ClassVar[Any] = "log_usage"
+
+    namespace: str = Field(max_length=64, primary_key=True)
+    size_bytes: int = Field(sa_type=BigInteger)
 
 
 class LoggedRelease(SQLModel, table=True):

@@ -8,12 +8,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import sqlalchemy as sql
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from memcube_protocol.errors import (
-    ConflictError,
     InvalidSettingError,
     MemcubeError,
     NotFoundError,
@@ -29,7 +29,7 @@ from sqlmodel import Session, col, func, select
 from memcube_registry.batching import Batches
 from memcube_registry.database import Database, table_of, utc_now
 from memcube_registry.jobs.worker import Task
-from memcube_registry.log.appending import Appender, current, read_tile
+from memcube_registry.log.appending import Appender, Refused, current, read_tile
 from memcube_registry.log.intake import Arrival, admitted
 from memcube_registry.log.models import LogEntry, LoggedRelease
 from memcube_registry.log.names import Names
@@ -77,7 +77,8 @@ class TransparencyLog:
         self._witnesses = witnesses
         self._wanted, self._fixed = origin, fixed
         self._known: Appender | None = None
-        self._adding: Batches[Submission, TlogEntry] = Batches(self.add_all, BATCH)
+        unlimited = partial(self.add_all, limited=False)
+        self._adding: Batches[Submission, TlogEntry] = Batches(unlimited, BATCH)
         self._taking: Batches[Arrival, bytes] = Batches(self._take_all, BATCH)
 
     @property
@@ -91,7 +92,7 @@ class TransparencyLog:
         return self._appender().key
 
     def add(self, submission: Submission) -> TlogEntry:
-        """The entry of a statement that is in the log from now on: what is promised is on the disk.
+        """The entry of a statement of the registry's own, in the log from now on: what is promised is on the disk.
 
         The same statement again has the entry that it had.
 
@@ -105,6 +106,7 @@ class TransparencyLog:
         """As `add`, for a request as it arrived; its entry as JSON.
 
         Raises:
+            QuotaExceededError: its namespace fills as much of the log as it may.
             InvalidRequestError, InvalidJsonError, InvalidStatementError, SignatureInvalidError,
                 LimitExceededError: see `submission.parse`.
             UnauthenticatedError, ForbiddenError, NotFoundError: not a cube that they may push to.
@@ -112,10 +114,14 @@ class TransparencyLog:
         """
         return await asyncio.wrap_future(self._taking.submit(arrival))
 
-    def add_all(self, batch: Sequence[Submission]) -> Sequence[TlogEntry | ConflictError]:
+    def add_all(
+        self, batch: Sequence[Submission], *, limited: bool = True
+    ) -> Sequence[TlogEntry | Refused]:
         """What becomes of each of `batch`, in one transaction."""
         now, appender = utc_now(), self._appender()
-        outcomes = self._database.run(lambda session: appender.append(session, batch, now))
+        outcomes = self._database.run(
+            lambda session: appender.append(session, batch, now, limited=limited)
+        )
         entry = next((one for one in outcomes if isinstance(one, TlogEntry)), None)
         if entry is None:
             return outcomes

@@ -70,6 +70,11 @@ class Submission:
         return json.dumps(shown, separators=(",", ":")).encode()
 
     @property
+    def size_bytes(self) -> int:
+        """What it takes in the log, with the statement behind it."""
+        return len(self.preimage) + len(self.body)
+
+    @property
     def namespace(self) -> str:
         """The account whose cube it is about."""
         return self.repository.partition("/")[0]

@@ -3,9 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from memcube_protocol.errors import ConflictError, InvalidSettingError
+from memcube_protocol.errors import ConflictError, InvalidSettingError, QuotaExceededError
+from memcube_registry.accounts.service import create_account
 from memcube_registry.database import Database
 from memcube_registry.log import witnesses
+from memcube_registry.log.models import LogUsage
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.log.submission import Submission
 from memcube_signing.bundle import sign
@@ -14,6 +16,7 @@ from memcube_signing.statement import Statement
 from memcube_signing.transparency import checkpoint, entry, merkle, tiles
 from memcube_signing.transparency.entry import LogPolicy, TlogEntry
 from memcube_signing.transparency.tiles import Tile
+from sqlmodel import select
 from support.signing import ALICE, manifest, release
 
 SEED = b"\x07" * 32
@@ -93,6 +96,30 @@ def test_one_refused_release_leaves_the_others_of_its_batch(database: Database) 
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [TlogEntry, TlogEntry, ConflictError, TlogEntry]
     assert log.checkpoint().checkpoint.size == 3
+
+
+def test_a_namespace_fills_no_more_of_the_log_than_its_quota(database: Database) -> None:
+    wanted = [submission(number) for number in range(4)]
+    size = wanted[0].size_bytes
+    with database.write() as session:
+        create_account(session, "alice", quota_bytes=2 * size)
+    logs = log_on(database), log_on(database)
+    kinds = [type(outcome) for outcome in logs[0].add_all(wanted[:1])]
+    kinds += [type(outcome) for outcome in logs[1].add_all([*wanted[1:3], foreign(wanted[3])])]
+    assert kinds == [TlogEntry, TlogEntry, QuotaExceededError, TlogEntry]
+    (again,) = logs[0].add_all(wanted[:1])
+    verify(logs[0], wanted[0], again)
+    (refused,) = logs[0].add_all(wanted[2:3])
+    assert f"statements of alice fill {2 * size} of {2 * size} bytes" in str(refused)
+    verify(logs[0], wanted[2], logs[0].add(wanted[2]))
+    with database.read() as session:
+        filled = {row.namespace: row.size_bytes for row in session.exec(select(LogUsage))}
+    assert filled == {"alice": 3 * size, "bob": foreign(wanted[3]).size_bytes}
+
+
+def foreign(one: Submission) -> Submission:
+    """`one` about a cube of a namespace that has no quota."""
+    return Submission("bob/notes", one.envelope, one.key)
 
 
 def test_a_log_keeps_the_name_that_it_began_with(database: Database) -> None:
