@@ -49,7 +49,7 @@ class WantedPart(_Body, frozen=True):
 
 
 class WantedParts(_Body, frozen=True):
-    """Parts for which requests are to be signed, at most 100."""
+    """Parts for which requests are to be signed, at most 16."""
 
     parts: Annotated[list[WantedPart], msgspec.Meta(min_length=1, max_length=PARTS_AT_ONCE)]
 
