@@ -1,4 +1,4 @@
-"""An activation memory as files: a KV cache, its token ids, its manifest (MIP 1.0 section 5).
+"""An activation memory as files: a KV cache, its token ids, its manifest (docs/spec/activation.md).
 
     activation/<id>/manifest.json    key, source, token chain, block hashes
                     tokens.u32       the token ids, four bytes each, little-endian

@@ -1,4 +1,4 @@
-"""A build: one more memory made from those of a cube (docs/spec/build.md, MIP 1.0 section 2).
+"""A build: one more memory made from those of a cube (docs/spec/build.md).
 
 An image manifest with `artifactType` `application/vnd.memcube.build.v1+json` whose subject is the
 cube, so that adding one leaves the cube's digest as it is. Its config describes the one memory as

@@ -1,4 +1,4 @@
-"""The compatibility key of an activation memory (MIP 1.0 section 5, docs/spec/activation.md).
+"""The compatibility key of an activation memory (docs/spec/activation.md).
 
 A KV cache is exact for one way of computing it and wrong for every other, so all that decides its
 numbers stands in the key, and a mount is refused unless every field equals the model's. Chat

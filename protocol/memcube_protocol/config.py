@@ -1,4 +1,4 @@
-"""The config of a cube: its signed self-description (docs/spec/config.md, MIP 1.0 section 2).
+"""The config of a cube: its signed self-description (docs/spec/config.md).
 
     {"createdAt":"2026-11-20T09:30:00Z","governance":{"licence":"CC-BY-4.0"},
      "memories":[{"id":"plaintext","kind":"plaintext","layers":["sha256:…"],"records":12}],

@@ -1,4 +1,4 @@
-"""A cube as files: a manifest, its config, and one layer a file (docs/spec/cube.md, MIP 1.0 section 2).
+"""A cube as files: a manifest, its config, and one layer a file (docs/spec/cube.md).
 
 A layer says its path in `org.opencontainers.image.title` and `org.cncf.model.filepath`, and the id
 of the memory that it belongs to in `org.memcube.memory` (`cube` for the card and attachments). The

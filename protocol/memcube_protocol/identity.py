@@ -61,7 +61,7 @@ class TensorIdentity:
 
 @dataclass(frozen=True, slots=True)
 class BaseIdentity:
-    """Which weights a model has, to the bit (identity-and-access.md section 5)."""
+    """Which weights a model has, to the bit (docs/spec/identity.md)."""
 
     root: bytes
     scheme: ClassVar[str] = "mip1-base"

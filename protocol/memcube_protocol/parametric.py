@@ -4,8 +4,7 @@
                     adapter_model.safetensors   what PEFT writes; its header may carry `memcube`
 
 `memcube` in the header's metadata is canonical JSON with the base model (id, revision, identity)
-and how the adapter was trained: PEFT reads such a file as it is (MIP 1.0 section 6,
-identity-and-access.md section 5, docs/spec/parametric.md).
+and how the adapter was trained: PEFT reads such a file as it is (docs/spec/parametric.md).
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Base:
 
 
 class Level(StrEnum):
-    """How sure it is that an adapter belongs to a model (identity-and-access.md section 5)."""
+    """How sure it is that an adapter belongs to a model (docs/spec/parametric.md)."""
 
     EXACT = "exact"
     DECLARED = "declared"

@@ -1,4 +1,4 @@
-r"""How a build was made, so that somebody else can make it again (docs/spec/build.md, MIP 1.0 section 2).
+r"""How a build was made, so that somebody else can make it again (docs/spec/build.md).
 
     {"asOf":"2026-11-27T09:30:00Z","base":"mip1-base:…","budgetTokens":4096,"memory":"facts-kv",
      "method":"encode","parent":"sha256:…","prompt":"Question: {question}\nAnswer:","render":"fenced",

@@ -72,7 +72,7 @@ class CompressedShard:
 
     @property
     def annotations(self) -> dict[str, str]:
-        """The annotations of mip.md section 4."""
+        """What the layer's annotations say of it (docs/spec/records.md)."""
         return {
             media_types.UNCOMPRESSED_DIGEST: str(self.uncompressed_digest),
             media_types.UNCOMPRESSED_SIZE: str(self.uncompressed_bytes),

@@ -225,7 +225,7 @@ def write_header(
     """The first bytes of a file that holds `tensors` (name, dtype, shape) in the order given.
 
     Padded with spaces so that the tensors' bytes start at a multiple of `alignment`
-    (`PAGE_BYTES` for activation memories, mip.md section 5).
+    (`PAGE_BYTES` for activation memories).
 
     Raises:
         InvalidTensorsError: a name twice, an unknown type, a bad shape or bad metadata.

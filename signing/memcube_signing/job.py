@@ -1,4 +1,4 @@
-"""The CI job that made a release, as its identity token says, and patterns of jobs (MIP 1.0 §7).
+"""The CI job that made a release, as its identity token says, and patterns of jobs (docs/spec/statements.md).
 
 Whoever signs a release can write any job into it. What makes it more than a claim is the log: a registry
 logs a release that names a job only for the job itself, whose identity token it has verified.

@@ -1,4 +1,4 @@
-"""Release statements: the publisher binds name, version, order and bytes of a cube (MIP 1.0 §7).
+"""Release statements: the publisher binds name, version, order and bytes of a cube (docs/spec/statements.md).
 
 A cube keeps the origin name of its release wherever it is copied. `seq` counts an origin's releases
 from 1, and `previous` chains each to the one before, so that nothing can be swapped, mixed, dropped

@@ -1,4 +1,4 @@
-"""The routes for the Hub's clients give out no byte that `/v2/` would not (identity and access §3, §4)."""
+"""The routes for the Hub's clients give out no byte that `/v2/` would not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may see and change what: nothing leaks, nothing is stolen (identity and access §3)."""
+"""Who may see and change what: nothing leaks, nothing is stolen."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Paths that are not canonical never reach anything (identity and access §4).
+"""Paths that are not canonical never reach anything.
 
 The router decodes, collapses and strips before a handler sees a path, so `/v2/` reads the raw one:
 what is not spelled in the one canonical way is refused, and never served as something else.

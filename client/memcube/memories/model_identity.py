@@ -1,4 +1,4 @@
-"""Which weights a checkpoint or a live model has: the base identity of identity-and-access.md section 5.
+"""Which weights a checkpoint or a live model has: its base identity (docs/spec/identity.md).
 
 Both give the same identity where the weights are the same to the bit: sharding, tied heads, an
 injected adapter and the fusing that transformers does while loading make no difference. A cast or

@@ -1,6 +1,6 @@
 """Two machines of one publisher that release at the same time: the second goes behind the first.
 
-The log gives each place in a history to one manifest (identity and access §1). Who comes second signs anew in
+The log gives each place in a history to one manifest. Who comes second signs anew in
 the next place, with the first one as the release before; only a version that the first one has taken is refused.
 """
 

@@ -1,4 +1,4 @@
-"""The consumer's own rules about cubes: which publishers, attestations and content, by name (MIP 1.0 §9).
+"""The consumer's own rules about cubes: which publishers, attestations and content, by name (docs/spec/policy.md).
 
 A policy is a list of **scopes**, each a pattern of names with its **terms**. The scope that fits a name
 most closely decides alone; where none fits, the policy's defaults do. A machine may have two policies,

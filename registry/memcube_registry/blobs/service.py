@@ -1,4 +1,4 @@
-"""Blobs per repository: who may see, mount and delete them (identity and access, section 3)."""
+"""Blobs per repository: who may see, mount and delete them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The registry's database: SQLite by default, PostgreSQL (psycopg 3) by its URL.
 
-`read()`, `write()` and `run()` are the only ways to a session (docs/adr, identity and access §4), and
+`read()`, `write()` and `run()` are the only ways to a session (docs/adr), and
 `glance()` is the one to a single SELECT, which sees one snapshot by itself:
 
 - SQLite: WAL, foreign keys on, writes begin with `BEGIN IMMEDIATE`. A default session would lose

@@ -1,4 +1,4 @@
-"""The decision who may do what to which bytes: a pure function over values (identity and access §3).
+"""The decision who may do what to which bytes: a pure function over values.
 
 Each decision names the rule that made it, so that errors and logs can explain it. Where a private
 cube and an absent one could be told apart by a stranger, both get the same answer.

@@ -1,4 +1,4 @@
-"""The one authorisation point: every entry and exit of bytes asks here (identity and access §3)."""
+"""The one authorisation point: every entry and exit of bytes asks here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Garbage collection, while the registry serves (identity and access, section 3).
+"""Garbage collection, while the registry serves.
 
 Alive is a manifest that is tagged, or was used within the grace period, or is a child of a live
 index, or whose subject is alive. What is not alive is condemned, and removed at a later run if

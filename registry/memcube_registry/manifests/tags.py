@@ -1,4 +1,4 @@
-"""Tags: names that point to manifests. Full SemVer versions never move (identity and access, section 1)."""
+"""Tags: names that point to manifests. Full SemVer versions never move."""
 
 from __future__ import annotations
 

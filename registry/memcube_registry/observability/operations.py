@@ -44,7 +44,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/.well-known/memcube.json", sync_to_thread=True, include_in_schema=False)
 def well_known(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
-    """What this registry is and can do (MIP, section 10)."""
+    """What this registry is and can do (`/.well-known/memcube.json`)."""
     services = services_of(request)
     settings = services.settings
     document = {

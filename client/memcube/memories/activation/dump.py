@@ -1,4 +1,4 @@
-"""Dump a KV cache from a live transformers model into the files of a memory (MIP 1.0 section 5)."""
+"""Dump a KV cache from a live transformers model into the files of a memory (docs/spec/activation.md)."""
 
 from __future__ import annotations
 

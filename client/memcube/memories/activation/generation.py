@@ -71,7 +71,7 @@ def generate(
 ) -> str:
     """The answer of `model` to `question`, which continues the text of `memory` where one is given.
 
-    The ids are concatenated, never tokenised anew as one text (identity-and-access.md section 5),
+    The ids are concatenated, never tokenised anew as one text (docs/spec/activation.md),
     and the cache is a fresh one. `options` go to transformers' `generate`; a memory is the cache, so
     `use_cache` and `cache_implementation` decide nothing behind one. Of several answers it is the first.
 

@@ -1,4 +1,4 @@
-"""Mount a KV memory on a live transformers model (MIP 1.0 section 5).
+"""Mount a KV memory on a live transformers model (docs/spec/activation.md).
 
 A mounted cache equals the live one to the bit, or the mount is refused with every field that
 differs. Loading maps the file; each question gets a fresh cache object over the same mapped

@@ -1,4 +1,4 @@
-"""Dump a LoRA adapter from a model or a folder into the files of a memory, and read it (MIP 1.0 section 6).
+"""Dump a LoRA adapter from a model or a folder into the files of a memory, and read it (docs/spec/parametric.md).
 
     dump_lora(peft_model, cube_folder, memory_id="style")
     read_adapter(cube_folder / "parametric" / "style").base

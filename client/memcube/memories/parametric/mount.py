@@ -1,4 +1,4 @@
-"""Mounting a LoRA adapter on a model after every check (MIP 1.0 section 6, docs/spec/parametric.md).
+"""Mounting a LoRA adapter on a model after every check (docs/spec/parametric.md).
 
 What peft gets is not the folder's own config but one written from what was checked: full module
 paths, no regular expressions, no initialisation that touches the base. After a mount through peft the
