@@ -7,7 +7,8 @@ sends itself, and says what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ LARGE_BYTES: Final = 10 * limits.MIB + 1
 """From here on the Hub keeps every file in LFS, whatever its name."""
 _AT_ONCE: Final = 100
 _MEDIA_TYPE: Final = "application/vnd.git-lfs+json"
+
+Told = Mapping[str, Mapping[str, Any]]
+"""What the Hub says of files, by their SHA-256."""
 
 
 @frozen
@@ -51,6 +55,56 @@ class _Link:
         return self.file.size
 
 
+class _Round:
+    """Files of one repository that are asked about together, and what the Hub says of them, by SHA-256."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sizes: dict[Digest, int] = {}
+        self.told: Told | None = None
+
+    def has_room(self, name: str) -> bool:
+        """Whether one more file, of the repository `name`, can be asked about with these."""
+        return self.name == name and len(self.sizes) < _AT_ONCE
+
+
+class _Questions:
+    """Asks the Hub about files, one request at a time, each for all that are known to be wanted by then."""
+
+    def __init__(self, ask: Callable[[str, Mapping[Digest, int]], Told]) -> None:
+        self._ask = ask
+        self._asking = threading.Lock()
+        self._gathering = threading.Lock()
+        self._next = _Round("")
+        self._rounds: dict[tuple[str, Digest], _Round] = {}
+
+    def expect(self, name: str, digest: Digest, size: int) -> None:
+        """Ask about this file of the repository `name` together with the next one that is asked about."""
+        with self._gathering:
+            if (name, digest) not in self._rounds:
+                self._rounds[name, digest] = self._joined(name, digest, size)
+
+    def told(self, name: str, digest: Digest, size: int) -> Mapping[str, Any] | None:
+        """What the Hub says of this file of the repository `name`, once for each time that it was expected."""
+        with self._gathering:
+            expected = self._rounds.pop((name, digest), None)
+            own = expected or self._joined(name, digest, size)
+        with self._asking:
+            if own.told is None:  # else another of its files was asked about first
+                with self._gathering:
+                    if self._next is own:
+                        self._next = _Round("")
+                own.told = self._ask(name, own.sizes)
+        return own.told.get(digest.hex)
+
+    def _joined(self, name: str, digest: Digest, size: int) -> _Round:
+        """The next round, with this file."""
+        if not self._next.has_room(name):
+            self._next = _Round(name)
+        self._next.sizes[digest] = size
+        return self._next
+
+
 class LfsSender:
     """Sends large files to the storage of one Hub, `threads` at a time."""
 
@@ -59,6 +113,7 @@ class LfsSender:
         self._http = http
         self._threads = threads
         self._origin = Origin.of(site.endpoint.url)
+        self._questions = _Questions(self._ask)
 
     def send(self, name: str, files: Sequence[LargeFile]) -> frozenset[Digest]:
         """Send to the repository `name` what the Hub lacks of `files`, wants in LFS and takes in one request each.
@@ -73,33 +128,41 @@ class LfsSender:
             return frozenset()  # the library says what to do
         held: list[Digest] = []
         for at in range(0, len(files), _AT_ONCE):
-            links, present = self._links(name, files[at : at + _AT_ONCE])
-            sent = run(self._put, links, self._threads)
-            held += present
-            held += [link.file.digest for link, whole in zip(links, sent, strict=True) if whole]
+            held += self._send(name, files[at : at + _AT_ONCE])
         return frozenset(held)
 
-    def _links(self, name: str, files: Sequence[LargeFile]) -> tuple[list[_Link], list[Digest]]:
-        """Where to put those of `files` that the Hub lacks and takes whole; and those that it has.
+    def _send(self, name: str, files: Sequence[LargeFile]) -> Iterator[Digest]:
+        """Those of `files` that the Hub has, and those that were sent whole."""
+        for file in files:
+            self.expect(name, file.digest, file.size)
+        links: list[_Link] = []
+        for file in files:
+            told = self._questions.told(name, file.digest, file.size) or {}
+            if _is_there(told):
+                yield file.digest
+            elif link := self._link(file, told):
+                links.append(link)
+        sent = run(self._put, links, self._threads)
+        yield from (link.file.digest for link, whole in zip(links, sent, strict=True) if whole)
 
-        Raises:
-            UnsafeRedirectError: see `send`.
-        """
+    def expect(self, name: str, digest: Digest, size: int) -> None:
+        """A file will be sent to the repository `name`: its link may be asked for with those of others."""
+        self._questions.expect(name, digest, size)
+
+    def _ask(self, name: str, sizes: Mapping[Digest, int]) -> Told:
+        """What the Hub says of files, given with their sizes; nothing where it does not answer."""
         wanted = {
             "operation": "upload",
             "transfers": ["basic", "multipart"],
-            "objects": [{"oid": file.digest.hex, "size": file.size} for file in files],
+            "objects": [{"oid": digest.hex, "size": size} for digest, size in sizes.items()],
             "hash_algo": "sha256",
         }
         try:
             answer = self._post(f"{self._site.page(name)}.git/info/lfs/objects/batch", wanted)
         except MemcubeError:
-            return [], []  # the library asks the same, and says what is wrong
+            return {}  # the library asks the same, and says what is wrong
         objects = _dicts(answer.get("objects"))
-        told = {one["oid"]: one for one in objects if isinstance(one.get("oid"), str)}
-        links = [self._link(file, told.get(file.digest.hex, {})) for file in files]
-        present = [file.digest for file in files if _is_there(told.get(file.digest.hex))]
-        return [link for link in links if link is not None], present
+        return {one["oid"]: one for one in objects if isinstance(one.get("oid"), str)}
 
     def _link(self, file: LargeFile, told: Mapping[str, Any]) -> _Link | None:
         """What was told of `file`; None where it is there, comes in parts, or is not told as we know it."""
@@ -149,9 +212,9 @@ class LfsSender:
         return post(self._site, self._http, url, value, media_type=_MEDIA_TYPE)
 
 
-def _is_there(told: Mapping[str, Any] | None) -> bool:
+def _is_there(told: Mapping[str, Any]) -> bool:
     """Whether what was told of a file says that nothing is to be done for it."""
-    return told is not None and not told.get("actions") and not told.get("error")
+    return bool(told) and not told.get("actions") and not told.get("error")
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

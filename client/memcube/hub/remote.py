@@ -58,7 +58,7 @@ class HubRemote:
         self.http = http
         self._reader = HubReader(site, http)
         self._library = HubLibrary(site, threads=parallel)
-        sender = LfsSender(site, http, threads=parallel)
+        self._sender = sender = LfsSender(site, http, threads=parallel)
         create = partial(is_created, site, http)
         committer = Committer(site, http)
         self._publications = Publications(self._reader, self._library, sender, create, committer)
@@ -151,6 +151,10 @@ class HubRemote:
         for tag in tags:
             if not is_derived(tag):
                 self._publications.tag(name, tag, commit, manifest)
+
+    def expect(self, name: str, blob: Descriptor) -> None:
+        """See `transfer.TakesAlone.expect`."""
+        self._sender.expect(name, blob.digest, blob.size)
 
     def take(
         self, name: str, blobs: Iterable[Descriptor], store: Store, progress: Progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Self
 
 from memcube_protocol import limits
@@ -33,9 +34,16 @@ class EarlySender(Closing):
     """
 
     def __init__(
-        self, send: Send, progress: Progress, parallel: int, *, from_bytes: int = _REGISTRY_BYTES
+        self,
+        send: Send,
+        progress: Progress,
+        parallel: int,
+        *,
+        from_bytes: int = _REGISTRY_BYTES,
+        expect: Callable[[Descriptor], None] = lambda _: None,
     ) -> None:
         self._send = send
+        self._expect = expect
         self._progress = progress
         self._from_bytes = from_bytes
         self._line = Line(self._send_one, parallel)
@@ -61,7 +69,13 @@ class EarlySender(Closing):
             (moved,) = place.take(name, [blob], store, _Stopping(watched, stop))
             return moved
 
-        return cls(take, watched, parallel, from_bytes=place.alone_from_bytes)
+        return cls(
+            take,
+            watched,
+            parallel,
+            from_bytes=place.alone_from_bytes,
+            expect=partial(place.expect, name),
+        )
 
     def __call__(self, blob: Descriptor) -> None:
         """Send `blob` soon if it is large; small ones are not worth a request before all are known.
@@ -70,6 +84,7 @@ class EarlySender(Closing):
             MemcubeError: an earlier one could not be sent, as `transfer.push_blobs`.
         """
         if blob.size >= self._from_bytes:
+            self._expect(blob)
             self._line.add(blob)
 
     def wait(self) -> None:

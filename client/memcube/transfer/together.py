@@ -45,3 +45,7 @@ class TakesAlone(TakesTogether, Protocol):
 
     alone_from_bytes: int
     """From here on a blob is worth requests of its own."""
+
+    def expect(self, name: str, blob: Descriptor) -> None:
+        """Hear that `blob` will be taken soon, into repository `name`: what it needs may be asked for with others'."""
+        ...

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from support.scripted import Answer
 
 NAME = "Org/Notes"
 SIZE = 70_000
+PATIENCE_S = 60.0
 BATCH = f"/{NAME}.git/info/lfs/objects/batch"
 
 
@@ -73,6 +76,13 @@ def stored(hub: HubServer, file: LargeFile) -> bool:
     """Whether the repository holds the file's bytes."""
     held = file.digest.hex in hub.state.of("model", NAME).lfs
     return held and hub.state.path_of(file.digest.hex).read_bytes() == file.path.read_bytes()
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def puts(hub: HubServer) -> int:
@@ -178,3 +188,80 @@ def test_objects_whose_name_is_no_text_are_passed_over(
     hub.script = lambda seen: Answer(200, body=body) if seen.path == BATCH else None
     assert sender.send(NAME, [file]) == frozenset()
     assert not heard
+
+
+def test_what_comes_while_the_hub_is_asked_is_asked_about_together(
+    hub: HubServer, sender: LfsSender, made: Made
+) -> None:
+    files = [made()[0] for _ in range(4)]
+    asked: list[int] = []
+    waiting = sender._questions
+
+    def answer(seen: Seen) -> None:
+        if seen.path == BATCH:
+            asked.append(len(asked))
+            until(lambda: len(asked) > 1 or len(waiting._next.sizes) == 3)
+
+    hub.script = answer
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(sender.send, NAME, files[:1])
+        until(lambda: len(asked) == 1)
+        others = [threads.submit(sender.send, NAME, [file]) for file in files[1:]]
+        assert first.result() == {files[0].digest}
+        assert [one.result() for one in others] == [{file.digest} for file in files[1:]]
+    assert len(asked) == 2
+    assert all(stored(hub, file) for file in files)
+
+
+def test_files_of_two_repositories_are_asked_about_apart(
+    hub: HubServer, sender: LfsSender, made: Made
+) -> None:
+    hub.state.create("model", "Org/Other")
+    file, _ = made()
+    waiting = sender._questions
+    names = [NAME, "Org/Other"]
+    asked: list[str] = []
+
+    def answer(seen: Seen) -> None:
+        if seen.path.endswith("/batch"):
+            asked.append(seen.path)
+            until(lambda: len(asked) > 1 or waiting._next.name == "Org/Other")
+
+    hub.script = answer
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(sender.send, names[0], [file])
+        until(lambda: len(asked) == 1)
+        second = threads.submit(sender.send, names[1], [file])
+        assert first.result() == second.result() == {file.digest}
+    assert asked == [f"/{name}.git/info/lfs/objects/batch" for name in names]
+
+
+def test_a_file_that_is_expected_is_asked_about_with_the_one_before(
+    hub: HubServer, sender: LfsSender, made: Made
+) -> None:
+    files = [made()[0] for _ in range(3)]
+    for file in files:
+        sender.expect(NAME, file.digest, file.size)
+    assert [sender.send(NAME, [file]) for file in files] == [{file.digest} for file in files]
+    assert sum(seen.path == BATCH for seen in hub.seen) == 1
+
+
+def test_a_file_that_is_sent_again_is_asked_about_again(
+    hub: HubServer, sender: LfsSender, made: Made
+) -> None:
+    file, _ = made()
+    sender.expect(NAME, file.digest, file.size)
+    assert sender.send(NAME, [file]) == sender.send(NAME, [file]) == {file.digest}
+    assert puts(hub) == 1
+    assert sum(seen.path == BATCH for seen in hub.seen) == 2
+
+
+def test_no_request_asks_about_more_files_than_the_hub_takes(
+    hub: HubServer, sender: LfsSender, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lfs, "_AT_ONCE", 2)
+    files = [made()[0] for _ in range(5)]
+    for file in files:
+        sender.expect(NAME, file.digest, file.size)
+    assert sender.send(NAME, files) == {file.digest for file in files}
+    assert sum(seen.path == BATCH for seen in hub.seen) == 3
