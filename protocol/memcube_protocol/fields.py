@@ -6,7 +6,6 @@ The same schema is written in two spellings: camelCase in a signed config, snake
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -29,6 +28,13 @@ def camel_case(key: str) -> str:
 def snake_case(key: str) -> str:
     """The spelling of memcube.toml: `expiresAt` becomes `expires_at`."""
     return _CAPITAL.sub(r"_\1", key).lower()
+
+
+def closest(word: str, known: Collection[str]) -> str | None:
+    """Which of the `known` words somebody may have meant by `word`."""
+    import difflib  # only a mistake needs it
+
+    return next(iter(difflib.get_close_matches(word, known, 1)), None)
 
 
 class Fields:
@@ -101,8 +107,8 @@ class Fields:
         """One of `choices`."""
         value = self.text(key, default)
         if value not in choices:
-            close = difflib.get_close_matches(value, choices, 1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
+            close = closest(value, choices)
+            meant = f"; did you mean {close!r}?" if close else ""
             raise self.refuse(key, f"is {value[:60]!r}, not one of {', '.join(choices)}{meant}")
         return value
 
@@ -167,11 +173,11 @@ class Fields:
             InvalidConfigError: names the field and the known one that is closest.
         """
         for name in sorted(self._left):
-            close = difflib.get_close_matches(name, self._asked, 1)
+            close = closest(name, self._asked)
             known = f"known here: {', '.join(sorted(self._asked))}"
             raise InvalidConfigError(
                 f"{self.what} has an unknown field {name[:80]!r}",
-                hint=f"did you mean {close[0]!r}?" if close else known,
+                hint=f"did you mean {close!r}?" if close else known,
             )
 
     def refuse(self, key: str, why: str) -> InvalidConfigError:

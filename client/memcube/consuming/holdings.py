@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memcube_protocol.config import PARAMETRIC, CubeConfig
 from memcube_protocol.content import Expected, stream_verified
@@ -27,9 +27,11 @@ from memcube.consuming.verifying import Verified, question
 from memcube.context import NORMAL_TRUST, Context
 from memcube.packing.unpack import unpack_files
 from memcube.store import Pruned, Ref
-from memcube.store.checks import CHECKS_FILE, FileChecks
 from memcube.store.files import PIECE_BYTES, disk_bytes_below, open_file
 from memcube.trust import Scope, judge_cube
+
+if TYPE_CHECKING:
+    from memcube.store.checks import FileChecks
 
 FOLDERS = "folders"
 INDEXES = "indexes"
@@ -179,6 +181,8 @@ def files_folder(
     parents = {file.path.rpartition("/")[0] for file in files}
     below = f"{parents.pop()}/" if len(parents) == 1 else ""
     folder = context.settings.home / FOLDERS / owner.hex / memory_id
+    from memcube.store.checks import CHECKS_FILE, FileChecks
+
     checks = FileChecks(context.settings.home / CHECKS_FILE)
     checks.require_ours()
     if not _is_intact(folder, files, below, checks):

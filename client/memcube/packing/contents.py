@@ -6,30 +6,30 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import zstandard
-from memcube_protocol import activation, limits, media_types, parametric, shards
+from memcube_protocol import limits, media_types, shards
 from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest, new_hasher
 from memcube_protocol.errors import InvalidRecordError, MemcubeError
 from memcube_protocol.records import Record, read_lines
 from memcube_protocol.values import frozen
-from memcube_protocol.vectors import VectorFile
 
 from memcube.packing.layout import ACTIVATION_FILES, PARAMETRIC_FILES, Layout, require_attachment
 from memcube.packing.scan import FoundFile
-from memcube.packing.sorting import RecordSorter
-from memcube.packing.tensor_files import identify, read_header, read_start
-from memcube.packing.vectors import require_finite
 from memcube.store import Blobs
 from memcube.store.files import hash_file
+
+# What sorts records and what reads tensors is loaded by the functions that need it: few cubes hold everything.
+if TYPE_CHECKING:
+    from memcube.packing.sorting import RecordSorter
 
 _THREADS: Final = 4
 Kept = Callable[[CubeFile, bool], None]
 """Hears of a file that the store holds now, and whether it was copied there just now; from several threads."""
-RecordSource = Callable[[RecordSorter], None]
+RecordSource = Callable[["RecordSorter"], None]
 """Adds its records to the sorter."""
 
 
@@ -86,6 +86,8 @@ class Contents:
         Raises:
             InvalidRecordError, InvalidJsonError, LimitExceededError: a record breaks a rule.
         """
+        from memcube.packing.sorting import RecordSorter
+
         with RecordSorter() as sorter:
             source(sorter)
             target = shards.target_for(sorter.size)
@@ -156,6 +158,11 @@ def _attachment(file: FoundFile) -> Planned:
 
 
 def _vectors(file: FoundFile, records: Iterable[FoundFile] = ()) -> Planned:
+    from memcube_protocol.vectors import VectorFile
+
+    from memcube.packing.tensor_files import read_header
+    from memcube.packing.vectors import require_finite
+
     header = read_header(file)
     try:
         require_finite(file, VectorFile.of(header), read_files(records))
@@ -166,6 +173,10 @@ def _vectors(file: FoundFile, records: Iterable[FoundFile] = ()) -> Planned:
 
 
 def _activation(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, list[Planned]]:
+    from memcube_protocol import activation
+
+    from memcube.packing.tensor_files import read_start
+
     manifest, tokens, kv = (found[name] for name in ACTIVATION_FILES)
     parsed = activation.check_folder_files(
         manifest.read(limits.KV_MANIFEST_BYTES),
@@ -184,6 +195,10 @@ def _activation(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, li
 
 
 def _parametric(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, list[Planned]]:
+    from memcube_protocol import parametric
+
+    from memcube.packing.tensor_files import identify, read_header
+
     config, weights = (found[name] for name in PARAMETRIC_FILES)
     header = read_header(weights)
     adapter = parametric.check(config.read(limits.CONFIG_BYTES), header)

@@ -17,26 +17,22 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memcube_protocol import limits
 from memcube_protocol.errors import InvalidConfigError, NotFoundError
 from memcube_protocol.shards import Reuse
 from memcube_protocol.values import frozen
 
-from memcube.importers import (
-    Imported,
-    ImportReport,
-    is_memos,
-    read_jsonl,
-    read_markdown_folder,
-    read_memos,
-)
 from memcube.packing.contents import Contents
 from memcube.packing.draft import FILE_NAME, Draft
 from memcube.packing.layout import CARD, PARAMETRIC_FILES, Layout, require_attachment
 from memcube.packing.scan import FoundFile, open_plain, refuse_pickle, scan
-from memcube.packing.sorting import RecordSorter
+
+# What other systems write is read by code of its own, which a cube folder does without.
+if TYPE_CHECKING:
+    from memcube.importers import Imported, ImportReport
+    from memcube.packing.sorting import RecordSorter
 
 DEFAULT_VERSION: Final = "0.1.0"
 _PICKLED_ADAPTER: Final = "adapter_model.bin"
@@ -76,6 +72,8 @@ def open_folder(path: Path, *, name: str | None = None, version: str | None = No
     names = {entry.name for entry in path.iterdir()}
     if PARAMETRIC_FILES[0] in names:
         return _peft_folder(path, draft)
+    from memcube.importers import is_memos, read_memos
+
     if is_memos(path):
         return _imported(path, draft, (read_memos(path),))
     files = scan(path)
@@ -209,6 +207,8 @@ def _imported(
 
 
 def _notes(path: Path, files: Sequence[FoundFile]) -> Iterator[Imported]:
+    from memcube.importers import read_jsonl, read_markdown_folder
+
     if lines := [file.location for file in files if _suffix(file) == ".jsonl"]:
         yield read_jsonl(path, lines)
     if texts := [file.location for file in files if _suffix(file) in _TEXTS]:

@@ -11,7 +11,6 @@ attachments/                          images, audio, documents
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Final
 from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.cube import ATTACHMENT_TYPES
 from memcube_protocol.errors import ForbiddenMediaTypeError, InvalidConfigError
+from memcube_protocol.fields import closest
 
 from memcube.packing.draft import FILE_NAME
 from memcube.packing.scan import FoundFile
@@ -149,8 +149,8 @@ def require_attachment(path: str) -> str:
 
 def _homeless(path: str) -> InvalidConfigError:
     first = path.partition("/")[0]
-    close = difflib.get_close_matches(first, _FOLDERS, 1)
-    meant = f"did you mean the folder {close[0]!r}? " if close and close[0] != first else ""
+    close = closest(first, _FOLDERS)
+    meant = f"did you mean the folder {close!r}? " if close and close != first else ""
     if not meant and path.endswith(".jsonl"):
         meant = "move records into plaintext/; "
     return InvalidConfigError(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memcube_protocol import media_types, oci
 from memcube_protocol.content import read_verified
@@ -27,9 +27,11 @@ from memcube_protocol.values import frozen
 
 from memcube.packing.contents import Contents, Kept
 from memcube.packing.draft import Draft
-from memcube.packing.embedding import Embedding
 from memcube.packing.kinds import Folder, open_folder
 from memcube.store import Store
+
+if TYPE_CHECKING:
+    from memcube.packing.embedding import Embedding
 
 EPOCH_VARIABLE: Final = "SOURCE_DATE_EPOCH"
 _NAMED: Final = 10

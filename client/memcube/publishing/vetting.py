@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memcube_protocol import oci
-from memcube_protocol.build import Build
 from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
@@ -39,6 +38,9 @@ from memcube.transfer import EarlySender
 from memcube.trust import Scope
 from memcube.trust.attested import values_of
 from memcube.version import VERSION
+
+if TYPE_CHECKING:
+    from memcube_protocol.build import Build
 
 _STOPPING: Final = frozenset({"secrets", "unsafe-files"})
 _SHOWN: Final = 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickletools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -61,6 +60,8 @@ def is_pickle(head: bytes) -> bool:
     """Whether `head` begins a pickle: read as instructions, and never executed."""
     if not _PICKLE.match(head):
         return False
+    import pickletools  # hardly any file gets this far
+
     try:
         for number, _ in enumerate(pickletools.genops(io.BytesIO(head))):
             if number >= 3:

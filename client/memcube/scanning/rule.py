@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field
 
 from memcube_protocol.values import frozen
 from memcube_signing.predicates.scan import CHECKS, SEVERITIES
@@ -32,13 +31,16 @@ class Rule:
     before: int = 0
     after: int = 500
     shape: str | None = None
-    compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         assert self.check in CHECKS
         assert self.severity in SEVERITIES
         assert not (self.needles and self.shape)
-        object.__setattr__(self, "compiled", re.compile(self.pattern))
+
+    @property
+    def compiled(self) -> re.Pattern[str]:
+        """The pattern, compiled when a text first calls for it (and kept by `re`): few texts call for many."""
+        return re.compile(self.pattern)
 
     def matches(self, text: str, spans: Iterable[Span]) -> Iterator[int]:
         """Where this rule finds something within `spans` of `text`: offsets in characters."""

@@ -6,11 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memcube_protocol import media_types
-from memcube_protocol.activation import KvManifest
-from memcube_protocol.build import Build
 from memcube_protocol.content import BlobReader, read_verified
 from memcube_protocol.cube import Cube, CubeFile
 from memcube_protocol.digest import Digest
@@ -32,6 +30,9 @@ from memcube.scanning.encodings import decoded
 from memcube.scanning.files import HEAD_BYTES, SAMPLE_BYTES, needs_head, scan_file
 from memcube.scanning.text import Match, scan_lines, scan_sample, scan_text
 from memcube.scanning.versions import RULES_VERSION
+
+if TYPE_CHECKING:
+    from memcube_protocol.build import Build
 
 SCANNER: Final = "memcube"
 _TEXTS: Final = {media_types.CARD, media_types.LORA_CONFIG}
@@ -154,6 +155,8 @@ def _attachment(file: CubeFile, blobs: BlobReader) -> tuple[Iterable[Found], int
 
 def _cache(file: CubeFile, raw: bytes) -> Iterator[Found]:
     """A KV cache: its text if it carries one; that the numbers say the same, nobody can read in them."""
+    from memcube_protocol.activation import KvManifest
+
     try:
         text = KvManifest.parse(raw).source.text
     except MemcubeError:

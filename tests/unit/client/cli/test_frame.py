@@ -78,18 +78,19 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMCUBE_KEYRING", "0")
 
 
-def imported_by(code: str) -> set[str]:
-    lines = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"{code}\nimport sys\nprint(*sys.modules, sep='\\n', file=sys.stderr)",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr.splitlines()
-    return {line.partition(".")[0] for line in lines}
+def loaded_by(code: str) -> set[str]:
+    return set(
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"{code}\nimport sys\nprint(*sys.modules, sep='\\n', file=sys.stderr)",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr.splitlines()
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,24 @@ def imported_by(code: str) -> set[str]:
     ],
 )
 def test_help_imports_nothing_heavy(code: str) -> None:
-    assert imported_by(code) & HEAVY == set()
+    assert {name.partition(".")[0] for name in loaded_by(code)} & HEAVY == set()
+
+
+def test_a_push_loads_no_format_of_a_memory_before_a_folder_holds_one() -> None:
+    formats = {
+        "activation",
+        "build",
+        "compatibility",
+        "identity",
+        "parametric",
+        "tensors",
+        "vectors",
+    }
+    unused = {f"memcube_protocol.{name}" for name in formats}
+    unused |= {"difflib", "memcube.importers", "memcube.store.checks", "pickletools", "sqlite3"}
+    loaded = loaded_by("import memcube.client, memcube.hub, memcube.publishing.pushing")
+    assert "memcube.packing.contents" in loaded
+    assert loaded & unused == set()
 
 
 def test_the_help_names_every_command_with_what_it_is_for(
