@@ -15,7 +15,7 @@ from memcube import rules
 from memcube.consuming import opening
 from memcube.context import Context
 from memcube.memories.model_identity import uncompiled
-from memcube.memories.turns import turn
+from memcube.memories.turns import changing, turn
 from memcube.mounting.baseline import Baseline, uninterrupted
 from memcube.mounting.chosen import Chosen, in_order
 from memcube.mounting.loading import MemLoader
@@ -87,7 +87,7 @@ def _mounted(context: Context, loader: MemLoader, overlay: Overlay | None) -> Mo
             rules=asked,
         )
     except BaseException:
-        with uninterrupted():
+        with changing(model), uninterrupted():
             loader.undo.close()
             if before is not None:
                 before.restore()

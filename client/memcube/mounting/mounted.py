@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from memcube_protocol.config import PLAINTEXT
 from memcube_protocol.errors import ConflictError, NotFoundError
@@ -17,7 +17,7 @@ from memcube.closing import Closing
 from memcube.consuming.verifying import Verified
 from memcube.context import CONTEXT_TOKENS
 from memcube.memories.plaintext.hit import Hit
-from memcube.memories.turns import turn
+from memcube.memories.turns import Shared, changing, turn, unmounted
 from memcube.mounting.baseline import uninterrupted
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import Hits
@@ -84,6 +84,20 @@ class Parts:
     undo: ExitStack
 
 
+_Act = TypeVar("_Act", bound=Callable[..., Any])
+
+
+def _in_use(act: _Act) -> _Act:
+    """`act` of a memory, which is not unmounted meanwhile: whoever does waits for the end of it."""
+
+    @wraps(act)
+    def held(memory: MountedMemory, *given: Any, **options: Any) -> Any:
+        with memory._shared.using():
+            return act(memory, *given, **options)
+
+    return cast("_Act", held)
+
+
 class MountedMemory(Closing):
     """The memories of one or several cubes in use; a context manager that takes them off again.
 
@@ -103,6 +117,7 @@ class MountedMemory(Closing):
         rules: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._parts: Parts | None = parts
+        self._shared = Shared()
         self._rules = tuple(rules)
         self.cubes = parts.cubes
         self.steps: Sequence[MountStep] = parts.steps
@@ -160,6 +175,7 @@ class MountedMemory(Closing):
         """
         return self._open().prefix_text
 
+    @_in_use
     def search(
         self,
         query: str,
@@ -176,6 +192,7 @@ class MountedMemory(Closing):
         self._usage.found(self._used(hits))
         return hits
 
+    @_in_use
     def neighbours(
         self,
         record_id: str,
@@ -198,6 +215,7 @@ class MountedMemory(Closing):
         hit = self.read(record_id, cube)
         return self._shelf().neighbours(hit, types=types, depth=depth, limit=limit, filters=filters)
 
+    @_in_use
     def read(self, record_id: str, cube: str | None = None) -> Hit:
         """The record of this id: of `cube`, or of the first cube by priority that has it.
 
@@ -210,8 +228,9 @@ class MountedMemory(Closing):
 
     def records(self) -> Iterator[Hit]:
         """All records that may be shown, cube by cube in the order of `cubes`, each in order of id."""
-        yield from self._shelf().records()
+        yield from self._stepwise(self._shelf().records())
 
+    @_in_use
     def search_in(
         self, cube: MountedCube, query: str, limit: int = 10, filters: Filters | None = None
     ) -> list[Hit]:
@@ -223,8 +242,9 @@ class MountedMemory(Closing):
         """As `records`, of one of `cubes` alone."""
         shelf = self._shelf()
         if cube.records:
-            yield from shelf.records_of(cube.records)
+            yield from self._stepwise(shelf.records_of(cube.records))
 
+    @_in_use
     def context(
         self, query: str, budget_tokens: int | None = None, filters: Filters | None = None
     ) -> str:
@@ -254,6 +274,7 @@ class MountedMemory(Closing):
         self._usage.answered(self._always + self._used(hits[position] for position in told))
         return self._unframed(text)
 
+    @_in_use
     def generate(
         self,
         question: str,
@@ -301,6 +322,7 @@ class MountedMemory(Closing):
             **options,
         )
 
+    @_in_use
     def remember(self, text: str, **fields: Any) -> Record:
         """Keep `text` in the overlay, with further fields of a record (`type`, `tags`, …).
 
@@ -309,6 +331,7 @@ class MountedMemory(Closing):
         """
         return self._writable().remember(text, **fields)
 
+    @_in_use
     def forget(self, record_id: str) -> ForgottenRecord:
         """Never show a record again; returns where copies of it remain.
 
@@ -318,6 +341,7 @@ class MountedMemory(Closing):
         """
         return self._writable().forget(record_id)
 
+    @_in_use
     def new_cache(self) -> Any:
         """A fresh cache that starts behind the mounted KV memory, for one prompt; None without one.
 
@@ -328,8 +352,16 @@ class MountedMemory(Closing):
         return cache.new_cache() if cache else None
 
     def close(self) -> None:
-        """Take the memories off the model, the last one first, and let go of it; Ctrl-C waits."""
-        with turn(self._parts and self._parts.model), uninterrupted():
+        """Take the memories off the model, the last one first, and let go of it.
+
+        Waits for what other threads are asking this memory, and this model; Ctrl-C ends the wait, not the
+        unmounting.
+
+        Raises:
+            ConflictError: this very thread is asking it.
+        """
+        model = self._parts and self._parts.model
+        with turn(model), self._shared.changing(), changing(model), uninterrupted():
             parts, self._parts = self._parts, None
             if parts is not None:
                 parts.undo.close()
@@ -368,12 +400,26 @@ class MountedMemory(Closing):
             ("step", "kind", "memory", "cube", "why"), steps
         )
 
-    def _open(self) -> Parts:
+    def _stepwise(self, hits: Iterator[Hit]) -> Iterator[Hit]:
+        """`hits`, each read while the memory is in use: it may be unmounted between two of them."""
+        while True:
+            with self._shared.using():
+                self._mounted()
+                hit = next(hits, None)
+            if hit is None:
+                return
+            yield hit
+
+    def _mounted(self) -> Parts:
         if self._parts is None:
-            raise ConflictError("this memory was unmounted", hint="mount it again")
+            raise unmounted()
+        return self._parts
+
+    def _open(self) -> Parts:
+        parts = self._mounted()
         for ask in self._rules:
             ask()
-        return self._parts
+        return parts
 
     def _shelf(self) -> Shelf:
         """Everything that has records: the overlay first, then the cubes."""

@@ -12,6 +12,7 @@ from memcube_protocol.tensors import Rejection, rejected
 from memcube.memories.activation.mounted import Prefix
 from memcube.memories.activation.room import room_errors
 from memcube.memories.plaintext.question import require_text
+from memcube.memories.turns import asking
 from memcube.memories.window import answer_room
 
 
@@ -95,11 +96,11 @@ def generate(
     given = torch.tensor([ids], device=model.device)
     settings = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id, **options}
     settings["logits_processor"] = [*(settings.get("logits_processor") or ()), Watched()]
-    if memory:
-        _require_unassisted(model, settings)
-        settings |= {"use_cache": True, "cache_implementation": None}
-        settings["past_key_values"] = memory.new_cache()
-    with torch.inference_mode(), room_errors():
+    with asking(model), torch.inference_mode(), room_errors():
+        if memory:
+            _require_unassisted(model, settings)
+            settings |= {"use_cache": True, "cache_implementation": None}
+            settings["past_key_values"] = memory.new_cache()
         output = model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),

@@ -12,6 +12,7 @@ from memcube_protocol.errors import ConflictError
 
 from memcube.closing import Closing
 from memcube.memories.activation.key import active_adapter_scales
+from memcube.memories.turns import unmounted
 
 if TYPE_CHECKING:
     from memcube.memories.activation.layers import LayerView
@@ -57,8 +58,11 @@ class MappedLayers:
         """See `Layers.view`.
 
         Raises:
+            ConflictError: the memory was unmounted.
             DigestMismatchError: the file was changed since.
         """
+        if not self._views:
+            raise unmounted()
         if self._require_unchanged is None:
             return self._views[position]
         self._require_unchanged()
@@ -92,7 +96,7 @@ class Prefix(Closing):
             ConflictError: the memory was unmounted, or the active adapters have changed since.
         """
         if self._layers is None:
-            raise ConflictError("this memory was unmounted", hint="mount it again")
+            raise unmounted()
         if active_adapter_scales(self.model) != self.adapters:
             raise ConflictError(
                 "other adapters are active than when this memory was mounted, or at other scales",

@@ -33,6 +33,7 @@ from memcube.memories.activation.layers import LayerView
 from memcube.memories.activation.room import is_full, no_room, room_errors
 from memcube.memories.activation.storage import dequantise, require_bounded, require_scales
 from memcube.memories.model_identity import torch_dtypes
+from memcube.memories.turns import unmounted
 
 STAGE_BYTES: Final = 64 * limits.MIB
 """Bytes of a staging buffer: several readers fill it at once."""
@@ -232,7 +233,7 @@ class StreamedLayers:
 
     def _require_open(self) -> None:
         if self._closed.is_set():
-            raise _unmounted()
+            raise unmounted()
 
     def _send_read(self, stage: _Stage, buffer: _Buffer, reads: Sequence[Future[None]]) -> None:
         for read in reads:
@@ -405,11 +406,7 @@ def _told(error: BaseException) -> BaseException:
     return no_room() if is_full(error) else error
 
 
-def _unmounted() -> ConflictError:
-    return ConflictError("this memory was unmounted", hint="mount it again")
-
-
 def _refused() -> Future[Any]:
     refused: Future[Any] = Future()
-    refused.set_exception(_unmounted())
+    refused.set_exception(unmounted())
     return refused

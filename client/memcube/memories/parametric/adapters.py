@@ -20,6 +20,7 @@ from memcube_protocol.values import frozen
 from memcube.memories.parametric.combine import LINEAR, Part, combine
 from memcube.memories.parametric.mount import MountedLora
 from memcube.memories.parametric.routing import Choice, Embedder, choose
+from memcube.memories.turns import changing
 
 
 @frozen
@@ -37,8 +38,9 @@ class AdapterState:
 class Adapters:
     """The adapters of one mounted memory. Adapters that others have put on the model stay as they are.
 
-    They are the model's: whoever asks the model from several threads switches in none of them. A KV cache belongs to the adapters that were active when it was made: after a switch to others it
-    refuses to be used.
+    They are the model's: a switch waits for the questions that are under way, and holds for all that
+    come after, whichever thread asks. A KV cache belongs to the adapters that were active when it was
+    made: after a switch to others it refuses to be used.
     """
 
     def __init__(self) -> None:
@@ -83,7 +85,7 @@ class Adapters:
         Raises:
             NotFoundError: there is no adapter of that name.
             UnsupportedError: a factor on an adapter that is not two plain factors a module.
-            ConflictError: more than one of them has biases.
+            ConflictError: more than one of them has biases, or this very thread is asking the model.
             IntegrityError: the file of a chosen one was written into after it was checked.
         """
         wanted = _gates_of(chosen)
@@ -93,7 +95,8 @@ class Adapters:
         stack = next(iter(self._mounted.values())).stack
         ours = {mounted.name for mounted in self._mounted.values()}
         others = {name: gate for name, gate in stack.gates.items() if name not in ours}
-        stack.switch({**others, **gates})
+        with changing(stack.model):
+            stack.switch({**others, **gates})
 
     def combine(
         self, weights: Mapping[str, float], how: str = LINEAR, *, name: str | None = None

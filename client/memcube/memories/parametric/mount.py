@@ -30,7 +30,7 @@ from memcube.memories.model_identity import (
 )
 from memcube.memories.parametric.files import AdapterFiles
 from memcube.memories.parametric.stack import AdapterStack
-from memcube.memories.turns import turn
+from memcube.memories.turns import changing, turn
 from memcube.store.checks import FileChecks
 
 
@@ -150,7 +150,8 @@ class MountedLora(Closing):
         self.stack.require_free(self.name, self.adapter)
         self._is_mounted = True
         try:
-            in_slot = self.stack.mount(self.name, self.adapter, beside, config, biases)
+            with changing(model):
+                in_slot = self.stack.mount(self.name, self.adapter, beside, config, biases)
             if not in_slot and not _is_held(beside, injected_tensors(model, self.name)):
                 raise IncompatibleError(
                     "peft did not take this adapter as it is: tensors were left out, added or narrowed",
@@ -174,7 +175,7 @@ class MountedLora(Closing):
 
     def unmount(self) -> None:
         """Take the adapter off: weights, state_dict keys and module classes are as before."""
-        with turn(self.stack.model):
+        with turn(self.stack.model), changing(self.stack.model):
             if self._is_mounted:
                 self.stack.unmount(self.name)
                 self._is_mounted = False

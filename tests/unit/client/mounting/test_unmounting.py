@@ -6,17 +6,22 @@ import gc
 import importlib
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 from memcube.client import Client
 from memcube.dumper import MemDumper
+from memcube.mounting import MountedMemory
 from memcube.mounting.baseline import Baseline
+from memcube.overlay import Overlay
 from memcube.settings import Settings
-from memcube_protocol.errors import MemcubeError
+from memcube_protocol.errors import ConflictError, MemcubeError
 from support.models import model_of, text_of, tokenizer_of
 
 torch = pytest.importorskip("torch")
@@ -28,6 +33,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 LAYERS = {"num_hidden_layers": 1}
 PLACES = ("memcube.mounting", "memcube.memories.param", "peft")
+A_WHILE_S = 0.3
+"""So long an unmount gets to come too early; it gets nothing done by being slow."""
 CANCELLED = 15
 """At how many lines, evenly spread over a mount and its unmount."""
 
@@ -232,3 +239,119 @@ def test_what_was_mounted_is_freed(client: Client) -> None:
     gc.collect()
     alive = [tensor for one in held if (tensor := one()) is not None and not tensor.is_meta]
     assert sum(tensor.nbytes for tensor in alive) == 0
+
+
+class Streamer:
+    """A streamer of transformers that does something once, when the answer has begun."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._acts = [act]
+
+    def put(self, _value: Any) -> None:
+        while self._acts:
+            self._acts.pop()()
+
+    def end(self) -> None:
+        pass
+
+
+class Unmounting:
+    """Another thread that unmounts `memory` from `begin` on; how it ended stands in `closed`."""
+
+    def __init__(self, memory: MountedMemory) -> None:
+        self.closed = threading.Event()
+        self._thread = threading.Thread(target=self._close, args=[memory])
+
+    def begin(self) -> None:
+        self._thread.start()
+        self.closed.wait(A_WHILE_S)
+
+    def _close(self, memory: MountedMemory) -> None:
+        memory.close()
+        self.closed.set()
+
+    def end(self) -> None:
+        self._thread.join()
+        assert self.closed.is_set()
+
+
+def test_a_question_that_is_under_way_is_answered_before_the_memory_is_unmounted(
+    client: Client,
+) -> None:
+    model = plain()
+    before = looks(model)
+    memory = client.mount("alice/notes", model=model, tokenizer=tokenizer_of())
+    asked = {"context": "", "max_new_tokens": 4}
+    answer = memory.generate("w1 w2", **asked)
+    unmounting = Unmounting(memory)
+    assert memory.generate("w1 w2", streamer=Streamer(unmounting.begin), **asked) == answer
+    unmounting.end()
+    assert_untouched(model, before)
+    with pytest.raises(ConflictError, match="unmounted"):
+        memory.generate("w1 w2", **asked)
+
+
+def test_another_memory_of_the_model_is_unmounted_after_the_answer_too(client: Client) -> None:
+    model, tokenizer = plain(), tokenizer_of()
+    mounted = partial(client.mount, "alice/notes", model=model, tokenizer=tokenizer)
+    with mounted(filters=["kind=plaintext"]) as own:
+        asked = {"context": "", "max_new_tokens": 4}
+        other = mounted(filters=["kind=parametric"])
+        answer, unmounting = own.generate("w1 w2", **asked), Unmounting(other)
+        assert own.generate("w1 w2", streamer=Streamer(unmounting.begin), **asked) == answer
+        unmounting.end()
+
+
+def test_a_search_that_is_under_way_finds_before_the_memory_is_unmounted(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from memcube.memories.plaintext.index import PlaintextIndex
+
+    memory = client.mount("alice/notes")
+    unmounting, search, records = Unmounting(memory), PlaintextIndex.search, memory.records()
+
+    def searched(*given: Any, **options: Any) -> Any:
+        unmounting.begin()
+        return search(*given, **options)
+
+    monkeypatch.setattr(PlaintextIndex, "search", searched)
+    assert [hit.record.text for hit in memory.search("ferry")] == [
+        "The ferry to Hiiumaa leaves at nine."
+    ]
+    unmounting.end()
+    with pytest.raises(ConflictError, match="unmounted"):
+        next(records)
+
+
+def test_records_that_are_gone_through_end_with_the_memory(client: Client, tmp_path: Path) -> None:
+    overlay = Overlay.open(tmp_path / "own")
+    overlay.remember("Another one.")
+    memory = client.mount("alice/notes", overlay=overlay)
+    records = memory.records()
+    assert next(records).cube == "own"
+    memory.close()
+    with pytest.raises(ConflictError, match="unmounted"):
+        next(records)
+
+
+def test_a_cache_that_was_not_used_yet_says_that_its_memory_is_unmounted(client: Client) -> None:
+    model = plain()
+    memory = client.mount("alice/notes", model=model, tokenizer=tokenizer_of())
+    cache = memory.new_cache()
+    memory.close()
+    with pytest.raises(ConflictError, match="unmounted"):
+        model(torch.tensor([[1, 2]]), past_key_values=cache)
+
+
+def test_nobody_unmounts_in_the_middle_of_the_own_question(client: Client) -> None:
+    mounted = partial(client.mount, "alice/notes", model=plain(), tokenizer=tokenizer_of())
+    with mounted() as memory:
+        acts: list[Callable[[], Any]] = [
+            memory.close,
+            lambda: memory.adapters.switch([]),
+            lambda: mounted(filters=["kind=plaintext"]),
+        ]
+        for act in acts:
+            with pytest.raises(ConflictError, match="this very thread"):
+                memory.generate("w1", context="", max_new_tokens=2, streamer=Streamer(act))
+        assert memory.generate("w1", context="", max_new_tokens=2)
