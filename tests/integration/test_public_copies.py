@@ -87,6 +87,31 @@ def test_a_confidential_version_that_lies_there_keeps_the_others_from_becoming_p
     assert nobody.run("pull", f"{other}:1.1.0").returncode != 0
 
 
+def test_what_is_confidential_is_added_to_no_public_cube_without_a_word(
+    ada: Person, ann: Machine, nobody: Machine, tmp_path: Path
+) -> None:
+    source, name = f"{ada.name}/{fresh('closed')}", f"{ada.name}/{fresh('notes')}"
+    push(ann, tmp_path, source, "1.0.0")
+    ann.ok("cp", f"{source}:1.0.0", name, "--public")
+    push(ann, tmp_path, source, "1.1.0", CONFIDENTIAL)  # to its own readers, as before
+    closed = tmp_path / "1.1.0"
+
+    def is_refused(*words: object) -> bool:
+        told = ann.run(*words).stderr
+        return f"{name} is public, and" in told and "--yes" in told
+
+    assert is_refused("push", closed, f"{name}:1.1.0")
+    assert is_refused("push", f"{source}:1.1.0", f"{name}:1.1.0")
+    assert is_refused("cp", f"{source}:1.1.0", name)
+    assert tags(ada, name) == ["1.0.0"], "nothing was added"
+    ann.ok("cp", f"{source}:1.1.0", name, "--yes")
+    assert "1.1.0" in tags(ada, name)
+
+
+def tags(ada: Person, name: str) -> list[str]:
+    return [one["name"] for one in ada.wire.anonymous().get(f"/api/v1/tags/{name}").json()]
+
+
 def test_a_folder_has_no_readers_of_its_own(ada: Person, ann: Machine, tmp_path: Path) -> None:
     source = f"{ada.name}/{fresh('notes')}"
     push(ann, tmp_path / "cube", source, "1.0.0")

@@ -130,7 +130,8 @@ def carry_verified(
     """
     if isinstance(target, Reference):
         rules.require_copy(context, verified, passage.source, target)
-        exposure.require(context, verified.cube.config.governance, verified.cube.config.name)
+        config = verified.cube.config
+        exposure.require(context, config.governance, config.name, target)
     else:
         rules.require_export(context, verified, held=False)
     cube, place = verified.cube.manifest, passage.target

@@ -38,18 +38,31 @@ class Exposure:
     confidential: bool = False
 
     @property
-    def _asks(self) -> bool:
-        """Whether governance has a say."""
+    def _opens(self) -> bool:
+        """Whether it makes public what governance has a say about."""
         return self.visibility is Visibility.PUBLIC and not self.confidential
 
-    def require(self, context: Context, governance: Governance, name: str) -> None:
-        """That the `governance` of the cube `name` does not speak against it; before anything is sent.
+    def require(
+        self, context: Context, governance: Governance, name: str, place: Reference
+    ) -> None:
+        """That the `governance` of the cube `name` bears who will read it at `place`; before anything is sent.
+
+        What is added to a cube that everybody reads is public as well, without a word for it.
 
         Raises:
-            RuleRefusedError: it does.
+            RuleRefusedError: it does not.
         """
-        if self._asks:
+        if self.confidential or self.visibility is Visibility.PRIVATE:
+            return
+        try:
             rules.require_publishable(context, governance, name)
+        except RuleRefusedError as error:
+            if self._opens:
+                raise
+            at = context.at_registry(place)
+            if _is_public(context.remote(at.host), at.name):
+                why, hint = f"{at.location} is public, and {error}", _ADDED
+                raise RuleRefusedError(why, hint=hint) from None
 
     def apply(
         self,
@@ -69,7 +82,7 @@ class Exposure:
         """
         if self.visibility is None:
             return
-        if self._asks:
+        if self._opens:
             self._require_of_all(context, context.at_registry(place), judged, there)
         set_visibility(context, place, self.visibility)
 
@@ -104,13 +117,14 @@ class Exposure:
         config = registry.read_blob(name, manifest.config, limits.CONFIG_BYTES)
         cube = Cube.read(manifest, config)
         try:
-            self.require(context, cube.config.governance, cube.config.name)
+            rules.require_publishable(context, cube.config.governance, cube.config.name)
         except RuleRefusedError as error:
             why = f"not made public: {tag} lies there, and {error}"
             raise RuleRefusedError(why, hint=error.hint) from None
 
 
 AS_IT_IS: Final = Exposure()
+_ADDED: Final = "correct governance in memcube.toml, name another place, or repeat with --yes"
 
 
 def _is_public(registry: Remote, name: str) -> bool:

@@ -116,9 +116,9 @@ def _push_folder(
     name = wanted.name if wanted and wanted.host != HUB_HOST else None
     version = version_of(wanted)
     opened = open_folder(folder, name=name, version=version)
-    terms.exposure.require(context, opened.draft.governance, opened.draft.name)
     named = wanted or local_reference(opened.draft)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    terms.exposure.require(context, opened.draft.governance, opened.draft.name, place)
     publishers.log_in_as_job(context, place)
     if not opened.is_written and version is None:
         _require_first(context, folder, place, opened)
@@ -177,8 +177,8 @@ def _push_packed(
             hint="name a folder, or see memcube ls",
         )
     cube, named = read_cube(context.store, ref.digest), wanted or ref.reference
-    terms.exposure.require(context, cube.config.governance, cube.config.name)
     place = _in_namespace(context, Reference(named.host, named.name, named.tag))
+    terms.exposure.require(context, cube.config.governance, cube.config.name, place)
     _require_own(context, cube, place, terms.key)
     publishers.log_in_as_job(context, place)
     return publish_vetted(context, cube, place, vet=terms.vet, key=terms.key, trust=terms.trust)

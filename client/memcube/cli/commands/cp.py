@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--yes",
     is_flag=True,
-    help="Make it public although its governance says confidential or personal.",
+    help="Let everybody read it although its governance says confidential or personal.",
 )
 @trust_options
 def cp(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--yes",
     is_flag=True,
-    help="Make it public although its governance says confidential or personal.",
+    help="Let everybody read it although its governance says confidential or personal.",
 )
 @click.option(
     "--builds", is_flag=True, help="Publish what `memcube build` made of this published cube here."
