@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Person, fresh
 from support.machine import Machine
+from support.proxy import counting_proxy
 
 
 @pytest.fixture
@@ -21,13 +22,15 @@ def nobody(ada: Person, tmp_path: Path) -> Machine:
     return Machine(tmp_path / "nobody", ada.server.url)
 
 
-def push(ann: Machine, folder: Path, place: str, version: str, governance: str = "") -> None:
+def push(
+    ann: Machine, folder: Path, place: str, version: str, governance: str = "", *words: str
+) -> None:
     folder = folder / version
     (folder / "plaintext").mkdir(parents=True)
     (folder / "plaintext" / "notes.jsonl").write_text(f'{{"id":"r","text":"of {version}"}}\n')
     name = f'name = "{place}"\nversion = "{version}"\n'
     (folder / "memcube.toml").write_text(f"{name}[governance]\n{governance}\n")
-    ann.ok("push", folder, f"{place}:{version}")
+    ann.ok("push", folder, f"{place}:{version}", *words)
 
 
 CONFIDENTIAL = 'sensitivity = "confidential"'
@@ -106,6 +109,23 @@ def test_what_is_confidential_is_added_to_no_public_cube_without_a_word(
     assert tags(ada, name) == ["1.0.0"], "nothing was added"
     ann.ok("cp", f"{source}:1.1.0", name, "--yes")
     assert "1.1.0" in tags(ada, name)
+
+
+def test_a_public_cube_that_shall_be_private_is_so_before_what_is_confidential_is_sent(
+    ada: Person, tmp_path: Path
+) -> None:
+    name = f"{ada.name}/{fresh('notes')}"
+    with counting_proxy(ada.server.port) as proxy:
+        ann = Machine(tmp_path / "ann", proxy.url, ada.token)
+        push(ann, tmp_path, name, "1.0.0")
+        ann.ok("push", tmp_path / "1.0.0", f"{name}:1.0.0", "--public")
+        proxy.reset()
+        push(ann, tmp_path, name, "1.1.0", CONFIDENTIAL, "--private")
+        asked = proxy.without_tokens()
+    closed = asked.index(f"PUT /api/v1/cubes/{name}")
+    sent = [at for at, line in enumerate(asked) if line.startswith(("POST", "PUT /v2"))]
+    assert closed < min(sent)
+    assert ada.wire.anonymous().get(f"/api/v1/tags/{name}").status == 401
 
 
 def tags(ada: Person, name: str) -> list[str]:

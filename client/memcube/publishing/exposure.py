@@ -47,12 +47,14 @@ class Exposure:
     ) -> None:
         """That the `governance` of the cube `name` bears who will read it at `place`; before anything is sent.
 
-        What is added to a cube that everybody reads is public as well, without a word for it.
+        What is added to a cube that everybody reads is public as well, without a word for it. Where the
+        cube is to be private, it is made so first.
 
         Raises:
             RuleRefusedError: it does not.
+            ForbiddenError: this user may not make it private.
         """
-        if self.confidential or self.visibility is Visibility.PRIVATE:
+        if self.confidential:
             return
         try:
             rules.require_publishable(context, governance, name)
@@ -60,9 +62,12 @@ class Exposure:
             if self._opens:
                 raise
             at = context.at_registry(place)
-            if _is_public(context.remote(at.host), at.name):
+            if not _is_public(context.remote(at.host), at.name):
+                return
+            if self.visibility is None:
                 why, hint = f"{at.location} is public, and {error}", _ADDED
                 raise RuleRefusedError(why, hint=hint) from None
+            set_visibility(context, at, self.visibility)
 
     def apply(
         self,
@@ -124,7 +129,7 @@ class Exposure:
 
 
 AS_IT_IS: Final = Exposure()
-_ADDED: Final = "correct governance in memcube.toml, name another place, or repeat with --yes"
+_ADDED: Final = "correct governance in memcube.toml, or repeat with --private or --yes"
 
 
 def _is_public(registry: Remote, name: str) -> bool:
