@@ -117,17 +117,26 @@ class Desk:
         return {"cubes": own + cubes, "writable": self.overlay is not None}
 
     def list_records(self, cube: str, after: str = "") -> dict[str, Any]:
-        """Records of one cube in the order of their ids, behind the id `after`; `next` goes on.
+        """Records of one cube in the order of their ids, behind the one called `after`; `next` goes on.
 
         Raises:
             NotFoundError: no such cube is mounted.
+            InvalidRequestError: `after` is a record of another cube.
         """
         self._require_mounted(cube)
+        last = Citation.parse(after, self.names)
+        if last.cube not in (None, cube):
+            raise InvalidRequestError(
+                f"{one_line(after)[:200]} is no record of {one_line(cube)[:200]}",
+                hint="`after` takes the id that `next` named for the same cube",
+            )
         of_cube = (hit for hit in self.memory.records() if hit.cube == cube)
-        page = list(islice((hit for hit in of_cube if hit.record.id > after), LISTED_RECORDS + 1))
+        page = list(
+            islice((hit for hit in of_cube if hit.record.id > last.record_id), LISTED_RECORDS + 1)
+        )
         shown = page[:LISTED_RECORDS]
         answer: dict[str, Any] = {"results": [_result(hit) for hit in shown]}
-        return answer | ({"next": shown[-1].record.id} if len(page) > len(shown) else {})
+        return answer | ({"next": answer["results"][-1]["id"]} if len(page) > len(shown) else {})
 
     def remember(
         self, agent: str | None, text: str, replaces: str | None = None, **fields: Any

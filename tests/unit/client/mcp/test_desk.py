@@ -97,10 +97,13 @@ def test_cubes_are_listed_with_the_overlay_first(desk: Desk) -> None:
 def test_records_are_listed_in_pages(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "LISTED_RECORDS", 1)
     first = desk.list_records(HANDBOOK)
-    assert (ids(first), first["next"]) == ([FERRY], "ferry")
-    second = desk.list_records(HANDBOOK, after="ferry")
-    assert ids(second) == [f"{HANDBOOK}#pager"]
-    assert "next" not in second
+    assert (ids(first), first["next"]) == ([FERRY], FERRY)
+    for name in ("ferry", FERRY, first["results"][0]["url"]):
+        second = desk.list_records(HANDBOOK, after=name)
+        assert ids(second) == [f"{HANDBOOK}#pager"]
+        assert "next" not in second
+    with pytest.raises(InvalidRequestError, match="no record of own"):
+        desk.list_records("own", after=FERRY)
     with pytest.raises(NotFoundError):
         desk.list_records("acme/other")
 
