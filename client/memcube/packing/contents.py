@@ -161,11 +161,11 @@ def _vectors(file: FoundFile, records: Iterable[FoundFile] = ()) -> Planned:
     from memcube_protocol.vectors import VectorFile
 
     from memcube.packing.tensor_files import read_header
-    from memcube.packing.vectors import require_finite
+    from memcube.packing.vectors import require_sound
 
     header = read_header(file)
     try:
-        require_finite(file, VectorFile.of(header), read_files(records))
+        require_sound(file, VectorFile.of(header), read_files(records))
     except MemcubeError as error:
         error.args = (f"{file.path}: {error}",)
         raise

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from memcube.packing import vectors as packed_vectors
 from memcube.packing.contents import Contents
 from memcube.packing.layout import Layout
-from memcube.packing.scan import scan
+from memcube.packing.scan import FoundFile, scan
 from memcube.packing.vectors import find_not_finite
 from memcube_protocol import tensors, vectors
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidTensorsError
 from memcube_protocol.records import Record, write_record
+from memcube_protocol.vectors import VectorFile
 
 RECORDS = [Record(id=f"r{n}", text=text) for n, text in enumerate(("tea", "coffee", "a walk"))]
 NONE = (float("nan"), float("inf"), float("-inf"))
@@ -69,6 +70,45 @@ def test_a_vector_that_is_no_number_is_not_packed_and_its_record_is_named(
 def test_what_an_embedder_is_known_by_is_looked_through_too(tmp_path: Path) -> None:
     error = refusal(folder_of(tmp_path, [[1.0, 2.0]] * 3, probe=float("nan")))
     assert "row 0 of probe" in str(error)
+
+
+@pytest.mark.parametrize("piece_bytes", [1 << 20, 16])
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (0, 1, 1)], ids=str)
+def test_keys_that_do_not_ascend_are_not_packed(
+    tmp_path: Path, order: tuple[int, ...], piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_vectors, "_PIECE_BYTES", piece_bytes)
+    folder = folder_of(tmp_path, [[1.0, 2.0]] * 3)
+    path = folder / "plaintext" / "vectors" / "mine.safetensors"
+    content = path.read_bytes()
+    start = tensors.parse_header(content).data_start
+    keys = [content[start + 16 * place : start + 16 * (place + 1)] for place in order]
+    path.write_bytes(content[:start] + b"".join(keys) + content[start + 48 :])
+    error = refusal(folder)
+    assert "keys do not ascend" in str(error)
+    assert "sort the rows" in str(error.hint)
+
+
+def test_terms_of_an_embedder_ascend_by_their_numbers(tmp_path: Path) -> None:
+    for terms, sound in (((1, 255, 256), True), ((256, 255, 257), False)):
+        folder = folder_of(tmp_path / str(sound), [[1.0, 2.0]] * 3)
+        described = [
+            ("keys", "U8", (0, 16)),
+            ("vectors", "F16", (0, 1)),
+            ("lsa.terms", "U32", (3,)),
+            ("lsa.weights", "F16", (3, 1)),
+        ]
+        start = tensors.write_header(described, {"memcube.vectors": "1", "embedder": "lsa"})
+        path = folder / "plaintext" / "vectors" / "mine.safetensors"
+        path.write_bytes(start + struct.pack("<3I3e", *terms, 1.0, 2.0, 3.0))
+        if sound:
+            packed_vectors.require_sound(
+                FoundFile("mine", path, path.stat().st_size),
+                VectorFile.of(tensors.parse_header(path.read_bytes())),
+                RECORDS,
+            )
+        else:
+            assert "lsa.terms do not ascend" in str(refusal(folder))
 
 
 @given(
