@@ -197,11 +197,12 @@ def _activation(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, li
 def _parametric(memory_id: str, found: dict[str, FoundFile]) -> tuple[Memory, list[Planned]]:
     from memcube_protocol import parametric
 
-    from memcube.packing.tensor_files import identify, read_header
+    from memcube.packing.tensor_files import identify, read_header, require_finite
 
     config, weights = (found[name] for name in PARAMETRIC_FILES)
     header = read_header(weights)
     adapter = parametric.check(config.read(limits.CONFIG_BYTES), header)
+    require_finite(weights, header)
     shape = {"modules": len(adapter.modules), "rank": adapter.config.rank}
     fits = adapter.compatibility(identify(weights, header))
     files = [

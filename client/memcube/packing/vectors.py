@@ -1,8 +1,6 @@
 """Files of vectors before they are packed: what every mount would refuse is refused here, where it can be mended.
 
-Keys and terms have to ascend, and no number may be NaN or infinity. They are looked through without numpy, which packing does without. A number is none where every bit of its
-exponent is set. The exponent lies in the last one or two bytes of a little-endian number, so one look at
-each last byte tells of nearly all.
+Keys and terms have to ascend, and no number may be NaN or infinity.
 """
 
 from __future__ import annotations
@@ -18,11 +16,9 @@ from memcube_protocol.tensors import DTYPE_BYTES, Rejection, Tensor, rejected
 from memcube_protocol.vectors import VectorFile, indexed_text
 
 from memcube.packing.scan import FoundFile
+from memcube.packing.tensor_files import find_not_finite
 
 _PIECE_BYTES: Final = 1 << 20
-_LAST: Final = {"F16": 0x7C, "F32": 0x7F}
-"""The bits of the exponent in the last byte of a number, by its type."""
-_SIZES: Final = {"F16": 2, "F32": 4}
 
 
 def require_sound(file: FoundFile, described: VectorFile, records: Iterable[Record]) -> None:
@@ -69,30 +65,6 @@ def _require_ascending(stream: BinaryIO, start: int, stop: int, tensor: Tensor) 
             error.hint = "sort the rows by it, each once, and those of the vectors with them"
             raise error
         last = rows[-1]
-
-
-def find_not_finite(stream: BinaryIO, start: int, stop: int, dtype: str) -> int | None:
-    """Which number of those from byte `start` to `stop` is the first that is NaN or infinity; None if none is."""
-    if dtype not in _LAST:
-        return None
-    stream.seek(start)
-    for at in range(start, stop, _PIECE_BYTES):
-        place = _first_in(stream.read(min(_PIECE_BYTES, stop - at)), dtype)
-        if place is not None:
-            return (at - start) // _SIZES[dtype] + place
-    return None
-
-
-def _first_in(piece: bytes, dtype: str) -> int | None:
-    size, bits = _SIZES[dtype], _LAST[dtype]
-    full = bytes(byte & bits == bits for byte in range(256))
-    last = piece[size - 1 :: size].translate(full)
-    place = last.find(True)
-    while place >= 0:
-        if dtype == "F16" or piece[place * size + 2] & 0x80:
-            return place
-        place = last.find(True, place + 1)
-    return None
 
 
 def _key(stream: BinaryIO, described: VectorFile, row: int) -> bytes:

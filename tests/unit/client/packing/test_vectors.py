@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import struct
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from memcube.packing import vectors as packed_vectors
 from memcube.packing.contents import Contents
 from memcube.packing.layout import Layout
 from memcube.packing.scan import FoundFile, scan
-from memcube.packing.vectors import find_not_finite
 from memcube_protocol import tensors, vectors
 from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidTensorsError
@@ -109,28 +105,3 @@ def test_terms_of_an_embedder_ascend_by_their_numbers(tmp_path: Path) -> None:
             )
         else:
             assert "lsa.terms do not ascend" in str(refusal(folder))
-
-
-@given(
-    st.lists(st.floats(width=16), min_size=1, max_size=40),
-    st.sampled_from([("F16", "e"), ("F32", "f")]),
-)
-def test_the_first_number_that_is_none_is_found(
-    numbers: list[float], kind: tuple[str, str]
-) -> None:
-    dtype, letter = kind
-    content = struct.pack(f"<{len(numbers)}{letter}", *numbers)
-    wanted = next((at for at, one in enumerate(numbers) if one - one != 0), None)
-    assert find_not_finite(BytesIO(b"head" + content), 4, 4 + len(content), dtype) == wanted
-
-
-def test_large_numbers_are_numbers_and_places_count_through_all_pieces(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(packed_vectors, "_PIECE_BYTES", 8)
-    largest = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
-    numbers = [largest, -largest, 1.5, largest, float("inf")]
-    content = struct.pack("<5f", *numbers)
-    assert find_not_finite(BytesIO(content), 0, 16, "F32") is None
-    assert find_not_finite(BytesIO(content), 0, 20, "F32") == 4
-    assert find_not_finite(BytesIO(b"\xff" * 16), 0, 16, "U8") is None
