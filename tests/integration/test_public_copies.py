@@ -73,7 +73,7 @@ def test_a_confidential_version_that_lies_there_keeps_the_others_from_becoming_p
     again = ("push", tmp_path / "open" / "1.1.0", f"{name}:1.1.0")
     push(ann, tmp_path / "source", source, "1.2.0")
 
-    def is_refused(*words: object) -> bool:
+    def is_refused(*words: str | Path) -> bool:
         told = ann.run(*words).stderr
         return "not made public: 1.0.0 lies there" in told and "--yes" in told
 
@@ -99,7 +99,7 @@ def test_what_is_confidential_is_added_to_no_public_cube_without_a_word(
     push(ann, tmp_path, source, "1.1.0", CONFIDENTIAL)  # to its own readers, as before
     closed = tmp_path / "1.1.0"
 
-    def is_refused(*words: object) -> bool:
+    def is_refused(*words: str | Path) -> bool:
         told = ann.run(*words).stderr
         return f"{name} is public, and" in told and "--yes" in told
 

@@ -78,7 +78,7 @@ class Appender:
         state = current(session, self.origin)
         numbers = _known(session, [one.leaf_hash for one in batch])
         unknown = {one.namespace for one in batch if one.leaf_hash not in numbers}
-        room = Room.of(session, unknown, limited=limited)
+        room = Room.of(session, unknown if limited else ())
         outcomes: list[bytes | Refused] = []
         new: dict[bytes, Submission] = {}
         for one in batch:

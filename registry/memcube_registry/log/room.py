@@ -6,12 +6,13 @@ Nothing leaves a log: what is counted here never becomes less, whatever cubes ar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from memcube_protocol.errors import QuotaExceededError
-from sqlalchemy import BindParameter, bindparam, insert, select, update
+from sqlalchemy import Table, bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session
 
 from memcube_registry.accounts.models import Account
@@ -21,38 +22,40 @@ from memcube_registry.log.submission import Submission
 
 _USAGES: Final = table_of(LogUsage)
 _ACCOUNTS: Final = table_of(Account)
-_NAMES: Final[BindParameter[Any]] = bindparam("names", expanding=True)
-_FIND_USED: Final = select(_USAGES.c.namespace, _USAGES.c.size_bytes).where(
-    _USAGES.c.namespace.in_(_NAMES)
+# Built once: this runs with every batch, and a batch may be one entry.
+_FIND: Final = (
+    select(_ACCOUNTS.c.name, _ACCOUNTS.c.quota_bytes, _USAGES.c.size_bytes)
+    .outerjoin(_USAGES, _USAGES.c.namespace == _ACCOUNTS.c.name)
+    .where(
+        _ACCOUNTS.c.quota_bytes.is_not(None),
+        _ACCOUNTS.c.name.in_(bindparam("names", expanding=True)),
+    )
 )
-_FIND_QUOTAS: Final = select(_ACCOUNTS.c.name, _ACCOUNTS.c.quota_bytes).where(
-    _ACCOUNTS.c.name.in_(_NAMES), _ACCOUNTS.c.quota_bytes.is_not(None)
-)
-_ADD: Final = insert(_USAGES).values(namespace=bindparam("name"), size_bytes=bindparam("filled"))
-_GROW: Final = (
-    update(_USAGES)
-    .where(_USAGES.c.namespace == bindparam("name"))
-    .values(size_bytes=bindparam("filled"))
-)
+
+
+def _counting(insert: Callable[[Table], Any]) -> Any:
+    """The statement that adds to what a namespace fills, begun by a dialect's own INSERT."""
+    begun = insert(_USAGES)
+    grown = _USAGES.c.size_bytes + begun.excluded.size_bytes
+    return begun.on_conflict_do_update(index_elements=["namespace"], set_={"size_bytes": grown})
+
+
+_COUNT: Final = {"sqlite": _counting(sqlite.insert), "postgresql": _counting(postgresql.insert)}
 
 
 @dataclass(slots=True)
 class Room:
-    """What some namespaces fill and may fill, while a batch is appended; without a quota, anything."""
+    """What namespaces with a quota fill and may fill, and what a batch adds to any, while it is appended."""
 
     used: dict[str, int]
     quotas: dict[str, int]
     added: Counter[str] = field(default_factory=Counter[str])
 
     @classmethod
-    def of(cls, session: Session, namespaces: Collection[str], *, limited: bool) -> Self:
-        """As the database says; what is not `limited` is only counted."""
-        names = {"names": list(namespaces)}
-        if not namespaces:
-            return cls({}, {})
-        used = {row[0]: int(row[1]) for row in session.execute(_FIND_USED, names)}
-        found = session.execute(_FIND_QUOTAS, names) if limited else ()
-        return cls(used, {row[0]: int(row[1]) for row in found})
+    def of(cls, session: Session, namespaces: Collection[str]) -> Self:
+        """As the database says."""
+        rows = session.execute(_FIND, {"names": list(namespaces)}).all() if namespaces else []
+        return cls({row[0]: int(row[2] or 0) for row in rows}, {row[0]: row[1] for row in rows})
 
     def refusal(self, one: Submission) -> QuotaExceededError | None:
         """Why `one` does not fit, if it does not."""
@@ -72,11 +75,8 @@ class Room:
 
     def keep(self, session: Session) -> None:
         """Write what was counted."""
-        for is_there, statement in ((True, _GROW), (False, _ADD)):
-            rows = [
-                {"name": name, "filled": self.used.get(name, 0) + added}
-                for name, added in self.added.items()
-                if (name in self.used) is is_there
-            ]
-            if rows:
-                session.execute(statement, rows)
+        rows = [
+            {"namespace": name, "size_bytes": size} for name, size in self.added.items() if size
+        ]
+        if rows:
+            session.execute(_COUNT[session.get_bind().dialect.name], rows)

@@ -24,6 +24,8 @@ from memcube_signing.transparency import entry, merkle
 class Submission:
     """A statement to be logged under the rights of `repository`. Its signature has been verified.
 
+    `preimage` holds envelope and key as they are served to those who may read the cube.
+
     Raises:
         InvalidStatementError: not one signature over an in-toto statement, or one by a key that
             cannot be logged, or a release of another name.
@@ -36,6 +38,7 @@ class Submission:
     statement: Statement = field(init=False)
     release: Release | None = field(init=False)
     body: bytes = field(init=False)
+    preimage: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         if self.envelope.payload_type != media_types.IN_TOTO or len(self.envelope.signatures) != 1:
@@ -48,6 +51,7 @@ class Submission:
         object.__setattr__(self, "statement", said)
         object.__setattr__(self, "release", _release_in(said, self.key, self.repository))
         object.__setattr__(self, "body", entry.leaf(signed, signature, self.key))
+        object.__setattr__(self, "preimage", _shown(self.repository, self.envelope, self.key))
 
     @property
     def leaf_hash(self) -> bytes:
@@ -58,16 +62,6 @@ class Submission:
     def signed_sha256(self) -> str:
         """SHA-256 of the signed bytes in hex: what the leaf says of the statement."""
         return hashlib.sha256(self.envelope.signed).hexdigest()
-
-    @property
-    def preimage(self) -> bytes:
-        """The envelope and its key as they are served to those who may read the cube."""
-        shown = {
-            "repository": self.repository,
-            "envelope": self.envelope.to_json(),
-            "publicKey": base64.b64encode(self.key.der).decode(),
-        }
-        return json.dumps(shown, separators=(",", ":")).encode()
 
     @property
     def size_bytes(self) -> int:
@@ -115,6 +109,15 @@ def _release_in(said: Statement, key: PublicKey, repository: str) -> Release | N
     if found.origin.partition("/")[2] != repository:
         raise _invalid(f"the release is one of {found.origin}, not of {repository}")
     return found
+
+
+def _shown(repository: str, envelope: Envelope, key: PublicKey) -> bytes:
+    shown = {
+        "repository": repository,
+        "envelope": envelope.to_json(),
+        "publicKey": base64.b64encode(key.der).decode(),
+    }
+    return json.dumps(shown, separators=(",", ":")).encode()
 
 
 def _invalid(why: str) -> InvalidStatementError:
