@@ -26,7 +26,8 @@ from memcube.store.files import hash_file
 if TYPE_CHECKING:
     from memcube.packing.sorting import RecordSorter
 
-_THREADS: Final = 4
+_THREADS: Final = max(2, min(4, os.cpu_count() or 1))
+"""Files copied at a time. More than there are cores drive each other's pieces out of the caches."""
 Kept = Callable[[CubeFile, bool], None]
 """Hears of a file that the store holds now, and whether it was copied there just now; from several threads."""
 RecordSource = Callable[["RecordSorter"], None]
