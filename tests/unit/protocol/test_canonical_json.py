@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
+from enum import StrEnum
 
 import pytest
-from hypothesis import given, settings
+import rfc8785
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from memcube_protocol import canonical_json, limits
 from memcube_protocol.errors import InvalidJsonError, MemcubeError
@@ -129,6 +132,41 @@ def test_canonical_bytes_follow_rfc_8785() -> None:
     assert canonical_json.dump(value) == (
         '{"\\r":0.5,"1":[0.1,0,333333333.3333333],"€":1,"😀":1e-7}'.encode()
     )
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+ODD = st.sampled_from(
+    [
+        Colour.RED,
+        {Colour.RED: 1},
+        (),
+        (1, "a"),
+        defaultdict(int, a=1),
+        '\x00\x1f\x7f\u2028"\\/\b\f\n\r\t',
+    ]
+)
+
+
+@example({"\uffff": 1, "\U0001f600": 2})  # sorted by UTF-16, not by code points
+@settings(max_examples=300)
+@given(
+    st.recursive(
+        LEAVES | ODD,
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.text(max_size=3) | st.text("ab\uffff\U0001f600", max_size=3), inner, max_size=4
+            )
+        ),
+    )
+)
+def test_the_compiled_encoder_writes_what_the_reference_does(value: object) -> None:
+    written = attempt(lambda: canonical_json.dump(value))
+    if not isinstance(written, MemcubeError):
+        assert written == rfc8785.dumps(value)
 
 
 @pytest.mark.parametrize(
