@@ -36,9 +36,7 @@ def require_safe(path: str) -> str:
         raise _unsafe(path, f"a path has 1 to {limits.PATH_BYTES} bytes")
     if unicodedata.normalize("NFC", path) != path:
         raise _unsafe(path, "it is not in Unicode normal form C")
-    if _FORBIDDEN.search(path) or any(
-        unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") for c in path
-    ):
+    if _FORBIDDEN.search(path) or (not path.isascii() and any(map(_is_format, path))):
         raise _unsafe(path, "it holds a control, format or reserved character")
     for component in path.split("/"):
         _require_safe_component(path, component)
@@ -74,6 +72,11 @@ def _require_safe_component(path: str, component: str) -> None:
         raise _unsafe(path, f"a component is longer than {_COMPONENT_BYTES} bytes")
     if _DEVICES.fullmatch(component):
         raise _unsafe(path, f"{component!r} is a device name on Windows")
+
+
+def _is_format(character: str) -> bool:
+    """Whether nobody sees `character` itself, only what it does to the others; in ASCII, `_FORBIDDEN` has these."""
+    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp")
 
 
 def _fold(path: str) -> str:

@@ -62,19 +62,40 @@ def pack_folder(
     kept: Kept = lambda _file, _copied: None,
     known: Store | None = None,
 ) -> Packed:
-    """Pack `folder` into `store`; `name` and `version` win over those of `memcube.toml`.
+    """Pack `folder` into `store`; `name` and `version` win over those of `memcube.toml`. See `pack_opened`.
+
+    Raises:
+        NotFoundError: there is no such folder.
+        MemcubeError: as `pack_opened`.
+    """
+    opened = open_folder(folder, name=name, version=version)
+    return pack_opened(
+        folder, opened, store, environ=environ, embedding=embedding, kept=kept, known=known
+    )
+
+
+def pack_opened(
+    folder: Path,
+    opened: Folder,
+    store: Store,
+    *,
+    environ: Mapping[str, str] | None = None,
+    embedding: Embedding | None = None,
+    kept: Kept = lambda _file, _copied: None,
+    known: Store | None = None,
+) -> Packed:
+    """Pack `folder`, as it was when it was `opened`, into `store`.
 
     `embedding` adds vectors of its records, which the folder does not hold. `kept` hears of the card and
     the records before it hears of attachments and tensors. Earlier packs are looked for in the
     store `known`, by default in `store` itself.
 
     Raises:
-        NotFoundError: there is no such folder.
+        NotFoundError: a file is gone since.
         InvalidError, LimitExceededError: a file breaks a rule; the error names it.
         MemcubeError: whatever `Embedding.add_to` raises.
         StorageError: the store cannot be written, or a file not be read.
     """
-    opened = open_folder(folder, name=name, version=version)
     reference = local_reference(opened.draft)
     known = known or store
     earlier = EarlierPacks.of(known, opened.draft.name)

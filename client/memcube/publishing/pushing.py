@@ -35,7 +35,7 @@ from memcube.accounts.credentials import CredentialStore
 from memcube.consuming import finding, holdings
 from memcube.context import NORMAL_TRUST, Context, Trust
 from memcube.packing.kinds import Folder, open_folder
-from memcube.packing.pack import local_reference, pack_folder, read_cube
+from memcube.packing.pack import local_reference, pack_opened, read_cube
 from memcube.publishing import publish
 from memcube.publishing.exposure import Exposure
 from memcube.publishing.healing import send_again
@@ -128,7 +128,7 @@ def _push_folder(
     layers = LayerScanner(context.store)
     with _going_ahead(context, place) as early:
         kept = Sieve(layers, early or _nowhere, vet)
-        packed = pack_folder(folder, context.store, name=name, version=version, kept=kept)
+        packed = pack_opened(folder, opened, context.store, kept=kept)
         try:
             _require_own(context, packed.cube, place, key)
             published = publish_vetted(
