@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memcube_protocol.errors import LimitExceededError
+from memcube_protocol.errors import InvalidRequestError, LimitExceededError
 
 
 def window_of(model: Any) -> int | None:
@@ -18,8 +18,13 @@ def answer_room(model: Any, prompt_tokens: int, wanted: int) -> int:
     """How many of the `wanted` tokens `model` has positions for behind a prompt that it reads to its end.
 
     Raises:
+        InvalidRequestError: none is wanted.
         LimitExceededError: the prompt has more tokens than the model has positions.
     """
+    if wanted < 1:
+        raise InvalidRequestError(
+            f"an answer of {wanted} tokens is none", hint="ask for one at least: max_new_tokens"
+        )
     window = window_of(model)
     if not window:
         return wanted

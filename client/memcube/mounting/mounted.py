@@ -291,7 +291,8 @@ class MountedMemory(Closing):
 
         Raises:
             NotFoundError: the cubes were mounted without a model and a tokenizer.
-            InvalidRequestError: there is nothing to ask, no token; or several questions at once.
+            InvalidRequestError: there is nothing to ask, no token; several questions at once; or no
+                token is wanted.
             ConflictError: the memories were unmounted, or other adapters are active.
             IntegrityError: the file of an adapter or a cache was written into after it was checked.
             LimitExceededError: prompt and memory are longer than the model reads.

@@ -79,7 +79,7 @@ def generate(
     It ends where the model has no further position.
 
     Raises:
-        InvalidRequestError: the question is empty, or no text.
+        InvalidRequestError: the question is empty, or no text; or no token is wanted.
         ConflictError: the memory was unmounted, or the active adapters have changed since.
         DigestMismatchError: the memory is damaged.
         InvalidTensorsError: it is damaged, or what is mounted makes the model compute NaN or infinity.

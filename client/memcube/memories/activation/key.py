@@ -131,8 +131,13 @@ def tokenizer_hash(tokenizer: Any) -> Digest:
     """SHA-256 over the canonical JSON of the tokenizer without padding and truncation, which use changes.
 
     Raises:
-        UnsupportedError: a tokenizer without a backend that can be written as JSON.
+        UnsupportedError: there is none, or one without a backend that can be written as JSON.
     """
+    if tokenizer is None:
+        raise UnsupportedError(
+            "the model came without its tokenizer, which tells whether a cache fits",
+            hint="give tokenizer= beside model=",
+        )
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise UnsupportedError(

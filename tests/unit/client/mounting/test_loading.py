@@ -20,6 +20,7 @@ from memcube_protocol.errors import (
     InvalidRecordError,
     InvalidRequestError,
     NotFoundError,
+    UnsupportedError,
 )
 from memcube_protocol.records import Record
 from support.models import model_of, text_of, tokenizer_of
@@ -146,6 +147,16 @@ def test_memories_of_another_model_are_refused_and_nothing_stays_mounted(
         "alice/notes", model=other, tokenizer=tokenizer, filters=["kind=plaintext"]
     ) as memory:
         assert [step.kind for step in memory.steps] == ["plaintext"]
+
+
+def test_a_model_without_its_tokenizer_is_refused_with_words(
+    client: Client, dumper: MemDumper, model: Any, tokenizer: Any
+) -> None:
+    dumper.add_kv(model, tokenizer, memory_id="handbook", text=text_of(12))
+    client.pack(dumper.folder)
+    with pytest.raises(UnsupportedError, match="without its tokenizer") as caught:
+        client.mount("alice/notes", model=model)
+    assert caught.value.hint == "give tokenizer= beside model="
 
 
 def test_of_two_models_caches_the_one_that_fits_is_taken(

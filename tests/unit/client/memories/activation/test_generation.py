@@ -111,3 +111,10 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_with_both_lengths(tmp_p
 def test_what_is_no_text_is_refused_with_words(asked: Any) -> None:
     with pytest.raises(InvalidRequestError, match=f"of type {type(asked).__name__}"):
         generate(model_of("llama"), tokenizer_of(), asked)
+
+
+@pytest.mark.parametrize("wanted", [0, -1])
+def test_an_answer_of_no_token_is_refused_with_words(wanted: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"an answer of {wanted} tokens") as caught:
+        generate(model_of("llama"), tokenizer_of(), QUESTION, max_new_tokens=wanted)
+    assert "max_new_tokens" in str(caught.value.hint)
