@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from ahocorasick_rs import BytesAhoCorasick
+
 from memcube.scanning import injection, personal, secrets
 from memcube.scanning.rule import Rule
 from memcube.scanning.search import Search
@@ -23,7 +25,7 @@ _TOKENS: Final = tuple(
 )
 """Rules that a search for a few letters decides: the others would cost more than what they find."""
 _OF_TOKENS: Final = Search(_TOKENS)
-_LETTERS: Final = tuple(needle.encode() for rule in _TOKENS for needle in rule.needles)
+_LETTERS: Final = BytesAhoCorasick([needle.encode() for rule in _TOKENS for needle in rule.needles])
 _DISGUISES: Final = re.compile("[\u00ad\u180b-\u180f\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 PlaceOf = Callable[[int], str]
 """Names a line, counted from 0, for people."""
@@ -61,7 +63,7 @@ def scan_lines(raw: bytes) -> Iterator[Match]:
 
 def scan_sample(raw: bytes) -> Iterator[Match]:
     """Secrets of known form in data that is no text, as in the metadata of an image."""
-    if not any(needle in raw for needle in _LETTERS):
+    if not _LETTERS.find_matches_as_indexes(raw):
         return iter(())
     return _each(_OF_TOKENS, raw.decode("latin-1"), lambda _: "")
 
