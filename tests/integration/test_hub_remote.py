@@ -80,6 +80,23 @@ class TestPublishing:
         assert plain == other
         hub_reader.ok("pull", "hf://ada/notes")
 
+    def test_how_statements_are_wanted_is_asked_with_the_commit(
+        self, hub: HubServer, hub_publisher: Machine, tmp_path: Path
+    ) -> None:
+        hub_publisher.ok("push", write_notes(tmp_path / "notes", "1.0.0"), NOTES)
+        # The records are asked about when they are sent.
+        assert sum("/preupload/" in seen.path for seen in hub.seen) == 2
+
+    def test_statements_that_the_hub_wants_in_lfs_are_sent_there(
+        self, hub: HubServer, hub_publisher: Machine, hub_reader: Machine, tmp_path: Path
+    ) -> None:
+        hub.state.lfs_from_bytes = 200
+        folder = write_notes(tmp_path / "notes", "1.0.0")
+        pushed = hub_publisher.json("push", folder, NOTES, "--public")
+        files = repository(hub).head.files
+        assert any(file.lfs for path, file in files.items() if "/blobs/" in path)
+        assert hub_reader.json("pull", NOTES)["digest"] == pushed["digest"]
+
     def test_a_publication_is_one_commit_with_its_tag(
         self, hub: HubServer, hub_publisher: Machine, tmp_path: Path
     ) -> None:

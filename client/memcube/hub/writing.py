@@ -35,7 +35,16 @@ from memcube.hub import lfs, repository
 from memcube.hub.additions import Addition
 from memcube.hub.committing import Committer
 from memcube.hub.failures import overtaken
-from memcube.hub.layout import CONFIG, INDEX, MANIFEST, Catalogue, blob_path, is_cube, places_of
+from memcube.hub.layout import (
+    CONFIG,
+    FOLDER,
+    INDEX,
+    MANIFEST,
+    Catalogue,
+    blob_path,
+    is_cube,
+    places_of,
+)
 from memcube.hub.lfs import LargeFile, LfsSender
 from memcube.hub.library import HubLibrary
 from memcube.hub.reading import HubReader, Refs
@@ -48,6 +57,7 @@ OnSent = Callable[[int], None]
 """Hears of bytes that are on their way."""
 
 _ATTEMPTS: Final = 5
+_STATEMENT_BYTES: Final = 64 * 1024
 _OWN_FILES: Final = frozenset({".gitattributes", "README.md"})
 
 
@@ -130,8 +140,10 @@ class Publications:
     def _wanted_in_lfs(self, name: str, additions: Sequence[Addition]) -> dict[str, bool]:
         """By path, whether a file is wanted in LFS, else in the commit; nothing of what only the library finds out."""
         small = [one for one in additions if one.size < lfs.LARGE_BYTES]
+        wanted = {one.path: False for one in small if _is_statement(one)}
+        small = [one for one in small if one.path not in wanted]
         told = self._committer.ask(name, small) or {}
-        wanted = {one.path: told[one.path].in_lfs and one.size > 0 for one in small if told}
+        wanted |= {one.path: told[one.path].in_lfs and one.size > 0 for one in small if told}
         return wanted | {one.path: True for one in additions if one.size >= lfs.LARGE_BYTES}
 
     def _make(self, name: str) -> None:
@@ -335,3 +347,12 @@ class Publications:
             return Digest.of(self._reader.read(name, commit, MANIFEST, limits.MANIFEST_BYTES))
         except NotFoundError:
             return None
+
+
+def _is_statement(addition: Addition) -> bool:
+    """Whether a file of ours is short JSON: the Hub wants such in the commit, and is asked with that.
+
+    Should it want one in LFS after all, the library sends it.
+    """
+    own = addition.path.startswith(f"{FOLDER}/") and addition.size <= _STATEMENT_BYTES
+    return own and addition.start(1) == b"{"
