@@ -80,9 +80,13 @@ def make_folder(path: Path) -> Path:
         StorageError: it is a link or a file, or it cannot be made.
     """
     with storage_errors(f"folder {path} cannot be made"):
-        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        path.mkdir(mode=FOLDER_MODE, exist_ok=True)
-        if not stat.S_ISDIR(path.lstat().st_mode):
+        try:
+            looks = path.lstat()
+        except FileNotFoundError:
+            path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            path.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            looks = path.lstat()
+        if not stat.S_ISDIR(looks.st_mode):
             raise StorageError(
                 f"{path} is not a folder", hint="the store follows no symbolic links: remove it"
             )
