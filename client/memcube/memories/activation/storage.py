@@ -28,6 +28,8 @@ That is `limits.MAGNITUDE`, or where the type ends before, infinity or NaN. Larg
 """
 _PORTION: Final = 1 << 16
 """Numbers looked at together: they stay in the processor's cache."""
+_DECODED: Final = 1 << 18
+"""Numbers decoded together on a CPU, whose float32 torch keeps in memory: an eighth of the time of all at once."""
 
 
 def stored(name: str, tensor: Any, quantisation: str) -> Iterator[tuple[str, Any]]:
@@ -59,7 +61,14 @@ def dequantise(numbers: Any, scales: Any, dtype: Any, *, out: Any = None) -> Any
     import torch
 
     target = torch.empty(numbers.shape, dtype=dtype, device=numbers.device) if out is None else out
-    return torch.mul(numbers, scales.unsqueeze(-1), out=target)
+    steps = scales.unsqueeze(-1)
+    count = len(numbers)
+    if numbers.device.type == "cpu" and numbers.numel() > _DECODED:
+        count = max(1, _DECODED * count // numbers.numel())
+    parts = (each.split(count) for each in (numbers, steps, target))
+    for some, step, into in zip(*parts, strict=True):
+        torch.mul(some, step, out=into)
+    return target
 
 
 def require_scales(scales: Any, dtype: str) -> None:

@@ -51,6 +51,15 @@ def test_a_row_of_zeros_stays_zeros() -> None:
     assert torch.equal(dequantise(numbers, scales, torch.bfloat16), torch.zeros(2, 3).bfloat16())
 
 
+@pytest.mark.parametrize("shape", [(3001, 3, 64), (2, 1, 1 << 18), (0, 2, 8)])
+def test_what_is_decoded_in_portions_is_whole(shape) -> None:
+    made = torch.Generator().manual_seed(0)
+    numbers = torch.randint(-127, 128, shape, dtype=torch.int8, generator=made)
+    scales = torch.rand(shape[:-1], generator=made)
+    at_once = (numbers.float() * scales.unsqueeze(-1)).bfloat16()
+    assert torch.equal(dequantise(numbers, scales, torch.bfloat16), at_once)
+
+
 def test_a_cache_in_eight_bits_agrees_with_its_text(tokenizer, tmp_path) -> None:
     model = model_of()
     folder = small_memory(model, tokenizer, tmp_path)
