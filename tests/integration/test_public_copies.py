@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
+from support.hub import HubServer
+from support.hub_machine import tolerant, write_notes
 from support.machine import Machine
 from support.proxy import counting_proxy
 
@@ -109,6 +111,40 @@ def test_what_is_confidential_is_added_to_no_public_cube_without_a_word(
     assert tags(ada, name) == ["1.0.0"], "nothing was added"
     ann.ok("cp", f"{source}:1.1.0", name, "--yes")
     assert "1.1.0" in tags(ada, name)
+
+
+@tolerant
+def test_what_is_confidential_is_added_to_no_public_repository_of_the_hub_without_a_word(
+    hub: HubServer, hub_publisher: Machine, tmp_path: Path
+) -> None:
+    folder, place = tmp_path / "notes", "hf://Org/Notes"
+    hub_publisher.ok("push", write_notes(folder, "1.0.0"), place, "--public")
+    repository = hub.state.of("model", "Org/Notes")
+    assert not any("expand=private" in line for line in hub.lines()), "nothing speaks against it"
+    project = write_notes(folder, "1.1.0") / "memcube.toml"
+    project.write_text(project.read_text().replace("[governance]", f"[governance]\n{CONFIDENTIAL}"))
+
+    refused = hub_publisher.run("push", folder, place)
+    assert "Org/Notes is public, and" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert sorted(repository.tags) == ["1.0.0"]
+    hub_publisher.ok("push", folder, place, "--private")
+    assert repository.private
+    assert sorted(repository.tags) == ["1.0.0", "1.1.0"]
+    hub_publisher.ok("push", folder, "hf://Org/New")
+    assert hub.state.of("model", "Org/New").private
+
+
+@tolerant
+def test_what_is_confidential_does_not_go_to_a_hub_that_does_not_say_who_reads_it(
+    hub: HubServer, hub_publisher: Machine, tmp_path: Path
+) -> None:
+    project = write_notes(tmp_path / "notes", "1.0.0") / "memcube.toml"
+    project.write_text(project.read_text().replace("[governance]", f"[governance]\n{CONFIDENTIAL}"))
+    hub.state.create("model", "Org/Notes").private = None  # type: ignore[assignment]
+    refused = hub_publisher.run("push", project.parent, "hf://Org/Notes")
+    assert "no word on who may read" in refused.stderr
+    assert hub.state.of("model", "Org/Notes").tags == {}
 
 
 def test_a_public_cube_that_shall_be_private_is_so_before_what_is_confidential_is_sent(

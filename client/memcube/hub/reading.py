@@ -83,6 +83,22 @@ class HubReader:
         except (InvalidError, KeyError, TypeError, AttributeError):
             raise self._nonsense("branches and tags that cannot be read") from None
 
+    def is_private(self, name: str) -> bool:
+        """Whether only those read `name` whom its owner lets.
+
+        Raises:
+            NotFoundError, NetworkError: as `refs`.
+        """
+        with self._send(name, "GET", f"{self._site.api(name)}?expand=private", {}) as response:
+            content = response.content(_REFS_BYTES)
+        try:
+            private = canonical_json.parse_object(content).get("private")
+        except InvalidError:
+            private = None
+        if not isinstance(private, bool):
+            raise self._nonsense("no word on who may read a repository")
+        return private
+
     def cubes(self, owner: str) -> Iterator[str]:
         """Names of the repositories of `owner` whose card says that they are cubes, as references write them.
 

@@ -162,6 +162,17 @@ class HubRemote:
         """Send `blobs` from the store; see `transfer.TakesAlone`."""
         return self._publications.take(name, list(blobs), store, progress)
 
+    def is_public(self, name: str) -> bool:
+        """Whether everybody may read the repository `name`; one that does not exist yet is nobody's to read.
+
+        Raises:
+            MemcubeError: the Hub does not say it.
+        """
+        try:
+            return not self._reader.is_private(name)
+        except NotFoundError:
+            return False
+
     def set_private(self, name: str, private: bool) -> None:
         """Let everybody read the repository `name`, or its owners only."""
         self._library.set_private(name, private)

@@ -231,8 +231,8 @@ class MemLoader:
                 settings=self.context.settings,
                 records_bytes=records_bytes,
             )
-            self.undo.callback(index.close)
-            sources[key] = CubeRecords(chosen.name, index)
+            sources[key] = own = CubeRecords(chosen.name, index)
+            self.undo.callback(own.close)
         held = sources[key]
         noun = "passage" if below else "record"
         return f"{count_text(len(held), noun)}, searched with {held.searched_with}"

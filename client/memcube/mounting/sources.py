@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from heapq import merge
@@ -14,6 +14,7 @@ from memcube_protocol.errors import NotFoundError
 from memcube_protocol.records import Record
 
 from memcube.memories.plaintext.hit import Hit
+from memcube.memories.turns import Shared, unmounted
 from memcube.mounting.forgotten import ForgottenRecord
 from memcube.mounting.hits import gather
 
@@ -124,37 +125,64 @@ class Joined:
 
 
 class CubeRecords:
-    """The records of one cube, from its index."""
+    """The records of one cube, from its index, which is closed while nobody reads it.
+
+    Raises:
+        ConflictError: the cube was unmounted; whatever is asked.
+    """
 
     def __init__(self, name: str, index: PlaintextIndex) -> None:
         self.name = name
-        self._index = index
+        self._index: PlaintextIndex | None = index
+        self._shared = Shared()
 
     def __len__(self) -> int:
-        return len(self._index)
+        with self._opened() as index:
+            return len(index)
 
     @property
     def searched_with(self) -> str:
         """See `PlaintextIndex.searched_with`."""
-        return self._index.searched_with
+        with self._opened() as index:
+            return index.searched_with
 
     def search(self, query: str, limit: int, filters: Filters | None) -> list[Hit]:
         """See `Findable.search`."""
-        found = self._index.search(query, limit, filters)
+        with self._opened() as index:
+            found = index.search(query, limit, filters)
         return [replace(hit, cube=self.name) for hit in found]
 
     def read(self, record_id: str) -> Record:
         """See `Findable.read`."""
-        return self._index.read(record_id)
+        with self._opened() as index:
+            return index.read(record_id)
 
     def records(self) -> Iterator[Record]:
-        """See `Findable.records`."""
-        return self._index.records()
+        """See `Findable.records`; it may be unmounted between two of them."""
+        with self._opened() as index:
+            records = index.records()
+        while True:
+            with self._opened():
+                record = next(records, None)
+            if record is None:
+                return
+            yield record
 
     def neighbours(self, record_id: str, **how: Any) -> list[Neighbour]:
         """See `Related.neighbours`."""
-        return self._index.neighbours(record_id, **how)
+        with self._opened() as index:
+            return index.neighbours(record_id, **how)
 
     def close(self) -> None:
         """See `RecordSource.close`."""
-        self._index.close()
+        with self._shared.changing():
+            index, self._index = self._index, None
+            if index is not None:
+                index.close()
+
+    @contextmanager
+    def _opened(self) -> Iterator[PlaintextIndex]:
+        with self._shared.using():
+            if self._index is None:
+                raise unmounted()
+            yield self._index

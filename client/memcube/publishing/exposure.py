@@ -15,14 +15,14 @@ from memcube_protocol.errors import (
 )
 from memcube_protocol.governance import Governance
 from memcube_protocol.oci import Manifest
-from memcube_protocol.reference import Reference, tag_order
+from memcube_protocol.reference import HUB_HOST, Reference, tag_order
 from memcube_protocol.values import frozen
 
 from memcube import rules
 from memcube.context import Context
 from memcube.http import Request
 from memcube.publishing.visibility import Visibility, set_visibility
-from memcube.remote import Registry, is_fallback_tag
+from memcube.remote import is_fallback_tag
 from memcube.remote.interface import Remote
 from memcube.remote.listing import tag_names
 
@@ -62,7 +62,7 @@ class Exposure:
             if self._opens:
                 raise
             at = context.at_registry(place)
-            if not _is_public(context.remote(at.host), at.name):
+            if not _is_public(context, at):
                 return
             if self.visibility is None:
                 why, hint = f"{at.location} is public, and {error}", _ADDED
@@ -101,7 +101,7 @@ class Exposure:
         registry = context.remote(place.host)
         tags = tag_names(registry, place.name) if there is None else frozenset(there)
         left = [tag for tag in tags.difference(judged) if not is_fallback_tag(tag)]
-        if not left or _is_public(registry, place.name):
+        if not left or _is_public(context, place):
             return
         seen: set[Digest] = set()
         for tag in sorted(left, key=tag_order):
@@ -132,11 +132,16 @@ AS_IT_IS: Final = Exposure()
 _ADDED: Final = "correct governance in memcube.toml, or repeat with --private or --yes"
 
 
-def _is_public(registry: Remote, name: str) -> bool:
-    """Whether everybody reads `name`, as far as a registry of ours says so."""
-    if not isinstance(registry, Registry):
-        return False
-    request = Request("GET", f"{registry.endpoint.url}/api/v1/cubes/{name}")
+def _is_public(context: Context, place: Reference) -> bool:
+    """Whether everybody reads what is at `place`, as far as a registry of ours, or the Hub, says so.
+
+    Raises:
+        MemcubeError: the Hub does not say it.
+    """
+    if place.host == HUB_HOST:
+        return context.hub().is_public(place.name)
+    registry = context.registry(place.host)
+    request = Request("GET", f"{registry.endpoint.url}/api/v1/cubes/{place.name}")
     try:
         with registry.http.send(request) as response:
             content = response.content(limits.MANIFEST_BYTES)

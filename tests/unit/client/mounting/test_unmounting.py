@@ -355,3 +355,21 @@ def test_nobody_unmounts_in_the_middle_of_the_own_question(client: Client) -> No
             with pytest.raises(ConflictError, match="this very thread"):
                 memory.generate("w1", context="", max_new_tokens=2, streamer=Streamer(act))
         assert memory.generate("w1", context="", max_new_tokens=2)
+
+
+def test_the_records_of_a_mounted_cube_end_with_its_memory(client: Client) -> None:
+    """Past the memory as well: their file is closed, and what has its number next is another file."""
+    with client.mount("alice/notes", filters=["kind=plaintext"]) as memory:
+        records = memory.cubes[0].records
+        assert records is not None
+        record = next(records.records())
+        begun = records.records()
+        assert records.search("ferry", 1, None)
+    for ask in (
+        lambda: records.search("ferry", 1, None),
+        lambda: records.read(record.id),
+        lambda: list(records.records()),
+        lambda: list(begun),
+    ):
+        with pytest.raises(ConflictError, match="unmounted"):
+            ask()
