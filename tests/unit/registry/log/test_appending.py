@@ -1,6 +1,9 @@
 """Appending: many at once, two processes' worth of logs on one database, and the tree stays right."""
 
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from memcube_protocol.errors import ConflictError, InvalidSettingError, QuotaExceededError
@@ -8,6 +11,7 @@ from memcube_registry.accounts.service import create_account
 from memcube_registry.database import Database
 from memcube_registry.log import witnesses
 from memcube_registry.log.models import LogUsage
+from memcube_registry.log.room import Room
 from memcube_registry.log.service import TransparencyLog
 from memcube_registry.log.submission import Submission
 from memcube_signing.bundle import sign
@@ -16,7 +20,8 @@ from memcube_signing.statement import Statement
 from memcube_signing.transparency import checkpoint, entry, merkle, tiles
 from memcube_signing.transparency.entry import LogPolicy, TlogEntry
 from memcube_signing.transparency.tiles import Tile
-from sqlmodel import select
+from sqlmodel import select, text
+from support.postgres import migrated_url
 from support.signing import ALICE, manifest, release
 
 SEED = b"\x07" * 32
@@ -115,6 +120,43 @@ def test_a_namespace_fills_no_more_of_the_log_than_its_quota(database: Database)
     with database.read() as session:
         filled = {row.namespace: row.size_bytes for row in session.exec(select(LogUsage))}
     assert filled == {"alice": 3 * size, "bob": foreign(wanted[3]).size_bytes}
+
+
+def test_two_replicas_count_for_the_same_namespaces_without_waiting_in_a_circle() -> None:
+    """The row of the first name is held until both wait for it: else one could have the second already."""
+    with migrated_url() as url, closing(Database(url)) as database:
+        with database.write() as session:
+            session.add_all([LogUsage(namespace=name, size_bytes=0) for name in ("alice", "bob")])
+
+        def count_for(*names: str) -> None:
+            with database.write() as session:  # which does not begin again
+                Room({}, {}, Counter(dict.fromkeys(names, 1))).keep(session)
+
+        with ThreadPoolExecutor(2) as pool:
+            with database.read() as holder:
+                holder.connection().execute(text("SET TRANSACTION READ WRITE"))
+                holder.get(LogUsage, "alice", with_for_update=True)
+                counting = []
+                for names in (("alice", "bob"), ("bob", "alice")):
+                    counting.append(pool.submit(count_for, *names))
+                    wait_for_waiting(database, len(counting))
+            refusals = [one.exception(60) for one in counting]
+    assert not any("deadlock" in str(one and one.__cause__) for one in refusals), refusals
+
+
+def wait_for_waiting(database: Database, number: int) -> None:
+    """Until so many statements on this database wait for a lock."""
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline_s = time.monotonic() + 60
+    while True:
+        with database.glance() as connection:
+            if connection.execute(query).scalar_one() >= number:
+                return
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def foreign(one: Submission) -> Submission:
