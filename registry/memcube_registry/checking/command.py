@@ -57,6 +57,8 @@ def fsck(
     from memcube_registry.database import utc_now
     from memcube_registry.storage.opening import open_store
 
+    if everything and seed is not None:
+        raise click.UsageError("--all reads every blob: --seed has nothing to draw")
     draw = sample_of(everything, sample, seed)
     with closing(existing_database(settings)) as database:
         key, seen = log_key(settings.log_key_file, database), checkpoint_in(checkpoint)

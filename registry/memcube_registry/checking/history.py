@@ -1,4 +1,4 @@
-"""Whether the transparency log is whole: entries, tiles, checkpoint, the order of releases.
+"""Whether the transparency log is whole: entries, tiles, checkpoint, the order of releases, who fills it.
 
 The tree is computed anew from the entries up to the checkpoint that stood at the beginning; what is
 appended meanwhile changes nothing of it.
@@ -6,6 +6,7 @@ appended meanwhile changes nothing of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ from sqlmodel import Session, col
 from memcube_registry.checking.findings import Findings, Rule
 from memcube_registry.database import Database
 from memcube_registry.log.appending import read_tile
-from memcube_registry.log.models import LogEntry, LoggedRelease, LogState, LogWitness
+from memcube_registry.log.models import LogEntry, LoggedRelease, LogState, LogUsage, LogWitness
 
 _WHAT: Final = "the log"
 
@@ -39,6 +40,7 @@ def check_log(
         size = state.size if state else 0
         for detail in _ahead(session, size):
             findings.add(Rule.LOG_SEEN, _WHAT, detail)
+    _check_usage(database, findings)
     tree = _Tree(database, findings)
     if seen is not None:
         tree.grow(min(size, seen.checkpoint.size))
@@ -63,6 +65,24 @@ def _ahead(session: Session, size: int) -> list[str]:
         f"witness {name} has seen {shown} entries, the log has {size}"
         for name, shown in session.execute(witnesses)
     ]
+
+
+def _check_usage(database: Database, findings: Findings) -> None:
+    """What a namespace is said to fill is what its entries take, with the statements behind them."""
+    size = func.sum(func.length(col(LogEntry.body)) + func.length(col(LogEntry.envelope)))
+    taken: Counter[str] = Counter()
+    with database.read() as session:
+        for name, size_bytes in session.execute(
+            select(col(LogEntry.repository), size).group_by(col(LogEntry.repository))
+        ):
+            taken[name.partition("/")[0]] += int(size_bytes)
+        said = dict(
+            session.execute(select(col(LogUsage.namespace), col(LogUsage.size_bytes))).all()
+        )
+    for name in sorted(taken.keys() | said.keys()):
+        if said.get(name, 0) != taken[name]:
+            detail = f"is said to fill {said.get(name, 0)} bytes, but fills {taken[name]}"
+            findings.add(Rule.USAGE, f"{_WHAT}, {name}", detail)
 
 
 def log_key(file: Path, database: Database) -> NoteKey | None:

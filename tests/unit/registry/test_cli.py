@@ -224,6 +224,12 @@ def test_a_registry_is_checked_and_its_damage_is_an_exit_code(
     assert report["findings"][0]["rule"] == "usage"
 
 
+def test_a_seed_that_draws_nothing_is_refused_instead_of_ignored(data: Path) -> None:
+    done = run(data, "fsck", "--all", "--seed", "7")
+    assert done.exit_code == click.UsageError.exit_code
+    assert "--all reads every blob: --seed has nothing to draw" in done.output
+
+
 def test_a_check_of_nothing_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         run(tmp_path / "absent", "fsck")

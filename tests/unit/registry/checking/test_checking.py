@@ -182,6 +182,9 @@ def test_rows_that_name_nothing_are_found(core: Core) -> None:
         ("UPDATE log_state SET origin = 'other.example'", Rule.LOG_CHECKPOINT),
         ("UPDATE log_state SET size = 299", Rule.LOG_CHECKPOINT),
         ("UPDATE log_state SET size = 299", Rule.LOG_SEEN),
+        ("UPDATE log_usage SET size_bytes = size_bytes + 1", Rule.USAGE),
+        ("DELETE FROM log_usage", Rule.USAGE),
+        ("INSERT INTO log_usage VALUES ('bob', 7)", Rule.USAGE),
     ],
 )
 def test_damage_to_the_log_is_found(
