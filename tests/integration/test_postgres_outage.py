@@ -35,7 +35,7 @@ def ada(tmp_path: Path, cluster: Cluster) -> Iterator[Person]:
     settings = {
         "MEMCUBE_REGISTRY_DATABASE_URL": url,
         "MEMCUBE_REGISTRY_WORKERS": "2",
-        "MEMCUBE_REGISTRY_POSTGRES_CONNECT_TIMEOUT_S": "2",
+        "MEMCUBE_REGISTRY_POSTGRES_CONNECT_TIMEOUT_S": str(SOON_S),
     }
     with memcube_server(tmp_path, NO_LIMITS | settings) as server:
         with closing(Database(url)) as database, database.write() as session:

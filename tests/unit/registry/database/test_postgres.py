@@ -19,6 +19,8 @@ from sqlmodel import Session, col, select, text, update
 from support.postgres import Cluster, migrated_url, own_cluster
 
 SOON_S = 30
+BRIEF_S = 0.2
+"""A limit that is to be reached. On a busy machine what is no part of a test may reach it, too."""
 
 
 @pytest.fixture
@@ -59,6 +61,16 @@ def add(session: Session, name: str, count: int = 1) -> None:
     )
 
 
+def within_limits(act: Callable[[], None]) -> None:
+    """`act`, again as long as it reaches a limit that is too brief for a busy machine."""
+    deadline_s = time.monotonic() + SOON_S
+    while True:
+        try:
+            return act()
+        except UnavailableError:
+            assert time.monotonic() < deadline_s
+
+
 def counted(database: Database, name: str) -> int:
     with database.read() as session:
         return session.exec(select(Account.used_bytes).where(Account.name == name)).one()
@@ -97,17 +109,18 @@ def test_two_that_wait_for_one_another_both_succeed(
 
 
 def test_a_statement_that_takes_too_long_is_ended(open_database) -> None:
-    database = open_database(statement_timeout_s=0.2)
+    """And nothing else: its connection is good for the next one."""
+    database = open_database(connections=1, statement_timeout_s=BRIEF_S)
     with pytest.raises(UnavailableError) as refusal:
         database.run(lambda session: sleep(session, SOON_S))
     assert outcome_of(refusal.value).http_status == 503
     with pytest.raises(UnavailableError), database.read() as session:
         sleep(session, SOON_S)
-    people(database, "ada")
+    within_limits(lambda: people(database, "ada"))
 
 
 def test_a_lock_that_does_not_come_free_is_given_up(open_database) -> None:
-    database, patient = open_database(lock_timeout_s=0.2), open_database()
+    database, patient = open_database(lock_timeout_s=BRIEF_S), open_database(idle_timeout_s=0)
     people(patient, "ada")
     with patient.write() as session:
         add(session, "ada")
@@ -117,8 +130,8 @@ def test_a_lock_that_does_not_come_free_is_given_up(open_database) -> None:
 
 
 def test_a_transaction_that_does_nothing_is_ended_and_changes_nothing(open_database) -> None:
-    database = open_database(idle_timeout_s=0.2)
-    people(database, "ada")
+    database, patient = open_database(idle_timeout_s=BRIEF_S), open_database()
+    people(patient, "ada")
 
     def dawdle() -> None:
         with database.write() as session:
@@ -129,17 +142,20 @@ def test_a_transaction_that_does_nothing_is_ended_and_changes_nothing(open_datab
             add(session, "ada")
 
     def is_in_transaction() -> bool:
-        with database.read() as session:
-            query = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
-            return bool(session.connection().execute(text(query)).scalar_one())
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE state = 'idle in transaction' AND datname = current_database()"
+        )
+        with patient.glance() as connection:
+            return bool(connection.execute(text(query)).scalar_one())
 
     with pytest.raises(UnavailableError):
         dawdle()
-    assert counted(database, "ada") == 0
+    assert counted(patient, "ada") == 0
 
 
 def test_who_finds_every_connection_taken_is_told_to_come_again(open_database) -> None:
-    database = open_database(connections=2, lock_timeout_s=0.2)
+    database = open_database(connections=2, lock_timeout_s=BRIEF_S, idle_timeout_s=0)
     with database.read() as one, database.read() as two:
         for session in (one, two):
             session.connection()
