@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Person, fresh
+from support.faults import Fault, faulty_proxy
 from support.hub import HubServer
 from support.hub_machine import tolerant, write_notes
 from support.machine import Machine
@@ -111,6 +112,26 @@ def test_what_is_confidential_is_added_to_no_public_cube_without_a_word(
     assert tags(ada, name) == ["1.0.0"], "nothing was added"
     ann.ok("cp", f"{source}:1.1.0", name, "--yes")
     assert "1.1.0" in tags(ada, name)
+
+
+def test_a_registry_that_does_not_answer_who_reads_a_cube_gets_nothing_confidential(
+    ada: Person, ann: Machine, tmp_path: Path
+) -> None:
+    name = f"{ada.name}/{fresh('notes')}"
+    push(ann, tmp_path, name, "1.0.0")
+    ann.ok("push", tmp_path / "1.0.0", f"{name}:1.0.0", "--public")
+    with faulty_proxy(ada.server.port) as proxy:
+        proxy.order(
+            Fault.ERROR,
+            times=20,
+            when=lambda seen: (seen.method, seen.path) == ("GET", f"/api/v1/cubes/{name}"),
+        )
+        behind = Machine(tmp_path / "behind", proxy.url, ada.token)
+        project = tmp_path / "1.0.0" / "memcube.toml"
+        project.write_text(f'name = "{name}"\nversion = "1.1.0"\n[governance]\n{CONFIDENTIAL}\n')
+        assert behind.run("push", project.parent, f"{name}:1.1.0").returncode != 0
+        assert proxy.faults()
+    assert "1.1.0" not in tags(ada, name)
 
 
 @tolerant

@@ -11,7 +11,10 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import (
     InvalidManifestError,
     MemcubeError,
+    NetworkError,
+    RateLimitedError,
     RuleRefusedError,
+    UnavailableError,
 )
 from memcube_protocol.governance import Governance
 from memcube_protocol.oci import Manifest
@@ -136,6 +139,7 @@ def _is_public(context: Context, place: Reference) -> bool:
     """Whether everybody reads what is at `place`, as far as a registry of ours, or the Hub, says so.
 
     Raises:
+        NetworkError, RateLimitedError, UnavailableError: no answer, which may not be taken for a no.
         MemcubeError: the Hub does not say it.
     """
     if place.host == HUB_HOST:
@@ -146,6 +150,8 @@ def _is_public(context: Context, place: Reference) -> bool:
         with registry.http.send(request) as response:
             content = response.content(limits.MANIFEST_BYTES)
         told: dict[str, Any] = canonical_json.parse_object(content, what="answer of the registry")
+    except (NetworkError, RateLimitedError, UnavailableError):
+        raise
     except MemcubeError:
-        return False  # another kind of registry
+        return False  # nothing that this user may see, or another kind of registry
     return told.get("visibility") == Visibility.PUBLIC.value

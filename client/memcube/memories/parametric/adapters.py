@@ -89,14 +89,15 @@ class Adapters:
             IntegrityError: the file of a chosen one was written into after it was checked.
         """
         wanted = _gates_of(chosen)
-        gates = {self._usable(name).name: gate for name, gate in wanted.items()}
-        if not self._mounted:
-            return
-        stack = next(iter(self._mounted.values())).stack
-        ours = {mounted.name for mounted in self._mounted.values()}
-        others = {name: gate for name, gate in stack.gates.items() if name not in ours}
-        with changing(stack.model):
-            stack.switch({**others, **gates})
+        stack = next((mounted.stack for mounted in self._mounted.values()), None)
+        with changing(
+            stack and stack.model
+        ):  # whoever changed it while this one waited has been heard
+            gates = {self._usable(name).name: gate for name, gate in wanted.items()}
+            if stack is not None:
+                ours = {mounted.name for mounted in self._mounted.values()}
+                others = {name: gate for name, gate in stack.gates.items() if name not in ours}
+                stack.switch({**others, **gates})
 
     def combine(
         self, weights: Mapping[str, float], how: str = LINEAR, *, name: str | None = None

@@ -147,19 +147,20 @@ class MountedLora(Closing):
         def config() -> Any:
             return _peft_config(self.adapter, model)
 
-        self.stack.require_free(self.name, self.adapter)
-        self._is_mounted = True
-        try:
-            with changing(model):
-                in_slot = self.stack.mount(self.name, self.adapter, beside, config, biases)
-            if not in_slot and not _is_held(beside, injected_tensors(model, self.name)):
-                raise IncompatibleError(
-                    "peft did not take this adapter as it is: tensors were left out, added or narrowed",
-                    hint="check its target modules and dtype against the model's",
-                )
-        except BaseException:
-            self.unmount()
-            raise
+        with turn(model):
+            self.stack.require_free(self.name, self.adapter)
+            self._is_mounted = True
+            try:
+                with changing(model):
+                    in_slot = self.stack.mount(self.name, self.adapter, beside, config, biases)
+                if not in_slot and not _is_held(beside, injected_tensors(model, self.name)):
+                    raise IncompatibleError(
+                        "peft did not take this adapter as it is: tensors were left out, added or narrowed",
+                        hint="check its target modules and dtype against the model's",
+                    )
+            except BaseException:
+                self.unmount()
+                raise
 
     def require_usable(self) -> None:
         """Refuse what is unmounted, or whose file was written into meanwhile.

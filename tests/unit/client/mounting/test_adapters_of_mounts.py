@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from memcube.client import Client
 from memcube.dumper import MemDumper
 from memcube.memories.model_identity import live_identity
 from memcube.memories.parametric import files as parametric_files
+from memcube.memories.turns import asking, turn
 from memcube.mounting import Step
 from memcube.settings import Settings
 from memcube_protocol.errors import ConflictError
@@ -21,6 +25,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
+A_WHILE_S = 0.3
+"""So long what must wait gets to come too early; it gets nothing done by being slow."""
 CUBES = {
     "alice/law": ("Contracts, leases and claims", 1),
     "bob/heart": ("Arrhythmia and its drugs", 2),
@@ -57,6 +63,39 @@ def test_experts_of_several_cubes_take_the_questions_that_are_theirs(client, mod
             assert torch.equal(logits(model), logits(adapted(seed=seed)))
         memory.adapters.combine({first: 0.5, second: 0.5})
     assert footprint(model) == before
+
+
+def test_a_switch_that_waited_goes_by_the_adapters_that_are_left(client, model) -> None:
+    """The other memory is unmounted while a question holds both up."""
+    before, waited = footprint(model), threading.Event()
+    mounted = partial(client.mount, model=model, tokenizer=tokenizer_of())
+    other, memory = mounted("alice/law"), mounted("bob/heart")
+    with memory, ThreadPoolExecutor(2) as threads:
+        with asking(model):
+            closing = threads.submit(other.close)
+            waited.wait(A_WHILE_S)
+            switching = threads.submit(memory.adapters.switch, "expert")
+            waited.wait(A_WHILE_S)
+            assert not closing.done()
+            assert not switching.done()
+        closing.result()
+        switching.result()
+        assert torch.equal(logits(model), logits(adapted(seed=2)))
+    assert footprint(model) == before
+
+
+def test_adapters_are_combined_while_nothing_is_being_mounted(client, model) -> None:
+    """A mount that fails puts back the modules that it saw first, and would take the combination off."""
+    waited = threading.Event()
+    with (
+        client.mount("alice/law", model=model, tokenizer=tokenizer_of()) as memory,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        with turn(model):
+            combining = threads.submit(memory.adapters.combine, {"expert": 0.5}, name="half")
+            waited.wait(A_WHILE_S)
+            assert not combining.done()
+        assert combining.result() == "half"
 
 
 def test_a_second_mount_reads_no_adapter_through(client, model, monkeypatch) -> None:
