@@ -68,17 +68,17 @@ class Appender:
         batch: Sequence[Submission],
         now: datetime,
         *,
-        limited: bool = True,
+        is_own: bool = False,
     ) -> list[TlogEntry | Refused]:
         """For each of `batch` its entry in a new checkpoint, or why it is refused.
 
-        What is in the log already is not appended again: its entry is proved anew. Only where it is
-        `limited` does a namespace's quota refuse anything.
+        What is in the log already is not appended again: its entry is proved anew. Where they are
+        the registry's own (`is_own`), a namespace has twice the room.
         """
         state = current(session, self.origin)
         numbers = _known(session, [one.leaf_hash for one in batch])
         unknown = {one.namespace for one in batch if one.leaf_hash not in numbers}
-        room = Room.of(session, unknown if limited else ())
+        room = Room.of(session, unknown, is_own=is_own)
         outcomes: list[bytes | Refused] = []
         new: dict[bytes, Submission] = {}
         for one in batch:

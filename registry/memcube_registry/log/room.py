@@ -1,5 +1,7 @@
 """How much of the log a namespace fills, and may: as many bytes again as its account's quota.
 
+The registry's own statements about its cubes count as well, and have twice the room: where a publisher's last
+release fits, so does the countersignature, and whoever asks for countersignatures without end is stopped.
 Nothing leaves a log: what is counted here never becomes less, whatever cubes are deleted.
 """
 
@@ -52,10 +54,13 @@ class Room:
     added: Counter[str] = field(default_factory=Counter[str])
 
     @classmethod
-    def of(cls, session: Session, namespaces: Collection[str]) -> Self:
-        """As the database says."""
+    def of(cls, session: Session, namespaces: Collection[str], *, is_own: bool = False) -> Self:
+        """As the database says; `is_own`: for statements of the registry itself."""
+        times = 2 if is_own else 1
         rows = session.execute(_FIND, {"names": list(namespaces)}).all() if namespaces else []
-        return cls({row[0]: int(row[2] or 0) for row in rows}, {row[0]: row[1] for row in rows})
+        return cls(
+            {row[0]: int(row[2] or 0) for row in rows}, {row[0]: times * row[1] for row in rows}
+        )
 
     def refusal(self, one: Submission) -> QuotaExceededError | None:
         """Why `one` does not fit, if it does not."""

@@ -77,8 +77,8 @@ class TransparencyLog:
         self._witnesses = witnesses
         self._wanted, self._fixed = origin, fixed
         self._known: Appender | None = None
-        unlimited = partial(self.add_all, limited=False)
-        self._adding: Batches[Submission, TlogEntry] = Batches(unlimited, BATCH)
+        adding = partial(self.add_all, is_own=True)
+        self._adding: Batches[Submission, TlogEntry] = Batches(adding, BATCH)
         self._taking: Batches[Arrival, bytes] = Batches(self._take_all, BATCH)
 
     @property
@@ -98,6 +98,7 @@ class TransparencyLog:
 
         Raises:
             ConflictError: another manifest has the place of this release.
+            QuotaExceededError: its namespace fills twice as much of the log as its people may.
             UnavailableError: the database did not answer.
         """
         return self._adding.submit(submission).result()
@@ -115,12 +116,12 @@ class TransparencyLog:
         return await asyncio.wrap_future(self._taking.submit(arrival))
 
     def add_all(
-        self, batch: Sequence[Submission], *, limited: bool = True
+        self, batch: Sequence[Submission], *, is_own: bool = False
     ) -> Sequence[TlogEntry | Refused]:
         """What becomes of each of `batch`, in one transaction."""
         now, appender = utc_now(), self._appender()
         outcomes = self._database.run(
-            lambda session: appender.append(session, batch, now, limited=limited)
+            lambda session: appender.append(session, batch, now, is_own=is_own)
         )
         entry = next((one for one in outcomes if isinstance(one, TlogEntry)), None)
         if entry is None:

@@ -16,6 +16,7 @@ from memcube_protocol.digest import Digest
 from memcube_protocol.errors import InvalidSettingError, StorageError
 from memcube_protocol.reference import Reference
 from memcube_protocol.timestamps import whole_seconds
+from memcube_registry.accounts.models import Account
 from memcube_registry.app import create_app
 from memcube_registry.catalog.showing import show
 from memcube_registry.countersigning import evidence, rules, service
@@ -27,6 +28,7 @@ from memcube_registry.database import Database
 from memcube_registry.jobs.models import Job
 from memcube_registry.jobs.service import jobs_of
 from memcube_registry.jobs.worker import Task
+from memcube_registry.log.models import LogUsage
 from memcube_registry.manifests import service as manifests
 from memcube_registry.services import Services
 from memcube_registry.settings import Settings
@@ -39,7 +41,7 @@ from memcube_signing.predicates.status import Reason, State, Status
 from memcube_signing.release import sign_release
 from memcube_signing.transparency import bundled
 from memcube_signing.transparency.entry import LogPolicy
-from sqlmodel import select
+from sqlmodel import select, update
 from support.countersigned import NAME, Registry
 from support.signing import ALICE, CREATED, MALLORY, ORIGIN, manifest, next_release, release
 
@@ -291,6 +293,23 @@ class TestOnce:
         registry.release()
         assert registry.ask("DELETE", f"/api/v1/cubes/{NAME}").status_code == 204
         assert rows(database) == []
+
+    def test_a_cube_that_is_deleted_and_released_for_ever_does_not_fill_the_log(
+        self, registry, database
+    ):
+        quota_bytes = 20_000
+        with database.write() as session:
+            session.execute(update(Account).values(quota_bytes=quota_bytes))
+        for _ in range(20):
+            registry.release()
+            if not registry.countersignatures():
+                break
+            assert registry.ask("DELETE", f"/api/v1/cubes/{NAME}").status_code == 204
+        with database.read() as session:
+            filled = session.exec(select(LogUsage.size_bytes)).one()
+        assert quota_bytes < filled <= 2 * quota_bytes
+        ((job,),) = (waiting(database),)
+        assert "of the log" in (job.error or "")
 
 
 def fail(*_: Any, **__: Any) -> None:

@@ -116,10 +116,23 @@ def test_a_namespace_fills_no_more_of_the_log_than_its_quota(database: Database)
     verify(logs[0], wanted[0], again)
     (refused,) = logs[0].add_all(wanted[2:3])
     assert f"statements of alice fill {2 * size} of {2 * size} bytes" in str(refused)
-    verify(logs[0], wanted[2], logs[0].add(wanted[2]))
+    verify(logs[0], wanted[2], logs[0].add(wanted[2]))  # as the registry's own
     with database.read() as session:
         filled = {row.namespace: row.size_bytes for row in session.exec(select(LogUsage))}
     assert filled == {"alice": 3 * size, "bob": foreign(wanted[3]).size_bytes}
+
+
+def test_the_registrys_own_statements_have_twice_the_room_and_no_more(database: Database) -> None:
+    """Else whoever lets it countersign for ever fills the log without end."""
+    wanted = [submission(number) for number in range(10, 14)]
+    with database.write() as session:
+        create_account(session, "alice", quota_bytes=wanted[0].size_bytes * 3 // 2)
+    log = log_on(database)
+    for one in wanted[:3]:
+        verify(log, one, log.add(one))
+    with pytest.raises(QuotaExceededError):
+        log.add(wanted[3])
+    verify(log, wanted[0], log.add(wanted[0]))
 
 
 def test_two_replicas_count_for_the_same_namespaces_without_waiting_in_a_circle() -> None:
