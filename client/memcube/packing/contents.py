@@ -13,7 +13,7 @@ from memcube_protocol import limits, media_types, shards
 from memcube_protocol.config import ACTIVATION, CUBE_MEMORY, PARAMETRIC, PLAINTEXT, Memory
 from memcube_protocol.cube import CubeFile
 from memcube_protocol.digest import Digest, new_hasher
-from memcube_protocol.errors import InvalidRecordError, MemcubeError
+from memcube_protocol.errors import ConflictError, InvalidRecordError, MemcubeError
 from memcube_protocol.records import Record, read_lines
 from memcube_protocol.values import frozen
 
@@ -66,6 +66,7 @@ class Contents:
 
         Raises:
             MemcubeError: a file breaks the rules of its format; the error names the file.
+            ConflictError: a file has another size than when it was checked.
         """
         card = _card(layout)
         vectors = [_vectors(file, layout.records) for file in layout.vectors]
@@ -131,6 +132,11 @@ class Contents:
         with planned.found.open() as stream:
             held = self._held(path, stream)
             digest, size = held or self.blobs.add_copy(stream)
+        if size != planned.found.size:
+            raise ConflictError(
+                f"{path} was changed while it was being packed",
+                hint="run it again once nothing writes to it",
+            )
         file = CubeFile(path, planned.media_type, digest, size, planned.memory, planned.details)
         self.kept(file, held is None)
         return file

@@ -57,6 +57,8 @@ def _require_ascending(stream: BinaryIO, start: int, stop: int, tensor: Tensor) 
     last = b""
     for at in range(start, stop, _PIECE_BYTES):
         piece = stream.read(min(_PIECE_BYTES, stop - at))
+        if len(piece) < min(_PIECE_BYTES, stop - at):
+            raise rejected(Rejection.TRUNCATED, f"it ends within its {tensor.name}")
         rows = [piece[place : place + step] for place in range(0, len(piece), step)]
         if tensor.name == vectors.TERMS:
             rows = [number[::-1] for number in rows]  # the last byte weighs most

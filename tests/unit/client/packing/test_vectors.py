@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from memcube.packing import vectors as packed_vectors
 from memcube.packing.contents import Contents
 from memcube.packing.layout import Layout
 from memcube.packing.scan import FoundFile, scan
+from memcube.store import Store
 from memcube_protocol import tensors, vectors
 from memcube_protocol.digest import Digest
-from memcube_protocol.errors import InvalidTensorsError
+from memcube_protocol.errors import ConflictError, InvalidTensorsError
 from memcube_protocol.records import Record, write_record
 from memcube_protocol.vectors import VectorFile
 
@@ -105,3 +107,30 @@ def test_terms_of_an_embedder_ascend_by_their_numbers(tmp_path: Path) -> None:
             )
         else:
             assert "lsa.terms do not ascend" in str(refusal(folder))
+
+
+def test_a_file_that_gets_shorter_while_it_is_looked_through_is_refused(tmp_path: Path) -> None:
+    path = folder_of(tmp_path, [[1.0, 2.0]] * 3) / "plaintext" / "vectors" / "mine.safetensors"
+    content = path.read_bytes()
+    header = tensors.parse_header(content)
+    for left in (header.data_start, header.data_start + 20):
+        path.write_bytes(content[:left])
+        with pytest.raises(InvalidTensorsError, match="ends within its keys"):
+            packed_vectors.require_sound(
+                FoundFile("mine", path, len(content)), VectorFile.of(header), RECORDS
+            )
+
+
+def test_a_file_that_changes_between_its_check_and_its_copy_is_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, check = folder_of(tmp_path, [[1.0, 2.0]] * 3), packed_vectors.require_sound
+
+    def cut_afterwards(file: FoundFile, *given: Any) -> None:
+        check(file, *given)
+        file.location.write_bytes(file.location.read_bytes()[:-4])
+
+    monkeypatch.setattr(packed_vectors, "require_sound", cut_afterwards)
+    contents = Contents(Store(tmp_path / "store").blobs, {})
+    with pytest.raises(ConflictError, match=r"mine\.safetensors was changed"):
+        contents.add_folder(Layout.of(scan(folder)), lambda _: None)
