@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memcube_protocol import canonical_json
-from memcube_protocol.errors import NotFoundError
+from memcube_protocol.errors import InvalidRecordError, NotFoundError
 from memcube_protocol.records import Record, parse_record, write_record
 
 from memcube.importers.foreign import id_of_text
@@ -65,6 +65,12 @@ class MemDumper:
         Raises:
             InvalidRecordError, InvalidJsonError, LimitExceededError: one breaks a rule; none is added.
         """
+        # A text is an iterable of texts, its letters, and a mapping one of its keys.
+        if isinstance(told, str | Mapping):
+            raise InvalidRecordError(
+                "records are added as a list, and this is a single one",
+                hint="write add_records([…])",
+            )
         path = self.folder / RECORDS
         records = {record.id: record for record in _read(path)}
         records |= {record.id: record for record in map(record_of, told)}
@@ -119,6 +125,11 @@ def record_of(told: Told) -> Record:
         return replace(told)
     if isinstance(told, str):
         return Record(id=id_of_text(told), text=told)
+    if not isinstance(told, Mapping):
+        raise InvalidRecordError(
+            f"a record is a text or a mapping of fields, not {type(told).__name__}",
+            hint="see docs/spec/records.md for every field of a record",
+        )
     return parse_record(canonical_json.dump(dict(told)))
 
 
