@@ -84,7 +84,7 @@ def push(context: Context, source: Path | str, wanted: Reference | None, terms: 
         …: as `vetting.publish_vetted`.
     """
     try:
-        if Path(source).is_dir():
+        if Path(source).is_dir() or os.fspath(source).startswith(("/", ".")):  # no name does
             published = _push_folder(context, Path(source), wanted, terms)
         else:
             packed = Reference.parse(os.fspath(source))
