@@ -77,7 +77,7 @@ def builds(
         "builds": [_value(build, where) for build, where in found.values()],
     }
     rows = [_row(build, where) for build, where in found.values()]
-    head = ("Memory", "Kind", "Right", "Perplexity", "Size", "Where", "Digest")
+    head = ("MEMORY", "KIND", "RIGHT", "PERPLEXITY", "SIZE", "WHERE", "DIGEST")
     text = table_text([head, *rows]) if rows else f"Nothing was built of {verified.reference}"
     return Answer(value, text, "\n".join(map(str, found)))
 
