@@ -11,13 +11,15 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from memcube_protocol.errors import ConflictError
 
 from memcube.memories.model_identity import base_of
+
+Item = TypeVar("Item")
 
 
 def unmounted() -> ConflictError:
@@ -50,6 +52,21 @@ class Shared:
                 if not self._users[me]:
                     del self._users[me]
                 self._state.notify_all()
+
+    def each(self, items: Iterator[Item], require: Callable[[], object]) -> Iterator[Item]:
+        """`items`, each taken while this is in use: it may change between two of them.
+
+        Raises:
+            …: as `require`, which is called before each of them is taken.
+        """
+        while True:
+            with self.using():
+                require()
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
 
     def require_unused_here(self) -> None:
         """Refuse a change to a thread that would wait for itself.

@@ -228,7 +228,7 @@ class MountedMemory(Closing):
 
     def records(self) -> Iterator[Hit]:
         """All records that may be shown, cube by cube in the order of `cubes`, each in order of id."""
-        yield from self._stepwise(self._shelf().records())
+        yield from self._shared.each(self._shelf().records(), self._mounted)
 
     @_in_use
     def search_in(
@@ -242,7 +242,7 @@ class MountedMemory(Closing):
         """As `records`, of one of `cubes` alone."""
         shelf = self._shelf()
         if cube.records:
-            yield from self._stepwise(shelf.records_of(cube.records))
+            yield from self._shared.each(shelf.records_of(cube.records), self._mounted)
 
     @_in_use
     def context(
@@ -400,16 +400,6 @@ class MountedMemory(Closing):
         return table(("cube", "priority", "standing"), cubes) + table(
             ("step", "kind", "memory", "cube", "why"), steps
         )
-
-    def _stepwise(self, hits: Iterator[Hit]) -> Iterator[Hit]:
-        """`hits`, each read while the memory is in use: it may be unmounted between two of them."""
-        while True:
-            with self._shared.using():
-                self._mounted()
-                hit = next(hits, None)
-            if hit is None:
-                return
-            yield hit
 
     def _mounted(self) -> Parts:
         if self._parts is None:

@@ -161,12 +161,7 @@ class CubeRecords:
         """See `Findable.records`; it may be unmounted between two of them."""
         with self._opened() as index:
             records = index.records()
-        while True:
-            with self._opened():
-                record = next(records, None)
-            if record is None:
-                return
-            yield record
+        yield from self._shared.each(records, self._require_open)
 
     def neighbours(self, record_id: str, **how: Any) -> list[Neighbour]:
         """See `Related.neighbours`."""
@@ -183,6 +178,9 @@ class CubeRecords:
     @contextmanager
     def _opened(self) -> Iterator[PlaintextIndex]:
         with self._shared.using():
-            if self._index is None:
-                raise unmounted()
-            yield self._index
+            yield self._require_open()
+
+    def _require_open(self) -> PlaintextIndex:
+        if self._index is None:
+            raise unmounted()
+        return self._index
