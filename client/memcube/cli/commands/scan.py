@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -93,19 +93,16 @@ def scan(
             hint="name a folder, or see memcube ls",
         )
     trust = trust_of(trust_mode, accept_publisher, accept_origin, accept_rollback)
-    with (
-        open_client(offline=offline) as user,
-        _passing(user, Path(source)) if is_folder else nullcontext((user, source)) as (
-            client,
-            source,
-        ),
-    ):
-        verified = client.open(source, trust=trust)
+    with open_client(offline=offline) as user, ExitStack() as passing:
+        client, cube = user, source
+        if is_folder:
+            client, cube = passing.enter_context(_passing(user, Path(source)))
+        verified = client.open(cube, trust=trust)
         found, notes = client.scan(verified.cube), tuple[str, ...]()
         if model:
             found, notes = _recomputed(client, verified, found, model, texts, tolerance)
         if attest:
-            notes += (_attested(client, source, found, key),)
+            notes += (_attested(client, cube, found, key),)
     return _told(found, fail_on, notes)
 
 

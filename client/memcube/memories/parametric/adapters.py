@@ -90,9 +90,8 @@ class Adapters:
         """
         wanted = _gates_of(chosen)
         stack = next((mounted.stack for mounted in self._mounted.values()), None)
-        with changing(
-            stack and stack.model
-        ):  # whoever changed it while this one waited has been heard
+        with changing(stack and stack.model):
+            # Only now: others may have changed the adapters while this one waited.
             gates = {self._usable(name).name: gate for name, gate in wanted.items()}
             if stack is not None:
                 ours = {mounted.name for mounted in self._mounted.values()}
