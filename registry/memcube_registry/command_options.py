@@ -1,9 +1,9 @@
-"""What the registry's commands share: the options that say which registry is meant, and its database."""
+"""What the registry's commands share: options that say which registry is meant, its database, tables."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import wraps
 from pathlib import Path
@@ -135,3 +135,8 @@ def sample_of(everything: bool, count: int, seed: int | None = None) -> Sample:
     from memcube_registry.checking.content import Sample
 
     return Sample(None if everything else count, secrets.randbits(32) if seed is None else seed)
+
+
+def table_lines(numbers: Mapping[str, int]) -> list[str]:
+    """A line for each number, with what it counts."""
+    return [f"  {number:>12}  {what.replace('_', ' ')}" for what, number in numbers.items()]

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memcube_registry.command_options import FOLDER, existing_database, places, reading, sample_of
+from memcube_registry.command_options import (
+    FOLDER,
+    existing_database,
+    places,
+    reading,
+    sample_of,
+    table_lines,
+)
 
 if TYPE_CHECKING:
     from memcube_signing.transparency.checkpoint import SignedCheckpoint
@@ -81,9 +88,8 @@ def checkpoint_in(path: Path | None) -> SignedCheckpoint | None:
 
 def shown(report: Report) -> str:
     """The report as a table for people."""
-    rows = [f"  {number:>12}  {what.replace('_', ' ')}" for what, number in report.checked.items()]
-    lines = ["checked", *rows]
-    lines += [] if report.seed is None else [f"  {report.seed:>12}  seed of the draw"]
+    drawn = {} if report.seed is None else {"seed of the draw": report.seed}
+    lines = ["checked", *table_lines({**report.checked, **drawn})]
     lines += [f"{one.rule.weight}: {one.rule}: {one.what}: {one.detail}" for one in report.findings]
     if unlisted := sum(report.counts.values()) - len(report.findings):
         lines.append(f"… and more (findings: {unlisted})")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from memcube_registry.command_options import database_of, places
+from memcube_registry.command_options import database_of, places, table_lines
 
 if TYPE_CHECKING:
     from memcube_registry.settings import Settings
@@ -47,5 +47,4 @@ def collect(settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(fields(counts)))
         return
-    for what, number in counts.items():
-        click.echo(f"  {number:>12}  {what.replace('_', ' ')}")
+    click.echo("\n".join(table_lines(counts)))
